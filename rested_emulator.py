@@ -1,0 +1,3242 @@
+#!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["tornado>=6.6.1,<6.7", "tinydb>=4.9,<5"]
+# ///
+"""A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change pushed over a WebSocket.
+
+Run ``python rested_emulator.py`` and use the printed URL in place of the service's, or start one in a
+test with ``with RestedEmulator() as emulator:``.
+
+The file is a column of sections. Each uses only what stands above it; ``grep -n '^# -'`` lists them:
+
+    Vocabulary       every literal of the wire, once
+    Errors           what can be refused, and what each refusal answers
+    Model            frozen values and pure validation
+    Clock            the only reader of time
+    Store            projects, endpoints, records and sessions, in TinyDB
+    Access           what a request shows, who that is, what they may touch
+    Accounts         users and tokens
+    Uploads          files (not emulated yet)
+    Live             who listens where
+    Backend          the verbs: admit, act, publish
+    HTTP             a request becomes an Approach and a verb, its outcome an answer
+    WebSocket        the same URL, the other protocol
+    Control          the owner's verbs over HTTP
+    Options, Server  one typed value of options; the process and the test fixture
+    Command line     argv, banner, exit codes
+
+Down to Backend everything is synchronous and knows neither Tornado nor a socket: a verb is atomic, and
+messages leave in the order of the writes. A request flows like this:
+
+    bytes -> Exchange -> Api.answer -> Approach -> Backend verb -> Store, then Hub.publish
+    bytes <- Exchange <- Answer     <- Record or Refusal           Socket.send <-'
+
+Clauses in parentheses, as in "(contract 7.4)", number the rules of the emulated service; the README's
+section "True to the service" says which of them its documentation states.
+
+Errors:
+
+    RestedError
+    +-- OptionError          a wrong option, or a wrong argument of an owner's verb
+    +-- DataFileError        a data file that cannot be read
+    +-- Refusal              what a client is told: status, message, hint, close reason
+        +-- BadRequest       400
+        +-- Unauthenticated  401
+        |   +-- TokenExpired
+        +-- Forbidden        403
+        |   +-- OriginRefused
+        +-- NotFound         404
+        +-- MethodNotAllowed 405
+        +-- TooLarge         413
+        +-- NotEmulated      501
+        +-- Overloaded       503
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import hmac
+import http
+import inspect
+import ipaddress
+import itertools
+import json
+import logging
+import math
+import os
+import random
+import re
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+from heapq import heappop, heappush
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, Self, TypeAlias
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from tinydb import TinyDB
+from tinydb.storages import Storage
+from tinydb.table import Table
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler
+
+try:
+    import resource
+except ImportError:  # Windows has no limits of this kind to raise
+    resource = None  # type: ignore[assignment]
+
+__version__ = "0.1.0"
+__all__ = ["DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "main"]
+
+# - Vocabulary ---------------------------------------------------------------------------------------
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+Document: TypeAlias = "dict[str, Any]"
+Tree: TypeAlias = "dict[str, dict[str, Document]]"
+
+API_PREFIX = "/api/1/ce/"
+CONTROL_PREFIX = "/__emulator__/"
+METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS")
+
+ACCESS_TOKEN_COOKIE = "__Secure-rested-access-token"
+PLAIN_COOKIE = "rested-access-token"
+
+JSON_TYPE = "application/json; charset=utf-8"
+TEXT_TYPE = "text/plain; charset=utf-8"
+
+SAMPLE_PROJECT = "examples"
+SAMPLE_KEY = "d59eb2859c284168ac48aef65046d5dd"
+SAMPLE_TIME = "2021-06-28T17:18:44.000Z"
+
+log = logging.getLogger("rested_emulator")
+
+
+class CloseCode(IntEnum):
+    """Why the emulator ends a WebSocket (contract 7.2 and 7.4)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    REFUSED = 4000
+
+
+class Message(StrEnum):
+    """What refusals and closed sockets say; the service's wording where it is known (contract 5.1)."""
+
+    KEY_MISSING = "API Key missing."
+    NOT_VALID = "Endpoint or API Key not valid."
+    WRONG_MASTER_KEY = "Master Key not valid."
+    ORIGIN_REFUSED = "Origin not allowed."
+    NO_ORIGIN = "Request without origin not allowed."
+    HOST_REFUSED = "Host not allowed."
+    CONTROL_REFUSED = "Control request not allowed."
+    NO_TOKEN = "No Access token or invalid."
+    TOKEN_EXPIRED = "Access token expired."
+    OPTIONS_CHANGED = "Options of the endpoint are changed."
+    WRONG_CREDENTIALS = "Credentials not valid."
+    NO_USER = "No user was found."
+    USER_EXISTS = "User exists already."
+    MEMBER_MISSING = "Username or email and password are required."
+    WRONG_CONTENT_TYPE = "Content-Type must be application/json or text/plain."
+    NO_BODY = "Body is empty."
+    WRONG_BODY = "Body is not valid."
+    WRONG_PARAMETER = "Parameter not valid."
+    ONE_UNIQUE_ID = "Exactly one uniqueId is required."
+    NO_RECORD = "No record was found."
+    NOT_OWNER = "Only the owner of the data can modify it."
+    NOT_FOUND = "Nothing is here."
+    WRONG_METHOD = "Method not allowed."
+    TOO_LARGE = "Body is too large."
+    NOT_EMULATED = "Not emulated yet."
+    TOO_MANY_SOCKETS = "Too many open connections."
+    STOPPING = "The emulator stops."
+    BUG = "The emulator failed."
+
+
+class Strategy(StrEnum):
+    """How PUT combines the old data with the new (contract 4.3)."""
+
+    FORCE = "force"
+    MERGE = "merge"
+    REPLACE = "replace"
+
+
+class Operation(StrEnum):
+    """What a request asks for; each is the name of a client verb of the Backend."""
+
+    CREATE = "create"
+    READ = "read"
+    UPDATE = "update"
+    DELETE = "delete"
+    REGISTER = "register"
+    LOGIN = "login"
+    LOGOUT = "logout"
+    LISTEN = "listen"
+
+    @property
+    def honours_master_key(self) -> bool:
+        """Whether a master key counts here; elsewhere it is ignored (contract 4.5)."""
+        return self in (Operation.CREATE, Operation.READ, Operation.UPDATE, Operation.DELETE)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the operation stands open to those who are not logged in (contract 6.1)."""
+        return self in (Operation.REGISTER, Operation.LOGIN, Operation.LOGOUT)
+
+
+# - Errors -------------------------------------------------------------------------------------------
+
+
+class RestedError(Exception):
+    """Everything the emulator raises on purpose."""
+
+
+class OptionError(RestedError):
+    """An option, or an argument of an owner's verb, that cannot be used; the text names it."""
+
+
+class DataFileError(RestedError):
+    """A data file that cannot be read; the text names the file and the place in it."""
+
+
+class Refusal(RestedError):
+    """A request that is not carried out.
+
+    One value with two faces: HTTP answers it with ``status``, ``message`` and ``hint``, a WebSocket
+    closes with 4000 and ``reason``. ``message`` is fixed text, ``hint`` says which rule refused this
+    request and what lifts it. ``hidden`` refusals may not be read by the page that asked, so their
+    answer carries no CORS headers.
+    """
+
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: Message, hint: str, *, reason: Message | None = None, hidden: bool = False) -> None:
+        super().__init__(f"{message} {hint}")
+        self.message = message
+        self.hint = hint
+        self.reason = reason or message
+        self.hidden = hidden
+
+
+class BadRequest(Refusal):
+    """400: the request itself is wrong (contract 5.3)."""
+
+    status = 400
+
+
+class Unauthenticated(Refusal):
+    """401: nobody is logged in, or not who they say (contract 5.4)."""
+
+    status = 401
+
+
+class TokenExpired(Unauthenticated):
+    """401: the access token was valid once."""
+
+
+class Forbidden(Refusal):
+    """403: known, and not allowed (contract 5.2 and 5.5)."""
+
+    status = 403
+
+
+class OriginRefused(Forbidden):
+    """403: the page's origin may neither ask nor read the answer (contract 9.1)."""
+
+    def __init__(self, hint: str) -> None:
+        super().__init__(Message.ORIGIN_REFUSED, hint, hidden=True)
+
+
+class NotFound(Refusal):
+    """404: a path that is no endpoint's and no control verb's (contract 1.7)."""
+
+    status = 404
+
+
+class MethodNotAllowed(Refusal):
+    """405: a method outside ``allowed`` (contract 1.7)."""
+
+    status = 405
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        self.allowed = allowed
+        super().__init__(Message.WRONG_METHOD, f"{shown(method)} is not one of {', '.join(allowed)}.")
+
+
+class TooLarge(Refusal):
+    """413: a body over the limit (contract 5.7)."""
+
+    status = 413
+
+
+class NotEmulated(Refusal):
+    """501: the service can do this, the emulator cannot yet."""
+
+    status = 501
+
+
+class Overloaded(Refusal):
+    """503: more sockets than this process may open."""
+
+    status = 503
+
+
+def shown(value: object, limit: int = 120) -> str:
+    """Quote a value from outside for a hint or a log line: control characters escaped, length bounded."""
+    text = value if isinstance(value, str) else str(value)
+    return repr(text if len(text) <= limit else text[:limit] + "…")
+
+
+# - Model --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of an endpoint (contract 3.1); ``owner`` is a user's unique id, and stays inside."""
+
+    unique_id: str
+    data: Json
+    created_at: str
+    updated_at: str
+    owner: str | None = None
+
+    def public(self) -> dict[str, Json]:
+        """What clients see, in the order of the service's messages (contract 7.3)."""
+        return {
+            "data": self.data,
+            "uniqueId": self.unique_id,
+            "updatedAt": self.updated_at,
+            "createdAt": self.created_at,
+        }
+
+    def without_password(self) -> Record:
+        """The same user, fit to be shown (contract 6.5)."""
+        if not isinstance(self.data, dict) or "password" not in self.data:
+            return self
+        return replace(self, data={name: value for name, value in self.data.items() if name != "password"})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint and its options (contract 2.4)."""
+
+    name: str
+    project: str
+    authentication: bool = False
+    secure: bool = False
+    others_can_read: bool = False
+    others_can_update: bool = False
+    others_can_delete: bool = False
+    description: str = ""
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether only logged-in users are served (contract 6.1 and 6.8)."""
+        return self.secure or self.authentication
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project and its options (contract 2.1); ``token_ttl`` in seconds."""
+
+    key: str
+    name: str
+    master_key: str | None = None
+    allowed_origins: tuple[str, ...] = ()
+    disallow_no_origin: bool = False
+    token_ttl: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One login: ``token`` is valid for ``user`` of ``endpoint`` until ``expires_at`` (seconds, UTC)."""
+
+    token: str
+    endpoint: str
+    user: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something listeners hear of; ``type`` is the method that did it (contract 7.3)."""
+
+    type: str
+    record: Record
+
+
+class Content(NamedTuple):
+    """A body as it arrived; ``body`` is None when it was over the limit and so never read."""
+
+    type: str | None
+    encoding: str | None
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The query parameters the service knows; all others are ignored (contract 1.4)."""
+
+    key: str | None = None
+    master_key: str | None = None
+    access_token: str | None = None
+    unique_ids: tuple[str, ...] = ()
+    strategy: str = Strategy.FORCE
+    data_only: bool = False
+    login: bool = False
+    logout: bool = False
+    no_at_cookie: bool = False
+    password_reset: bool = False
+    jsonata: str | None = None
+    malformed: bool = False
+
+
+ENDPOINT_NAME = re.compile(r"(?=.{5,254}\Z)(?!.*--)[a-z0-9][a-z0-9-]*(?:/[a-z0-9-]+)*(?<!-)\Z")
+PROJECT_NAME = re.compile(r"[A-Za-z0-9 _-]{5,254}\Z")
+ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?\Z", re.IGNORECASE)
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?\Z")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB)?\Z", re.IGNORECASE)
+MAX_DEPTH = 512
+
+
+def check_endpoint_name(name: str) -> str:
+    """Return the name, or raise OptionError where it breaks the rule of contract 2.3."""
+    if ENDPOINT_NAME.match(name):
+        return name
+    raise OptionError(
+        f"{shown(name)} is no endpoint name: 5 to 254 characters of a-z, 0-9, - and /, "
+        "not beginning or ending with - or /, no -- and no //"
+    )
+
+
+def check_project_name(name: str) -> str:
+    """Return the name, or raise OptionError where it breaks the rule of contract 2.2."""
+    if PROJECT_NAME.match(name):
+        return name
+    raise OptionError(f"{shown(name)} is no project name: 5 to 254 letters, digits, spaces, - and _")
+
+
+def check_key(key: str, name: str = "key") -> str:
+    """Return the key; any non-empty text will do (contract 2.6)."""
+    if key:
+        return key
+    raise OptionError(f"{name} is empty; it takes any other text")
+
+
+def parse_origin(text: str) -> str | None:
+    """The origin as scheme, lower-case host and port, default ports dropped; None if it is none."""
+    match = ORIGIN.match(text)
+    if match is None:
+        return None
+    scheme, host, port = match[1].lower(), match[2].lower(), match[3]
+    if port is not None and not 0 < int(port) < 65536:
+        return None
+    default = {"http": 80, "https": 443}[scheme]
+    return f"{scheme}://{host}" if port is None or int(port) == default else f"{scheme}://{host}:{int(port)}"
+
+
+def parse_origins(texts: Iterable[str]) -> tuple[str, ...]:
+    """Allowed origins, each text one or several with commas (contract 2.7); raises OptionError."""
+    origins = []
+    for text in (part.strip() for whole in texts for part in whole.split(",")):
+        if text:
+            origin = parse_origin(text.removesuffix("/"))
+            if origin is None:
+                raise OptionError(f"{shown(text)} is no origin: http:// or https://, host, and maybe :port")
+            origins.append(origin)
+    return tuple(dict.fromkeys(origins))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name, as in an origin or a Host header, means this machine alone."""
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    address = parse_address(name)
+    return address is not None and address.is_loopback
+
+
+def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address a host name spells out, in brackets or not; None for any other name."""
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+
+
+def parse_duration(value: str | float) -> float:
+    """Seconds, from a number or from text like 30, 500ms, 10s, 5m, 1h; raises OptionError."""
+    match = DURATION.match(value if isinstance(value, str) else str(value))
+    seconds = float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2], 1) if match else math.nan
+    if 0 <= seconds <= 100 * 365 * 86400:
+        return seconds
+    raise OptionError(f"{shown(value)} is no duration: write 30 (seconds), 500ms, 10s, 5m or 1h")
+
+
+def parse_size(value: str | int) -> int:
+    """Bytes, from a number or from text like 100KB or 1MB (1,000,000 bytes); raises OptionError."""
+    match = SIZE.match(str(value))
+    if match:
+        size = int(float(match[1]) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}.get((match[2] or "").upper(), 1))
+        if 1 <= size <= 10**9:
+            return size
+    raise OptionError(f"{shown(value)} is no size: write 5000 (bytes), 100KB or 1MB, up to 1GB")
+
+
+def parse_parameters(query: str) -> Parameters:
+    """Read a query string; the last of a repeated parameter counts (contract 1.4, 1.5 and 4.2).
+
+    Never raises: a malformed query is refused in its turn, after key, origin and token (contract 5.6).
+    """
+    pairs = parse_qsl(query, keep_blank_values=True)
+    last = dict(pairs)
+    ids = (part.strip() for name, value in pairs if name == "uniqueId" for part in value.split(","))
+    return Parameters(
+        key=last.get("key"),
+        master_key=last.get("masterKey"),
+        access_token=last.get("accessToken"),
+        unique_ids=tuple(filter(None, ids)),
+        strategy=last.get("strategy", Strategy.FORCE),
+        data_only=last.get("dataOnly") == "true",
+        login=last.get("login") == "true",
+        logout=last.get("logout") == "true",
+        no_at_cookie=last.get("noATCookie") == "true",
+        password_reset=last.get("passwordreset") == "true",
+        jsonata=last.get("jsonata"),
+        malformed="\ufffd" in query or any("\ufffd" in name + value for name, value in pairs),
+    )
+
+
+def parse_content(content: Content | None) -> Json:
+    """The value a body stands for: JSON, or text as a string (contract 3.3 and 3.4).
+
+    Raises BadRequest for a wrong type, an empty or a malformed body, and TooLarge.
+    """
+    kind, encoding, body = content or Content(None, None, b"")
+    if body is None:
+        raise TooLarge(Message.TOO_LARGE, "The body is over the limit; raise it with --max-body.")
+    if encoding and encoding.strip().lower() != "identity":
+        raise BadRequest(Message.WRONG_BODY, f"Content-Encoding {shown(encoding)} is not understood.")
+    media_type = check_content_type(kind)
+    if not body:
+        raise BadRequest(Message.NO_BODY, "Send the data in the body.")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(Message.WRONG_BODY, f"The body is not UTF-8: byte {error.start + 1}.") from None
+    return text if media_type == "text/plain" else parse_json(text)
+
+
+def check_content_type(kind: str | None) -> str:
+    """Return ``application/json`` or ``text/plain``; raise BadRequest for anything else."""
+    media_type, *options = (part.strip().lower() for part in (kind or "").split(";"))
+    if media_type not in ("application/json", "text/plain"):
+        raise BadRequest(Message.WRONG_CONTENT_TYPE, f"Content-Type is {shown(kind or 'missing')}.")
+    for option in options:
+        name, _, value = option.partition("=")
+        if name.strip() == "charset" and value.strip().strip('"') not in ("utf-8", "utf8"):
+            raise BadRequest(Message.WRONG_CONTENT_TYPE, f"Charset {shown(value)} is not utf-8.")
+    return media_type
+
+
+def parse_json(text: str) -> Json:
+    """Read JSON as RFC 8259 says, nested 512 levels at most (contract 3.4); raises BadRequest."""
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        value: Json = json.loads(text, parse_constant=refuse_constant)
+        check_depth(text, value)
+        encode(value)  # finds what cannot be written again: 1e400, lone surrogates
+    except json.JSONDecodeError as error:
+        hint = f"{error.msg}: line {error.lineno} column {error.colno}."
+        raise BadRequest(Message.WRONG_BODY, hint) from None
+    except UnicodeEncodeError:
+        raise BadRequest(Message.WRONG_BODY, "The body has a lone surrogate.") from None
+    except ValueError as error:
+        raise BadRequest(Message.WRONG_BODY, f"Not JSON: {error}.") from None
+    except RecursionError:
+        raise BadRequest(Message.WRONG_BODY, f"Nested deeper than {MAX_DEPTH} levels.") from None
+    return value
+
+
+def check_depth(text: str, value: Json) -> None:
+    """Raise ValueError where the value is nested too deep; counting brackets first spares most bodies."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def encode(value: object) -> bytes:
+    """JSON as it goes over the wire: compact, UTF-8, text outside ASCII not escaped (contract 7.3)."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def check_strategy(name: str) -> Strategy:
+    """The strategy of that name; raises BadRequest where there is none (contract 4.3)."""
+    if name in tuple(Strategy):
+        return Strategy(name)
+    raise BadRequest(Message.WRONG_PARAMETER, f"Strategy {shown(name)} is not one of {', '.join(Strategy)}.")
+
+
+def apply_strategy(old: Json, new: Json, strategy: Strategy) -> Json:
+    """The data after a PUT (contract 4.3); raises BadRequest and changes neither value."""
+    match strategy:
+        case Strategy.FORCE:
+            return new
+        case Strategy.REPLACE if kind_of(old) == kind_of(new):
+            return new
+        case Strategy.MERGE if isinstance(old, dict) and isinstance(new, dict):
+            return merge(old, new)
+    hint = f"Strategy {strategy} cannot put {kind_of(new)} onto {kind_of(old)}; force can."
+    raise BadRequest(Message.WRONG_PARAMETER, hint)
+
+
+def merge(old: dict[str, Json], new: dict[str, Json]) -> dict[str, Json]:
+    """Objects merge member by member and all the way down; everything else is replaced."""
+    merged = dict(old)
+    for name, value in new.items():
+        before = old.get(name)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = merge(before, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def kind_of(value: Json) -> str:
+    """The JSON value type, in words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+    return "an object"
+
+
+def check_kind(value: object, kind: str, name: str) -> Any:
+    """Return the value if it fits a Python annotation, given as text; raise OptionError if not."""
+    wanted = kind.removesuffix(" | None")
+    match wanted:
+        case "bool" if isinstance(value, bool):
+            return value
+        case "str" if isinstance(value, str):
+            return value
+        case "int" if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        case "float" if isinstance(value, int | float) and not isinstance(value, bool):
+            return check_finite(value, name)
+        case "Sequence[str]" | "tuple[str, ...]" if isinstance(value, list | tuple):
+            if all(isinstance(item, str) for item in value):
+                return tuple(value)
+    words = {"bool": "true or false", "str": "a text", "int": "a whole number", "float": "a number"}
+    raise OptionError(f"{name} is {shown(value)}; it takes {words.get(wanted, 'a list of texts')}")
+
+
+def check_finite(value: float, name: str) -> float:
+    """Return the number as a float; raise OptionError for one that is no number of seconds."""
+    if -1e12 < value < 1e12:
+        return float(value)
+    raise OptionError(f"{name} is {shown(value)}; it takes a finite number below 1e12")
+
+
+def timestamp(moment: float) -> str:
+    """A time as the service writes it: UTC, whole seconds, milliseconds always .000 (contract 3.1)."""
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
+
+
+def new_id() -> str:
+    """A fresh unique id, key or token (contract 2.6)."""
+    return uuid.uuid4().hex
+
+
+def camel(name: str) -> str:
+    """``others_can_read`` as JSON spells it: ``othersCanRead``."""
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+# - Clock --------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """The emulator's time, which an owner can advance, and what is due at which moment.
+
+    Moments are seconds since 1970, UTC. ``on_earlier`` is called when an alarm becomes the next one due,
+    so that whoever waits for it can wait for less.
+    """
+
+    def __init__(self, read: Callable[[], float] = time.time) -> None:
+        self._read = read
+        self._skew = 0.0
+        self._started = read()
+        self._alarms: list[tuple[float, int, Callable[[], object]]] = []
+        self._timers: list[tuple[float, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self.on_earlier: Callable[[], None] = lambda: None
+
+    def now(self) -> float:
+        """The moment it is for the emulator."""
+        return self._read() + self._skew
+
+    def uptime(self) -> float:
+        """Seconds since the start, advances not counted."""
+        return self._read() - self._started
+
+    def at(self, moment: float, action: Callable[[], object]) -> None:
+        """Call ``action`` once ``moment`` has come."""
+        heappush(self._alarms, (moment, next(self._numbers), action))
+        if self._alarms[0][0] == moment:
+            self.on_earlier()
+
+    def every(self, seconds: float, action: Callable[[], object]) -> None:
+        """Call ``action`` after that many seconds, and again after every such time."""
+        self._timers.append((seconds, action))
+        self._start_timer(seconds, action)
+
+    def _start_timer(self, seconds: float, action: Callable[[], object]) -> None:
+        def ring() -> None:
+            action()
+            self._start_timer(seconds, action)
+
+        self.at(self.now() + seconds, ring)
+
+    def until_next(self) -> float:
+        """Seconds until something is due; infinite when nothing is."""
+        return max(0.0, self._alarms[0][0] - self.now()) if self._alarms else math.inf
+
+    def ring(self) -> None:
+        """Do everything that is due by now, in order."""
+        now = self.now()
+        while self._alarms and self._alarms[0][0] <= now:
+            heappop(self._alarms)[2]()
+
+    def advance(self, seconds: float) -> None:
+        """Move the time on; what is due by then happens before the call returns."""
+        self._skew += seconds
+        self.ring()
+
+    def reset(self) -> None:
+        """Go back to the machine's time; timers begin anew, other alarms are forgotten."""
+        self._skew = 0.0
+        self._alarms.clear()
+        for seconds, action in self._timers:
+            self._start_timer(seconds, action)
+
+
+# - Store --------------------------------------------------------------------------------------------
+
+PROJECTS, ENDPOINTS, SESSIONS = "_projects", "_endpoints", "_sessions"
+
+
+def sample_project() -> Tree:
+    """What a new data file begins with: the project that the service's documentation shows (contract 1.6)."""
+    return {
+        PROJECTS: {SAMPLE_KEY: {"name": SAMPLE_PROJECT}},
+        ENDPOINTS: {
+            "examples/unsecure-endpoint": {"project": SAMPLE_KEY},
+            "examples/auth": {"project": SAMPLE_KEY, "authentication": True},
+            "secure-endpoint": {"project": SAMPLE_KEY, "secure": True},
+        },
+    }
+
+
+class JsonFile(Storage):
+    """A TinyDB storage that keeps the tree in memory and writes it to a file when told to.
+
+    ``read`` hands out the live tree, so that a write costs the same at any size; documents in it are
+    replaced, never changed, and so a shallow copy of the tables is a snapshot. Without a ``path`` nothing
+    is kept.
+    """
+
+    def __init__(self, path: str | None, tree: Tree) -> None:
+        self.path = path and os.path.realpath(path)  # a symlink is followed, not replaced
+        self.tree = tree
+        self.changed = False
+
+    def read(self) -> Tree:
+        return self.tree
+
+    def write(self, data: Tree) -> None:
+        self.changed = True
+
+    def save(self) -> None:
+        """Write the data file if anything changed: whole and at once, or not at all. Raises OSError."""
+        if self.path is None or not self.changed:
+            return
+        draft = f"{self.path}.tmp"
+        try:
+            with open(draft, "w", encoding="utf-8") as file:
+                file.writelines(self._lines())
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(self.path, draft)
+            os.replace(draft, self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            raise
+        self.changed = False
+
+    def _lines(self) -> Iterator[str]:
+        """The tree as JSON with a line for each document: quick to write, and fit for eyes and diffs."""
+        opening = "{"
+        for name, table in self.tree.items():
+            yield f"{opening}\n{json.dumps(name)}: {{"
+            comma = "\n"
+            for document_id, document in table.items():
+                text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+                yield f"{comma}  {json.dumps(document_id, ensure_ascii=False)}: {text}"
+                comma = ",\n"
+            yield "\n}" if table else "}"
+            opening = ","
+        yield "\n}\n"
+
+    def close(self) -> None:
+        self.save()
+
+
+def load_tree(path: str) -> Tree:
+    """Read a data file (design of it: README). Raises DataFileError with the place, or OSError."""
+    with open(path, "rb") as file:
+        content = file.read()
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise DataFileError(f"{path}: {name} is not JSON")
+
+    try:
+        tree = json.loads(content.decode(), parse_constant=refuse_constant)
+        encode(tree)
+    except json.JSONDecodeError as error:
+        raise DataFileError(f"{path}: line {error.lineno} column {error.colno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        raise DataFileError(f"{path}: line {line} column {column}: not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise DataFileError(f"{path}: cannot be kept as JSON: {error}") from None
+    try:
+        return check_tree(tree)
+    except OptionError as error:
+        raise DataFileError(f"{path}: {error}") from None
+
+
+def check_tree(tree: object) -> Tree:
+    """Return the tree with what a hand-made file may leave out; raise OptionError with the place."""
+    checked: Tree = {PROJECTS: {}, ENDPOINTS: {}, SESSIONS: {}}
+    for name, table in check_object(tree, "the file").items():
+        place = f"table {shown(name)}"
+        checked[name] = {
+            document_id: check_object(document, f"{place}, {shown(document_id)}")
+            for document_id, document in check_object(table, place).items()
+        }
+    if not checked[PROJECTS]:
+        checked[PROJECTS] = sample_project()[PROJECTS]
+    default = next(iter(checked[PROJECTS]))
+    for name, records in checked.items():
+        if not name.startswith("_"):
+            checked[ENDPOINTS].setdefault(name, {"project": default})
+            for unique_id, document in records.items():
+                read_record(unique_id, document, f"table {shown(name)}, {shown(unique_id)}")
+    for key, document in checked[PROJECTS].items():
+        read_project(key, document)
+    for name, document in checked[ENDPOINTS].items():
+        if read_endpoint(name, document, default).project not in checked[PROJECTS]:
+            raise OptionError(f"endpoint {shown(name)}: project {shown(document['project'])} is not there")
+    for token, document in checked[SESSIONS].items():
+        read_session(token, document)
+    return checked
+
+
+def check_object(value: object, place: str) -> dict[str, Any]:
+    """Return the value if it is a JSON object; raise OptionError if not."""
+    if isinstance(value, dict):
+        return value
+    raise OptionError(f"{place}: not an object")
+
+
+def read_members(kind: type, document: Document, place: str) -> dict[str, Any]:
+    """The members of a document that the dataclass knows, by field name; absent ones are left out."""
+    return {
+        item.name: check_kind(document[camel(item.name)], str(item.type), f"{place}: {camel(item.name)}")
+        for item in dataclasses.fields(kind)
+        if document.get(camel(item.name)) is not None
+    }
+
+
+def read_project(key: str, document: Document) -> Project:
+    """A project from its document; raises OptionError."""
+    members = read_members(Project, document, f"project {shown(key)}")
+    members["allowed_origins"] = parse_origins(members.get("allowed_origins", ()))
+    members["master_key"] = members.get("master_key") or None
+    return Project(**{"name": SAMPLE_PROJECT} | members | {"key": check_key(key)})
+
+
+def read_endpoint(name: str, document: Document, default_project: str = "") -> Endpoint:
+    """An endpoint from its document; raises OptionError."""
+    members = read_members(Endpoint, document, f"endpoint {shown(name)}")
+    return Endpoint(**{"project": default_project} | members | {"name": check_endpoint_name(name)})
+
+
+def read_record(unique_id: str, document: Document, place: str = "record") -> Record:
+    """A record from its document; raises OptionError."""
+    if "data" not in document:
+        raise OptionError(f"{place}: has no data")
+    created_at = check_kind(document.get("createdAt", SAMPLE_TIME), "str", f"{place}: createdAt")
+    return Record(
+        check_key(unique_id, f"{place}: uniqueId"),
+        document["data"],
+        created_at,
+        check_kind(document.get("updatedAt", created_at), "str", f"{place}: updatedAt"),
+        document.get("owner") and check_kind(document["owner"], "str", f"{place}: owner"),
+    )
+
+
+def read_session(token: str, document: Document) -> Session:
+    """A session from its document; raises OptionError."""
+    place = f"session {shown(token[:6])}"
+    endpoint, user, expires_at = (
+        check_kind(document.get(name), "str", f"{place}: {name}") for name in ("endpoint", "user", "expiresAt")
+    )
+    try:
+        return Session(token, endpoint, user, datetime.fromisoformat(expires_at).timestamp())
+    except ValueError:
+        raise OptionError(f"{place}: expiresAt {shown(expires_at)} is no time") from None
+
+
+class Records(Table):
+    """A TinyDB table with text ids that changes the live tree in place, at a cost that does not grow."""
+
+    document_id_class = str  # type: ignore[assignment]
+
+    def put(self, document_id: str, document: Document) -> None:
+        """Add a document, or replace the one of that id where it stands."""
+        self._update_table(lambda table: table.__setitem__(document_id, document))  # type: ignore[index]
+
+    def find(self, document_id: str) -> Document | None:
+        """The live document, which must not be changed; None if there is none."""
+        return self._read_table().get(document_id)  # type: ignore[return-value]
+
+    def _read_table(self) -> dict[str, Mapping[str, Any]]:
+        return self._storage.read().get(self.name, {})  # type: ignore[union-attr]
+
+    def _update_table(self, updater: Callable[[dict[int, Mapping[str, Any]]], None]) -> None:
+        tree = self._storage.read()
+        updater(tree.setdefault(self.name, {}))  # type: ignore[union-attr, arg-type]
+        self._storage.write(tree)  # type: ignore[arg-type]
+        self.clear_cache()
+
+
+class Database(TinyDB):
+    """A TinyDB whose tables are Records."""
+
+    table_class = Records
+
+
+class Store:
+    """Projects, endpoints, records and sessions as values of the Model; the only user of TinyDB."""
+
+    def __init__(self, storage: JsonFile) -> None:
+        self._storage = storage
+        self._database = Database(storage=lambda: storage)
+        self._baseline: Tree = {}
+        self.mark()
+
+    def _table(self, name: str) -> Records:
+        table = self._database.table(name)
+        assert isinstance(table, Records)
+        return table
+
+    def _items(self, name: str) -> Iterable[tuple[str, Document]]:
+        return self._storage.tree.get(name, {}).items()
+
+    def save(self) -> None:
+        """Write the data file if anything changed. Raises OSError."""
+        self._storage.save()
+
+    # Projects and endpoints
+
+    def projects(self) -> list[Project]:
+        return [read_project(key, document) for key, document in self._items(PROJECTS)]
+
+    def project(self, key: str) -> Project | None:
+        document = self._table(PROJECTS).find(key)
+        return None if document is None else read_project(key, document)
+
+    def put_project(self, key: str, project: Project) -> None:
+        """Keep a project, till now known by ``key``; with a new key its endpoints go along."""
+        known = self._table(PROJECTS)
+        document = {camel(name): value for name, value in dataclasses.asdict(project).items() if name != "key"}
+        document["allowedOrigins"] = list(project.allowed_origins)
+        if project.master_key is None:
+            del document["masterKey"]
+        if project.key == key:
+            known.put(key, document)
+            return
+        others = [(other, found) for other, found in self._items(PROJECTS)]
+        known.truncate()
+        for other, found in others:  # the first project is the default one, so order is kept
+            known.put(*((project.key, document) if other == key else (other, found)))
+        for endpoint in self.endpoints():
+            if endpoint.project == key:
+                self.put_endpoint(replace(endpoint, project=project.key))
+
+    def endpoints(self) -> list[Endpoint]:
+        return [read_endpoint(name, document) for name, document in self._items(ENDPOINTS)]
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        document = self._table(ENDPOINTS).find(name)
+        return None if document is None else read_endpoint(name, document)
+
+    def put_endpoint(self, endpoint: Endpoint) -> None:
+        members = dataclasses.asdict(endpoint).items()
+        self._table(ENDPOINTS).put(endpoint.name, {camel(name): value for name, value in members if name != "name"})
+
+    def drop_endpoint(self, name: str) -> None:
+        """Delete an endpoint and its data for good (contract 2.5)."""
+        self._table(ENDPOINTS).remove(doc_ids=[name])  # type: ignore[list-item]
+        self._database.drop_table(name)
+
+    # Records
+
+    def records(self, name: str) -> list[Record]:
+        """All records of an endpoint in the order of creation (contract 3.5)."""
+        return [read_record(unique_id, document) for unique_id, document in self._items(name)]
+
+    def count(self, name: str) -> int:
+        return len(self._table(name))
+
+    def record(self, name: str, unique_id: str) -> Record | None:
+        document = self._table(name).find(unique_id)
+        return None if document is None else read_record(unique_id, document)
+
+    def put_record(self, name: str, record: Record) -> None:
+        document = {"data": record.data, "createdAt": record.created_at, "updatedAt": record.updated_at}
+        self._table(name).put(record.unique_id, document | ({"owner": record.owner} if record.owner else {}))
+
+    def drop_record(self, name: str, unique_id: str) -> None:
+        self._table(name).remove(doc_ids=[unique_id])  # type: ignore[list-item]
+
+    # Sessions
+
+    def sessions(self) -> list[Session]:
+        return [read_session(token, document) for token, document in self._items(SESSIONS)]
+
+    def session(self, token: str) -> Session | None:
+        document = self._table(SESSIONS).find(token)
+        return None if document is None else read_session(token, document)
+
+    def put_session(self, session: Session) -> None:
+        expires_at = datetime.fromtimestamp(session.expires_at, UTC).isoformat(timespec="milliseconds")
+        document = {
+            "endpoint": session.endpoint,
+            "user": session.user,
+            "expiresAt": expires_at.replace("+00:00", "Z"),
+        }
+        self._table(SESSIONS).put(session.token, document)
+
+    def drop_session(self, token: str) -> None:
+        self._table(SESSIONS).remove(doc_ids=[token])  # type: ignore[list-item]
+
+    # Going back
+
+    def mark(self, like: Store | None = None) -> None:
+        """Remember what ``restore`` goes back to: the present state, or that of another store."""
+        tree = (like or self)._storage.tree
+        self._baseline = {name: dict(table) for name, table in tree.items()}
+
+    def restore(self) -> list[tuple[str, Change]]:
+        """Go back to what was marked; returns what changed, with the endpoint's name, deletions first."""
+        tree, base = self._storage.tree, self._baseline
+        changes = [
+            (name, change)
+            for name in dict.fromkeys([*tree, *base])
+            if not name.startswith("_")
+            for change in differences(tree.get(name, {}), base.get(name, {}))
+        ]
+        tree.clear()
+        tree.update({name: dict(table) for name, table in base.items()})
+        self._storage.write(tree)
+        return changes
+
+
+def differences(old: dict[str, Document], new: dict[str, Document]) -> list[Change]:
+    """What turns the old table into the new one, as the changes a listener would have heard."""
+    gone = [Change("DELETE", read_record(key, old[key])) for key in old if key not in new]
+    return gone + [
+        Change("PUT" if key in old else "POST", read_record(key, document))
+        for key, document in new.items()
+        if key not in old or (old[key] is not document and old[key] != document)
+    ]
+
+
+# - Access -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """All that a request shows: where it wants to go, from which page, with which token and body."""
+
+    endpoint: str
+    parameters: Parameters = Parameters()
+    origin: str | None = None
+    token: str | None = None
+    content: Content | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request is from: a logged-in user, the holder of the master key, or anyone."""
+
+    session: Session | None = None
+    master: bool = False
+
+    @property
+    def user(self) -> str | None:
+        """The user's unique id."""
+        return self.session.user if self.session else None
+
+    def may_read(self, endpoint: Endpoint, record: Record) -> bool:
+        """Whether GET shows the record, and a listener hears of it (contract 6.5, 6.8 and 7.5)."""
+        return self._may(endpoint, record, endpoint.others_can_read)
+
+    def may_change(self, endpoint: Endpoint, record: Record, operation: Operation) -> bool:
+        """Whether PUT or DELETE is allowed on the record (contract 5.5, 6.5 and 2.4)."""
+        others = endpoint.others_can_update if operation is Operation.UPDATE else endpoint.others_can_delete
+        return self._may(endpoint, record, others)
+
+    def _may(self, endpoint: Endpoint, record: Record, others: bool) -> bool:
+        if self.master or not endpoint.needs_token:
+            return True
+        if self.session is None:
+            return False
+        if endpoint.authentication:
+            return self.session.endpoint == endpoint.name and self.user == record.unique_id
+        return others or record.owner in (None, self.user)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The outer gate: what reaches the emulator at all, whatever the emulated rules say.
+
+    Localhost is no trust boundary: any web page can send requests there. So the Host must be one of
+    ``hosts`` or mean this machine, and an Origin must be a loopback one or one of the project's own.
+    ``any_address`` lets in hosts that spell out an IP address, which no foreign name server can forge.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    any_address: bool = False
+    any_origin: bool = False
+
+    def check_host(self, host: str | None) -> None:
+        """Raise Forbidden for a Host header that names another machine (DNS rebinding)."""
+        name = host_name(host or "")
+        if name and (name in self.hosts or is_loopback(name)):
+            return
+        address = parse_address(name)
+        if self.any_address and address is not None and not address.is_unspecified:
+            return
+        hint = f"Host {shown(host or '')} is not this machine; allow it with --allow-host {name or 'NAME'}."
+        raise Forbidden(Message.HOST_REFUSED, hint, hidden=True)
+
+    def check_origin(self, origin: str | None, allowed: Sequence[str], *, any_origin: bool | None = None) -> None:
+        """Raise OriginRefused for a page of another site (cross-site requests and sockets)."""
+        if origin is None or (self.any_origin if any_origin is None else any_origin):
+            return
+        known = parse_origin(origin)
+        if known is not None and (known in allowed or is_loopback(urlsplit(known).hostname or "")):
+            return
+        raise OriginRefused(
+            f"Origin {shown(origin)} is foreign to this machine; allow it with "
+            f"--allow-origin {known or 'ORIGIN'}, change-project, or --allow-any-origin."
+        )
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header: lower case, without port and trailing dot; empty if malformed."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]\\]+)(?::\d{1,5})?", host)
+    return match[1].lower().removesuffix(".") if match else ""
+
+
+def same_secret(given: str, secret: str) -> bool:
+    """Compare without telling by the time taken how much was right."""
+    return hmac.compare_digest(given.encode(errors="replace"), secret.encode(errors="replace"))
+
+
+def check_project(store: Store, approach: Approach) -> tuple[Project, Endpoint]:
+    """The project and endpoint a request names (contract 5.2 and 5.3)."""
+    key, name = approach.parameters.key, approach.endpoint
+    if not key:
+        hint = "Add ?key=KEY to the URL; the banner and GET /__emulator__/status show the key."
+        raise Forbidden(Message.KEY_MISSING, hint, reason=Message.NOT_VALID)
+    project, endpoint = store.project(key), store.endpoint(name)
+    if endpoint is None:
+        names = ", ".join(known.name for known in store.endpoints()[:10]) or "none"
+        hint = f"There is no endpoint {shown(name)} (there are: {names}); make it with --endpoint or change-endpoint."
+        raise BadRequest(Message.NOT_VALID, hint)
+    if project is None or endpoint.project != key:
+        hint = f"Key {shown(key)} is not the key of the project that endpoint {shown(name)} belongs to."
+        raise BadRequest(Message.NOT_VALID, hint + " The banner and GET /__emulator__/status show it.")
+    return project, endpoint
+
+
+def holds_master_key(project: Project | None, approach: Approach, operation: Operation) -> bool:
+    """Whether the request carries the right master key where it counts (contract 4.5)."""
+    given = approach.parameters.master_key
+    secret = project.master_key if project else None
+    if not operation.honours_master_key or given is None or secret is None:
+        return False
+    return same_secret(given, secret)
+
+
+def check_master_key(project: Project, approach: Approach, operation: Operation) -> None:
+    """Refuse a wrong master key, also where none is set (contract 4.5)."""
+    if not operation.honours_master_key or approach.parameters.master_key is None:
+        return
+    if not holds_master_key(project, approach, operation):
+        hint = "This is not the project's master key; set it with --master-key or change-project."
+        raise Forbidden(Message.WRONG_MASTER_KEY, hint, hidden=not origin_allowed(project, approach.origin))
+
+
+def origin_allowed(project: Project, origin: str | None) -> bool:
+    """The project's own rule: which pages may call it (contract 2.7 and 5.2)."""
+    if origin is None:
+        return not project.disallow_no_origin
+    return not project.allowed_origins or parse_origin(origin) in project.allowed_origins
+
+
+def check_origin(project: Project, origin: str | None) -> None:
+    """Refuse a page, or a request from no page, that the project does not allow (contract 5.2)."""
+    if origin_allowed(project, origin):
+        return
+    if origin is None:
+        hint = f"Project {shown(project.name)} refuses requests without Origin (disallowNoOrigin)."
+        raise Forbidden(Message.NO_ORIGIN, hint, reason=Message.ORIGIN_REFUSED)
+    raise OriginRefused(
+        f"Origin {shown(origin)} is not among the allowed origins of project {shown(project.name)} "
+        f"({', '.join(project.allowed_origins)}); allow it with --allow-origin {parse_origin(origin) or 'ORIGIN'} "
+        "or change-project."
+    )
+
+
+def identify(store: Store, approach: Approach, project: Project, now: float) -> Session:
+    """The session a token stands for (contract 5.4 and 6.7); raises Unauthenticated."""
+    if not approach.token:
+        hint = f"Endpoint {shown(approach.endpoint)} is only for logged-in users; log in, or change its option secure."
+        raise Unauthenticated(Message.NO_TOKEN, hint)
+    session = store.session(approach.token)
+    home = store.endpoint(session.endpoint) if session else None
+    if session is None or home is None or home.project != project.key:
+        hint = "The access token is unknown here: logged out, revoked, or of another project. Log in again."
+        raise Unauthenticated(Message.NO_TOKEN, hint)
+    if session.expires_at <= now:
+        hint = (
+            f"The token expired at {timestamp(session.expires_at)}; log in again, or start with a longer --token-ttl."
+        )
+        raise TokenExpired(Message.TOKEN_EXPIRED, hint, reason=Message.NO_TOKEN)
+    return session
+
+
+# - Accounts -----------------------------------------------------------------------------------------
+
+CREDENTIALS = ("username", "email")
+
+
+class Accounts:
+    """Users, who are the records of an authentication endpoint, and their access tokens."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def find(self, endpoint: str, name: str, value: Json) -> Record | None:
+        """The user whose ``username`` or ``email`` that is."""
+        for user in self._store.records(endpoint):
+            if isinstance(user.data, dict) and user.data.get(name) == value:
+                return user
+        return None
+
+    def check_user(self, endpoint: str, data: Json, unique_id: str | None = None) -> None:
+        """Refuse data that makes no user, or one that exists under another id (contract 6.2 and 6.5)."""
+        if not isinstance(data, dict):
+            raise BadRequest(Message.MEMBER_MISSING, f"The body is {kind_of(data)}; a user is an object.")
+        names = [name for name in CREDENTIALS if name in data]
+        for name in [*(names or CREDENTIALS), "password"]:
+            value = data.get(name)
+            if not isinstance(value, str) or not value:
+                raise BadRequest(Message.MEMBER_MISSING, f"Member {name} must be a text that is not empty.")
+        for name in names:
+            other = self.find(endpoint, name, data[name])
+            if other is not None and other.unique_id != unique_id:
+                hint = f"Endpoint {shown(endpoint)} has a user with {name} {shown(data[name])}."
+                raise BadRequest(Message.USER_EXISTS, hint)
+
+    def check_password(self, endpoint: str, data: Json) -> Record:
+        """The user that these credentials belong to (contract 6.3); raises BadRequest or Unauthenticated."""
+        names = [name for name in CREDENTIALS if isinstance(data, dict) and name in data]
+        if not isinstance(data, dict) or len(names) != 1:
+            hint = "A login takes an object with password and either username or email, not both."
+            raise BadRequest(Message.MEMBER_MISSING, hint)
+        name, password = data[names[0]], data.get("password")
+        if not isinstance(name, str) or not name or not isinstance(password, str) or not password:
+            raise BadRequest(Message.MEMBER_MISSING, f"{names[0]} and password must be texts that are not empty.")
+        user = self.find(endpoint, names[0], name)
+        if user is None:
+            hint = (
+                f"Endpoint {shown(endpoint)} has no user with {names[0]} {shown(name)}; register it with a plain POST."
+            )
+            raise Unauthenticated(Message.NO_USER, hint)
+        known = user.data.get("password") if isinstance(user.data, dict) else None
+        if not isinstance(known, str) or not same_secret(password, known):
+            raise Unauthenticated(Message.WRONG_CREDENTIALS, f"The password of {shown(name)} is another one.")
+        return user
+
+    def open_session(self, endpoint: Endpoint, user: str) -> Session:
+        """Log a user in: a new token for as long as the project says (contract 6.7)."""
+        project = self._store.project(endpoint.project)
+        assert project is not None
+        session = Session(new_id(), endpoint.name, user, self._clock.now() + project.token_ttl)
+        self._store.put_session(session)
+        return session
+
+    def expire(self, *, username: str | None = None, token: str | None = None) -> list[str]:
+        """End sessions as if their time had come: all, a user's (by username or email), or one; their tokens."""
+        now = self._clock.now()
+        ended = []
+        for session in self._store.sessions():
+            user = self._store.record(session.endpoint, session.user)
+            names = [user.data.get(name) for name in CREDENTIALS] if user and isinstance(user.data, dict) else []
+            if session.expires_at > now and token in (None, session.token) and username in (None, *names):
+                self._store.put_session(replace(session, expires_at=now))
+                ended.append(session.token)
+        return ended
+
+    def revoke(self, endpoint: str, user: str | None = None) -> list[str]:
+        """Forget the sessions of a user, or of everyone, of an endpoint; their tokens."""
+        ended = [
+            session.token
+            for session in self._store.sessions()
+            if session.endpoint == endpoint and user in (None, session.user)
+        ]
+        for token in ended:
+            self._store.drop_session(token)
+        return ended
+
+
+# - Uploads ------------------------------------------------------------------------------------------
+
+
+def check_no_upload(content: Content | None) -> None:
+    """Say plainly that files are not emulated yet, rather than that their content type is wrong."""
+    if content and (content.type or "").strip().lower().startswith("multipart/form-data"):
+        raise NotEmulated(Message.NOT_EMULATED, "File uploads (multipart/form-data) are not emulated yet.")
+
+
+# - Live ---------------------------------------------------------------------------------------------
+
+
+class Listener(Protocol):
+    """Someone who hears of changes. Neither method may block, raise, or call back into the Hub."""
+
+    def send(self, message: bytes) -> None:
+        """Take one text message; messages come in order, and none comes after ``end``."""
+
+    def end(self, code: int, reason: str) -> None:
+        """Be told that it is over, and why."""
+
+
+class Hub:
+    """Who listens where. A seat is given up by whoever ends it, not when the peer confirms."""
+
+    def __init__(self) -> None:
+        self._seats: dict[str, dict[Listener, Caller]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(seats) for seats in self._seats.values())
+
+    def count(self, endpoint: str) -> int:
+        """How many listen to an endpoint."""
+        return len(self._seats.get(endpoint, ()))
+
+    def seats(self) -> list[tuple[str, Listener, Caller]]:
+        """Everyone, with the endpoint's name."""
+        return [(name, listener, caller) for name, seats in self._seats.items() for listener, caller in seats.items()]
+
+    def join(self, endpoint: str, listener: Listener, caller: Caller) -> None:
+        """Take a seat; ``caller`` decides what the listener hears."""
+        self._seats.setdefault(endpoint, {})[listener] = caller
+
+    def leave(self, endpoint: str, listener: Listener) -> bool:
+        """Give up a seat; tells whether there was one."""
+        seats = self._seats.get(endpoint, {})
+        found = seats.pop(listener, None) is not None
+        if not seats:
+            self._seats.pop(endpoint, None)
+        return found
+
+    def publish(self, endpoint: Endpoint, change: Change) -> int:
+        """Tell every listener who may read the record (contract 7.3 and 7.5); returns how many were told."""
+        seats = self._seats.get(endpoint.name)
+        if not seats:
+            return 0
+        record = change.record.without_password() if endpoint.authentication else change.record
+        message = encode({"type": change.type, "record": record.public()})
+        told = [listener for listener, caller in seats.items() if caller.may_read(endpoint, change.record)]
+        for listener in told:
+            listener.send(message)
+        return len(told)
+
+    def close(self, leaving: Iterable[tuple[str, Listener]], code: int, reason: str) -> int:
+        """End these listeners; returns how many had a seat."""
+        closed = 0
+        for name, listener in list(leaving):
+            if self.leave(name, listener):
+                listener.end(code, reason)
+                closed += 1
+        return closed
+
+    def close_endpoints(self, names: Iterable[str], code: int, reason: str) -> int:
+        """End all listeners of these endpoints."""
+        leaving = [(name, listener) for name in names for listener in self._seats.get(name, ())]
+        return self.close(leaving, code, reason)
+
+    def close_tokens(self, tokens: Iterable[str]) -> int:
+        """End the listeners that opened with these tokens, as expired (contract 6.4 and 7.4)."""
+        ended = set(tokens)
+        return self._close_sessions(lambda session: session.token in ended)
+
+    def close_expired(self, now: float) -> int:
+        """End the listeners whose access token has expired by ``now`` (contract 7.4)."""
+        return self._close_sessions(lambda session: session.expires_at <= now)
+
+    def _close_sessions(self, is_over: Callable[[Session], bool]) -> int:
+        leaving = [
+            (name, listener)
+            for name, listener, caller in self.seats()
+            if caller.session is not None and is_over(caller.session)
+        ]
+        return self.close(leaving, CloseCode.NORMAL, Message.TOKEN_EXPIRED)
+
+
+# - Backend ------------------------------------------------------------------------------------------
+
+
+class Backend:
+    """The verbs. Each puts the parts in sequence: admit, act, publish; the rules stand in the parts.
+
+    Client verbs take what a request shows and return what it gets, or raise a Refusal; a refused verb
+    has changed nothing. Owner's verbs serve the command line, the control interface and RestedEmulator
+    alike; they return what they did as a JSON object, and raise OptionError for a wrong argument.
+    """
+
+    def __init__(self, store: Store, clock: Clock, gate: Gate) -> None:
+        self.store = store
+        self.clock = clock
+        self.gate = gate
+        self.hub = Hub()
+        self._accounts = Accounts(store, clock)
+
+    # Admission
+
+    def operation(self, approach: Approach, method: str) -> Operation:
+        """Which client verb a request means; POST to an authentication endpoint has four (contract 6.1)."""
+        if method != "POST":
+            return {"GET": Operation.READ, "PUT": Operation.UPDATE, "DELETE": Operation.DELETE}[method]
+        endpoint = self.store.endpoint(approach.endpoint)
+        if endpoint is None or not endpoint.authentication:
+            return Operation.CREATE
+        if approach.parameters.login:
+            return Operation.LOGIN
+        return Operation.LOGOUT if approach.parameters.logout else Operation.REGISTER
+
+    def check_gate(self, approach: Approach, operation: Operation | None = None) -> None:
+        """Raise OriginRefused for a page that may not reach the emulator at all, whatever it asks."""
+        project = self.store.project(approach.parameters.key or "")
+        if operation is None or not holds_master_key(project, approach, operation):
+            projects = self.store.projects() if project is None else [project]
+            allowed = [origin for project in projects for origin in project.allowed_origins]
+            self.gate.check_origin(approach.origin, allowed)
+
+    def preflight(self, approach: Approach, operation: Operation) -> tuple[Project, Endpoint]:
+        """The checks that need no user: gate, key, endpoint, master key, origin (contract 5.6 and 9.1)."""
+        self.check_gate(approach, operation)
+        project, endpoint = check_project(self.store, approach)
+        check_master_key(project, approach, operation)
+        if not holds_master_key(project, approach, operation):
+            check_origin(project, approach.origin)
+        return project, endpoint
+
+    def admit(self, approach: Approach, operation: Operation) -> tuple[Endpoint, Caller]:
+        """All checks before parameters and body, for HTTP and WebSocket alike (contract 5.6)."""
+        project, endpoint = self.preflight(approach, operation)
+        if holds_master_key(project, approach, operation):
+            caller = Caller(master=True)
+        elif operation.is_open or not endpoint.needs_token:
+            caller = Caller()
+        else:
+            caller = Caller(identify(self.store, approach, project, self.clock.now()))
+        if approach.parameters.malformed:
+            raise BadRequest(Message.WRONG_PARAMETER, "The query is not UTF-8.")
+        return endpoint, caller
+
+    # Client verbs
+
+    def create(self, approach: Approach) -> Record:
+        """Store the body as a new record (contract 4.1)."""
+        endpoint, caller = self.admit(approach, Operation.CREATE)
+        check_no_upload(approach.content)
+        return self._add(endpoint, parse_content(approach.content), caller.user)
+
+    def register(self, approach: Approach) -> Record:
+        """Add a user; the answer is the body as it was posted (contract 6.2)."""
+        endpoint, _ = self.admit(approach, Operation.REGISTER)
+        if approach.parameters.password_reset:
+            raise NotEmulated(Message.NOT_EMULATED, "Password reset (passwordreset=true) is not emulated yet.")
+        data = parse_content(approach.content)
+        self._accounts.check_user(endpoint.name, data)
+        return self._add(endpoint, data)
+
+    def read(self, approach: Approach) -> Record | list[Record]:
+        """One record, several, or all (contract 4.2); on an authentication endpoint the user (6.5)."""
+        endpoint, caller = self.admit(approach, Operation.READ)
+        if approach.parameters.jsonata is not None:
+            raise NotEmulated(Message.NOT_EMULATED, "JSONata (jsonata=...) is not emulated yet.")
+        ids = approach.parameters.unique_ids
+        if endpoint.authentication and caller.user is not None:
+            ids = ids or (caller.user,)
+        if ids:
+            records = [self._find(endpoint, caller, unique_id) for unique_id in ids]
+            found = [self._fit_to_show(endpoint, record) for record in records if record is not None]
+            if not found:
+                raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, ids))
+            return found[0] if len(ids) == 1 else found
+        return [
+            self._fit_to_show(endpoint, record)
+            for record in self.store.records(endpoint.name)
+            if caller.may_read(endpoint, record)
+        ]
+
+    def update(self, approach: Approach) -> Record:
+        """Put new data onto a record as the strategy says (contract 4.3 and 6.5)."""
+        endpoint, caller = self.admit(approach, Operation.UPDATE)
+        if approach.parameters.password_reset:
+            raise NotEmulated(Message.NOT_EMULATED, "Password reset (passwordreset=true) is not emulated yet.")
+        unique_id = self._one_unique_id(approach)
+        strategy = check_strategy(approach.parameters.strategy)
+        new = parse_content(approach.content)
+        record = self._changeable(endpoint, caller, unique_id, Operation.UPDATE)
+        data = apply_strategy(record.data, new, strategy)
+        if endpoint.authentication:
+            self._accounts.check_user(endpoint.name, data, unique_id)
+        record = replace(record, data=data, updated_at=timestamp(self.clock.now()))
+        self.store.put_record(endpoint.name, record)
+        self._publish(endpoint, Change("PUT", record))
+        return self._fit_to_show(endpoint, record)
+
+    def delete(self, approach: Approach) -> Record:
+        """Delete a record and answer it as it last was (contract 4.4); a user loses every token (6.9)."""
+        endpoint, caller = self.admit(approach, Operation.DELETE)
+        record = self._changeable(endpoint, caller, self._one_unique_id(approach), Operation.DELETE)
+        self.store.drop_record(endpoint.name, record.unique_id)
+        self._publish(endpoint, Change("DELETE", record))
+        if endpoint.authentication:
+            self.hub.close_tokens(self._accounts.revoke(endpoint.name, record.unique_id))
+        return self._fit_to_show(endpoint, record)
+
+    def login(self, approach: Approach) -> tuple[Record, Session]:
+        """Check credentials and open a session (contract 6.3)."""
+        endpoint, _ = self.admit(approach, Operation.LOGIN)
+        user = self._accounts.check_password(endpoint.name, parse_content(approach.content))
+        return user.without_password(), self._accounts.open_session(endpoint, user.unique_id)
+
+    def logout(self, approach: Approach) -> None:
+        """Revoke the token and end the sockets opened with it (contract 6.4)."""
+        self.admit(approach, Operation.LOGOUT)
+        project, _ = check_project(self.store, approach)
+        try:
+            session = identify(self.store, approach, project, self.clock.now())
+        except Unauthenticated as refusal:
+            raise BadRequest(refusal.message, refusal.hint) from None
+        self.store.drop_session(session.token)
+        self.hub.close_tokens([session.token])
+
+    def listen(self, approach: Approach, listener: Listener) -> None:
+        """Let a listener hear of every change it may read, from now on (contract 7.1)."""
+        endpoint, caller = self.admit(approach, Operation.LISTEN)
+        self.hub.join(endpoint.name, listener, caller)
+        if caller.session is not None:
+            self.clock.at(caller.session.expires_at, self._close_expired)
+
+    def _add(self, endpoint: Endpoint, data: Json, owner: str | None = None) -> Record:
+        now = timestamp(self.clock.now())
+        record = Record(new_id(), data, now, now, owner)
+        self.store.put_record(endpoint.name, record)
+        self._publish(endpoint, Change("POST", record))
+        return record
+
+    def _publish(self, endpoint: Endpoint, change: Change) -> None:
+        told = self.hub.publish(endpoint, change)
+        if told:
+            log.info("push %s %s %s to %d", change.type, endpoint.name, change.record.unique_id, told)
+
+    def _find(self, endpoint: Endpoint, caller: Caller, unique_id: str) -> Record | None:
+        """The record, unless it is one that this caller must not even know of (contract 6.8)."""
+        record = self.store.record(endpoint.name, unique_id)
+        return record if record and caller.may_read(endpoint, record) else None
+
+    def _changeable(self, endpoint: Endpoint, caller: Caller, unique_id: str, operation: Operation) -> Record:
+        """The record that PUT or DELETE may change (contract 5.5)."""
+        record = self.store.record(endpoint.name, unique_id)
+        if record and caller.may_change(endpoint, record, operation):
+            return record
+        if record is None or not caller.may_read(endpoint, record):
+            raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, [unique_id]))
+        hint = f"Record {shown(unique_id)} belongs to another user; others may {operation} it with --others-can "
+        raise Forbidden(Message.NOT_OWNER, f"{hint}{operation}:{endpoint.name} or change-endpoint.")
+
+    def _why_not_found(self, endpoint: Endpoint, ids: Sequence[str]) -> str:
+        hint = f"Endpoint {shown(endpoint.name)} has no record {shown(', '.join(ids))} that this request may see."
+        if not any(self.store.record(endpoint.name, unique_id) for unique_id in ids):
+            return hint
+        if endpoint.authentication:
+            return hint + " A user sees only the own record; the master key all."
+        return hint + f" It belongs to another user; others may read it with --others-can read:{endpoint.name}."
+
+    def _fit_to_show(self, endpoint: Endpoint, record: Record) -> Record:
+        return record.without_password() if endpoint.authentication else record
+
+    def _one_unique_id(self, approach: Approach) -> str:
+        ids = approach.parameters.unique_ids
+        if len(ids) == 1:
+            return ids[0]
+        raise BadRequest(Message.ONE_UNIQUE_ID, f"This request has {len(ids)}; add one &uniqueId=ID to the URL.")
+
+    def _close_expired(self) -> None:
+        self.hub.close_expired(self.clock.now())
+
+    # Owner's verbs
+
+    def change_project(
+        self,
+        *,
+        project: str | None = None,
+        name: str | None = None,
+        key: str | None = None,
+        master_key: str | None = None,
+        allowed_origins: Sequence[str] | None = None,
+        disallow_no_origin: bool | None = None,
+        token_ttl: float | None = None,
+    ) -> dict[str, Json]:
+        """Save options of a project, which ends its sockets (contract 7.4).
+
+        ``project`` is the key of the one that is meant, where there are several. An empty ``master_key``
+        takes it away, no ``allowed_origins`` allow every one. ``token_ttl``, in seconds, is the emulator's
+        own: it counts for later logins and ends no socket.
+        """
+        known = self._known_project(project)
+        saved = replace(
+            known,
+            name=known.name if name is None else check_project_name(name),
+            key=known.key if key is None else check_key(key),
+            master_key=known.master_key if master_key is None else master_key or None,
+            allowed_origins=known.allowed_origins if allowed_origins is None else parse_origins(allowed_origins),
+            disallow_no_origin=known.disallow_no_origin if disallow_no_origin is None else disallow_no_origin,
+            token_ttl=known.token_ttl if token_ttl is None else check_ttl(token_ttl),
+        )
+        if saved.key != known.key and self.store.project(saved.key) is not None:
+            raise OptionError(f"key {shown(saved.key)} is another project's")
+        self.store.put_project(known.key, saved)
+        if all(value is None for value in (name, key, master_key, allowed_origins, disallow_no_origin)):
+            return {"closed": 0}
+        return {"closed": self._end_listeners(item.name for item in self._endpoints_of(saved.key))}
+
+    def change_endpoint(
+        self,
+        name: str,
+        *,
+        secure: bool | None = None,
+        authentication: bool | None = None,
+        others_can_read: bool | None = None,
+        others_can_update: bool | None = None,
+        others_can_delete: bool | None = None,
+        description: str | None = None,
+    ) -> dict[str, Json]:
+        """Save options of an endpoint, which ends its sockets (contract 7.4); makes it if it is new.
+
+        Saving counts as a change even where every value stays, as pressing Save does; so
+        ``change_endpoint(name)`` alone shows a page what an option change is like.
+        """
+        given = {
+            "secure": secure,
+            "authentication": authentication,
+            "others_can_read": others_can_read,
+            "others_can_update": others_can_update,
+            "others_can_delete": others_can_delete,
+            "description": description,
+        }
+        endpoint = self.store.endpoint(name)
+        if endpoint is None:
+            endpoint = Endpoint(check_endpoint_name(name), self._known_project(None).key)
+        options = {option: value for option, value in given.items() if value is not None}
+        self.store.put_endpoint(replace(endpoint, **options))  # type: ignore[arg-type]
+        return {"closed": self._end_listeners([name])}
+
+    def delete_endpoint(self, name: str) -> dict[str, Json]:
+        """Delete an endpoint with its data (contract 2.5); its sockets end, its users' tokens too."""
+        self._known_endpoint(name)
+        deleted = self.store.count(name)
+        tokens = self._accounts.revoke(name)
+        self.store.drop_endpoint(name)
+        closed = self._end_listeners([name]) + self.hub.close_tokens(tokens)
+        return {"deleted": deleted, "closed": closed}
+
+    def expire_tokens(self, *, username: str | None = None, token: str | None = None) -> dict[str, Json]:
+        """Let access tokens expire now: all, one user's (by username or email), or one."""
+        ended = self._accounts.expire(username=username, token=token)
+        return {"expired": len(ended), "closed": self.hub.close_tokens(ended)}
+
+    def advance(self, seconds: float) -> dict[str, Json]:
+        """Move the clock on; what is due by then happens before the call returns (contract 7.4)."""
+        if seconds < 0:
+            raise OptionError(f"seconds is {seconds:g}; time goes only forward")
+        try:
+            timestamp(self.clock.now() + seconds)
+        except (ValueError, OverflowError):
+            raise OptionError(f"seconds is {seconds:g}; that is beyond the year 9999") from None
+        before = len(self.hub)
+        self.clock.advance(seconds)
+        return {"now": timestamp(self.clock.now()), "closed": before - len(self.hub)}
+
+    def close_listeners(
+        self, *, code: int = CloseCode.NORMAL, reason: str = "", endpoint: str | None = None
+    ) -> dict[str, Json]:
+        """End sockets with a code and reason of one's own: all, or those of an endpoint."""
+        if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and not 3000 <= code <= 4999:
+            raise OptionError(f"code is {code}; a server may send 1000 to 1014 (not 1004 to 1006) or 3000 to 4999")
+        if len(reason.encode(errors="replace")) > 123:
+            raise OptionError("reason is longer than the 123 bytes that fit into a close frame")
+        names = [item.name for item in self.store.endpoints()]
+        if endpoint is not None:
+            names = [self._known_endpoint(endpoint).name]
+        return {"closed": self.hub.close_endpoints(names, code, reason)}
+
+    def reset(self) -> dict[str, Json]:
+        """Go back to the state at start: data, users, options, clock.
+
+        Sockets stay open and hear the difference as ordinary messages, so that a page on screen moves
+        back by itself. Tokens made since are revoked, which ends their sockets like an expiry; a socket
+        whose endpoint is gone, or has become one for logged-in users, ends like an option change.
+        """
+        before = {session.token for session in self.store.sessions()}
+        changes = self.store.restore()
+        self.clock.reset()
+        closed = self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
+        closed += self.hub.close(self._misplaced(), CloseCode.NORMAL, Message.OPTIONS_CHANGED)
+        heard = [(endpoint, change) for name, change in changes if (endpoint := self.store.endpoint(name))]
+        for endpoint, change in heard:
+            self._publish(endpoint, change)
+        for session in {caller.session for _, _, caller in self.hub.seats() if caller.session}:
+            self.clock.at(session.expires_at, self._close_expired)
+        return {"messages": len(heard), "closed": closed}
+
+    def status(self) -> dict[str, Json]:
+        """What there is: projects, endpoints with options and counts, users logged in, clock, uptime."""
+        now = self.clock.now()
+        sessions = [session for session in self.store.sessions() if session.expires_at > now]
+        return {
+            "projects": [self._project_status(project) for project in self.store.projects()],
+            "users": [self._session_status(session) for session in sessions],
+            "listeners": len(self.hub),
+            "now": timestamp(now),
+            "uptime": round(self.clock.uptime(), 3),
+        }
+
+    def tick(self) -> None:
+        """Do what is due: expiries, and the timers of the command line."""
+        self.clock.ring()
+
+    def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
+        """Log a user in, registering it first if need be; returns the access token.
+
+        The owner needs no password to sign in a user who exists; ``password`` is that of a new one.
+        """
+        known = self._known_endpoint(endpoint)
+        if not known.authentication:
+            raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
+        user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
+        if user is None:
+            data: Json = {"username": username, "password": password}
+            self._accounts.check_user(endpoint, data)
+            user = self._add(known, data)
+        return self._accounts.open_session(known, user.unique_id).token
+
+    def records(self, endpoint: str) -> list[dict[str, Json]]:
+        """All records of an endpoint, as GET shows them to the holder of the master key."""
+        known = self._known_endpoint(endpoint)
+        return [self._fit_to_show(known, record).public() for record in self.store.records(endpoint)]
+
+    def _known_project(self, key: str | None) -> Project:
+        """The project of that key; the first one is the default."""
+        project = self.store.projects()[0] if key is None else self.store.project(key)
+        if project is not None:
+            return project
+        raise OptionError(f"project {shown(key)} is not the key of any project")
+
+    def _known_endpoint(self, name: str) -> Endpoint:
+        endpoint = self.store.endpoint(name)
+        if endpoint is not None:
+            return endpoint
+        names = ", ".join(known.name for known in self.store.endpoints()) or "none"
+        raise OptionError(f"there is no endpoint {shown(name)}; there are: {names}")
+
+    def _endpoints_of(self, key: str) -> list[Endpoint]:
+        return [endpoint for endpoint in self.store.endpoints() if endpoint.project == key]
+
+    def _end_listeners(self, names: Iterable[str]) -> int:
+        return self.hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED)
+
+    def _misplaced(self) -> list[tuple[str, Listener]]:
+        """Listeners that would not be admitted any more where they sit."""
+        needs_token = {endpoint.name: endpoint.needs_token for endpoint in self.store.endpoints()}
+        return [
+            (name, listener)
+            for name, listener, caller in self.hub.seats()
+            if needs_token.get(name, True) and (name not in needs_token or caller.session is None)
+        ]
+
+    def _project_status(self, project: Project) -> Json:
+        return {
+            "name": project.name,
+            "key": project.key,
+            "allowedOrigins": list(project.allowed_origins),
+            "disallowNoOrigin": project.disallow_no_origin,
+            "tokenTtl": project.token_ttl,
+            "endpoints": [self._endpoint_status(endpoint) for endpoint in self._endpoints_of(project.key)],
+        }
+
+    def _endpoint_status(self, endpoint: Endpoint) -> Json:
+        options = {camel(name): value for name, value in dataclasses.asdict(endpoint).items() if name != "project"}
+        return options | {
+            "records": self.store.count(endpoint.name),
+            "listeners": self.hub.count(endpoint.name),
+        }
+
+    def _session_status(self, session: Session) -> Json:
+        user = self.store.record(session.endpoint, session.user)
+        data = user.data if user and isinstance(user.data, dict) else {}
+        return {
+            "endpoint": session.endpoint,
+            "uniqueId": session.user,
+            "username": data.get("username", data.get("email")),
+            "expiresAt": timestamp(session.expires_at),
+        }
+
+
+def check_ttl(seconds: float) -> float:
+    """Return a lifetime of tokens in seconds; raise OptionError for one that is none."""
+    if 0 < seconds <= 100 * 365 * 86400:
+        return float(seconds)
+    raise OptionError(f"tokenTtl is {seconds:g}; it takes seconds, more than 0 and up to a hundred years")
+
+
+# - HTTP ---------------------------------------------------------------------------------------------
+
+LINGER_SECONDS = 5.0
+LINGER_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request; ``body`` is None when it was over the limit."""
+
+    method: str
+    path: str
+    query: str
+    headers: HTTPHeaders
+    body: bytes | None = b""
+    encrypted: bool = False
+
+    @classmethod
+    def of(cls, method: str, target: str, headers: HTTPHeaders, *, encrypted: bool = False) -> Self:
+        """A request from its first line and headers."""
+        path, _, query = target.partition("?")
+        return cls(method, path, query, headers, encrypted=encrypted)
+
+    def content(self) -> Content:
+        """The body with what the headers say of it; of repeated headers all count."""
+        return Content(self.headers.get("Content-Type"), self.headers.get("Content-Encoding"), self.body)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back: written in one place, so that every answer has the same form.
+
+    ``delay`` is in seconds; ``refusal`` is kept for the log.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = JSON_TYPE
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    delay: float = 0.0
+    refusal: Refusal | None = None
+
+    def head(self, *, close: bool = False) -> HTTPHeaders:
+        """The headers, those of the body included."""
+        headers = HTTPHeaders()
+        if self.status != 204:
+            headers.add("Content-Type", self.content_type)
+            headers.add("Content-Length", str(len(self.body)))
+        for name, value in self.headers:
+            headers.add(name, value)
+        if close:
+            headers.add("Connection", "close")
+        return headers
+
+
+def refuse(refusal: Refusal) -> Answer:
+    """The error answer of contract 5.1."""
+    body = encode({"code": refusal.status, "message": refusal.message, "hint": refusal.hint})
+    answer = Answer(refusal.status, body, refusal=refusal)
+    if isinstance(refusal, MethodNotAllowed):
+        answer.headers.append(("Allow", ", ".join(refusal.allowed)))
+    return answer
+
+
+class Door:
+    """Answers requests: ``perform`` carries one out or raises, ``cors`` says who may read the answer."""
+
+    def answer(self, request: Request) -> Answer:
+        """Carry out a request; never raises."""
+        try:
+            answer = self.perform(request)
+        except Refusal as refusal:
+            answer = refuse(refusal)
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            answer = refuse(Refusal(Message.BUG, "This is a bug of the emulator; its log has the traceback."))
+        origin = request.headers.get("Origin")
+        if origin is not None and not (answer.refusal and answer.refusal.hidden):
+            answer.headers += self.cors(origin)
+        return answer
+
+    def perform(self, request: Request) -> Answer:
+        """Carry out a request, or raise a Refusal."""
+        raise NotImplementedError
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        """The headers that let a page of this origin read the answer."""
+        raise NotImplementedError
+
+
+class Api(Door):
+    """The emulated service over HTTP."""
+
+    def __init__(self, backend: Backend, *, plain_cookie: bool = False, latency: tuple[float, float] = (0, 0)) -> None:
+        self.backend = backend
+        self._latency = latency
+        # In order of preference, with the attributes that a browser wants for each (contract 6.6).
+        self._cookies = {ACCESS_TOKEN_COOKIE: "Path=/; Secure; HttpOnly; SameSite=None"}
+        if plain_cookie:
+            self._cookies[PLAIN_COOKIE] = "HttpOnly; SameSite=Lax; Path=/"
+        self._warned_of_cookies = plain_cookie
+
+    def latency(self) -> float:
+        """How long the next answer waits, in seconds."""
+        return random.uniform(*self._latency)
+
+    def answer(self, request: Request) -> Answer:
+        answer = super().answer(request)
+        answer.delay = self.latency()
+        return answer
+
+    def perform(self, request: Request) -> Answer:
+        self.backend.gate.check_host(request.headers.get("Host"))
+        approach = self.approach(request)
+        if not request.path.startswith(API_PREFIX):
+            self.backend.check_gate(approach)
+            hint = f"{shown(request.path)} is no address of the API; endpoints are at {API_PREFIX}NAME."
+            raise NotFound(Message.NOT_FOUND, hint)
+        match request.method:
+            case "GET" | "POST" | "PUT" | "DELETE":
+                operation = self.backend.operation(approach, request.method)
+                return self._carry_out(operation, approach, request)
+            case "OPTIONS":
+                return self._preflight(approach, request)
+        self.backend.check_gate(approach)
+        raise MethodNotAllowed(request.method, METHODS)
+
+    def approach(self, request: Request, *, over_socket: bool = False) -> Approach:
+        """What the request shows. A WebSocket may bring its token in the URL (contract 6.7)."""
+        parameters = parse_parameters(request.query)
+        candidates = [bearer_token(request.headers.get("Authorization", ""))]
+        if over_socket:
+            candidates.append(parameters.access_token)
+        candidates += [cookie_value(request.headers.get_list("Cookie"), name) for name in self._cookies]
+        return Approach(
+            request.path.removeprefix(API_PREFIX),
+            parameters,
+            request.headers.get("Origin"),
+            next(filter(None, candidates), None),
+            request.content(),
+        )
+
+    def _carry_out(self, operation: Operation, approach: Approach, request: Request) -> Answer:
+        match operation:
+            case Operation.LOGIN:
+                user, session = self.backend.login(approach)
+                answer = self._show(user, approach)
+                if approach.parameters.no_at_cookie:
+                    answer.headers.append(("Authorization", f"Bearer {session.token}"))
+                else:
+                    answer.headers += self._set_cookies(session.token)
+                    self._warn_of_lost_cookie(request)
+                return answer
+            case Operation.LOGOUT:
+                self.backend.logout(approach)
+                return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
+        verbs: dict[Operation, Callable[[Approach], Record | list[Record]]] = {
+            Operation.CREATE: self.backend.create,
+            Operation.REGISTER: self.backend.register,
+            Operation.READ: self.backend.read,
+            Operation.UPDATE: self.backend.update,
+            Operation.DELETE: self.backend.delete,
+        }
+        return self._show(verbs[operation](approach), approach)
+
+    def _show(self, result: Record | list[Record], approach: Approach) -> Answer:
+        """The answer of a success (contract 4.7)."""
+        data_only = approach.parameters.data_only
+        if isinstance(result, list):
+            return Answer(body=encode([record.data if data_only else record.public() for record in result]))
+        if data_only and isinstance(result.data, str):
+            return Answer(body=result.data.encode(), content_type=TEXT_TYPE)
+        return Answer(body=encode(result.data if data_only else result.public()))
+
+    def _preflight(self, approach: Approach, request: Request) -> Answer:
+        """What a browser asks before it lets a page send a request (contract 9.1)."""
+        method = request.headers.get("Access-Control-Request-Method", "GET")
+        wanted = self.backend.operation(approach, method) if method in METHODS[:4] else Operation.READ
+        self.backend.preflight(approach, wanted)
+        headers = [
+            ("Access-Control-Allow-Methods", ", ".join(METHODS)),
+            ("Access-Control-Allow-Headers", request.headers.get("Access-Control-Request-Headers", "")),
+            ("Access-Control-Max-Age", "600"),
+        ]
+        return Answer(204, headers=[(name, value) for name, value in headers if value])
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        return [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Access-Control-Expose-Headers", "Authorization"),
+            ("Vary", "Origin"),
+        ]
+
+    def _set_cookies(self, value: str, extra: str = "") -> list[tuple[str, str]]:
+        return [("Set-Cookie", f"{name}={value}; {attributes}{extra}") for name, attributes in self._cookies.items()]
+
+    def _warn_of_lost_cookie(self, request: Request) -> None:
+        """Say once when a browser logs in that will drop the cookie, as it comes over plain http."""
+        origin, agent = request.headers.get("Origin"), request.headers.get("User-Agent", "")
+        page = urlsplit(parse_origin(origin or "") or "").hostname
+        here = host_name(request.headers.get("Host", "")).strip("[]")
+        is_webkit = "AppleWebKit" in agent and "Chrome" not in agent
+        if request.encrypted or self._warned_of_cookies or not (is_webkit or (page and page != here)):
+            return
+        self._warned_of_cookies = True
+        why = "it is WebKit" if is_webkit else f"the page is on {page} and the emulator on {here}"
+        log.warning(
+            "login: this browser will drop the access token cookie, because %s and this is plain http; "
+            "use one host name for both, log in with noATCookie=true, or start with --plain-cookie",
+            why,
+        )
+
+
+def bearer_token(header: str) -> str | None:
+    """The token in an Authorization header, None where it is of another scheme (contract 6.7)."""
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def cookie_value(headers: Sequence[str], name: str) -> str | None:
+    """The value of a cookie; of several with that name the last one, and junk beside it is ignored."""
+    pairs = (part.strip().partition("=") for header in headers for part in header.split(";"))
+    return next((value for found, _, value in reversed(list(pairs)) if found == name), None)
+
+
+class Front(HTTPServerConnectionDelegate):
+    """What Tornado's HTTP server talks to: decides at first sight who answers a request.
+
+    ``doors`` are tried by the prefix of the path, in order. WebSocket handshakes go to ``sockets``.
+    """
+
+    def __init__(self, doors: Sequence[tuple[str, Door]], sockets: HTTPServerConnectionDelegate, max_body: int) -> None:
+        self._doors = doors
+        self.sockets = sockets
+        self.max_body = max_body
+        self.pending: set[Exchange] = set()
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        return Exchange(self, server_conn, request_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        """Nothing is kept for a connection."""
+
+    def door(self, path: str) -> Door:
+        """Who answers at this path."""
+        return next(door for prefix, door in self._doors if path.startswith(prefix))
+
+
+class Exchange(HTTPMessageDelegate):
+    """One request and its answer, as Tornado reads the one and writes the other."""
+
+    def __init__(self, front: Front, server_conn: object, connection: HTTPConnection) -> None:
+        self._front = front
+        self._server_conn = server_conn
+        self._connection = connection
+        self._handshake: HTTPMessageDelegate | None = None
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._answered_early = False
+
+    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
+        assert isinstance(start_line, RequestStartLine)
+        encrypted = getattr(self._connection, "context").protocol == "https"
+        self._request = Request.of(start_line.method, start_line.path, headers, encrypted=encrypted)
+        if is_handshake(self._request):
+            self._handshake = self._front.sockets.start_request(self._server_conn, self._connection)
+            return self._handshake.headers_received(start_line, headers)
+        self._front.pending.add(self)
+        length = headers.get("Content-Length", "")
+        if length.isdecimal() and len(length) < 20 and int(length) > self._front.max_body:
+            self._answer_early()
+        return None
+
+    def data_received(self, chunk: bytes) -> Any:
+        if self._handshake:
+            return self._handshake.data_received(chunk)
+        self._size += len(chunk)
+        if self._answered_early:
+            if self._size > LINGER_BYTES:
+                self._hang_up()
+        elif self._size > self._front.max_body:
+            self._answer_early()
+        else:
+            self._chunks.append(chunk)
+        return None
+
+    def finish(self) -> None:
+        if self._handshake:
+            self._handshake.finish()
+        elif self._answered_early:
+            self._hang_up()
+        else:
+            self._answer(b"".join(self._chunks))
+
+    def on_connection_close(self) -> None:
+        self._front.pending.discard(self)
+        if self._handshake:
+            self._handshake.on_connection_close()
+
+    def _answer(self, body: bytes | None) -> None:
+        request = replace(self._request, body=body)
+        answer = self._front.door(request.path).answer(request)
+        if answer.delay:
+            asyncio.get_running_loop().call_later(answer.delay, self._write, answer)
+        else:
+            self._write(answer)
+
+    def _answer_early(self) -> None:
+        """Answer a body that is over the limit without having read it.
+
+        The connection closes, but only after the client had time to read why: closing at once, with
+        unread data in the socket, would reset the connection and lose the answer (contract 5.7).
+        """
+        self._answered_early = True
+        self._chunks.clear()
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._hang_up)
+        self._answer(None)
+
+    def _write(self, answer: Answer) -> None:
+        request = self._request
+        why = f" {answer.refusal}" if answer.refusal else ""
+        log.info("%s %s %d%s", request.method, request.path, answer.status, why)
+        log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
+        self._front.pending.discard(self)
+        body = b"" if request.method == "HEAD" else answer.body
+        line = ResponseStartLine("HTTP/1.1", answer.status, http.HTTPStatus(answer.status).phrase)
+        self._connection.write_headers(line, answer.head(close=self._answered_early), body)
+        if not self._answered_early:
+            self._connection.finish()
+
+    def _hang_up(self) -> None:
+        self._front.pending.discard(self)
+        getattr(self._connection, "close")()
+
+
+def is_handshake(request: Request) -> bool:
+    """Whether a request wants to become a WebSocket of an endpoint."""
+    upgrade = request.headers.get("Upgrade", "").lower()
+    return upgrade == "websocket" and request.method == "GET" and request.path.startswith(API_PREFIX)
+
+
+# - WebSocket ----------------------------------------------------------------------------------------
+
+MAX_MESSAGE = 2**20  # what a client may send, to be ignored
+WRITE_BLOCK = 256 * 2**10
+MOST_WAITING = 16 * 2**20
+STALLED_BYTES, STALLED_SECONDS = 2**20, 10.0
+SOCKETS_PER_TURN = 100
+
+
+def text_frame(message: bytes) -> bytes:
+    """A text message as a server sends it: one frame, unmasked (RFC 6455, section 5.2)."""
+    size = len(message)
+    if size < 126:
+        return bytes((0x81, size)) + message
+    if size < 2**16:
+        return b"\x81\x7e" + size.to_bytes(2) + message
+    return b"\x81\x7f" + size.to_bytes(8) + message
+
+
+class Outbox:
+    """Hands waiting frames to the kernel, some sockets in each turn of the loop.
+
+    A verb only queues frames, so its answer does not wait for listeners (contract 7.6), and what many
+    writers queue in one turn leaves in one write. Yielding between batches lets healthy clients read
+    while a burst goes out. Tornado's ``write_message`` would buffer without bound, at the cost of a task
+    for each message.
+    """
+
+    def __init__(self) -> None:
+        self._ready: dict[Socket, None] = {}
+        self._writing: set[Socket] = set()
+        self._message, self._frame = b"", b""
+
+    def frame(self, message: bytes) -> bytes:
+        """The frame of a message; the same message to many sockets is framed once."""
+        if message is not self._message:
+            self._message, self._frame = message, text_frame(message)
+        return self._frame
+
+    def add(self, ready: Socket) -> None:
+        """Let a socket send in the next turn of the loop."""
+        if not self._ready:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._ready[ready] = None
+
+    def _turn(self) -> None:
+        for ready in list(itertools.islice(self._ready, SOCKETS_PER_TURN)):
+            del self._ready[ready]
+            ready.write_waiting()
+        if self._ready:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def watch(self, writing: Socket) -> None:
+        """Look after a socket whose client has not taken everything yet."""
+        if not self._writing:
+            asyncio.get_running_loop().call_later(1, self._patrol)
+        self._writing.add(writing)
+
+    def _patrol(self) -> None:
+        self._writing = {writing for writing in self._writing if writing.is_slow()}
+        if self._writing:
+            asyncio.get_running_loop().call_later(1, self._patrol)
+
+
+class Socket(WebSocketHandler):
+    """A WebSocket of an endpoint; it is a Listener.
+
+    The handshake is accepted before the checks, since a browser cannot read why it failed (contract 7.2).
+    """
+
+    def initialize(self, api: Api, outbox: Outbox, most: int) -> None:
+        self._api = api
+        self._backend = api.backend
+        self._outbox = outbox
+        self._most = most
+        self._frames: deque[bytes] = deque()
+        self._waiting = 0  # bytes queued or on their way
+        self._on_their_way = 0
+        self._since = 0.0  # the last progress, in the loop's time
+        self._ending: tuple[int, str] | None = None
+        self._over = False
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        self.clear_header("Content-Type")
+
+    async def prepare(self) -> None:
+        """Check what does not depend on the endpoint, before the handshake."""
+        await asyncio.sleep(self._api.latency())
+        try:
+            self._backend.gate.check_host(self.request.headers.get("Host"))
+            if len(self._backend.hub) >= self._most:
+                hint = f"{self._most} are open; raise the limit of open files (ulimit -n)."
+                raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
+        except Refusal as refusal:
+            log.info("open %s %d %s", self.request.path, refusal.status, refusal)
+            self.set_status(refusal.status)
+            self.set_header("Content-Type", JSON_TYPE)
+            self.finish(refuse(refusal).body)
+
+    def check_origin(self, origin: str) -> bool:
+        """Accept the handshake of any page; the origin is checked with the rest."""
+        return True
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        self.set_nodelay(True)
+        request = Request.of("GET", self.request.uri or "", self.request.headers)
+        approach = self._api.approach(request, over_socket=True)
+        self._endpoint = approach.endpoint
+        try:
+            self._backend.listen(approach, self)
+        except Refusal as refusal:
+            log.info("open %s refused: %s", request.path, refusal)
+            self.end(CloseCode.REFUSED, refusal.reason)
+        else:
+            log.info("open %s", request.path)
+
+    def on_message(self, message: str | bytes) -> None:
+        """Ignore what a client sends (contract 7.6)."""
+
+    def on_close(self) -> None:
+        self._over = True
+        self._frames.clear()
+        if self._ending is None and self._backend.hub.leave(self._endpoint, self):
+            log.info("close %s by the client, %s", self._endpoint, self.close_code or 1006)
+
+    # As a Listener
+
+    def send(self, message: bytes) -> None:
+        frame = self._outbox.frame(message)
+        self._frames.append(frame)
+        self._waiting += len(frame)
+        if self._waiting > MOST_WAITING:
+            self._cut(f"{self._waiting} bytes wait for it")
+        else:
+            self._outbox.add(self)
+
+    def is_closed(self) -> bool:
+        """Whether the connection is over, confirmed or dropped."""
+        return self._over
+
+    def end(self, code: int, reason: str) -> None:
+        """Send what is queued, then close; a silent peer is dropped after five seconds."""
+        self._ending = code, reason
+        log.info("close %s %d %s", self._endpoint, code, shown(reason) if reason else "")
+        stream = self._stream()
+        if stream is None:
+            return
+        with contextlib.suppress(StreamClosedError):
+            stream.write(b"".join(self._frames))
+        self._frames.clear()
+        self.close(code, reason or None)
+
+    # As the Outbox sees it
+
+    def write_waiting(self) -> None:
+        """Give the stream one block of frames, unless it still holds the last one."""
+        stream = self._stream()
+        if self._on_their_way or not self._frames or stream is None:
+            return
+        block, size = [], 0
+        while self._frames and size < WRITE_BLOCK:
+            block.append(self._frames.popleft())
+            size += len(block[-1])
+        try:
+            written = stream.write(b"".join(block))
+        except StreamClosedError:
+            return  # on_close follows
+        self._on_their_way = size
+        if written.done():
+            self._written(written)
+        else:
+            self._since = asyncio.get_running_loop().time()
+            self._outbox.watch(self)
+            written.add_done_callback(self._written)
+
+    def _written(self, _: object) -> None:
+        self._waiting -= self._on_their_way
+        self._on_their_way = 0
+        if self._frames:
+            self._outbox.add(self)
+
+    def is_slow(self) -> bool:
+        """Whether the client still has to take something; cuts one that has stopped reading."""
+        if not self._on_their_way or self._over:
+            return False
+        idle = asyncio.get_running_loop().time() - self._since
+        if self._waiting > STALLED_BYTES and idle > STALLED_SECONDS:
+            self._cut(f"it took nothing for {idle:.0f} s and {self._waiting} bytes wait")
+            return False
+        return True
+
+    def _cut(self, why: str) -> None:
+        """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
+        if self._backend.hub.leave(self._endpoint, self):
+            self._ending = 1006, why
+            log.warning("cut %s: its client stopped reading, %s", self._endpoint, why)
+        self._frames.clear()
+        stream = self._stream()
+        if stream is not None:
+            stream.close()
+
+    def _stream(self) -> IOStream | None:
+        return self.ws_connection.stream if self.ws_connection else None
+
+
+def socket_application(api: Api, most: int) -> Application:
+    """The Tornado application that takes WebSocket handshakes; ``most`` sockets may be open at once."""
+    return Application(
+        [(r".*", Socket, {"api": api, "outbox": Outbox(), "most": most})],
+        websocket_ping_interval=20,
+        websocket_max_message_size=MAX_MESSAGE,
+        cross_origin_protection=False,  # the rules of origins are ours, and stand in Access
+        log_function=lambda _: None,
+    )
+
+
+# - Control ------------------------------------------------------------------------------------------
+
+CONTROL_VERBS = (
+    "change-project",
+    "change-endpoint",
+    "delete-endpoint",
+    "expire-tokens",
+    "advance",
+    "close-listeners",
+    "reset",
+)
+
+
+class Control(Door):
+    """The owner's verbs over HTTP, each POST with a JSON object of arguments.
+
+    With a ``token`` every request has to show it; that is so when others than this machine can connect.
+    """
+
+    def __init__(self, backend: Backend, token: str | None = None) -> None:
+        self._backend = backend
+        self._token = token
+
+    def perform(self, request: Request) -> Answer:
+        name = request.path.removeprefix(CONTROL_PREFIX)
+        if name == "health" and request.method == "GET":
+            return Answer(body=encode({"ready": True, "version": __version__}))
+        self._check_gate(request)
+        if name in ("status", "health"):
+            return self._answer_get(request)
+        if name not in CONTROL_VERBS:
+            known = ", ".join(("health", "status", *CONTROL_VERBS))
+            raise NotFound(Message.NOT_FOUND, f"There is no control verb {shown(name)}; there are: {known}.")
+        if request.method == "OPTIONS":
+            return Answer(204)
+        if request.method != "POST":
+            raise MethodNotAllowed(request.method, ("POST", "OPTIONS"))
+        self._check_type(request)
+        return Answer(body=encode(self._call(name, request)))
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        known = parse_origin(origin)
+        if known is None or not is_loopback(urlsplit(known).hostname or ""):
+            return []
+        return [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
+            ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
+            ("Vary", "Origin"),
+        ]
+
+    def _check_gate(self, request: Request) -> None:
+        """The outer gate, without the exceptions that the API has."""
+        gate, headers = self._backend.gate, request.headers
+        gate.check_host(headers.get("Host"))
+        allowed = [origin for project in self._backend.store.projects() for origin in project.allowed_origins]
+        gate.check_origin(headers.get("Origin"), allowed, any_origin=False)
+        if self._token is None or request.method == "OPTIONS":
+            return
+        if not same_secret(bearer_token(headers.get("Authorization", "")) or "", self._token):
+            hint = "Beyond loopback (--host) control wants Authorization: Bearer and the control token from the banner."
+            raise Forbidden(Message.CONTROL_REFUSED, hint)
+
+    def _check_type(self, request: Request) -> None:
+        """Let in only what a page of another origin cannot send without asking first (CSRF)."""
+        kind = request.headers.get("Content-Type", "")
+        if kind.partition(";")[0].strip().lower() != "application/json":
+            hint = f"Content-Type is {shown(kind or 'missing')}; send application/json."
+            raise Forbidden(Message.CONTROL_REFUSED, hint)
+
+    def _answer_get(self, request: Request) -> Answer:
+        if request.method == "OPTIONS":
+            return Answer(204)
+        if request.method != "GET":
+            raise MethodNotAllowed(request.method, ("GET", "OPTIONS"))
+        return Answer(body=encode(self._backend.status()))
+
+    def _call(self, name: str, request: Request) -> Json:
+        """Call the verb with the arguments in the body."""
+        verb = getattr(self._backend, name.replace("-", "_"))
+        given = parse_content(request.content()) if request.body != b"" else {}
+        try:
+            result: Json = verb(**read_arguments(verb, given))
+        except OptionError as error:
+            known = ", ".join(camel(argument) for argument in inspect.signature(verb).parameters) or "none"
+            raise BadRequest(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {known}.") from None
+        return result
+
+
+def read_arguments(verb: Callable[..., object], given: Json) -> dict[str, Any]:
+    """The JSON arguments of an owner's verb as its signature names and annotates them; raises OptionError."""
+    if not isinstance(given, dict):
+        raise OptionError(f"the body is {kind_of(given)}, not an object of arguments")
+    known = {camel(name): parameter for name, parameter in inspect.signature(verb).parameters.items()}
+    unknown = given.keys() - known.keys()
+    if unknown:
+        raise OptionError(f"unknown argument {', '.join(map(shown, sorted(unknown)))}")
+    missing = [name for name, parameter in known.items() if parameter.default is parameter.empty and name not in given]
+    if missing:
+        raise OptionError(f"argument {', '.join(missing)} is missing")
+    return {
+        known[name].name: check_kind(value, known[name].annotation, name)
+        for name, value in given.items()
+        if value is not None or known[name].default is not None
+    }
+
+
+# - Options, Server ----------------------------------------------------------------------------------
+
+DEFAULT_DATA = "rested-db.json"
+DEFAULT_PORT = 7378  # REST on a phone
+ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
+LOOPBACK = ("127.0.0.1", "::1")
+STOP_SECONDS = 2.0
+
+
+def check_text(value: object) -> str:
+    """Return a text that is not empty; raise OptionError for anything else."""
+    if isinstance(value, str) and value:
+        return value
+    raise OptionError(f"{shown(value)} is not a text")
+
+
+def check_path(value: object) -> str:
+    """Return a file's path, as text."""
+    return check_text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def check_flag(value: object) -> bool:
+    """Return true or false, from a boolean or from an environment's text."""
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise OptionError(f"{shown(value)} is neither true nor false")
+
+
+def check_port(value: object) -> int:
+    """Return a port number; 0 stands for a free one."""
+    if isinstance(value, str | int) and str(value).isdecimal() and int(value) < 65536:
+        return int(value)
+    raise OptionError(f"{shown(value)} is no port: 0 to 65535, and 0 takes a free one")
+
+
+def check_duration(value: object) -> float:
+    """Return a duration in seconds that is longer than nothing."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        seconds = parse_duration(value)
+        if seconds > 0:
+            return seconds
+    raise OptionError(f"{shown(value)} is no duration: write 30 (seconds), 500ms, 10s, 5m or 1h")
+
+
+def check_latency(value: object) -> tuple[float, float]:
+    """Return the shortest and longest wait in seconds, from one duration or two with - between."""
+    if isinstance(value, tuple) and len(value) == 2:
+        low, high = (parse_duration(part) for part in value)
+    else:
+        shortest, dash, longest = str(value).partition("-")
+        low = parse_duration(shortest)
+        high = parse_duration(longest) if dash else low
+    if low <= high:
+        return low, high
+    raise OptionError(f"{shown(value)} begins with the longer duration; write 100ms-2s")
+
+
+def check_size(value: object) -> int:
+    """Return a size in bytes."""
+    return parse_size(value if isinstance(value, str | int) else str(value))
+
+
+def check_access(value: object) -> str:
+    """Return WHAT:NAME, with WHAT one of read, update and delete."""
+    what, _, name = check_text(value).partition(":")
+    if what not in ("read", "update", "delete"):
+        raise OptionError(f"{shown(value)} is not WHAT:NAME; WHAT is read, update or delete")
+    return f"{what}:{check_endpoint_name(name)}"
+
+
+def check_name(value: object) -> str:
+    """Return an endpoint's name."""
+    return check_endpoint_name(check_text(value))
+
+
+def check_allowed_origin(value: object) -> str:
+    """Return an origin, or several with commas."""
+    return ",".join(parse_origins([check_text(value)]))
+
+
+def check_allowed_host(value: object) -> str:
+    """Return the name of a host as it stands in a Host header, without port."""
+    name = host_name(check_text(value))
+    if name:
+        return name
+    raise OptionError(f"{shown(value)} is no host name")
+
+
+def option(default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", flags: tuple[str, ...] = ()) -> Any:
+    """An option, declared once; a tuple as default makes it repeatable, False makes it a flag."""
+    return field(default=default, metadata={"check": check, "help": help, "metavar": metavar, "flags": flags})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything that can be set from outside; read at start only. Durations are in seconds."""
+
+    data: str | None = option(None, check_path, f"the data file; default {DEFAULT_DATA}, made if missing", "DATA")
+    memory: bool = option(False, check_flag, "keep nothing on disk; DATA, if given, is only read")
+    seed: str | None = option(None, check_path, "what a new data file begins with, and what reset goes back to", "FILE")
+    port: int = option(DEFAULT_PORT, check_port, "the port; 0 takes a free one", "N", ("-p",))
+    host: str = option("localhost", check_text, "the address; localhost means 127.0.0.1 and ::1", "ADDR", ("-H",))
+    key: str | None = option(None, check_text, "the API key of the default project", "KEY")
+    master_key: str | None = option(None, check_text, "the master key of the default project", "KEY")
+    endpoint: tuple[str, ...] = option((), check_name, "make an endpoint if it is missing", "NAME")
+    auth: tuple[str, ...] = option((), check_name, "an authentication endpoint", "NAME")
+    secure: tuple[str, ...] = option((), check_name, "an endpoint for logged-in users only", "NAME")
+    others_can: tuple[str, ...] = option(
+        (), check_access, "let other users read, update or delete records of a secure endpoint", "WHAT:NAME"
+    )
+    allow_origin: tuple[str, ...] = option(
+        (), check_allowed_origin, "an allowed origin of the project; without any, every origin is", "ORIGIN"
+    )
+    disallow_no_origin: bool = option(False, check_flag, "refuse requests without an origin")
+    allow_host: tuple[str, ...] = option((), check_allowed_host, "answer to this host name too", "NAME")
+    allow_any_origin: bool = option(False, check_flag, "let pages of other sites in, as far as the project does")
+    plain_cookie: bool = option(False, check_flag, "set a second cookie that every browser keeps over plain http")
+    token_ttl: float | None = option(None, check_duration, "how long access tokens live; default 1h", "DURATION")
+    expire_tokens_after: float | None = option(
+        None, check_duration, "all tokens expire that long after the start, and again and again", "DURATION"
+    )
+    change_options_after: float | None = option(
+        None, check_duration, "likewise the options of every endpoint change, which ends its sockets", "DURATION"
+    )
+    latency: tuple[float, float] = option(
+        (0.0, 0.0), check_latency, "every answer of the API waits that long, or a random time between",
+        "DURATION[-DURATION]",
+    )  # fmt: skip
+    max_body: int = option(1_000_000, check_size, "the largest JSON or text body; default 1MB", "SIZE")
+    quiet: bool = option(False, check_flag, "log only what needs attention", flags=("-q",))
+    verbose: bool = option(False, check_flag, "log also origin and agent of each request", flags=("-v",))
+    json: bool = option(False, check_flag, "print one line of JSON when ready, instead of the banner")
+
+    @classmethod
+    def of(cls, **given: Any) -> Options:
+        """Options from values or their texts; raises OptionError that names the option."""
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        unknown = sorted(given.keys() - known.keys())
+        if unknown:
+            raise OptionError(f"unknown option {unknown[0]}; there are: {', '.join(known)}")
+        values = {name: cls._check(known[name], value) for name, value in given.items() if value is not None}
+        return cls(**values)
+
+    @staticmethod
+    def _check(item: dataclasses.Field[Any], value: Any) -> Any:
+        check = item.metadata["check"]
+        try:
+            if item.default != ():
+                return check(value)
+            several = [value] if isinstance(value, str) else list(value)
+            return tuple(check(one) for one in several)
+        except (OptionError, TypeError) as error:
+            raise OptionError(f"{item.name}: {error}") from None
+
+
+def open_store(options: Options) -> Store:
+    """The data as the options say it begins. Raises DataFileError, OSError, or OptionError."""
+    path = options.data or DEFAULT_DATA
+    begin = load_tree(options.seed) if options.seed else check_tree(sample_project())
+    if options.memory:
+        return Store(JsonFile(None, load_tree(path) if options.data else begin))
+    if not os.path.exists(path):
+        storage = JsonFile(path, begin)
+        storage.changed = True
+        return Store(storage)
+    if not os.path.isfile(path):
+        raise OptionError(f"data file {path} is not a regular file")
+    with open(path, "r+b"):  # a file that cannot be written is found now, not at the first change
+        return Store(JsonFile(path, load_tree(path)))
+
+
+def set_up(backend: Backend, options: Options) -> None:
+    """Bring the options that are state of the emulator into it, by the owner's own verbs."""
+    backend.change_project(
+        key=options.key,
+        master_key=options.master_key,
+        allowed_origins=options.allow_origin or None,
+        disallow_no_origin=options.disallow_no_origin or None,
+        token_ttl=options.token_ttl,
+    )
+    for name in options.endpoint:
+        backend.change_endpoint(name)
+    for name in options.auth:
+        backend.change_endpoint(name, authentication=True)
+    for name in options.secure:
+        backend.change_endpoint(name, secure=True)
+    for what, _, name in (access.partition(":") for access in options.others_can):
+        access: dict[str, Any] = {f"others_can_{what}": True}
+        backend.change_endpoint(name, **access)
+
+
+def schedule(backend: Backend, options: Options) -> None:
+    """Set the timers of the options that do an owner's verb again and again."""
+
+    def change_options() -> None:
+        for endpoint in backend.store.endpoints():
+            backend.change_endpoint(endpoint.name)
+
+    if options.expire_tokens_after is not None:
+        backend.clock.every(options.expire_tokens_after, backend.expire_tokens)
+    if options.change_options_after is not None:
+        backend.clock.every(options.change_options_after, change_options)
+
+
+def gate_for(options: Options) -> Gate:
+    """The outer gate of an emulator that listens where the options say."""
+    address = parse_address(options.host)
+    hosts = frozenset((*options.allow_host, host_name(options.host) or f"[{options.host}]"))
+    everywhere = address is not None and address.is_unspecified
+    return Gate(hosts - {"0.0.0.0", "[::]"}, any_address=everywhere, any_origin=options.allow_any_origin)
+
+
+class Server:
+    """One emulator: its data, its sockets and its timers, in the loop that calls ``start``."""
+
+    def __init__(self, options: Options, clock: Clock | None = None) -> None:
+        """Read the data and bring in the options. Raises DataFileError, OSError, or OptionError."""
+        self.options = options
+        gate = gate_for(options)
+        self.backend = Backend(open_store(options), clock or Clock(), gate)
+        set_up(self.backend, options)
+        if options.seed:
+            seed = Backend(Store(JsonFile(None, load_tree(options.seed))), Clock(), gate)
+            set_up(seed, options)
+            self.backend.store.mark(seed.store)
+        else:
+            self.backend.store.mark()
+        self.backend.store.save()
+        beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
+        self.control_token = secrets.token_hex(16) if beyond_loopback else None
+        self.port = 0
+        self._sockets: list[socket.socket] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def bind(self) -> None:
+        """Take the port, on both families where the host is localhost. Raises OSError."""
+        addresses = LOOPBACK if self.options.host == "localhost" else (self.options.host,)
+        port = self.options.port
+        for address in addresses:
+            try:
+                self._sockets += bind_sockets(port, address, backlog=1024)
+            except OSError as error:
+                # A machine without IPv6 is no reason to fail, a taken port is.
+                if address == LOOPBACK[1] and self._sockets and error.errno != errno.EADDRINUSE:
+                    continue
+                self.release()
+                raise
+            port = self.port = self._sockets[0].getsockname()[1]
+
+    def release(self) -> None:
+        """Give the port back, if the server was never started."""
+        for taken in self._sockets:
+            taken.close()
+        self._sockets.clear()
+
+    def start(self) -> None:
+        """Serve, in the running loop."""
+        options = self.options
+        api = Api(self.backend, plain_cookie=options.plain_cookie, latency=options.latency)
+        control = Control(self.backend, self.control_token)
+        sockets = socket_application(api, most_sockets())
+        self._front = Front([(CONTROL_PREFIX, control), ("", api)], sockets, options.max_body)
+        self._http = HTTPServer(
+            self._front,
+            idle_connection_timeout=75,
+            body_timeout=60,
+            max_body_size=2**63,  # ours is lower and answers in JSON; Tornado's would be a bare 400
+        )
+        self._http.add_sockets(self._sockets)
+        schedule(self.backend, options)
+        self.backend.clock.on_earlier = self._set_timer
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Wake up when something is due, and at least once a second: a clock may jump, a machine sleep."""
+        if self._timer:
+            self._timer.cancel()
+        wait = min(1.0, self.backend.clock.until_next())
+        self._timer = asyncio.get_running_loop().call_later(wait, self._tick)
+
+    def _tick(self) -> None:
+        self.backend.tick()
+        try:
+            self.backend.store.save()
+        except OSError as error:
+            log.error("the data file cannot be written, trying again: %s", error)
+        self._set_timer()
+
+    async def stop(self) -> None:
+        """Stop serving, losing nothing. In this order:
+
+        1. no more connections are accepted, and no timer rings;
+        2. requests under way end, within two seconds;
+        3. the data file is written;
+        4. every socket is closed with 1001, and its client has a second to confirm;
+        5. what is still connected is dropped.
+
+        Raises OSError where the data file cannot be written, after all the rest is done.
+        """
+        self._http.stop()
+        self.backend.clock.on_earlier = lambda: None
+        if self._timer:
+            self._timer.cancel()
+        await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
+        try:
+            self.backend.store.save()
+        finally:
+            leaving = [(name, listener) for name, listener, _ in self.backend.hub.seats()]
+            self.backend.hub.close(leaving, CloseCode.GOING_AWAY, Message.STOPPING)
+            ending = [listener for _, listener in leaving if isinstance(listener, Socket)]
+            await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
+            await self._http.close_all_connections()
+
+    async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not done() and loop.time() < deadline:
+            await asyncio.sleep(0.005)
+
+    def facts(self) -> dict[str, Json]:
+        """What a client needs to know, as the ready line says it; null for what there is not."""
+        project = self.backend.store.projects()[0]
+        on_this_machine = is_loopback(self.options.host) or self.backend.gate.any_address
+        name = "localhost" if on_this_machine else self.options.host
+        host = f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
+        return {
+            "url": f"http://{host}{API_PREFIX}".removesuffix("/"),
+            "wsUrl": f"ws://{host}{API_PREFIX}".removesuffix("/"),
+            "host": host,
+            "port": self.port,
+            "key": project.key,
+            "masterKey": project.master_key,
+            "controlUrl": f"http://{host}{CONTROL_PREFIX}".removesuffix("/"),
+            "controlToken": self.control_token,
+            "pid": os.getpid(),
+            "data": None if self.options.memory else os.path.abspath(self.options.data or DEFAULT_DATA),
+        }
+
+
+def most_sockets() -> int:
+    """How many WebSockets may be open: what the system allows, less room for everything else."""
+    if resource is None:
+        return 400
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return 65536 if soft == resource.RLIM_INFINITY else max(16, soft - 128)
+
+
+class RestedEmulator:
+    """An emulator inside this process, in a thread of its own: the fixture for tests in Python.
+
+    ``with RestedEmulator(secure=["notes/private"]) as emulator:`` keeps its data in memory and takes a
+    free port, unless told otherwise; the keyword arguments are the fields of Options. Raises OptionError
+    for a wrong one, OSError for a port that is taken, DataFileError for a data file that cannot be read.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = Options.of(**{"memory": True, "port": 0} | options)
+        self._server: Server | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start serving; returns when the emulator is ready."""
+        server = Server(self.options)
+        server.bind()
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(server, ready)), name="rested-emulator", daemon=True
+        )
+        self._thread.start()
+        ready.result()
+        self._server = server
+
+    async def _serve(self, server: Server, ready: Future[None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        try:
+            server.start()
+        except BaseException as error:
+            server.release()
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        await self._stopping.wait()
+        await server.stop()
+
+    def stop(self) -> None:
+        """Stop serving: sockets close with 1001, data is saved. Does nothing when it does not run."""
+        if self._server is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+            self._server = None
+
+    def _call(self, verb: Callable[[Backend], Any]) -> Any:
+        """Run a verb of the Backend in the emulator's thread."""
+        if self._server is None:
+            raise RestedError("this emulator does not run; use it in a with statement, or call start()")
+        backend, outcome = self._server.backend, Future[Any]()
+
+        def run() -> None:
+            try:
+                outcome.set_result(verb(backend))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        self._loop.call_soon_threadsafe(run)
+        return outcome.result()
+
+    @property
+    def facts(self) -> dict[str, Json]:
+        """What the ready line says: url, wsUrl, host, port, key, masterKey, controlUrl and so on."""
+        if self._server is None:
+            raise RestedError("this emulator does not run; use it in a with statement, or call start()")
+        server = self._server
+        return self._call(lambda _: server.facts())  # type: ignore[no-any-return]
+
+    def url(self, endpoint: str) -> str:
+        """The URL of an endpoint, with the key."""
+        return f"{self.facts['url']}/{endpoint}?key={self._key_of(endpoint)}"
+
+    def ws_url(self, endpoint: str) -> str:
+        """The WebSocket's URL of an endpoint, with the key."""
+        return f"{self.facts['wsUrl']}/{endpoint}?key={self._key_of(endpoint)}"
+
+    def _key_of(self, endpoint: str) -> str:
+        def key(backend: Backend) -> str:
+            known = backend.store.endpoint(endpoint)
+            return known.project if known else backend.store.projects()[0].key
+
+        return quote(self._call(key), safe="")
+
+    def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
+        """See Backend.sign_in: the access token of a user, who is registered if need be."""
+        return self._call(lambda backend: backend.sign_in(endpoint, username, password))  # type: ignore[no-any-return]
+
+    def records(self, endpoint: str) -> list[dict[str, Json]]:
+        """See Backend.records: all records of an endpoint, as GET shows them."""
+        return self._call(lambda backend: backend.records(endpoint))  # type: ignore[no-any-return]
+
+    def status(self) -> dict[str, Json]:
+        """See Backend.status."""
+        return self._verb("status")
+
+    def change_project(self, **options: Any) -> dict[str, Json]:
+        """See Backend.change_project."""
+        return self._verb("change_project", **options)
+
+    def change_endpoint(self, name: str, **options: Any) -> dict[str, Json]:
+        """See Backend.change_endpoint."""
+        return self._verb("change_endpoint", name, **options)
+
+    def delete_endpoint(self, name: str) -> dict[str, Json]:
+        """See Backend.delete_endpoint."""
+        return self._verb("delete_endpoint", name)
+
+    def expire_tokens(self, *, username: str | None = None, token: str | None = None) -> dict[str, Json]:
+        """See Backend.expire_tokens."""
+        return self._verb("expire_tokens", username=username, token=token)
+
+    def advance(self, seconds: float) -> dict[str, Json]:
+        """See Backend.advance."""
+        return self._verb("advance", seconds)
+
+    def close_listeners(
+        self, *, code: int = CloseCode.NORMAL, reason: str = "", endpoint: str | None = None
+    ) -> dict[str, Json]:
+        """See Backend.close_listeners."""
+        return self._verb("close_listeners", code=code, reason=reason, endpoint=endpoint)
+
+    def reset(self) -> dict[str, Json]:
+        """See Backend.reset."""
+        return self._verb("reset")
+
+    def _verb(self, name: str, *arguments: Any, **options: Any) -> dict[str, Json]:
+        return self._call(lambda backend: getattr(backend, name)(*arguments, **options))  # type: ignore[no-any-return]
+
+
+# - Command line -------------------------------------------------------------------------------------
+
+DESCRIPTION = "A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change pushed over a WebSocket."
+EPILOG = """\
+NAME is an endpoint. Durations: 30 (seconds), 500ms, 10s, 5m, 1h. Options marked * may be given several times.
+Each option has an environment twin, as RESTED_EMULATOR_TOKEN_TTL for --token-ttl (several values: with commas);
+the command line beats the environment. After -- comes a command that runs once the emulator is ready, with
+RESTED_URL, RESTED_WS_URL, RESTED_HOST, RESTED_PORT, RESTED_KEY, RESTED_MASTER_KEY, RESTED_CONTROL_URL and
+RESTED_CONTROL_TOKEN set; the emulator ends with it, and with its exit code.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, made from the fields of Options. Values stay texts here; Options checks them."""
+    parser = argparse.ArgumentParser(
+        prog="rested-emulator",
+        usage="%(prog)s [DATA] [options] [-- COMMAND ...]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for item in dataclasses.fields(Options):
+        help_text, metavar, flags = (item.metadata[name] for name in ("help", "metavar", "flags"))
+        names = (*flags, f"--{item.name.replace('_', '-')}")
+        if item.name == "data":
+            parser.add_argument("data", nargs="?", metavar="DATA", help=help_text)
+        elif item.default is False:
+            parser.add_argument(*names, dest=item.name, action="store_true", default=None, help=help_text)
+        elif item.default == ():
+            parser.add_argument(*names, dest=item.name, action="append", metavar=metavar, help=f"{help_text} *")
+        else:
+            parser.add_argument(*names, dest=item.name, metavar=metavar, help=help_text)
+    parser.add_argument("--version", action="version", version=f"rested-emulator {__version__}")
+    return parser
+
+
+def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The options that the environment sets; empty variables set nothing."""
+    given: dict[str, Any] = {}
+    for item in dataclasses.fields(Options):
+        text = environment.get(ENVIRONMENT_PREFIX + item.name.upper())
+        if text:
+            given[item.name] = [part.strip() for part in text.split(",")] if item.default == () else text
+    return given
+
+
+def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Options, list[str]]:
+    """Options and the command after ``--``; command line beats environment beats default.
+
+    Ends the process with 2 and a line that names the option where one is wrong.
+    """
+    split = argv.index("--") if "--" in argv else len(argv)
+    parser = build_parser()
+    given = vars(parser.parse_args(argv[:split]))
+    command = list(argv[split + 1 :])
+    if split < len(argv) and not command:
+        parser.error("after -- comes a command")
+    sources = {
+        "argument {}": {name: value for name, value in given.items() if value is not None},
+        "environment {}": read_environment(environment),
+    }
+    for source, values in sources.items():
+        for name, value in values.items():
+            try:
+                Options.of(**{name: value})
+            except OptionError as error:
+                parser.error(f"{source.format(spelled(source, name))}: {str(error).removeprefix(name + ': ')}")
+    return Options.of(**sources["environment {}"] | sources["argument {}"]), command
+
+
+def spelled(source: str, name: str) -> str:
+    """An option's name as it was given: on the command line, or in the environment."""
+    if source.startswith("environment"):
+        return ENVIRONMENT_PREFIX + name.upper()
+    return "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+
+
+def banner(server: Server) -> str:
+    """What a person wants to know when the emulator is ready."""
+    facts = server.facts()
+    lines = [f"rested-emulator {__version__}", ""]
+    rows = [("HTTP", facts["url"]), ("WebSocket", facts["wsUrl"])]
+    rows += [("Key", facts["key"]), ("Master key", facts["masterKey"]), ("Data", facts["data"] or "in memory only")]
+    rows += [("Control", f"{facts['controlUrl']}/status"), ("Control token", facts["controlToken"])]
+    lines += [f"  {name:<14}{value}" for name, value in rows if value]
+    endpoints = server.backend.store.endpoints()
+    width = max((len(endpoint.name) for endpoint in endpoints), default=0)
+    lines += ["", "  Endpoints"]
+    lines += [f"    {item.name:<{width}}  {kind_of_endpoint(item, server.backend)}" for item in endpoints]
+    example = next((item.name for item in endpoints if not item.needs_token), None)
+    if example:
+        url = f"{facts['url']}/{example}?key={facts['key']}"
+        lines += ["", "  Try", f"    curl '{url}' -H 'Content-Type: application/json' -d '{{\"hello\": \"world\"}}'"]
+    return "\n".join([*lines, "", "  Ctrl-C stops it.", ""])
+
+
+def kind_of_endpoint(endpoint: Endpoint, backend: Backend) -> str:
+    """An endpoint's options and size, in a few words."""
+    kind = "authentication" if endpoint.authentication else "secure" if endpoint.secure else "open"
+    others = [what for what in ("read", "update", "delete") if getattr(endpoint, f"others_can_{what}")]
+    count = backend.store.count(endpoint.name)
+    words = [kind, f"others can {' and '.join(others)}" if others and endpoint.secure else ""]
+    words.append(f"{count} {'user' if endpoint.authentication else 'record'}{'' if count == 1 else 's'}")
+    return ", ".join(filter(None, words))
+
+
+def say(text: str, *, to_stderr: bool) -> None:
+    """Print, and go on where nobody reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
+
+
+def set_up_log(options: Options) -> None:
+    """Send the log to stderr, Tornado's own warnings with it."""
+    level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logging.raiseExceptions = False  # a closed stderr is no reason to stop
+    log.setLevel(level)
+
+
+async def run(server: Server, command: Sequence[str]) -> int:
+    """Serve until a signal, or until the command ends; returns the exit code."""
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[int] = loop.create_future()
+    signals: list[int] = []
+
+    def on_signal(number: int, _: object) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            os._exit(128 + number)  # asked twice: leave at once; the data file is replaced whole or not at all
+        loop.call_soon_threadsafe(lambda: None if stopping.done() else stopping.set_result(number))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    server.start()
+    text = json.dumps(server.facts()) if server.options.json else banner(server)
+    say(text, to_stderr=bool(command))
+    code = 0
+    try:
+        if command:
+            code = await run_command(command, server.facts(), stopping)
+        else:
+            await stopping
+    finally:
+        await server.stop()
+    return code
+
+
+async def run_command(command: Sequence[str], facts: Mapping[str, Json], stopping: asyncio.Future[int]) -> int:
+    """Run a command with the emulator's facts in its environment; returns its exit code.
+
+    A signal goes on to the command, except a Ctrl-C at a terminal, which has reached it already.
+    """
+    names = ("url", "ws_url", "host", "port", "key", "master_key", "control_url", "control_token")
+    facts_given = {f"RESTED_{name.upper()}": facts[camel(name)] for name in names}
+    inherited = {name: value for name, value in os.environ.items() if name not in facts_given}
+    environment = inherited | {name: str(value) for name, value in facts_given.items() if value is not None}
+    try:
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+    except OSError as error:
+        say(f"rested-emulator: error: cannot run {command[0]}: {error.strerror}", to_stderr=True)
+        return 2
+    ended = asyncio.ensure_future(process.wait())
+    await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not ended.done() and not (stopping.result() == signal.SIGINT and sys.stdin and sys.stdin.isatty()):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(stopping.result())
+    code = await ended
+    return code if code >= 0 else 128 - code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
+    options, command = read_command_line(sys.argv[1:] if argv is None else argv, os.environ)
+    set_up_log(options)
+    try:
+        server = Server(options)
+    except DataFileError as error:
+        return fail(str(error), 1)
+    except OSError as error:
+        return fail(f"{error.filename or options.data or DEFAULT_DATA}: {error.strerror}", 2)
+    except OptionError as error:
+        return fail(str(error), 2)
+    try:
+        server.bind()
+    except OSError as error:
+        hint = "choose another with --port N, or --port 0 for a free one"
+        return fail(f"port {options.port} on {options.host} cannot be had: {error.strerror or error}; {hint}", 2)
+    try:
+        return asyncio.run(run(server, command))
+    except OSError as error:
+        return fail(f"the data file could not be saved: {error}", 1)
+
+
+def fail(text: str, code: int) -> int:
+    """Say in one line why it does not work; returns the exit code."""
+    say(f"rested-emulator: error: {text}", to_stderr=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
