@@ -60,6 +60,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import functools
 import hmac
 import http
 import inspect
@@ -86,7 +87,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from heapq import heappop, heappush
-from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Concatenate, NamedTuple, NoReturn, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from tinydb import TinyDB
@@ -102,7 +103,6 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.iostream import IOStream, StreamClosedError
-from tornado.netutil import bind_sockets
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
@@ -112,7 +112,7 @@ except ImportError:  # Windows has no limits of this kind to raise
     resource = None  # type: ignore[assignment]
 
 __version__ = "0.1.0"
-__all__ = ["DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "main"]
+__all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "main")
 
 # - Vocabulary ---------------------------------------------------------------------------------------
 
@@ -733,14 +733,17 @@ class Clock:
     def every(self, seconds: float, action: Callable[[], object]) -> None:
         """Call ``action`` after that many seconds, and again after every such time."""
         self._timers.append((seconds, action))
-        self._start_timer(seconds, action)
+        self._start_timer(self.now(), seconds, action)
 
-    def _start_timer(self, seconds: float, action: Callable[[], object]) -> None:
+    def _start_timer(self, last: float, seconds: float, action: Callable[[], object]) -> None:
+        """Ring at the next multiple of ``seconds`` after ``last``; multiples slept through are left out."""
+        due = last + seconds * (1 + max(0, (self.now() - last) // seconds))
+
         def ring() -> None:
             action()
-            self._start_timer(seconds, action)
+            self._start_timer(due, seconds, action)
 
-        self.at(self.now() + seconds, ring)
+        self.at(due, ring)
 
     def until_next(self) -> float:
         """Seconds until something is due; infinite when nothing is."""
@@ -762,7 +765,7 @@ class Clock:
         self._skew = 0.0
         self._alarms.clear()
         for seconds, action in self._timers:
-            self._start_timer(seconds, action)
+            self._start_timer(self.now(), seconds, action)
 
 
 # - Store --------------------------------------------------------------------------------------------
@@ -2555,6 +2558,9 @@ ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
 LOOPBACK = ("127.0.0.1", "::1")
 STOP_SECONDS = 2.0
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 def check_text(value: object) -> str:
     """Return a text that is not empty; raise OptionError for anything else."""
@@ -2787,23 +2793,33 @@ class Server:
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
         addresses = LOOPBACK if self.options.host == "localhost" else (self.options.host,)
-        port = self.options.port
+        lacking: OSError | None = None
         for address in addresses:
             try:
-                self._sockets += bind_sockets(port, address, backlog=1024)
+                self._bind_address(address)
             except OSError as error:
-                # A machine without IPv6 is no reason to fail, a taken port is.
-                if address == LOOPBACK[1] and self._sockets and error.errno != errno.EADDRINUSE:
-                    continue
-                self.release()
-                raise
-            port = self.port = self._sockets[0].getsockname()[1]
+                # A machine without IPv4 or IPv6 is no reason to fail, a port that cannot be had is.
+                if address not in LOOPBACK or error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    self.release()
+                    raise
+                lacking = error
+        if not self._sockets:
+            raise lacking or OSError(errno.EADDRNOTAVAIL, f"no address for {self.options.host}")
+
+    def _bind_address(self, address: str) -> None:
+        port = self.port or self.options.port
+        for family, _, _, _, where in socket.getaddrinfo(address, port, type=socket.SOCK_STREAM):
+            taken = socket.create_server(where, family=family, backlog=1024)
+            taken.setblocking(False)
+            self._sockets.append(taken)
+            self.port = port = taken.getsockname()[1]
 
     def release(self) -> None:
         """Give the port back, if the server was never started."""
         for taken in self._sockets:
             taken.close()
         self._sockets.clear()
+        self.port = 0
 
     def start(self) -> None:
         """Serve, in the running loop."""
@@ -2902,6 +2918,16 @@ def most_sockets() -> int:
     return 65536 if soft == resource.RLIM_INFINITY else max(16, soft - 128)
 
 
+def remote(verb: Callable[Concatenate[Backend, P], T]) -> Callable[Concatenate[RestedEmulator, P], T]:
+    """A verb of the Backend as a method of RestedEmulator: same arguments, carried out in its thread."""
+
+    @functools.wraps(verb)
+    def call(emulator: RestedEmulator, /, *args: P.args, **options: P.kwargs) -> T:
+        return emulator.call(lambda server: verb(server.backend, *args, **options))
+
+    return call
+
+
 class RestedEmulator:
     """An emulator inside this process, in a thread of its own: the fixture for tests in Python.
 
@@ -2953,15 +2979,16 @@ class RestedEmulator:
             self._thread.join()
             self._server = None
 
-    def _call(self, verb: Callable[[Backend], Any]) -> Any:
-        """Run a verb of the Backend in the emulator's thread."""
-        if self._server is None:
+    def call(self, verb: Callable[[Server], T]) -> T:
+        """Run something in the emulator's thread, and return what it returns or raise what it raises."""
+        server = self._server
+        if server is None:
             raise RestedError("this emulator does not run; use it in a with statement, or call start()")
-        backend, outcome = self._server.backend, Future[Any]()
+        outcome: Future[T] = Future()
 
         def run() -> None:
             try:
-                outcome.set_result(verb(backend))
+                outcome.set_result(verb(server))
             except BaseException as error:
                 outcome.set_exception(error)
 
@@ -2971,10 +2998,7 @@ class RestedEmulator:
     @property
     def facts(self) -> dict[str, Json]:
         """What the ready line says: url, wsUrl, host, port, key, masterKey, controlUrl and so on."""
-        if self._server is None:
-            raise RestedError("this emulator does not run; use it in a with statement, or call start()")
-        server = self._server
-        return self._call(lambda _: server.facts())  # type: ignore[no-any-return]
+        return self.call(Server.facts)
 
     def url(self, endpoint: str) -> str:
         """The URL of an endpoint, with the key."""
@@ -2985,56 +3009,22 @@ class RestedEmulator:
         return f"{self.facts['wsUrl']}/{endpoint}?key={self._key_of(endpoint)}"
 
     def _key_of(self, endpoint: str) -> str:
-        def key(backend: Backend) -> str:
-            known = backend.store.endpoint(endpoint)
-            return known.project if known else backend.store.projects()[0].key
+        def key(server: Server) -> str:
+            known = server.backend.store.endpoint(endpoint)
+            return known.project if known else server.backend.store.projects()[0].key
 
-        return quote(self._call(key), safe="")
+        return quote(self.call(key), safe="")
 
-    def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
-        """See Backend.sign_in: the access token of a user, who is registered if need be."""
-        return self._call(lambda backend: backend.sign_in(endpoint, username, password))  # type: ignore[no-any-return]
-
-    def records(self, endpoint: str) -> list[dict[str, Json]]:
-        """See Backend.records: all records of an endpoint, as GET shows them."""
-        return self._call(lambda backend: backend.records(endpoint))  # type: ignore[no-any-return]
-
-    def status(self) -> dict[str, Json]:
-        """See Backend.status."""
-        return self._verb("status")
-
-    def change_project(self, **options: Any) -> dict[str, Json]:
-        """See Backend.change_project."""
-        return self._verb("change_project", **options)
-
-    def change_endpoint(self, name: str, **options: Any) -> dict[str, Json]:
-        """See Backend.change_endpoint."""
-        return self._verb("change_endpoint", name, **options)
-
-    def delete_endpoint(self, name: str) -> dict[str, Json]:
-        """See Backend.delete_endpoint."""
-        return self._verb("delete_endpoint", name)
-
-    def expire_tokens(self, *, username: str | None = None, token: str | None = None) -> dict[str, Json]:
-        """See Backend.expire_tokens."""
-        return self._verb("expire_tokens", username=username, token=token)
-
-    def advance(self, seconds: float) -> dict[str, Json]:
-        """See Backend.advance."""
-        return self._verb("advance", seconds)
-
-    def close_listeners(
-        self, *, code: int = CloseCode.NORMAL, reason: str = "", endpoint: str | None = None
-    ) -> dict[str, Json]:
-        """See Backend.close_listeners."""
-        return self._verb("close_listeners", code=code, reason=reason, endpoint=endpoint)
-
-    def reset(self) -> dict[str, Json]:
-        """See Backend.reset."""
-        return self._verb("reset")
-
-    def _verb(self, name: str, *arguments: Any, **options: Any) -> dict[str, Json]:
-        return self._call(lambda backend: getattr(backend, name)(*arguments, **options))  # type: ignore[no-any-return]
+    sign_in = remote(Backend.sign_in)
+    records = remote(Backend.records)
+    status = remote(Backend.status)
+    change_project = remote(Backend.change_project)
+    change_endpoint = remote(Backend.change_endpoint)
+    delete_endpoint = remote(Backend.delete_endpoint)
+    expire_tokens = remote(Backend.expire_tokens)
+    advance = remote(Backend.advance)
+    close_listeners = remote(Backend.close_listeners)
+    reset = remote(Backend.reset)
 
 
 # - Command line -------------------------------------------------------------------------------------

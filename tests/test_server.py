@@ -1,0 +1,194 @@
+"""Server and RestedEmulator: the fixture for tests, its options at work, and its beginning and end."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from rested_emulator import Clock, Forbidden, OptionError, Options, RestedEmulator, RestedError, Server, schedule
+from tests.conftest import (
+    CHORES,
+    DIARY,
+    GARDEN,
+    GARDENERS,
+    KEY,
+    PLANTS,
+    Ear,
+    StoppedTime,
+    call,
+    closing,
+    knock,
+    open_socket,
+)
+
+
+def test_the_fixture_of_the_readme_does_what_it_says() -> None:
+    with RestedEmulator(secure=["notes/private"], auth=["notes/users"]) as emulator:
+        token = emulator.sign_in("notes/users", "ada")
+        bearer = {"Authorization": f"Bearer {token}"}
+        url = emulator.url("notes/private")
+        assert call(url).status == 401
+        assert call(url, "POST", {"text": "hello"}, headers=bearer).status == 200
+        assert [record["data"] for record in emulator.records("notes/private")] == [{"text": "hello"}]
+        emulator.expire_tokens()
+        assert call(url, headers=bearer).status == 401
+        emulator.change_endpoint("notes/private", secure=False)
+        assert len(call(url).json) == 1
+        emulator.reset()
+        assert emulator.records("notes/private") == []
+        assert call(url).status == 401
+
+
+def test_two_emulators_in_one_process_do_not_hear_each_other() -> None:
+    with RestedEmulator(data=GARDEN) as one, RestedEmulator(data=GARDEN) as other:
+        with open_socket(one.ws_url(PLANTS)) as ear_of_one, open_socket(other.ws_url(PLANTS)) as ear_of_other:
+            call(one.url(PLANTS), "POST", "to one")
+            call(other.url(PLANTS), "POST", "to other")
+            assert json.loads(ear_of_one.recv(5))["record"]["data"] == "to one"
+            assert json.loads(ear_of_other.recv(5))["record"]["data"] == "to other"
+        assert (len(one.records(PLANTS)), len(other.records(PLANTS))) == (4, 4)
+
+
+def test_stop_closes_sockets_with_1001_and_frees_port_and_thread() -> None:
+    before = threading.active_count()
+    emulator = RestedEmulator()
+    emulator.start()
+    port = emulator.facts["port"]
+    with open_socket(emulator.ws_url("examples/unsecure-endpoint")) as ear:
+        emulator.stop()
+        assert closing(ear)[0] == 1001
+    emulator.stop()
+    with RestedEmulator(port=port):
+        pass
+    assert threading.active_count() <= before + 1, "the listener's own thread may still end"
+
+
+def test_a_taken_port_raises_where_the_test_stands() -> None:
+    with RestedEmulator() as emulator, pytest.raises(OSError, match="in use"):
+        RestedEmulator(port=emulator.facts["port"]).start()
+
+
+def test_a_taken_port_on_the_second_family_alone_is_taken_too() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            RestedEmulator(port=port).start()
+        with socket.create_server(("127.0.0.1", port)):
+            pass  # what was taken before the failure is free again
+
+
+def test_a_wrong_option_is_an_error_before_anything_starts() -> None:
+    with pytest.raises(OptionError, match="unknown option secur"):
+        RestedEmulator(secur=["notes/x"])
+
+
+def test_a_stopped_emulator_says_so() -> None:
+    with pytest.raises(RestedError, match="does not run"):
+        RestedEmulator().records("examples/auth")
+
+
+def test_a_wrong_argument_of_a_verb_raises_where_the_test_stands(emulator: RestedEmulator) -> None:
+    with pytest.raises(OptionError, match="there is no endpoint 'garden/gnomes'"):
+        emulator.delete_endpoint("garden/gnomes")
+    with pytest.raises(TypeError):
+        emulator.change_endpoint(PLANTS, secur=True)  # type: ignore[call-arg]
+
+
+def test_data_on_disk_lives_on(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    for count in (1, 2):
+        with RestedEmulator(data=path, memory=False) as emulator:
+            call(emulator.url("examples/unsecure-endpoint"), "POST", count)
+            assert len(emulator.records("examples/unsecure-endpoint")) == count
+
+
+def test_reset_goes_back_to_the_seed_and_the_options_given(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    with RestedEmulator(data=path, memory=False, seed=GARDEN) as emulator:
+        call(emulator.url(PLANTS), "POST", "kept")
+    with RestedEmulator(data=path, memory=False, seed=GARDEN, secure=[PLANTS]) as emulator:
+        assert len(emulator.records(PLANTS)) == 4
+        assert emulator.reset()["messages"] == 1
+        assert len(emulator.records(PLANTS)) == 3
+        assert call(emulator.url(PLANTS)).status == 401
+
+
+def test_without_a_seed_reset_goes_back_to_the_data_as_it_was_at_start(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    with RestedEmulator(data=path, memory=False) as emulator:
+        call(emulator.url("examples/unsecure-endpoint"), "POST", "first run")
+    with RestedEmulator(data=path, memory=False) as emulator:
+        call(emulator.url("examples/unsecure-endpoint"), "POST", "second run")
+        emulator.reset()
+        assert [record["data"] for record in emulator.records("examples/unsecure-endpoint")] == ["first run"]
+
+
+# Options are state of the emulator, or schedule a verb; no socket is needed to see it
+
+
+def server(time: StoppedTime | None = None, **options: object) -> Server:
+    return Server(Options.of(memory=True, data=GARDEN, **options), Clock(time) if time else None)
+
+
+def test_options_become_state_at_start() -> None:
+    backend = server(
+        key="another",
+        master_key="secret",
+        endpoint=["garden/tools"],
+        auth=["garden/guests"],
+        secure=[PLANTS],
+        others_can=[f"read:{DIARY}", f"delete:{DIARY}"],
+        allow_origin=["http://localhost:3000"],
+        disallow_no_origin=True,
+        token_ttl="5m",
+    ).backend
+    [project] = backend.store.projects()
+    assert (project.key, project.master_key, project.token_ttl) == ("another", "secret", 300.0)
+    assert (project.allowed_origins, project.disallow_no_origin) == (("http://localhost:3000",), True)
+    endpoints = {endpoint.name: endpoint for endpoint in backend.store.endpoints()}
+    assert {endpoint.project for endpoint in endpoints.values()} == {"another"}
+    assert not endpoints["garden/tools"].needs_token
+    assert endpoints["garden/guests"].authentication
+    assert endpoints[PLANTS].secure
+    diary = endpoints[DIARY]
+    assert (diary.others_can_read, diary.others_can_update, diary.others_can_delete) == (True, False, True)
+
+
+def test_options_not_given_leave_the_data_as_it_is() -> None:
+    before = server().backend.store
+    assert [endpoint.name for endpoint in before.endpoints()] == [PLANTS, GARDENERS, DIARY, CHORES]
+    assert before.projects()[0].key == KEY
+
+
+def test_two_timers_end_tokens_and_change_options_again_and_again() -> None:
+    time = StoppedTime()
+    emulated = server(time, expire_tokens_after="10s", change_options_after="25s")
+    schedule(emulated.backend, emulated.options)
+    backend = emulated.backend
+    ended = []
+    for _ in range(5):
+        diary, plants = Ear(), Ear()
+        backend.listen(knock(DIARY, token=backend.sign_in(GARDENERS, "ada")), diary)
+        backend.listen(knock(PLANTS), plants)
+        backend.advance(10)
+        ended.append((diary.ended and diary.ended[1], plants.ended and plants.ended[1]))
+    expired, changed = "Access token expired.", "Options of the endpoint are changed."
+    assert ended == [(expired, None), (expired, None), (changed, changed), (expired, None), (changed, changed)]
+
+
+def test_the_gate_opens_as_the_options_say() -> None:
+    gate = server(allow_host=["box.lan"], host="0.0.0.0").backend.gate
+    for host in ("localhost:7378", "box.lan:7378", "192.168.1.20:7378"):
+        gate.check_host(host)
+    for host in ("0.0.0.0:7378", "evil.example", "[::]:7378"):
+        with pytest.raises(Forbidden):
+            gate.check_host(host)
+
+
+def test_control_wants_a_token_only_beyond_loopback() -> None:
+    tokens = {host: server(host=host).control_token for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0")}
+    assert {host for host, token in tokens.items() if token} == {"0.0.0.0"}
