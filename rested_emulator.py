@@ -2656,8 +2656,12 @@ class Options:
     data: str | None = option(None, check_path, f"the data file; default {DEFAULT_DATA}, made if missing", "DATA")
     memory: bool = option(False, check_flag, "keep nothing on disk; DATA, if given, is only read")
     seed: str | None = option(None, check_path, "what a new data file begins with, and what reset goes back to", "FILE")
-    port: int = option(DEFAULT_PORT, check_port, "the port; 0 takes a free one", "N", ("-p",))
-    host: str = option("localhost", check_text, "the address; localhost means 127.0.0.1 and ::1", "ADDR", ("-H",))
+    port: int = option(
+        DEFAULT_PORT, check_port, f"the port; default {DEFAULT_PORT}, and 0 takes a free one", "N", ("-p",)
+    )
+    host: str = option(
+        "localhost", check_text, "the address; default localhost, which means 127.0.0.1 and ::1", "ADDR", ("-H",)
+    )
     key: str | None = option(None, check_text, "the API key of the default project", "KEY")
     master_key: str | None = option(None, check_text, "the master key of the default project", "KEY")
     endpoint: tuple[str, ...] = option((), check_name, "make an endpoint if it is missing", "NAME")

@@ -1,0 +1,109 @@
+"""The README: its commands and snippets run, and its tables are those of the program."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rested_emulator import (
+    CONTROL_VERBS,
+    Options,
+    RestedEmulator,
+    Server,
+    __version__,
+    banner,
+    build_parser,
+    read_command_line,
+)
+from tests.conftest import GARDEN, ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def option_table() -> str:
+    """The options as a table, made from the parser; paste it between the marks when a test asks for it."""
+    rows = ["| option | meaning |", "|---|---|"]
+    for action in build_parser()._actions:
+        name = ", ".join(action.option_strings) or str(action.metavar)
+        spelled = f"{name} {action.metavar}" if action.option_strings and action.metavar else name
+        rows.append(f"| `{spelled}` | {action.help} |")
+    return "\n".join(rows)
+
+
+def test_the_first_command_comes_early_and_installs_and_starts() -> None:
+    lines = README.splitlines()
+    first = next(number for number, line in enumerate(lines, 1) if line.startswith("python3 -m venv"))
+    assert first <= 12
+    assert lines[first - 1].endswith(".venv/bin/python rested_emulator.py")
+
+
+def test_the_option_table_is_the_parsers() -> None:
+    shown = README.split("<!-- options -->\n")[1].split("\n<!-- /options -->")[0]
+    assert shown == option_table()
+
+
+def test_the_table_of_control_verbs_has_them_all() -> None:
+    section = README.split("## The control interface")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE)) == set(CONTROL_VERBS)
+
+
+def test_the_version_is_the_programs() -> None:
+    assert set(re.findall(r"(?<![\d.])\d+\.\d+\.\d+(?![\d.])", README)) == {__version__}
+
+
+def test_the_banner_is_the_programs() -> None:
+    server = Server(Options.of(memory=True))
+    server.port = 7378
+    shown = [line for line in blocks("text")[0].splitlines() if "Data" not in line]
+    assert shown == [line for line in banner(server).splitlines() if "Data" not in line][: len(shown)]
+
+
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_a_python_snippet_runs(snippet: str) -> None:
+    exec(compile(snippet, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("text", blocks("json"))
+def test_a_json_snippet_is_json(text: str) -> None:
+    json.loads(text)
+
+
+def test_the_shortest_data_file_is_one(tmp_path: Path) -> None:
+    [text] = [block for block in blocks("json") if "notes/open" in block]
+    (tmp_path / "short.json").write_text(text)
+    with RestedEmulator(data=tmp_path / "short.json") as emulator:
+        assert [record["data"] for record in emulator.records("notes/open")] == [{"text": "hello"}]
+
+
+@pytest.mark.parametrize("command", [block for block in blocks("sh") if block.startswith("curl")])
+def test_a_curl_command_works(command: str) -> None:
+    with RestedEmulator() as emulator:
+        here = command.replace("localhost:7378", str(emulator.facts["host"]))
+        done = subprocess.run(["bash", "-c", here], capture_output=True, timeout=20, check=True)
+    assert "code" not in json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "command", [block for block in blocks("sh") if ".venv/bin/python rested_emulator.py " in block]
+)
+def test_a_command_line_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    arguments = command.split(".venv/bin/python rested_emulator.py ")[1].split()
+    options, _ = read_command_line(arguments, {})
+    assert isinstance(options, Options)
+    Server(Options.of(**{**vars(options), "memory": True}))
+
+
+def test_the_gardeners_passwords_are_the_printed_ones() -> None:
+    users = json.loads(GARDEN.read_text())["garden/gardeners"].values()
+    for user in users:
+        assert f"`{user['data']['username']}` (password `{user['data']['password']}`)" in README
