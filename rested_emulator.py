@@ -88,7 +88,7 @@ from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from heapq import heappop, heappush
 from typing import Any, ClassVar, Concatenate, NamedTuple, NoReturn, ParamSpec, Protocol, Self, TypeAlias, TypeVar
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from tinydb import TinyDB
 from tinydb.storages import Storage
@@ -133,6 +133,7 @@ TEXT_TYPE = "text/plain; charset=utf-8"
 SAMPLE_PROJECT = "examples"
 SAMPLE_KEY = "d59eb2859c284168ac48aef65046d5dd"
 SAMPLE_TIME = "2021-06-28T17:18:44.000Z"
+DEFAULT_TTL = 3600.0
 
 log = logging.getLogger("rested_emulator")
 
@@ -369,7 +370,7 @@ class Project:
     master_key: str | None = None
     allowed_origins: tuple[str, ...] = ()
     disallow_no_origin: bool = False
-    token_ttl: float = 3600.0
+    token_ttl: float = DEFAULT_TTL
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,10 +419,11 @@ class Parameters:
 
 ENDPOINT_NAME = re.compile(r"(?=.{5,254}\Z)(?!.*--)[a-z0-9][a-z0-9-]*(?:/[a-z0-9-]+)*(?<!-)\Z")
 PROJECT_NAME = re.compile(r"[A-Za-z0-9 _-]{5,254}\Z")
-ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?\Z", re.IGNORECASE)
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?\Z")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB)?\Z", re.IGNORECASE)
+ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?\Z", re.IGNORECASE | re.ASCII)
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?\Z", re.ASCII)
+SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB)?\Z", re.IGNORECASE | re.ASCII)
 MAX_DEPTH = 512
+LONGEST = 100 * 365 * 86400.0  # the longest duration, in seconds: a hundred years
 
 
 def check_endpoint_name(name: str) -> str:
@@ -448,6 +450,25 @@ def check_key(key: str, name: str = "key") -> str:
     raise OptionError(f"{name} is empty; it takes any other text")
 
 
+def check_ttl(seconds: float) -> float:
+    """Return a lifetime of tokens in seconds; raise OptionError for one that is none."""
+    if 0 < seconds <= LONGEST:
+        return float(seconds)
+    raise OptionError(f"tokenTtl is {seconds:g}; it takes seconds, more than 0 and up to a hundred years")
+
+
+def check_saved(project: Project) -> Project:
+    """Return the project as it is kept; raise OptionError where a value breaks its rule."""
+    return replace(
+        project,
+        name=check_project_name(project.name),
+        key=check_key(project.key),
+        master_key=project.master_key or None,
+        allowed_origins=parse_origins(project.allowed_origins),
+        token_ttl=check_ttl(project.token_ttl),
+    )
+
+
 def parse_origin(text: str) -> str | None:
     """The origin as scheme, lower-case host and port, default ports dropped; None if it is none."""
     match = ORIGIN.match(text)
@@ -456,8 +477,16 @@ def parse_origin(text: str) -> str | None:
     scheme, host, port = match[1].lower(), match[2].lower(), match[3]
     if port is not None and not 0 < int(port) < 65536:
         return None
+    if host.startswith("[") and not isinstance(parse_address(host), ipaddress.IPv6Address):
+        return None
     default = {"http": 80, "https": 443}[scheme]
     return f"{scheme}://{host}" if port is None or int(port) == default else f"{scheme}://{host}:{int(port)}"
+
+
+def origin_host(origin: str) -> str:
+    """The host of an origin, an IPv6 address in its brackets; empty where there is none."""
+    match = ORIGIN.match(origin)
+    return match[2].lower() if match else ""
 
 
 def parse_origins(texts: Iterable[str]) -> tuple[str, ...]:
@@ -491,10 +520,11 @@ def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 def parse_duration(value: str | float) -> float:
     """Seconds, from a number or from text like 30, 500ms, 10s, 5m, 1h; raises OptionError."""
-    match = DURATION.match(value if isinstance(value, str) else str(value))
-    seconds = float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2], 1) if match else math.nan
-    if 0 <= seconds <= 100 * 365 * 86400:
-        return seconds
+    match = DURATION.match(value) if isinstance(value, str) else None
+    if match:
+        value = float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2], 1)
+    if not isinstance(value, str | bool) and 0 <= value <= LONGEST:
+        return float(value)
     raise OptionError(f"{shown(value)} is no duration: write 30 (seconds), 500ms, 10s, 5m or 1h")
 
 
@@ -502,9 +532,9 @@ def parse_size(value: str | int) -> int:
     """Bytes, from a number or from text like 100KB or 1MB (1,000,000 bytes); raises OptionError."""
     match = SIZE.match(str(value))
     if match:
-        size = int(float(match[1]) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}.get((match[2] or "").upper(), 1))
-        if 1 <= size <= 10**9:
-            return size
+        size = float(match[1]) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}.get((match[2] or "").upper(), 1)
+        if 1 <= size <= 1e9:
+            return round(size)
     raise OptionError(f"{shown(value)} is no size: write 5000 (bytes), 100KB or 1MB, up to 1GB")
 
 
@@ -555,7 +585,7 @@ def parse_content(content: Content | None) -> Json:
 def check_content_type(kind: str | None) -> str:
     """Return ``application/json`` or ``text/plain``; raise BadRequest for anything else."""
     media_type, *options = (part.strip().lower() for part in (kind or "").split(";"))
-    if media_type not in ("application/json", "text/plain"):
+    if "," in (kind or "") or media_type not in ("application/json", "text/plain"):
         raise BadRequest(Message.WRONG_CONTENT_TYPE, f"Content-Type is {shown(kind or 'missing')}.")
     for option in options:
         name, _, value = option.partition("=")
@@ -674,6 +704,15 @@ def check_kind(value: object, kind: str, name: str) -> Any:
     raise OptionError(f"{name} is {shown(value)}; it takes {words.get(wanted, 'a list of texts')}")
 
 
+def check_members(kind: type, given: Mapping[str, object], place: str = "") -> dict[str, Any]:
+    """Those of the values that are not None, checked against a dataclass's fields; raises OptionError."""
+    return {
+        item.name: check_kind(given[item.name], str(item.type), place + camel(item.name))
+        for item in dataclasses.fields(kind)
+        if given.get(item.name) is not None
+    }
+
+
 def check_finite(value: float, name: str) -> float:
     """Return the number as a float; raise OptionError for one that is no number of seconds."""
     if -1e12 < value < 1e12:
@@ -709,20 +748,28 @@ class Clock:
 
     def __init__(self, read: Callable[[], float] = time.time) -> None:
         self._read = read
-        self._skew = 0.0
-        self._started = read()
+        self._last = self._started = read()
+        self._lost = 0.0  # what the machine's clock went back
+        self._skew = 0.0  # what the owner advanced
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._timers: list[tuple[float, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self.on_earlier: Callable[[], None] = lambda: None
 
+    def _machine_time(self) -> float:
+        """The machine's time, which goes on from where it was when the machine's clock is set back."""
+        reading = self._read()
+        self._lost += max(0.0, self._last - reading)
+        self._last = reading
+        return reading + self._lost
+
     def now(self) -> float:
-        """The moment it is for the emulator."""
-        return self._read() + self._skew
+        """The moment it is for the emulator; it never goes back but by ``reset``."""
+        return self._machine_time() + self._skew
 
     def uptime(self) -> float:
         """Seconds since the start, advances not counted."""
-        return self._read() - self._started
+        return self._machine_time() - self._started
 
     def at(self, moment: float, action: Callable[[], object]) -> None:
         """Call ``action`` once ``moment`` has come."""
@@ -740,8 +787,8 @@ class Clock:
         due = last + seconds * (1 + max(0, (self.now() - last) // seconds))
 
         def ring() -> None:
-            action()
             self._start_timer(due, seconds, action)
+            action()
 
         self.at(due, ring)
 
@@ -841,29 +888,50 @@ class JsonFile(Storage):
         self.save()
 
 
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|[^\s\[\]{}",:]+')
+
+
 def load_tree(path: str) -> Tree:
-    """Read a data file (design of it: README). Raises DataFileError with the place, or OSError."""
+    """Read a data file (README, "The data file"). Raises DataFileError with the place, or OSError."""
     with open(path, "rb") as file:
         content = file.read()
-
-    def refuse_constant(name: str) -> NoReturn:
-        raise DataFileError(f"{path}: {name} is not JSON")
-
     try:
-        tree = json.loads(content.decode(), parse_constant=refuse_constant)
-        encode(tree)
-    except json.JSONDecodeError as error:
-        raise DataFileError(f"{path}: line {error.lineno} column {error.colno}: {error.msg}") from None
+        text = content.decode()
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        column = error.start - content.rfind(b"\n", 0, error.start)
-        raise DataFileError(f"{path}: line {line} column {column}: not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise DataFileError(f"{path}: cannot be kept as JSON: {error}") from None
+        before = content[: error.start].decode()
+        raise DataFileError(f"{path}: {place_in(before, len(before))}: not UTF-8") from None
+    try:
+        tree = json.loads(text)
+        encode(tree)  # finds what Python reads and JSON is not: NaN, 1e400, lone surrogates
+    except json.JSONDecodeError as error:
+        raise DataFileError(f"{path}: {place_in(text, error.pos)}: {error.msg}") from None
+    except (ValueError, RecursionError):
+        raise DataFileError(f"{path}: {find_misfit(text)}") from None
     try:
         return check_tree(tree)
     except OptionError as error:
         raise DataFileError(f"{path}: {error}") from None
+
+
+def place_in(text: str, position: int) -> str:
+    """A position as an editor counts: lines and columns from 1."""
+    return f"line {text.count(chr(10), 0, position) + 1} column {position - text.rfind(chr(10), 0, position)}"
+
+
+def find_misfit(text: str) -> str:
+    """The place of the first token that reads like JSON and cannot be kept as JSON, and what is wrong."""
+    depth = 0
+    for match in TOKEN.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        place = place_in(text, match.start())
+        if depth > MAX_DEPTH:
+            return f"{place}: nested deeper than {MAX_DEPTH} levels"
+        try:
+            if match[0] not in "[]{}":
+                encode(json.loads(match[0]))
+        except ValueError:
+            return f"{place}: {shown(match[0], 20)} cannot be kept as JSON"
+    return "cannot be kept as JSON"
 
 
 def check_tree(tree: object) -> Tree:
@@ -886,7 +954,8 @@ def check_tree(tree: object) -> Tree:
     for key, document in checked[PROJECTS].items():
         read_project(key, document)
     for name, document in checked[ENDPOINTS].items():
-        if read_endpoint(name, document, default).project not in checked[PROJECTS]:
+        document["project"] = read_endpoint(name, {"project": default} | document).project or default
+        if document["project"] not in checked[PROJECTS]:
             raise OptionError(f"endpoint {shown(name)}: project {shown(document['project'])} is not there")
     for token, document in checked[SESSIONS].items():
         read_session(token, document)
@@ -902,25 +971,24 @@ def check_object(value: object, place: str) -> dict[str, Any]:
 
 def read_members(kind: type, document: Document, place: str) -> dict[str, Any]:
     """The members of a document that the dataclass knows, by field name; absent ones are left out."""
-    return {
-        item.name: check_kind(document[camel(item.name)], str(item.type), f"{place}: {camel(item.name)}")
-        for item in dataclasses.fields(kind)
-        if document.get(camel(item.name)) is not None
-    }
+    given = {item.name: document.get(camel(item.name)) for item in dataclasses.fields(kind)}
+    return check_members(kind, given, f"{place}: ")
 
 
 def read_project(key: str, document: Document) -> Project:
     """A project from its document; raises OptionError."""
-    members = read_members(Project, document, f"project {shown(key)}")
-    members["allowed_origins"] = parse_origins(members.get("allowed_origins", ()))
-    members["master_key"] = members.get("master_key") or None
-    return Project(**{"name": SAMPLE_PROJECT} | members | {"key": check_key(key)})
+    place = f"project {shown(key)}"
+    members = {"name": SAMPLE_PROJECT} | read_members(Project, document, place)
+    try:
+        return check_saved(Project(**members | {"key": key}))
+    except OptionError as error:
+        raise OptionError(f"{place}: {error}") from None
 
 
-def read_endpoint(name: str, document: Document, default_project: str = "") -> Endpoint:
+def read_endpoint(name: str, document: Document) -> Endpoint:
     """An endpoint from its document; raises OptionError."""
     members = read_members(Endpoint, document, f"endpoint {shown(name)}")
-    return Endpoint(**{"project": default_project} | members | {"name": check_endpoint_name(name)})
+    return Endpoint(**{"project": ""} | members | {"name": check_endpoint_name(name)})
 
 
 def read_record(unique_id: str, document: Document, place: str = "record") -> Record:
@@ -933,7 +1001,7 @@ def read_record(unique_id: str, document: Document, place: str = "record") -> Re
         document["data"],
         created_at,
         check_kind(document.get("updatedAt", created_at), "str", f"{place}: updatedAt"),
-        document.get("owner") and check_kind(document["owner"], "str", f"{place}: owner"),
+        check_kind(document["owner"], "str", f"{place}: owner") if document.get("owner") is not None else None,
     )
 
 
@@ -1013,6 +1081,7 @@ class Store:
         known = self._table(PROJECTS)
         document = {camel(name): value for name, value in dataclasses.asdict(project).items() if name != "key"}
         document["allowedOrigins"] = list(project.allowed_origins)
+        document = (known.find(key) or {}) | document
         if project.master_key is None:
             del document["masterKey"]
         if project.key == key:
@@ -1034,8 +1103,9 @@ class Store:
         return None if document is None else read_endpoint(name, document)
 
     def put_endpoint(self, endpoint: Endpoint) -> None:
-        members = dataclasses.asdict(endpoint).items()
-        self._table(ENDPOINTS).put(endpoint.name, {camel(name): value for name, value in members if name != "name"})
+        known = self._table(ENDPOINTS)
+        members = {camel(name): value for name, value in dataclasses.asdict(endpoint).items() if name != "name"}
+        known.put(endpoint.name, (known.find(endpoint.name) or {}) | members)
 
     def drop_endpoint(self, name: str) -> None:
         """Delete an endpoint and its data for good (contract 2.5)."""
@@ -1111,7 +1181,7 @@ def differences(old: dict[str, Document], new: dict[str, Document]) -> list[Chan
     return gone + [
         Change("PUT" if key in old else "POST", read_record(key, document))
         for key, document in new.items()
-        if key not in old or (old[key] is not document and old[key] != document)
+        if key not in old or (old[key] is not document and encode(old[key]) != encode(document))
     ]
 
 
@@ -1189,7 +1259,7 @@ class Gate:
         if origin is None or (self.any_origin if any_origin is None else any_origin):
             return
         known = parse_origin(origin)
-        if known is not None and (known in allowed or is_loopback(urlsplit(known).hostname or "")):
+        if known is not None and (known in allowed or is_loopback(origin_host(known))):
             return
         raise OriginRefused(
             f"Origin {shown(origin)} is foreign to this machine; allow it with "
@@ -1220,7 +1290,7 @@ def check_project(store: Store, approach: Approach) -> tuple[Project, Endpoint]:
         hint = f"There is no endpoint {shown(name)} (there are: {names}); make it with --endpoint or change-endpoint."
         raise BadRequest(Message.NOT_VALID, hint)
     if project is None or endpoint.project != key:
-        hint = f"Key {shown(key)} is not the key of the project that endpoint {shown(name)} belongs to."
+        hint = f"Key {shown(key, 12)} is not the key of the project that endpoint {shown(name)} belongs to."
         raise BadRequest(Message.NOT_VALID, hint + " The banner and GET /__emulator__/status show it.")
     return project, endpoint
 
@@ -1271,8 +1341,11 @@ def identify(store: Store, approach: Approach, project: Project, now: float) -> 
         raise Unauthenticated(Message.NO_TOKEN, hint)
     session = store.session(approach.token)
     home = store.endpoint(session.endpoint) if session else None
-    if session is None or home is None or home.project != project.key:
-        hint = "The access token is unknown here: logged out, revoked, or of another project. Log in again."
+    user = store.record(session.endpoint, session.user) if session else None
+    if session is None or user is None or home is None or home.project != project.key:
+        hint = (
+            "The access token is unknown here: logged out, revoked, of a deleted user or another project. Log in again."
+        )
         raise Unauthenticated(Message.NO_TOKEN, hint)
     if session.expires_at <= now:
         hint = (
@@ -1679,19 +1752,14 @@ class Backend:
         own: it counts for later logins and ends no socket.
         """
         known = self._known_project(project)
-        saved = replace(
-            known,
-            name=known.name if name is None else check_project_name(name),
-            key=known.key if key is None else check_key(key),
-            master_key=known.master_key if master_key is None else master_key or None,
-            allowed_origins=known.allowed_origins if allowed_origins is None else parse_origins(allowed_origins),
-            disallow_no_origin=known.disallow_no_origin if disallow_no_origin is None else disallow_no_origin,
-            token_ttl=known.token_ttl if token_ttl is None else check_ttl(token_ttl),
-        )
+        options = {"name": name, "key": key, "master_key": master_key, "disallow_no_origin": disallow_no_origin}
+        given = options | {"allowed_origins": allowed_origins, "token_ttl": token_ttl}
+        saved = check_saved(replace(known, **check_members(Project, given)))
         if saved.key != known.key and self.store.project(saved.key) is not None:
             raise OptionError(f"key {shown(saved.key)} is another project's")
-        self.store.put_project(known.key, saved)
-        if all(value is None for value in (name, key, master_key, allowed_origins, disallow_no_origin)):
+        if saved != known:
+            self.store.put_project(known.key, saved)
+        if allowed_origins is None and all(value is None for value in options.values()):
             return {"closed": 0}
         return {"closed": self._end_listeners(item.name for item in self._endpoints_of(saved.key))}
 
@@ -1711,7 +1779,7 @@ class Backend:
         Saving counts as a change even where every value stays, as pressing Save does; so
         ``change_endpoint(name)`` alone shows a page what an option change is like.
         """
-        given = {
+        given: dict[str, object] = {
             "secure": secure,
             "authentication": authentication,
             "others_can_read": others_can_read,
@@ -1719,11 +1787,11 @@ class Backend:
             "others_can_delete": others_can_delete,
             "description": description,
         }
-        endpoint = self.store.endpoint(name)
-        if endpoint is None:
-            endpoint = Endpoint(check_endpoint_name(name), self._known_project(None).key)
-        options = {option: value for option, value in given.items() if value is not None}
-        self.store.put_endpoint(replace(endpoint, **options))  # type: ignore[arg-type]
+        known = self.store.endpoint(name)
+        endpoint = known or Endpoint(check_endpoint_name(name), self._known_project(None).key)
+        saved = replace(endpoint, **check_members(Endpoint, given))
+        if saved != known:
+            self.store.put_endpoint(saved)
         return {"closed": self._end_listeners([name])}
 
     def delete_endpoint(self, name: str) -> dict[str, Json]:
@@ -1745,9 +1813,9 @@ class Backend:
         if seconds < 0:
             raise OptionError(f"seconds is {seconds:g}; time goes only forward")
         try:
-            timestamp(self.clock.now() + seconds)
+            timestamp(self.clock.now() + seconds + LONGEST)  # no token may outlive the calendar
         except (ValueError, OverflowError):
-            raise OptionError(f"seconds is {seconds:g}; that is beyond the year 9999") from None
+            raise OptionError(f"seconds is {seconds:g}; that is too near to the year 9999") from None
         before = len(self.hub)
         self.clock.advance(seconds)
         return {"now": timestamp(self.clock.now()), "closed": before - len(self.hub)}
@@ -1769,14 +1837,15 @@ class Backend:
         """Go back to the state at start: data, users, options, clock.
 
         Sockets stay open and hear the difference as ordinary messages, so that a page on screen moves
-        back by itself. Tokens made since are revoked, which ends their sockets like an expiry; a socket
-        whose endpoint is gone, or has become one for logged-in users, ends like an option change.
+        back by itself. Tokens made since are revoked, which ends their sockets like an expiry; the
+        sockets of an endpoint that is gone, or is read by others than before, end like an option change.
         """
+        readers = self._readers()
         before = {session.token for session in self.store.sessions()}
         changes = self.store.restore()
         self.clock.reset()
         closed = self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
-        closed += self.hub.close(self._misplaced(), CloseCode.NORMAL, Message.OPTIONS_CHANGED)
+        closed += self._end_listeners(name for name, options in readers.items() if self._readers().get(name) != options)
         heard = [(endpoint, change) for name, change in changes if (endpoint := self.store.endpoint(name))]
         for endpoint, change in heard:
             self._publish(endpoint, change)
@@ -1811,7 +1880,10 @@ class Backend:
         user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
         if user is None:
             data: Json = {"username": username, "password": password}
-            self._accounts.check_user(endpoint, data)
+            try:
+                self._accounts.check_user(endpoint, data)
+            except BadRequest as refusal:
+                raise OptionError(refusal.hint) from None
             user = self._add(known, data)
         return self._accounts.open_session(known, user.unique_id).token
 
@@ -1840,14 +1912,9 @@ class Backend:
     def _end_listeners(self, names: Iterable[str]) -> int:
         return self.hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED)
 
-    def _misplaced(self) -> list[tuple[str, Listener]]:
-        """Listeners that would not be admitted any more where they sit."""
-        needs_token = {endpoint.name: endpoint.needs_token for endpoint in self.store.endpoints()}
-        return [
-            (name, listener)
-            for name, listener, caller in self.hub.seats()
-            if needs_token.get(name, True) and (name not in needs_token or caller.session is None)
-        ]
+    def _readers(self) -> dict[str, tuple[bool, ...]]:
+        """The options of each endpoint that say who reads it."""
+        return {item.name: (item.authentication, item.secure, item.others_can_read) for item in self.store.endpoints()}
 
     def _project_status(self, project: Project) -> Json:
         return {
@@ -1875,13 +1942,6 @@ class Backend:
             "username": data.get("username", data.get("email")),
             "expiresAt": timestamp(session.expires_at),
         }
-
-
-def check_ttl(seconds: float) -> float:
-    """Return a lifetime of tokens in seconds; raise OptionError for one that is none."""
-    if 0 < seconds <= 100 * 365 * 86400:
-        return float(seconds)
-    raise OptionError(f"tokenTtl is {seconds:g}; it takes seconds, more than 0 and up to a hundred years")
 
 
 # - HTTP ---------------------------------------------------------------------------------------------
@@ -1998,18 +2058,16 @@ class Api(Door):
     def perform(self, request: Request) -> Answer:
         self.backend.gate.check_host(request.headers.get("Host"))
         approach = self.approach(request)
+        if request.method == "OPTIONS":
+            return self._preflight(approach, request)
         if not request.path.startswith(API_PREFIX):
             self.backend.check_gate(approach)
             hint = f"{shown(request.path)} is no address of the API; endpoints are at {API_PREFIX}NAME."
             raise NotFound(Message.NOT_FOUND, hint)
-        match request.method:
-            case "GET" | "POST" | "PUT" | "DELETE":
-                operation = self.backend.operation(approach, request.method)
-                return self._carry_out(operation, approach, request)
-            case "OPTIONS":
-                return self._preflight(approach, request)
-        self.backend.check_gate(approach)
-        raise MethodNotAllowed(request.method, METHODS)
+        if request.method not in METHODS:
+            self.backend.check_gate(approach)
+            raise MethodNotAllowed(request.method, METHODS)
+        return self._carry_out(self.backend.operation(approach, request.method), approach, request)
 
     def approach(self, request: Request, *, over_socket: bool = False) -> Approach:
         """What the request shows. A WebSocket may bring its token in the URL (contract 6.7)."""
@@ -2059,10 +2117,18 @@ class Api(Door):
         return Answer(body=encode(result.data if data_only else result.public()))
 
     def _preflight(self, approach: Approach, request: Request) -> Answer:
-        """What a browser asks before it lets a page send a request (contract 9.1)."""
+        """What a browser asks before it lets a page send a request (contract 9.1).
+
+        Only what the page may not read is refused here. A wrong key or endpoint passes, since a browser
+        shows the page nothing of a failed preflight, and the request itself will say what is wrong.
+        """
         method = request.headers.get("Access-Control-Request-Method", "GET")
         wanted = self.backend.operation(approach, method) if method in METHODS[:4] else Operation.READ
-        self.backend.preflight(approach, wanted)
+        try:
+            self.backend.preflight(approach, wanted)
+        except Refusal as refusal:
+            if refusal.hidden:
+                raise
         headers = [
             ("Access-Control-Allow-Methods", ", ".join(METHODS)),
             ("Access-Control-Allow-Headers", request.headers.get("Access-Control-Request-Headers", "")),
@@ -2084,8 +2150,7 @@ class Api(Door):
     def _warn_of_lost_cookie(self, request: Request) -> None:
         """Say once when a browser logs in that will drop the cookie, as it comes over plain http."""
         origin, agent = request.headers.get("Origin"), request.headers.get("User-Agent", "")
-        page = urlsplit(parse_origin(origin or "") or "").hostname
-        here = host_name(request.headers.get("Host", "")).strip("[]")
+        page, here = origin_host(origin or ""), host_name(request.headers.get("Host", ""))
         is_webkit = "AppleWebKit" in agent and "Chrome" not in agent
         if request.encrypted or self._warned_of_cookies or not (is_webkit or (page and page != here)):
             return
@@ -2143,7 +2208,9 @@ class Exchange(HTTPMessageDelegate):
         self._handshake: HTTPMessageDelegate | None = None
         self._chunks: list[bytes] = []
         self._size = 0
-        self._answered_early = False
+        self._answers_early = False
+        self._has_answered = False
+        self._has_body = False
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         assert isinstance(start_line, RequestStartLine)
@@ -2162,7 +2229,7 @@ class Exchange(HTTPMessageDelegate):
         if self._handshake:
             return self._handshake.data_received(chunk)
         self._size += len(chunk)
-        if self._answered_early:
+        if self._answers_early:
             if self._size > LINGER_BYTES:
                 self._hang_up()
         elif self._size > self._front.max_body:
@@ -2174,10 +2241,11 @@ class Exchange(HTTPMessageDelegate):
     def finish(self) -> None:
         if self._handshake:
             self._handshake.finish()
-        elif self._answered_early:
-            self._hang_up()
-        else:
+        elif not self._answers_early:
             self._answer(b"".join(self._chunks))
+        elif self._has_answered:
+            self._hang_up()
+        self._has_body = True
 
     def on_connection_close(self) -> None:
         self._front.pending.discard(self)
@@ -2198,9 +2266,8 @@ class Exchange(HTTPMessageDelegate):
         The connection closes, but only after the client had time to read why: closing at once, with
         unread data in the socket, would reset the connection and lose the answer (contract 5.7).
         """
-        self._answered_early = True
+        self._answers_early = True
         self._chunks.clear()
-        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._hang_up)
         self._answer(None)
 
     def _write(self, answer: Answer) -> None:
@@ -2211,9 +2278,14 @@ class Exchange(HTTPMessageDelegate):
         self._front.pending.discard(self)
         body = b"" if request.method == "HEAD" else answer.body
         line = ResponseStartLine("HTTP/1.1", answer.status, http.HTTPStatus(answer.status).phrase)
-        self._connection.write_headers(line, answer.head(close=self._answered_early), body)
-        if not self._answered_early:
+        self._connection.write_headers(line, answer.head(close=self._answers_early), body)
+        self._has_answered = True
+        if not self._answers_early:
             self._connection.finish()
+        elif self._has_body:
+            self._hang_up()
+        else:
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._hang_up)
 
     def _hang_up(self) -> None:
         self._front.pending.discard(self)
@@ -2485,7 +2557,7 @@ class Control(Door):
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
         known = parse_origin(origin)
-        if known is None or not is_loopback(urlsplit(known).hostname or ""):
+        if known is None or not is_loopback(origin_host(known)):
             return []
         return [
             ("Access-Control-Allow-Origin", origin),
@@ -2593,10 +2665,8 @@ def check_port(value: object) -> int:
 
 def check_duration(value: object) -> float:
     """Return a duration in seconds that is longer than nothing."""
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        seconds = parse_duration(value)
-        if seconds > 0:
-            return seconds
+    if isinstance(value, str | int | float) and parse_duration(value) > 0:
+        return parse_duration(value)
     raise OptionError(f"{shown(value)} is no duration: write 30 (seconds), 500ms, 10s, 5m or 1h")
 
 
@@ -2956,32 +3026,42 @@ class RestedEmulator:
         server = Server(self.options)
         server.bind()
         ready: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(server, ready)), name="rested-emulator", daemon=True
-        )
+        self._ended: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(server, ready), name="rested-emulator", daemon=True)
         self._thread.start()
         ready.result()
         self._server = server
+
+    def stop(self) -> None:
+        """Stop serving: data is saved, sockets close with 1001. Does nothing when it does not run.
+
+        Raises OSError where the data cannot be saved.
+        """
+        if self._server is not None:
+            self._server = None
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+            self._ended.result()
+
+    def _run(self, server: Server, ready: Future[None]) -> None:
+        try:
+            asyncio.run(self._serve(server, ready))
+        except Exception as error:
+            (self._ended if ready.done() else ready).set_exception(error)
+        else:
+            self._ended.set_result(None)
 
     async def _serve(self, server: Server, ready: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         try:
             server.start()
-        except BaseException as error:
+        except Exception:
             server.release()
-            ready.set_exception(error)
-            return
+            raise
         ready.set_result(None)
         await self._stopping.wait()
         await server.stop()
-
-    def stop(self) -> None:
-        """Stop serving: sockets close with 1001, data is saved. Does nothing when it does not run."""
-        if self._server is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
-            self._thread.join()
-            self._server = None
 
     def call(self, verb: Callable[[Server], T]) -> T:
         """Run something in the emulator's thread, and return what it returns or raise what it raises."""

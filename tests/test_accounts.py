@@ -1,0 +1,502 @@
+"""Accounts: registering, logging in and out, the user's own record, and how tokens end (contract 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rested_emulator import (
+    Backend,
+    BadRequest,
+    Content,
+    Message,
+    NotEmulated,
+    OptionError,
+    Record,
+    Refusal,
+    TokenExpired,
+    Unauthenticated,
+)
+from tests.conftest import (
+    ADA,
+    BEN,
+    CHORES,
+    DIARY,
+    DIARY_OF_ADA,
+    GARDENERS,
+    MASTER_KEY,
+    PLANTS,
+    Ear,
+    StoppedTime,
+    knock,
+)
+
+Listen = Callable[..., Ear]
+ADA_SHOWN = {"username": "ada", "email": "ada@garden.example", "beds": [1, 3]}
+CREDENTIALS = {"username": "ada", "password": "apricot"}
+
+
+def users(backend: Backend) -> list[Any]:
+    """All users as they are kept, passwords included."""
+    return [record.data for record in backend.store.records(GARDENERS)]
+
+
+# Registering
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"username": "cleo", "password": "cherry"},
+        {"email": "cleo@garden.example", "password": "cherry"},
+        {"username": "cleo", "email": "cleo@garden.example", "password": "cherry"},
+        {"beds": [4], "password": "cherry", "nested": {"password": "kept"}, "username": "cleo"},
+        {"username": "ключ 🥕", "password": "пароль"},
+        {"username": "apricot", "password": "ada"},
+    ],
+    ids=str,
+)
+def test_registration_answers_the_posted_body(backend: Backend, data: dict[str, Any]) -> None:
+    user = backend.register(knock(GARDENERS, data))
+    assert user.data == data
+    assert list(data) == list(user.public()["data"])  # type: ignore[arg-type]
+    assert users(backend)[-1] == data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"username": "cleo"},
+        {"password": "cherry"},
+        {"username": "cleo", "password": ""},
+        {"username": "", "password": "cherry"},
+        {"email": "", "password": "cherry"},
+        {"username": "cleo", "email": "", "password": "cherry"},
+        {"username": None, "password": "cherry"},
+        {"username": "cleo", "email": None, "password": "cherry"},
+        {"username": 7, "password": "cherry"},
+        {"username": ["cleo"], "password": "cherry"},
+        {"username": "cleo", "password": 7},
+        {"username": "cleo", "password": None},
+        {"username": "cleo", "password": ["cherry"]},
+        {"Username": "cleo", "password": "cherry"},
+        [],
+        [{"username": "cleo", "password": "cherry"}],
+        "cleo",
+        None,
+        7,
+    ],
+    ids=str,
+)
+def test_what_makes_no_user_is_refused(backend: Backend, data: Any) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        backend.register(knock(GARDENERS, data))
+    assert refusal.value.message == Message.MEMBER_MISSING
+    assert len(users(backend)) == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"username": "ada", "password": "cherry"},
+        {"email": "ada@garden.example", "password": "cherry"},
+        {"username": "cleo", "email": "ada@garden.example", "password": "cherry"},
+        {"username": "ben", "email": "ben@garden.example", "password": "cherry"},
+        CREDENTIALS,
+    ],
+    ids=str,
+)
+def test_username_and_email_are_unique(backend: Backend, data: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        backend.register(knock(GARDENERS, data))
+    assert refusal.value.message == Message.USER_EXISTS
+    assert len(users(backend)) == 2
+
+
+def test_the_same_name_may_live_in_two_endpoints(backend: Backend) -> None:
+    backend.change_endpoint("garden/visitors", authentication=True)
+    assert backend.register(knock("garden/visitors", CREDENTIALS)).data == CREDENTIALS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, Message.WRONG_CONTENT_TYPE),
+        (Content("application/json", None, b""), Message.NO_BODY),
+        (Content("application/json", None, b"{"), Message.WRONG_BODY),
+        (Content("text/plain", None, b'{"username":"cleo","password":"cherry"}'), Message.MEMBER_MISSING),
+        (Content("application/x-www-form-urlencoded", None, b"username=cleo"), Message.WRONG_CONTENT_TYPE),
+    ],
+    ids=["no body", "empty", "no JSON", "text", "form"],
+)
+@pytest.mark.parametrize("verb", [Backend.register, Backend.login])
+def test_credentials_come_as_json(
+    backend: Backend, verb: Callable[..., Any], content: Content | None, message: Message
+) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        verb(backend, knock(GARDENERS, content=content))
+    assert refusal.value.message == message
+
+
+def test_a_registered_user_can_log_in(backend: Backend) -> None:
+    user = backend.register(knock(GARDENERS, {"username": "cleo", "password": "cherry"}))
+    record, session = backend.login(knock(GARDENERS, {"username": "cleo", "password": "cherry"}))
+    assert (record.unique_id, session.user) == (user.unique_id, user.unique_id)
+
+
+# Logging in
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        CREDENTIALS,
+        {"email": "ada@garden.example", "password": "apricot"},
+        {"username": "ada", "password": "apricot", "remember": True},
+    ],
+    ids=str,
+)
+def test_login_answers_the_user_without_password_and_a_token(backend: Backend, data: dict[str, Any]) -> None:
+    user, session = backend.login(knock(GARDENERS, data))
+    assert (user.unique_id, user.data) == (ADA, ADA_SHOWN)
+    assert backend.read(knock(DIARY, token=session.token, unique_id=DIARY_OF_ADA))
+
+
+@pytest.mark.parametrize(
+    ("data", "refused", "message"),
+    [
+        ({}, BadRequest, Message.MEMBER_MISSING),
+        ([], BadRequest, Message.MEMBER_MISSING),
+        ("ada", BadRequest, Message.MEMBER_MISSING),
+        (None, BadRequest, Message.MEMBER_MISSING),
+        ({"username": "ada"}, BadRequest, Message.MEMBER_MISSING),
+        ({"password": "apricot"}, BadRequest, Message.MEMBER_MISSING),
+        ({"username": "", "password": "apricot"}, BadRequest, Message.MEMBER_MISSING),
+        ({"username": "ada", "password": ""}, BadRequest, Message.MEMBER_MISSING),
+        ({"username": None, "password": "apricot"}, BadRequest, Message.MEMBER_MISSING),
+        ({"username": "ada", "password": None}, BadRequest, Message.MEMBER_MISSING),
+        ({"username": "ada", "password": ["apricot"]}, BadRequest, Message.MEMBER_MISSING),
+        (CREDENTIALS | {"email": "ada@garden.example"}, BadRequest, Message.MEMBER_MISSING),
+        ({"username": "ada", "password": "Apricot"}, Unauthenticated, Message.WRONG_CREDENTIALS),
+        ({"username": "ada", "password": "bramble"}, Unauthenticated, Message.WRONG_CREDENTIALS),
+        ({"username": "ada", "password": "é" * 100_000}, Unauthenticated, Message.WRONG_CREDENTIALS),
+        ({"username": "cleo", "password": "apricot"}, Unauthenticated, Message.NO_USER),
+        ({"username": "ADA", "password": "apricot"}, Unauthenticated, Message.NO_USER),
+        ({"username": "ada@garden.example", "password": "apricot"}, Unauthenticated, Message.NO_USER),
+        ({"email": "ada", "password": "apricot"}, Unauthenticated, Message.NO_USER),
+        ({"username": "ключ" * 25_000, "password": "apricot"}, Unauthenticated, Message.NO_USER),
+    ],
+    ids=lambda value: str(value)[:80],
+)
+def test_a_login_that_fails_makes_no_token(
+    backend: Backend, data: Any, refused: type[Refusal], message: Message
+) -> None:
+    with pytest.raises(refused) as refusal:
+        backend.login(knock(GARDENERS, data))
+    assert refusal.value.message == message
+    assert backend.store.sessions() == []
+
+
+def test_every_login_makes_a_token_of_its_own(backend: Backend) -> None:
+    tokens = {backend.login(knock(GARDENERS, CREDENTIALS))[1].token for _ in range(10)}
+    assert len(tokens) == 10
+    for token in tokens:
+        backend.read(knock(DIARY, token=token))
+
+
+# Logging out
+
+
+def test_logout_revokes_its_token_alone(backend: Backend, ada: str) -> None:
+    again = backend.sign_in(GARDENERS, "ada")
+    backend.logout(knock(GARDENERS, token=ada))
+    with pytest.raises(Unauthenticated) as refusal:
+        backend.read(knock(DIARY, token=ada))
+    assert refusal.value.message == Message.NO_TOKEN
+    assert backend.read(knock(DIARY, token=again))
+
+
+def test_logout_ignores_its_body(backend: Backend, ada: str) -> None:
+    backend.logout(knock(GARDENERS, token=ada, content=Content("image/png", "gzip", b"\xff")))
+    assert backend.store.sessions() == []
+
+
+@pytest.mark.parametrize("token", [None, "", "unknown"])
+def test_logout_without_a_valid_token_is_a_bad_request(backend: Backend, ada: str, token: str | None) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        backend.logout(knock(GARDENERS, token=token))
+    assert refusal.value.message == Message.NO_TOKEN
+    assert backend.read(knock(DIARY, token=ada))
+
+
+def test_nobody_logs_out_twice_or_after_the_expiry(backend: Backend, ada: str, ben: str) -> None:
+    backend.logout(knock(GARDENERS, token=ada))
+    backend.expire_tokens()
+    for token in (ada, ben):
+        with pytest.raises(BadRequest):
+            backend.logout(knock(GARDENERS, token=token))
+
+
+# The user's own record
+
+
+def test_a_user_gets_the_own_record_as_one_object(backend: Backend, ada: str) -> None:
+    user = backend.read(knock(GARDENERS, token=ada))
+    assert isinstance(user, Record)
+    assert (user.unique_id, user.data) == (ADA, ADA_SHOWN)
+    assert backend.read(knock(GARDENERS, token=ada, unique_id=ADA)) == user
+    assert backend.read(knock(GARDENERS, token=ada, unique_ids=(BEN, ADA))) == [user]
+
+
+def test_the_master_key_gets_all_users(backend: Backend) -> None:
+    everyone = backend.read(knock(GARDENERS, master_key=MASTER_KEY))
+    assert isinstance(everyone, list)
+    assert [user.unique_id for user in everyone] == [ADA, BEN]
+
+
+@pytest.mark.parametrize(
+    ("data", "strategy"),
+    [
+        ({"username": "ada", "password": "apricot"}, "force"),
+        ({"email": "new@garden.example", "password": "almond"}, "force"),
+        ({"username": "ada", "email": "ada@garden.example", "password": "apricot"}, "replace"),
+        ({"beds": []}, "merge"),
+        ({"password": "almond"}, "merge"),
+        ({"username": "adele"}, "merge"),
+        ({"password": "nested", "username": "ada", "beds": {"password": "x"}}, "force"),
+    ],
+    ids=str,
+)
+def test_users_change_their_own_record(backend: Backend, ada: str, data: dict[str, Any], strategy: str) -> None:
+    answer = backend.update(knock(GARDENERS, data, token=ada, unique_id=ADA, strategy=strategy)).data
+    kept = data if strategy != "merge" else CREDENTIALS | ADA_SHOWN | data
+    assert users(backend)[0] == kept
+    assert answer == {name: value for name, value in kept.items() if name != "password"}
+
+
+@pytest.mark.parametrize(
+    ("data", "strategy", "message"),
+    [
+        ({"username": "ada"}, "force", Message.MEMBER_MISSING),
+        ({"password": "apricot"}, "force", Message.MEMBER_MISSING),
+        ({"beds": [9]}, "force", Message.MEMBER_MISSING),
+        ({"username": "ada", "beds": [9]}, "replace", Message.MEMBER_MISSING),
+        ({"password": None}, "merge", Message.MEMBER_MISSING),
+        ({"password": ""}, "merge", Message.MEMBER_MISSING),
+        ({"username": ""}, "merge", Message.MEMBER_MISSING),
+        ({"email": None}, "merge", Message.MEMBER_MISSING),
+        ([], "force", Message.MEMBER_MISSING),
+        ("ada", "force", Message.MEMBER_MISSING),
+        ({"username": "ben"}, "merge", Message.USER_EXISTS),
+        ({"username": "ben", "password": "apricot"}, "force", Message.USER_EXISTS),
+        ([], "merge", Message.WRONG_PARAMETER),
+        ("ada", "replace", Message.WRONG_PARAMETER),
+    ],
+    ids=str,
+)
+def test_a_change_that_leaves_no_user_is_refused(
+    backend: Backend, ada: str, data: Any, strategy: str, message: Message
+) -> None:
+    before = backend.store.records(GARDENERS)
+    with pytest.raises(BadRequest) as refusal:
+        backend.update(knock(GARDENERS, data, token=ada, unique_id=ADA, strategy=strategy))
+    assert refusal.value.message == message
+    assert backend.store.records(GARDENERS) == before
+
+
+def test_nobody_takes_the_email_of_another_user(backend: Backend, ben: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        backend.update(knock(GARDENERS, {"email": "ada@garden.example"}, token=ben, unique_id=BEN, strategy="merge"))
+    assert refusal.value.message == Message.USER_EXISTS
+
+
+def test_a_new_password_is_the_one_that_counts(backend: Backend, ada: str) -> None:
+    backend.update(knock(GARDENERS, {"password": "almond"}, token=ada, unique_id=ADA, strategy="merge"))
+    with pytest.raises(Unauthenticated):
+        backend.login(knock(GARDENERS, CREDENTIALS))
+    assert backend.login(knock(GARDENERS, CREDENTIALS | {"password": "almond"}))
+
+
+def test_a_deleted_user_loses_every_token_and_frees_the_name(backend: Backend, ada: str, ben: str) -> None:
+    again = backend.sign_in(GARDENERS, "ada")
+    assert backend.delete(knock(GARDENERS, token=ada, unique_id=ADA)).data == ADA_SHOWN
+    for token in (ada, again):
+        with pytest.raises(Unauthenticated):
+            backend.read(knock(CHORES, token=token))
+    assert backend.read(knock(CHORES, token=ben))
+    with pytest.raises(Unauthenticated):
+        backend.login(knock(GARDENERS, CREDENTIALS))
+    assert backend.register(knock(GARDENERS, CREDENTIALS)).unique_id != ADA
+
+
+def test_a_user_deleted_with_the_master_key_loses_every_token(backend: Backend, listen: Listen, ada: str) -> None:
+    ear = listen(DIARY, token=ada)
+    backend.delete(knock(GARDENERS, master_key=MASTER_KEY, unique_id=ADA))
+    assert ear.ended == (1000, "Access token expired.")
+    with pytest.raises(Unauthenticated):
+        backend.read(knock(DIARY, token=ada))
+
+
+def test_the_successor_of_a_deleted_user_inherits_no_records(backend: Backend, ada: str) -> None:
+    backend.delete(knock(GARDENERS, token=ada, unique_id=ADA))
+    assert backend.read(knock(DIARY, token=backend.sign_in(GARDENERS, "ada"))) == []
+
+
+def test_no_answer_and_no_message_carries_a_password_but_the_one_to_a_registration(
+    backend: Backend, listen: Listen, ada: str
+) -> None:
+    ear = listen(GARDENERS, token=ada)
+    answers = [
+        backend.read(knock(GARDENERS, token=ada)),
+        backend.read(knock(GARDENERS, token=ada, unique_ids=(ADA, BEN))),
+        backend.read(knock(GARDENERS, master_key=MASTER_KEY)),
+        backend.read(knock(GARDENERS, master_key=MASTER_KEY, unique_id=BEN)),
+        backend.login(knock(GARDENERS, CREDENTIALS))[0],
+        backend.update(knock(GARDENERS, CREDENTIALS, token=ada, unique_id=ADA)),
+        backend.update(knock(GARDENERS, {"password": "berry"}, master_key=MASTER_KEY, unique_id=BEN, strategy="merge")),
+        backend.delete(knock(GARDENERS, token=ada, unique_id=ADA)),
+        backend.records(GARDENERS),
+        backend.status(),
+    ]
+    assert ear.types == ["PUT", "DELETE"]
+    for secret in ("apricot", "bramble", "berry", "'password'"):
+        assert secret not in str(answers)
+        assert secret not in str(ear.heard)
+
+
+# How tokens end
+
+
+@pytest.mark.parametrize("seconds", [1, 90, 0.5, 86400])
+def test_a_token_lives_as_long_as_its_project_says(backend: Backend, seconds: float) -> None:
+    backend.change_project(token_ttl=seconds)
+    token = backend.sign_in(GARDENERS, "ada")
+    backend.advance(seconds - 0.25)
+    assert backend.read(knock(CHORES, token=token))
+    backend.advance(0.25)
+    with pytest.raises(TokenExpired):
+        backend.read(knock(CHORES, token=token))
+
+
+def test_a_token_lives_for_an_hour_unless_told_otherwise(backend: Backend) -> None:
+    _, session = backend.login(knock(GARDENERS, CREDENTIALS))
+    assert session.expires_at == backend.clock.now() + 3600
+
+
+def test_another_lifetime_counts_for_later_logins(backend: Backend, ada: str) -> None:
+    backend.change_project(token_ttl=5)
+    later = backend.sign_in(GARDENERS, "ada")
+    backend.advance(5)
+    assert backend.read(knock(CHORES, token=ada))
+    with pytest.raises(TokenExpired):
+        backend.read(knock(CHORES, token=later))
+
+
+@pytest.mark.parametrize(
+    ("username", "expired"), [("ada", 2), ("ada@garden.example", 2), ("ben", 1), ("cleo", 0), ("", 0), (None, 3)]
+)
+def test_tokens_expire_by_username_or_email(
+    backend: Backend, ada: str, ben: str, username: str | None, expired: int
+) -> None:
+    again = backend.sign_in(GARDENERS, "ada")
+    assert backend.expire_tokens(username=username) == {"expired": expired, "closed": 0}
+    gone = {"ben": [ben], None: [ada, again, ben]}.get(username, [ada, again] if expired else [])
+    for token in gone:
+        with pytest.raises(TokenExpired):
+            backend.read(knock(CHORES, token=token))
+    for token in {ada, again, ben}.difference(gone):
+        assert backend.read(knock(CHORES, token=token))
+
+
+def test_one_token_expires_and_only_once(backend: Backend, ada: str) -> None:
+    again = backend.sign_in(GARDENERS, "ada")
+    assert backend.expire_tokens(token=ada)["expired"] == 1
+    assert backend.expire_tokens(token=ada)["expired"] == 0
+    assert backend.expire_tokens(token="unknown")["expired"] == 0
+    with pytest.raises(TokenExpired):
+        backend.read(knock(CHORES, token=ada))
+    assert backend.read(knock(CHORES, token=again))
+
+
+def test_who_logs_in_after_an_expiry_is_served_again(backend: Backend, ada: str) -> None:
+    backend.expire_tokens()
+    with pytest.raises(TokenExpired):
+        backend.read(knock(CHORES, token=ada))
+    assert backend.read(knock(CHORES, token=backend.sign_in(GARDENERS, "ada")))
+
+
+@pytest.mark.parametrize("expire", [Backend.expire_tokens, lambda backend: backend.advance(3600)], ids=["told", "due"])
+def test_expired_stays_expired_when_the_clock_is_put_back(
+    backend: Backend, ada: str, time: StoppedTime, expire: Callable[[Backend], object]
+) -> None:
+    expire(backend)
+    time.now -= 3600
+    with pytest.raises(TokenExpired):
+        backend.read(knock(CHORES, token=ada))
+
+
+def test_time_ends_early_enough_for_a_login_to_succeed(backend: Backend) -> None:
+    end = 253_402_300_799 - backend.clock.now()
+    with pytest.raises(OptionError, match="9999"):
+        backend.advance(end)
+    backend.advance(end - 100 * 365 * 86400)
+    assert backend.login(knock(GARDENERS, CREDENTIALS))
+
+
+# Signing in as the owner
+
+
+def test_the_owner_signs_in_whom_there_is_without_a_password(backend: Backend) -> None:
+    for name in ("ada", "ada@garden.example"):
+        token = backend.sign_in(GARDENERS, name, "not the password")
+        user = backend.read(knock(GARDENERS, token=token))
+        assert isinstance(user, Record)
+        assert user.unique_id == ADA
+    assert len(users(backend)) == 2
+
+
+def test_the_owner_registers_whom_there_is_not(backend: Backend) -> None:
+    backend.sign_in(GARDENERS, "cleo", "cherry")
+    assert users(backend)[-1] == {"username": "cleo", "password": "cherry"}
+    assert backend.login(knock(GARDENERS, {"username": "cleo", "password": "cherry"}))
+
+
+# What is not emulated yet
+
+
+@pytest.mark.parametrize(
+    ("verb", "shows"),
+    [
+        (Backend.register, {"data": {"email": "ada@garden.example", "templateName": "reset"}}),
+        (Backend.update, {"data": {"verificationToken": "x", "password": "y", "passwordConfirmation": "y"}}),
+    ],
+)
+def test_a_password_reset_is_said_to_be_missing(
+    backend: Backend, ada: str, verb: Callable[..., Any], shows: dict[str, Any]
+) -> None:
+    with pytest.raises(NotEmulated) as refusal:
+        verb(backend, knock(GARDENERS, token=ada, password_reset=True, **shows))
+    assert refusal.value.status == 501
+    assert len(users(backend)) == 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "operation"),
+    [
+        ({}, "register"),
+        ({"login": True}, "login"),
+        ({"logout": True}, "logout"),
+        ({"password_reset": True}, "register"),
+        ({"master_key": MASTER_KEY}, "register"),
+    ],
+    ids=str,
+)
+def test_a_post_to_an_authentication_endpoint_means_what_its_parameters_say(
+    backend: Backend, parameters: dict[str, Any], operation: str
+) -> None:
+    assert backend.operation(knock(GARDENERS, **parameters), "POST") == operation
+    assert backend.operation(knock(PLANTS, **parameters), "POST") == "create"
+    assert backend.operation(knock(CHORES, **parameters), "POST") == "create"

@@ -1,0 +1,471 @@
+"""A real Chromium: what a page on another origin can do with the emulator, and what it cannot (contract 6, 7, 9).
+
+The pages are files in ``tests/pages``; every request, socket and wait below happens in their own JavaScript, and every
+wait there has a time-out. Python only asks and compares.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Error, JSHandle, Page, expect, sync_playwright
+
+from rested_emulator import ACCESS_TOKEN_COOKIE, SAMPLE_KEY, RestedEmulator
+from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, PLANTS, TOMATO, call
+
+pytestmark = pytest.mark.browser
+
+PAGES = Path(__file__).parent / "pages"
+TIMEOUT = 15_000  # milliseconds, for what is not waited for in a page
+REQUIRED = "RESTED_EMULATOR_TEST_BROWSER"
+HOW_TO_INSTALL = "there is no `chromium` on the PATH; install it, on Debian with: apt-get install chromium"
+EVIL = "evil.example"
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    # Nothing leaves this machine, and a foreign name leads to it as it does in DNS rebinding.
+    f"--host-resolver-rules=MAP {EVIL} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+]
+UNREADABLE = "TypeError: Failed to fetch"  # all that Chromium tells a page of an answer not meant for it
+OPAQUE = {"status": 0, "authorization": None, "body": None}
+ADA = {"username": "ada", "password": "apricot"}
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files and logs nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Ear:
+    """A WebSocket in a page."""
+
+    handle: JSHandle
+
+    def heard(self, count: int = 0) -> list[Any]:
+        """Wait for that many messages; all that came until then."""
+        messages: list[Any] = self.handle.evaluate("(ear, count) => ear.heard(count)", count)
+        return messages
+
+    def closed(self) -> tuple[int, str, bool]:
+        """Wait for the close event: its code, reason and wasClean."""
+        code, reason, was_clean = self.handle.evaluate("ear => ear.closed()")
+        return code, reason, was_clean
+
+
+@dataclass(frozen=True)
+class App:
+    """The page app.html, open in the browser."""
+
+    page: Page
+
+    @property
+    def origin(self) -> str:
+        origin: str = self.page.evaluate("origin")
+        return origin
+
+    def fetch(self, url: str, method: str = "GET", data: Any = ..., **headers: str) -> Any:
+        """Send one request; ``data`` goes as JSON. Raises Error where the page may not read the answer."""
+        body = None
+        if data is not ...:
+            body, headers = json.dumps(data), {"Content-Type": "application/json"} | headers
+        return self.page.evaluate("request => call(...request)", [url, method, body, headers])
+
+    def fetch_blindly(self, url: str, text: str) -> Any:
+        """Send a POST of the kind that browsers send without asking first, and do not show the answer of."""
+        request = [url, "POST", text, {"Content-Type": "text/plain"}, {"mode": "no-cors"}]
+        return self.page.evaluate("request => call(...request)", request)
+
+    def control(self, emulator: RestedEmulator, verb: str, arguments: Any = None) -> Any:
+        """Use the control interface, which wants no cookie; without arguments with GET."""
+        method, body, headers = "GET", None, {}
+        if arguments is not None:
+            method, body, headers = "POST", json.dumps(arguments), {"Content-Type": "application/json"}
+        request = [f"{emulator.facts['controlUrl']}/{verb}", method, body, headers, {"credentials": "omit"}]
+        return self.page.evaluate("request => call(...request)", request)
+
+    def listen(self, url: str) -> Ear:
+        """Open a WebSocket in the page."""
+        ear = Ear(self.page.evaluate_handle("url => new Ear(url)", url))
+        ear.handle.evaluate("ear => ear.opened()")
+        return ear
+
+    def log_in(self, emulator: RestedEmulator, user: dict[str, str] = ADA, flags: str = "") -> Any:
+        """Log in; the answer."""
+        answer = self.fetch(emulator.url(GARDENERS) + "&login=true" + flags, "POST", user)
+        assert answer["status"] == 200
+        return answer
+
+
+OpenApp = Callable[..., App]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None and os.environ.get(REQUIRED) == "required":
+        pytest.fail(HOW_TO_INSTALL, pytrace=False)
+    if path is None:
+        pytest.skip(HOW_TO_INSTALL)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page_port() -> Iterator[int]:
+    """The port of a web server for the pages, which is what makes them of another origin than the emulator."""
+    handler = functools.partial(QuietHandler, directory=str(PAGES))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, name="pages")
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser without past: no cookies, no cache."""
+    with browser.new_context() as context:
+        context.set_default_timeout(TIMEOUT)
+        yield context
+
+
+@pytest.fixture
+def open_app(context: BrowserContext, page_port: int) -> OpenApp:
+    """Open the page in a new tab, under another host name if one is given."""
+
+    def open_app(host: str = "localhost") -> App:
+        page = context.new_page()
+        page.goto(f"http://{host}:{page_port}/app.html")
+        return App(page)
+
+    return open_app
+
+
+@pytest.fixture
+def app(open_app: OpenApp) -> App:
+    """The page as its developer opens it."""
+    return open_app()
+
+
+def check_error(answer: Any, status: int, message: str) -> None:
+    """Compare an answer with what contract 5.1 says of errors."""
+    assert answer["status"] == status
+    assert (answer["body"]["code"], answer["body"]["message"]) == (status, message)
+    assert answer["body"]["hint"]
+
+
+# The cookie
+
+
+def test_a_login_leaves_a_cookie_that_no_script_can_read(
+    emulator: RestedEmulator, app: App, context: BrowserContext
+) -> None:
+    eve = {"username": "eve", "password": "elder"}
+    assert app.fetch(emulator.url(GARDENERS), "POST", eve)["body"]["data"] == eve
+    answer = app.log_in(emulator, eve)
+    assert answer["body"]["data"] == {"username": "eve"}
+    assert answer["authorization"] is None
+    (cookie,) = context.cookies()
+    assert (cookie["name"], cookie["httpOnly"], cookie["secure"]) == (ACCESS_TOKEN_COOKIE, True, True)
+    assert (cookie["path"], cookie["sameSite"]) == ("/", "None")
+    assert app.page.evaluate("document.cookie") == ""
+
+
+def test_with_the_cookie_alone_every_change_is_made_and_heard_in_order(emulator: RestedEmulator, app: App) -> None:
+    app.log_in(emulator)
+    diary = emulator.url(DIARY)
+    ear = app.listen(emulator.ws_url(DIARY))
+    created = app.fetch(diary, "POST", {"text": "Möhren!", "bed": 1})["body"]
+    record = f"{diary}&uniqueId={created['uniqueId']}"
+    assert app.fetch(record)["body"] == created
+    updated = app.fetch(f"{record}&strategy=merge", "PUT", {"bed": 2})["body"]
+    assert updated["data"] == {"text": "Möhren!", "bed": 2}
+    assert app.fetch(record, "DELETE")["body"] == updated
+    assert app.fetch(record)["body"]["message"] == "No record was found."
+    emulator.close_listeners()
+    ear.closed()
+    assert ear.heard() == [
+        {"type": "POST", "record": created},
+        {"type": "PUT", "record": updated},
+        {"type": "DELETE", "record": updated},
+    ]
+
+
+def test_two_tabs_share_the_cookie_and_hear_the_same(emulator: RestedEmulator, open_app: OpenApp) -> None:
+    one, other = open_app(), open_app()
+    one.log_in(emulator)
+    ears = [tab.listen(emulator.ws_url(DIARY)) for tab in (one, other)]
+    record = other.fetch(emulator.url(DIARY), "POST", "from the other tab")["body"]
+    assert [ear.heard(1) for ear in ears] == [[{"type": "POST", "record": record}]] * 2
+
+
+def test_after_logout_the_cookie_is_gone_and_the_page_reads_why(
+    emulator: RestedEmulator, app: App, context: BrowserContext
+) -> None:
+    app.log_in(emulator)
+    ear = app.listen(emulator.ws_url(DIARY))
+    assert app.fetch(emulator.url(GARDENERS) + "&logout=true", "POST")["body"] == {}
+    assert ear.closed() == (1000, "Access token expired.", True)
+    assert context.cookies() == []
+    refused = app.fetch(emulator.url(DIARY))
+    check_error(refused, 401, "No Access token or invalid.")
+    assert "log in" in refused["body"]["hint"]
+
+
+# The token in the page's own hands
+
+
+def test_a_token_from_the_login_header_opens_an_endpoint_after_a_preflight(
+    emulator: RestedEmulator, app: App, context: BrowserContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    bearer = app.log_in(emulator, flags="&noATCookie=true")["authorization"]
+    assert bearer.startswith("Bearer ")
+    assert context.cookies() == []
+    assert app.fetch(emulator.url(DIARY))["status"] == 401
+    assert f"OPTIONS /api/1/ce/{DIARY} 204" not in caplog.messages
+    (record,) = app.fetch(emulator.url(DIARY), Authorization=bearer)["body"]
+    assert record["data"] == {"text": "First tomato flower."}
+    assert f"OPTIONS /api/1/ce/{DIARY} 204" in caplog.messages
+
+
+def test_a_token_from_the_login_header_opens_a_socket_by_its_url(emulator: RestedEmulator, app: App) -> None:
+    bearer = app.log_in(emulator, flags="&noATCookie=true")["authorization"]
+    ear = app.listen(f"{emulator.ws_url(DIARY)}&accessToken={bearer.removeprefix('Bearer ')}")
+    record = app.fetch(emulator.url(DIARY), "POST", "by header", Authorization=bearer)["body"]
+    assert ear.heard(1) == [{"type": "POST", "record": record}]
+
+
+# How a socket ends
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        (f"{PLANTS}?key=wrong", "Endpoint or API Key not valid."),
+        (PLANTS, "Endpoint or API Key not valid."),
+        (f"garden/nothing?key={KEY}", "Endpoint or API Key not valid."),
+        (f"{DIARY}?key={KEY}", "No Access token or invalid."),
+        (f"{DIARY}?key={KEY}&accessToken=invented", "No Access token or invalid."),
+    ],
+)
+def test_a_refused_socket_says_why(emulator: RestedEmulator, app: App, address: str, reason: str) -> None:
+    assert app.listen(f"{emulator.facts['wsUrl']}/{address}").closed() == (4000, reason, True)
+
+
+def test_a_socket_of_an_expired_token_ends_and_the_page_reads_why(emulator: RestedEmulator, app: App) -> None:
+    app.log_in(emulator)
+    ear = app.listen(emulator.ws_url(DIARY))
+    assert emulator.advance(3600)["closed"] == 1
+    assert ear.closed() == (1000, "Access token expired.", True)
+    refused = app.fetch(emulator.url(DIARY))
+    check_error(refused, 401, "Access token expired.")
+    assert app.listen(emulator.ws_url(DIARY)).closed() == (4000, "No Access token or invalid.", True)
+
+
+def test_a_socket_ends_when_the_options_of_its_endpoint_change(emulator: RestedEmulator, app: App) -> None:
+    ear = app.listen(emulator.ws_url(PLANTS))
+    emulator.change_endpoint(PLANTS, secure=True)
+    assert ear.closed() == (1000, "Options of the endpoint are changed.", True)
+
+
+def test_a_socket_ends_with_1001_when_the_emulator_stops(emulator: RestedEmulator, app: App) -> None:
+    ear = app.listen(emulator.ws_url(PLANTS))
+    emulator.stop()
+    assert ear.closed() == (1001, "The emulator stops.", True)
+
+
+# Errors that a page can read
+
+MISTAKES = [
+    (f"/api/1/ce/{PLANTS}?key=wrong", 400, "Endpoint or API Key not valid."),
+    (f"/api/1/ce/garden/nothing?key={KEY}", 400, "Endpoint or API Key not valid."),
+    (f"/api/1/ce/{PLANTS}", 403, "API Key missing."),
+    (f"/api/2/ce/{PLANTS}?key={KEY}", 404, "Nothing is here."),
+]
+
+
+@pytest.mark.parametrize(("address", "status", "message"), MISTAKES)
+def test_a_page_reads_why_an_address_is_wrong(
+    emulator: RestedEmulator, app: App, address: str, status: int, message: str
+) -> None:
+    check_error(app.fetch(f"http://{emulator.facts['host']}{address}"), status, message)
+
+
+
+@pytest.mark.parametrize(("address", "status", "message"), MISTAKES)
+def test_a_page_that_sends_json_reads_why_an_address_is_wrong(
+    emulator: RestedEmulator, app: App, address: str, status: int, message: str
+) -> None:
+    check_error(app.fetch(f"http://{emulator.facts['host']}{address}", "POST", {"name": "Leek"}), status, message)
+
+
+def test_a_page_reads_what_is_wrong_with_its_parameters(emulator: RestedEmulator, app: App) -> None:
+    url = emulator.url(PLANTS)
+    check_error(app.fetch(f"{url}&uniqueId=nobody"), 400, "No record was found.")
+    check_error(app.fetch(url, "PUT", {"bed": 1}), 400, "Exactly one uniqueId is required.")
+
+
+def test_a_page_reads_that_its_body_is_too_large(emulator: RestedEmulator, app: App) -> None:
+    before = emulator.records(PLANTS)
+    answer = app.fetch(emulator.url(PLANTS), "POST", "x" * 2_000_000)
+    check_error(answer, 413, "Body is too large.")
+    assert emulator.records(PLANTS) == before
+
+
+# Pages that are not allowed
+
+
+def check_kept_out(app: App, emulator: RestedEmulator) -> None:
+    """Try all ways in from a page, also with a token; none may show, change or tell anything."""
+    before = emulator.records(PLANTS)
+    bearer = f"Bearer {emulator.sign_in(GARDENERS, 'ada', 'apricot')}"
+    plants, diary = emulator.url(PLANTS), emulator.url(DIARY)
+    tomato = f"{plants}&uniqueId={TOMATO}"
+    attempts: list[tuple[Any, ...]] = [
+        (plants,),
+        (diary,),
+        (plants, "POST", {}),
+        (tomato, "PUT", {}),
+        (tomato, "DELETE"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(Error, match=UNREADABLE):
+            app.fetch(*attempt)
+    with pytest.raises(Error, match=UNREADABLE):
+        app.fetch(diary, Authorization=bearer)
+    assert app.fetch_blindly(plants, "text") == OPAQUE
+    assert emulator.records(PLANTS) == before
+    with_token = f"{emulator.ws_url(DIARY)}&accessToken={bearer.removeprefix('Bearer ')}"
+    ears = [app.listen(url) for url in (emulator.ws_url(PLANTS), emulator.ws_url(DIARY), with_token)]
+    assert call(plants, "POST", "not for foreign ears").status == 200
+    for ear in ears:
+        assert ear.closed() == (4000, "Origin not allowed.", True)
+        assert ear.heard() == []
+
+
+def test_a_page_that_the_project_does_not_allow_is_kept_out(app: App) -> None:
+    with RestedEmulator(data=GARDEN, allow_origin=["http://localhost:1"]) as emulator:
+        check_kept_out(app, emulator)
+
+
+def test_a_page_that_the_project_no_longer_allows_is_cut_off_and_kept_out(emulator: RestedEmulator, app: App) -> None:
+    app.log_in(emulator)
+    ear = app.listen(emulator.ws_url(DIARY))
+    emulator.change_project(allowed_origins=["http://localhost:1"])
+    assert ear.closed() == (1000, "Options of the endpoint are changed.", True)
+    check_kept_out(app, emulator)
+
+
+def test_a_page_that_the_project_names_gets_in(app: App) -> None:
+    with RestedEmulator(data=GARDEN, allow_origin=[app.origin]) as emulator:
+        assert app.fetch(emulator.url(PLANTS), "POST", {"name": "Leek"})["status"] == 200
+        app.listen(emulator.ws_url(PLANTS))
+
+
+def test_a_foreign_page_is_kept_out_although_every_origin_is_allowed(
+    emulator: RestedEmulator, open_app: OpenApp
+) -> None:
+    open_app().log_in(emulator)
+    check_kept_out(open_app(EVIL), emulator)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_foreign_page_gets_in_where_the_owner_says_so(open_app: OpenApp, by_name: bool) -> None:
+    evil = open_app(EVIL)
+    options: dict[str, Any] = {"allow_origin": [evil.origin]} if by_name else {"allow_any_origin": True}
+    with RestedEmulator(data=GARDEN, **options) as emulator:
+        ear = evil.listen(emulator.ws_url(PLANTS))
+        record = evil.fetch(emulator.url(PLANTS), "POST", {"name": "Leek"})["body"]
+        assert ear.heard(1) == [{"type": "POST", "record": record}]
+
+
+def test_a_foreign_name_that_leads_to_this_machine_opens_nothing(
+    emulator: RestedEmulator, context: BrowserContext
+) -> None:
+    rebound = emulator.url(PLANTS).replace("localhost", EVIL)
+    page = context.new_page()
+    response = page.goto(rebound)
+    assert response is not None
+    assert (response.status, response.json()["message"]) == (403, "Host not allowed.")
+    # Now the page is of the very origin that it asks, so no rule of the browser's is in the way.
+    post = (
+        "url => fetch(url, {method: 'POST', body: 'text', signal: AbortSignal.timeout(10_000)}).then(it => it.status)"
+    )
+    assert page.evaluate(post, rebound) == 403
+    page.evaluate(
+        "url => void (new WebSocket(url).onclose = event => window.code = event.code)", rebound.replace("http:", "ws:")
+    )
+    assert page.wait_for_function("window.code").json_value() == 1006
+    assert len(emulator.records(PLANTS)) == 3
+
+
+# The control interface
+
+
+def check_no_control(app: App, emulator: RestedEmulator) -> None:
+    """Try to read and to use the control interface from a page."""
+    with pytest.raises(Error, match=UNREADABLE):
+        app.control(emulator, "status")
+    with pytest.raises(Error, match=UNREADABLE):
+        app.control(emulator, "delete-endpoint", {"name": PLANTS})
+    blindly = f"{emulator.facts['controlUrl']}/delete-endpoint"
+    assert app.fetch_blindly(blindly, json.dumps({"name": PLANTS})) == OPAQUE
+    assert len(emulator.records(PLANTS)) == 3
+
+
+def test_a_page_on_this_machine_can_use_the_control_interface(emulator: RestedEmulator, app: App) -> None:
+    ear = app.listen(emulator.ws_url(PLANTS))
+    assert app.control(emulator, "status")["status"] == 200
+    assert app.control(emulator, "close-listeners", {"code": 4321})["body"] == {"closed": 1}
+    assert ear.closed() == (4321, "", True)
+
+
+@pytest.mark.parametrize("options", [{}, {"allow_any_origin": True}])
+def test_a_foreign_page_cannot_use_the_control_interface(open_app: OpenApp, options: dict[str, Any]) -> None:
+    evil = open_app(EVIL)
+    with RestedEmulator(data=GARDEN, **options) as emulator:
+        check_no_control(evil, emulator)
+
+
+def test_a_foreign_page_cannot_use_the_control_interface_even_where_the_project_allows_it(open_app: OpenApp) -> None:
+    evil = open_app(EVIL)
+    with RestedEmulator(data=GARDEN, allow_origin=[evil.origin]) as emulator:
+        check_no_control(evil, emulator)
+
+
+# What the documentation shows
+
+
+def test_the_snippet_of_the_services_page_works_against_the_sample_project(
+    context: BrowserContext, page_port: int
+) -> None:
+    with RestedEmulator() as emulator:
+        host = emulator.facts["host"]
+        page = context.new_page()
+        page.goto(f"http://localhost:{page_port}/snippet.html?{host}")
+        expect(page).to_have_title("open", timeout=TIMEOUT)
+        url = f"http://{host}/api/1/ce/examples/unsecure-endpoint?key={SAMPLE_KEY}"
+        assert call(url, "POST", {"text": "Hello, ears!"}).status == 200
+        expect(page.get_by_role("listitem")).to_have_text("POST Hello, ears!", timeout=TIMEOUT)
