@@ -688,6 +688,8 @@ def kind_of(value: Json) -> str:
 def check_kind(value: object, kind: str, name: str) -> Any:
     """Return the value if it fits a Python annotation, given as text; raise OptionError if not."""
     wanted = kind.removesuffix(" | None")
+    if value is None and wanted != kind:
+        return None
     match wanted:
         case "bool" if isinstance(value, bool):
             return value
@@ -950,7 +952,7 @@ def check_tree(tree: object) -> Tree:
         if not name.startswith("_"):
             checked[ENDPOINTS].setdefault(name, {"project": default})
             for unique_id, document in records.items():
-                read_record(unique_id, document, f"table {shown(name)}, {shown(unique_id)}")
+                check_record(unique_id, document, f"table {shown(name)}, {shown(unique_id)}")
     for key, document in checked[PROJECTS].items():
         read_project(key, document)
     for name, document in checked[ENDPOINTS].items():
@@ -991,18 +993,21 @@ def read_endpoint(name: str, document: Document) -> Endpoint:
     return Endpoint(**{"project": ""} | members | {"name": check_endpoint_name(name)})
 
 
-def read_record(unique_id: str, document: Document, place: str = "record") -> Record:
-    """A record from its document; raises OptionError."""
+def read_record(unique_id: str, document: Document) -> Record:
+    """A record from its document, which has been checked when it was loaded."""
+    created_at: str = document.get("createdAt", SAMPLE_TIME)
+    updated_at: str = document.get("updatedAt", created_at)
+    return Record(unique_id, document["data"], created_at, updated_at, document.get("owner"))
+
+
+def check_record(unique_id: str, document: Document, place: str) -> None:
+    """Raise OptionError with the place where a document is no record."""
+    check_key(unique_id, f"{place}: uniqueId")
     if "data" not in document:
         raise OptionError(f"{place}: has no data")
-    created_at = check_kind(document.get("createdAt", SAMPLE_TIME), "str", f"{place}: createdAt")
-    return Record(
-        check_key(unique_id, f"{place}: uniqueId"),
-        document["data"],
-        created_at,
-        check_kind(document.get("updatedAt", created_at), "str", f"{place}: updatedAt"),
-        check_kind(document["owner"], "str", f"{place}: owner") if document.get("owner") is not None else None,
-    )
+    for name, kind in (("createdAt", "str"), ("updatedAt", "str"), ("owner", "str | None")):
+        if name in document:
+            check_kind(document[name], kind, f"{place}: {name}")
 
 
 def read_session(token: str, document: Document) -> Session:
@@ -1053,6 +1058,7 @@ class Store:
         self._storage = storage
         self._database = Database(storage=lambda: storage)
         self._baseline: Tree = {}
+        self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
         self.mark()
 
     def _table(self, name: str) -> Records:
@@ -1063,6 +1069,16 @@ class Store:
     def _items(self, name: str) -> Iterable[tuple[str, Document]]:
         return self._storage.tree.get(name, {}).items()
 
+    def _value(self, table: str, document_id: str, read: Callable[[str, Document], Any]) -> Any:
+        """What a document stands for, read once for as long as that document stands; None without one."""
+        document = self._table(table).find(document_id)
+        if document is None:
+            return None
+        kept = self._values.get((table, document_id))
+        if kept is None or kept[0] is not document:
+            kept = self._values[table, document_id] = document, read(document_id, document)
+        return kept[1]
+
     def save(self) -> None:
         """Write the data file if anything changed. Raises OSError."""
         self._storage.save()
@@ -1070,11 +1086,11 @@ class Store:
     # Projects and endpoints
 
     def projects(self) -> list[Project]:
-        return [read_project(key, document) for key, document in self._items(PROJECTS)]
+        return [self._value(PROJECTS, key, read_project) for key, _ in self._items(PROJECTS)]
 
     def project(self, key: str) -> Project | None:
-        document = self._table(PROJECTS).find(key)
-        return None if document is None else read_project(key, document)
+        project: Project | None = self._value(PROJECTS, key, read_project)
+        return project
 
     def put_project(self, key: str, project: Project) -> None:
         """Keep a project, till now known by ``key``; with a new key its endpoints go along."""
@@ -1096,11 +1112,11 @@ class Store:
                 self.put_endpoint(replace(endpoint, project=project.key))
 
     def endpoints(self) -> list[Endpoint]:
-        return [read_endpoint(name, document) for name, document in self._items(ENDPOINTS)]
+        return [self._value(ENDPOINTS, name, read_endpoint) for name, _ in self._items(ENDPOINTS)]
 
     def endpoint(self, name: str) -> Endpoint | None:
-        document = self._table(ENDPOINTS).find(name)
-        return None if document is None else read_endpoint(name, document)
+        endpoint: Endpoint | None = self._value(ENDPOINTS, name, read_endpoint)
+        return endpoint
 
     def put_endpoint(self, endpoint: Endpoint) -> None:
         known = self._table(ENDPOINTS)
@@ -2615,11 +2631,7 @@ def read_arguments(verb: Callable[..., object], given: Json) -> dict[str, Any]:
     missing = [name for name, parameter in known.items() if parameter.default is parameter.empty and name not in given]
     if missing:
         raise OptionError(f"argument {', '.join(missing)} is missing")
-    return {
-        known[name].name: check_kind(value, known[name].annotation, name)
-        for name, value in given.items()
-        if value is not None or known[name].default is not None
-    }
+    return {known[name].name: check_kind(value, known[name].annotation, name) for name, value in given.items()}
 
 
 # - Options, Server ----------------------------------------------------------------------------------
