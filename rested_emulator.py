@@ -309,7 +309,7 @@ class Overloaded(Refusal):
 
 def shown(value: object, limit: int = 120) -> str:
     """Quote a value from outside for a hint or a log line: control characters escaped, length bounded."""
-    text = value if isinstance(value, str) else str(value)
+    text = str(value)
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 
