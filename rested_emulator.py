@@ -155,6 +155,7 @@ class Message(StrEnum):
     ORIGIN_REFUSED = "Origin not allowed."
     NO_ORIGIN = "Request without origin not allowed."
     HOST_REFUSED = "Host not allowed."
+    WRONG_HOST = "Host not valid."
     CONTROL_REFUSED = "Control request not allowed."
     NO_TOKEN = "No Access token or invalid."
     TOKEN_EXPIRED = "Access token expired."
@@ -1261,13 +1262,15 @@ class Gate:
 
     def check_host(self, host: str | None) -> None:
         """Raise Forbidden for a Host header that names another machine (DNS rebinding)."""
-        name = host_name(host or "")
+        if host is None or "," in host:
+            raise BadRequest(Message.WRONG_HOST, "A request has exactly one Host header.", hidden=True)
+        name = host_name(host)
         if name and (name in self.hosts or is_loopback(name)):
             return
         address = parse_address(name)
         if self.any_address and address is not None and not address.is_unspecified:
             return
-        hint = f"Host {shown(host or '')} is not this machine; allow it with --allow-host {name or 'NAME'}."
+        hint = f"Host {shown(host)} is not this machine; allow it with --allow-host {name or 'NAME'}."
         raise Forbidden(Message.HOST_REFUSED, hint, hidden=True)
 
     def check_origin(self, origin: str | None, allowed: Sequence[str], *, any_origin: bool | None = None) -> None:
@@ -2237,7 +2240,8 @@ class Exchange(HTTPMessageDelegate):
             return self._handshake.headers_received(start_line, headers)
         self._front.pending.add(self)
         length = headers.get("Content-Length", "")
-        if length.isdecimal() and len(length) < 20 and int(length) > self._front.max_body:
+        if length.isdecimal() and (len(length) > 18 or int(length) > self._front.max_body):
+            headers.pop("Expect", None)  # or Tornado would ask for the body after all
             self._answer_early()
         return None
 
@@ -2389,6 +2393,7 @@ class Socket(WebSocketHandler):
         self._backend = api.backend
         self._outbox = outbox
         self._most = most
+        self._endpoint = ""
         self._frames: deque[bytes] = deque()
         self._waiting = 0  # bytes queued or on their way
         self._on_their_way = 0
@@ -2419,6 +2424,8 @@ class Socket(WebSocketHandler):
         return True
 
     def open(self, *args: str, **kwargs: str) -> None:
+        if self._over:
+            return  # the client left while the handshake was delayed
         self.set_nodelay(True)
         request = Request.of("GET", self.request.uri or "", self.request.headers)
         approach = self._api.approach(request, over_socket=True)
@@ -2918,7 +2925,7 @@ class Server:
             self._front,
             idle_connection_timeout=75,
             body_timeout=60,
-            max_body_size=2**63,  # ours is lower and answers in JSON; Tornado's would be a bare 400
+            max_body_size=math.inf,  # ours is lower, and not a bare 400
         )
         self._http.add_sockets(self._sockets)
         schedule(self.backend, options)

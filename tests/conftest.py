@@ -10,13 +10,10 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import pytest
-from websockets.sync.client import ClientConnection, connect
 
 from rested_emulator import (
     Approach,
@@ -142,58 +139,6 @@ def listen(backend: Backend) -> Callable[..., Ear]:
 
 
 # The wire
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An HTTP answer as a client saw it."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def call(
-    url: str,
-    method: str = "GET",
-    data: Any = ...,
-    *,
-    body: bytes | None = None,
-    headers: dict[str, str] | None = None,
-    **parameters: str,
-) -> Reply:
-    """Send one request with Python's own client; ``data`` goes as JSON, parameters are added to the URL."""
-    parts = urlsplit(url)
-    sent = dict(headers or {})
-    if data is not ...:
-        body = json.dumps(data).encode()
-        sent.setdefault("Content-Type", "application/json")
-    query = "&".join(filter(None, [parts.query, *(f"{name}={value}" for name, value in parameters.items())]))
-    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=10)
-    try:
-        connection.request(method, f"{parts.path}?{query}" if query else parts.path, body, sent)
-        response = connection.getresponse()
-        return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
-    finally:
-        connection.close()
-
-
-def open_socket(url: str, **options: Any) -> ClientConnection:
-    """Open a WebSocket with the websockets library; use it in a with statement."""
-    socket: ClientConnection = connect(url, open_timeout=10, close_timeout=10, proxy=None, compression=None, **options)
-    return socket
-
-
-def closing(socket: ClientConnection) -> tuple[int, str]:
-    """Wait until the server closes; its code and reason. Messages still on their way are thrown away."""
-    for _ in socket:
-        pass
-    assert socket.close_code is not None
-    return socket.close_code, socket.close_reason or ""
 
 
 @pytest.fixture

@@ -92,7 +92,6 @@ def test_the_gate_lets_in_hosts_that_mean_this_machine(gate: str, host: str) -> 
 @pytest.mark.parametrize(
     ("gate", "host"),
     [
-        ("local", None),
         ("local", ""),
         ("local", "evil.com"),
         ("local", "127.0.0.1.evil.com"),
@@ -121,12 +120,19 @@ def test_the_gate_lets_in_hosts_that_mean_this_machine(gate: str, host: str) -> 
         ("everywhere", "192.168.1.20.evil.com"),
     ],
 )
-def test_the_gate_keeps_out_hosts_that_name_another_machine(gate: str, host: str | None) -> None:
+def test_the_gate_keeps_out_hosts_that_name_another_machine(gate: str, host: str) -> None:
     with pytest.raises(Forbidden) as refusal:
         GATES[gate].check_host(host)
     assert refusal.value.message == Message.HOST_REFUSED
     assert refusal.value.hidden
     assert "--allow-host" in refusal.value.hint
+
+
+@pytest.mark.parametrize("host", [None, "localhost,evil.com"])
+def test_not_exactly_one_host_is_a_bad_request(host: str | None) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        Gate().check_host(host)
+    assert refusal.value.hidden
 
 
 @pytest.mark.parametrize(

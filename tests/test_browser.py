@@ -21,7 +21,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, JSHandle, Page, expect, sync_playwright
 
 from rested_emulator import ACCESS_TOKEN_COOKIE, SAMPLE_KEY, RestedEmulator
-from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, PLANTS, TOMATO, call
+from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, PLANTS, TOMATO
+from tests.wire import call
 
 pytestmark = pytest.mark.browser
 
@@ -311,7 +312,6 @@ def test_a_page_reads_why_an_address_is_wrong(
     emulator: RestedEmulator, app: App, address: str, status: int, message: str
 ) -> None:
     check_error(app.fetch(f"http://{emulator.facts['host']}{address}"), status, message)
-
 
 
 @pytest.mark.parametrize(("address", "status", "message"), MISTAKES)

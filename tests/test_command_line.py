@@ -18,7 +18,8 @@ import pytest
 from tinydb import TinyDB
 
 from rested_emulator import OptionError, Options, __version__, build_parser, read_command_line
-from tests.conftest import GARDEN, KEY, PLANTS, ROOT, call, closing, open_socket
+from tests.conftest import GARDEN, KEY, PLANTS, ROOT
+from tests.wire import call, closing, open_socket
 
 PROGRAM = [sys.executable, str(ROOT / "rested_emulator.py")]
 

@@ -19,11 +19,9 @@ from tests.conftest import (
     PLANTS,
     Ear,
     StoppedTime,
-    call,
-    closing,
     knock,
-    open_socket,
 )
+from tests.wire import call, closing, open_socket
 
 
 def test_the_fixture_of_the_readme_does_what_it_says() -> None:

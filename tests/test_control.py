@@ -1,0 +1,579 @@
+"""Control: the owner's verbs over HTTP, and that nobody else can speak them (design 4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rested_emulator import RestedEmulator, __version__
+from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS
+from tests.wire import (
+    CHANGED,
+    EXPIRED,
+    FOREIGN,
+    HANDSHAKE,
+    HOST,
+    ORIGIN,
+    OTHER_PAGE,
+    PAGE,
+    Reply,
+    assert_open,
+    assert_refusal,
+    at,
+    bearer,
+    call,
+    closing,
+    cors_of,
+    open_socket,
+    seen,
+)
+
+NOT_JSON = "Control request not allowed."
+WRONG = "Parameter not valid."
+VERBS: dict[str, Any] = {
+    "change-project": {"disallowNoOrigin": True},
+    "change-endpoint": {"name": PLANTS, "secure": True},
+    "delete-endpoint": {"name": PLANTS},
+    "expire-tokens": {},
+    "advance": {"seconds": 7200},
+    "close-listeners": {"code": 4321},
+    "reset": {},
+}
+every_verb = pytest.mark.parametrize("verb", VERBS)
+
+
+def control(
+    emulator: RestedEmulator,
+    verb: str,
+    data: Any = ...,
+    method: str = "POST",
+    *,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> Reply:
+    """Speak to the control interface."""
+    return call(f"{emulator.facts['controlUrl']}/{verb}", method, data, body=body, headers=headers)
+
+
+def moment(emulator: RestedEmulator) -> datetime:
+    """The time it is for the emulator."""
+    return datetime.fromisoformat(str(emulator.status()["now"]))
+
+
+def done(emulator: RestedEmulator, verb: str, **arguments: Any) -> Any:
+    """What a verb says that it did."""
+    reply = control(emulator, verb, arguments)
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json; charset=utf-8"), reply.body
+    return reply.json
+
+
+@contextmanager
+def nothing_happens(emulator: RestedEmulator) -> Iterator[None]:
+    """What is done inside changes nothing: no option, no record, no token, no time, and no socket ends."""
+    token = emulator.sign_in(GARDENERS, "ada")
+    call(emulator.url(PLANTS), "POST", "more than at the start")
+    with (
+        open_socket(emulator.ws_url(PLANTS)) as of_plants,
+        open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as of_diary,
+    ):
+        before, now = seen(emulator), moment(emulator)
+        yield
+        assert seen(emulator) == before
+        assert moment(emulator) - now < timedelta(minutes=1)
+        assert_open(emulator, of_plants)
+        record = call(emulator.url(DIARY), "POST", "still here", headers=bearer(token)).json
+        assert of_diary.recv(timeout=10).find(record["uniqueId"]) > 0
+
+
+# The verbs
+
+
+def test_health_says_that_it_is_ready(emulator: RestedEmulator) -> None:
+    assert control(emulator, "health", method="GET").json == {"ready": True, "version": __version__}
+
+
+def test_status_says_what_there_is(emulator: RestedEmulator) -> None:
+    emulator.sign_in(GARDENERS, "ada")
+    with open_socket(emulator.ws_url(PLANTS)):
+        status = control(emulator, "status", method="GET").json
+    (project,) = status["projects"]
+    endpoints = {endpoint["name"]: endpoint for endpoint in project["endpoints"]}
+    assert project["key"] == KEY
+    assert list(endpoints) == [PLANTS, GARDENERS, DIARY, CHORES]
+    assert endpoints[PLANTS] == {
+        "name": PLANTS,
+        "authentication": False,
+        "secure": False,
+        "othersCanRead": False,
+        "othersCanUpdate": False,
+        "othersCanDelete": False,
+        "description": "What grows where. Open to everyone.",
+        "records": 3,
+        "listeners": 1,
+    }
+    assert [user["username"] for user in status["users"]] == ["ada"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z", status["now"])
+    assert status["uptime"] >= 0
+
+
+def test_status_tells_no_secret(emulator: RestedEmulator) -> None:
+    token = emulator.sign_in(GARDENERS, "ada")
+    status = control(emulator, "status", method="GET").body.decode()
+    assert [secret for secret in (token, "apricot", str(emulator.facts["masterKey"])) if secret in status] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ({"name": "back garden"}, {"name": "back garden"}),
+        ({"allowedOrigins": [f"{PAGE}/", OTHER_PAGE]}, {"allowedOrigins": [PAGE, OTHER_PAGE]}),
+        ({"allowedOrigins": []}, {"allowedOrigins": []}),
+        ({"disallowNoOrigin": True}, {"disallowNoOrigin": True}),
+        ({"key": "another"}, {"key": "another"}),
+        ({"masterKey": "m"}, {}),
+        ({"project": KEY, "name": "back garden"}, {"name": "back garden"}),
+    ],
+)
+def test_change_project_saves_and_ends_its_sockets(
+    emulator: RestedEmulator, arguments: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        assert done(emulator, "change-project", **arguments) == {"closed": 1}
+        assert closing(listener) == CHANGED
+    (project,) = control(emulator, "status", method="GET").json["projects"]
+    assert project.items() >= shown.items()
+
+
+def test_change_project_sets_the_life_of_tokens_to_come(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        assert done(emulator, "change-project", tokenTtl=60) == {"closed": 0}
+        assert_open(emulator, listener)
+    token = emulator.sign_in(GARDENERS, "ada")
+    emulator.advance(59)
+    assert call(emulator.url(DIARY), headers=bearer(token)).status == 200
+    emulator.advance(1)
+    assert call(emulator.url(DIARY), headers=bearer(token)).status == 401
+
+
+def test_a_changed_master_key_counts_at_once(emulator: RestedEmulator) -> None:
+    done(emulator, "change-project", masterKey="m")
+    assert call(emulator.url(DIARY), masterKey="m").status == 200
+    done(emulator, "change-project", masterKey="")
+    assert call(emulator.url(DIARY), masterKey="m").status == 403
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("secure", True),
+        ("authentication", True),
+        ("othersCanRead", True),
+        ("othersCanUpdate", True),
+        ("othersCanDelete", True),
+        ("description", "Möhren"),
+    ],
+)
+def test_change_endpoint_saves_and_ends_its_sockets(emulator: RestedEmulator, option: str, value: Any) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        assert done(emulator, "change-endpoint", name=PLANTS, **{option: value}) == {"closed": 1}
+        assert closing(listener) == CHANGED
+    endpoints = control(emulator, "status", method="GET").json["projects"][0]["endpoints"]
+    assert endpoints[0][option] == value
+
+
+def test_change_endpoint_makes_one_that_is_new(emulator: RestedEmulator) -> None:
+    assert done(emulator, "change-endpoint", name="garden/seeds", secure=True) == {"closed": 0}
+    assert call(emulator.url("garden/seeds")).status == 401
+
+
+def test_delete_endpoint_takes_its_data_along(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        assert done(emulator, "delete-endpoint", name=PLANTS) == {"deleted": 3, "closed": 1}
+        assert closing(listener) == CHANGED
+    assert call(emulator.url(PLANTS)).status == 400
+    done(emulator, "change-endpoint", name=PLANTS)
+    assert call(emulator.url(PLANTS)).json == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expired"),
+    [
+        ({}, 3),
+        ({"username": "ada"}, 2),
+        ({"username": "ada@garden.example"}, 2),
+        ({"token": "ben's"}, 1),
+        ({"username": "nobody"}, 0),
+        ({"token": "nobody's"}, 0),
+        ({"username": None, "token": None}, 3),
+    ],
+)
+def test_expire_tokens_ends_those_that_are_meant(emulator: RestedEmulator, given: dict[str, Any], expired: int) -> None:
+    tokens = [emulator.sign_in(GARDENERS, name) for name in ("ada", "ada", "ben")]
+    arguments = {name: tokens[2] if value == "ben's" else value for name, value in given.items()}
+    with open_socket(f"{emulator.ws_url(DIARY)}&accessToken={tokens[2]}") as listener:
+        closed = 1 if expired in (1, 3) else 0
+        assert done(emulator, "expire-tokens", **arguments) == {"expired": expired, "closed": closed}
+        assert not closed or closing(listener) == EXPIRED
+    statuses = [call(emulator.url(DIARY), headers=bearer(token)).status for token in tokens]
+    assert statuses.count(401) == expired
+
+
+def test_advance_moves_the_clock_and_what_is_due_happens_first(emulator: RestedEmulator) -> None:
+    token, now = emulator.sign_in(GARDENERS, "ada"), moment(emulator)
+    with open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as listener:
+        assert done(emulator, "advance", seconds=0.5)["closed"] == 0
+        answer = done(emulator, "advance", seconds=3600)
+        assert answer["closed"] == 1
+        assert closing(listener) == EXPIRED
+    assert moment(emulator) - datetime.fromisoformat(answer["now"]) < timedelta(minutes=1)
+    assert datetime.fromisoformat(answer["now"]) - now > timedelta(minutes=59)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "end"),
+    [
+        ({}, 2, (1000, "")),
+        ({"code": 4321, "reason": "ein Übungsalarm"}, 2, (4321, "ein Übungsalarm")),
+        ({"endpoint": PLANTS, "code": 1001}, 1, (1001, "")),
+        ({"endpoint": None}, 2, (1000, "")),
+    ],
+)
+def test_close_listeners_ends_sockets_with_a_code_of_choice(
+    emulator: RestedEmulator, arguments: dict[str, Any], closed: int, end: tuple[int, str]
+) -> None:
+    token = emulator.sign_in(GARDENERS, "ada")
+    with (
+        open_socket(emulator.ws_url(PLANTS)) as of_plants,
+        open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as of_diary,
+    ):
+        assert done(emulator, "close-listeners", **arguments) == {"closed": closed}
+        assert closing(of_plants) == end
+        assert closed == 1 or closing(of_diary) == end
+
+
+def test_reset_goes_back_to_the_start(emulator: RestedEmulator) -> None:
+    before = seen(emulator)
+    token = emulator.sign_in(GARDENERS, "ada")
+    call(emulator.url(PLANTS), "POST", {"name": "Leek"})
+    done(emulator, "change-project", name="back garden", allowedOrigins=[PAGE])
+    done(emulator, "change-endpoint", name="garden/seeds")
+    done(emulator, "delete-endpoint", name=CHORES)
+    done(emulator, "advance", seconds=100_000)
+    with open_socket(emulator.ws_url(PLANTS), additional_headers={"Origin": PAGE}) as listener:
+        answer = done(emulator, "reset")
+        assert answer["closed"] == 0
+        assert '"DELETE"' in str(listener.recv(timeout=10))
+        assert_open(emulator, listener)
+    done(emulator, "reset")
+    assert seen(emulator) == before
+    assert call(emulator.url(DIARY), headers=bearer(token)).status == 401
+
+
+@every_verb
+def test_a_verb_needs_no_body_where_it_needs_no_argument(emulator: RestedEmulator, verb: str) -> None:
+    needs = verb in ("change-endpoint", "delete-endpoint", "advance")
+    assert control(emulator, verb, headers={"Content-Type": "application/json"}).status == (400 if needs else 200)
+
+
+# Wrong requests
+
+
+@pytest.mark.parametrize("verb", ["", "restet", "Reset", "reset/", "reset/now", "change_project", "sign-in", "records"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_unknown_verb_is_a_404_that_lists_the_known_ones(emulator: RestedEmulator, verb: str, method: str) -> None:
+    with nothing_happens(emulator):
+        reply = control(emulator, verb, {}, method)
+    assert_refusal(reply, 404, "Nothing is here.")
+    assert [known for known in ("health", "status", *VERBS) if known not in reply.json["hint"]] == []
+
+
+ARGUMENTS = {
+    "change-project": ["project", "name", "key", "masterKey", "allowedOrigins", "disallowNoOrigin", "tokenTtl"],
+    "change-endpoint": [
+        "name",
+        "secure",
+        "authentication",
+        "othersCanRead",
+        "othersCanUpdate",
+        "othersCanDelete",
+        "description",
+    ],
+    "delete-endpoint": ["name"],
+    "expire-tokens": ["username", "token"],
+    "advance": ["seconds"],
+    "close-listeners": ["code", "reason", "endpoint"],
+    "reset": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        *((verb, arguments | {"colour": "red"}) for verb, arguments in VERBS.items()),
+        *((verb, [arguments]) for verb, arguments in VERBS.items()),
+        ("change-project", {"project": "unknown", "name": "back garden"}),
+        ("change-project", {"name": "abc"}),
+        ("change-project", {"name": "back/garden"}),
+        ("change-project", {"name": 12345}),
+        ("change-project", {"key": ""}),
+        ("change-project", {"master_key": "snake case"}),
+        ("change-project", {"masterKey": 1}),
+        ("change-project", {"allowedOrigins": PAGE}),
+        ("change-project", {"allowedOrigins": ["localhost:3000"]}),
+        ("change-project", {"allowedOrigins": [PAGE, 1]}),
+        ("change-project", {"disallowNoOrigin": "true"}),
+        ("change-project", {"disallowNoOrigin": 1}),
+        ("change-project", {"tokenTtl": 0}),
+        ("change-project", {"tokenTtl": -1}),
+        ("change-project", {"tokenTtl": "1h"}),
+        ("change-project", {"tokenTtl": 1e300}),
+        ("change-project", {"tokenTtl": True}),
+        ("change-project", {"name": "back garden", "tokenTtl": -1}),
+        ("change-endpoint", {}),
+        ("change-endpoint", {"name": None}),
+        ("change-endpoint", {"name": ""}),
+        ("change-endpoint", {"name": "_sessions"}),
+        ("change-endpoint", {"name": "Garden/Seeds"}),
+        ("change-endpoint", {"name": "garden//seeds"}),
+        ("change-endpoint", {"name": PLANTS, "secure": "yes"}),
+        ("change-endpoint", {"name": PLANTS, "secure": 0}),
+        ("change-endpoint", {"name": PLANTS, "description": []}),
+        ("change-endpoint", {"name": PLANTS, "others_can_read": True}),
+        ("delete-endpoint", {}),
+        ("delete-endpoint", {"name": "garden/weeds"}),
+        ("delete-endpoint", {"name": 1}),
+        ("expire-tokens", {"username": 1}),
+        ("expire-tokens", {"token": ["x"]}),
+        ("advance", {}),
+        ("advance", {"seconds": None}),
+        ("advance", {"seconds": "3600"}),
+        ("advance", {"seconds": -1}),
+        ("advance", {"seconds": 1e300}),
+        ("advance", {"seconds": 9e11}),
+        ("advance", {"seconds": 10**400}),
+        ("advance", {"seconds": True}),
+        ("close-listeners", {"code": 999}),
+        ("close-listeners", {"code": 1005}),
+        ("close-listeners", {"code": 1006}),
+        ("close-listeners", {"code": 1015}),
+        ("close-listeners", {"code": 2999}),
+        ("close-listeners", {"code": 5000}),
+        ("close-listeners", {"code": 1000.5}),
+        ("close-listeners", {"code": "1000"}),
+        ("close-listeners", {"reason": "ü" * 62}),
+        ("close-listeners", {"reason": 1}),
+        ("close-listeners", {"endpoint": "garden/weeds"}),
+    ],
+)
+def test_a_wrong_argument_is_a_400_that_lists_the_known_ones(
+    emulator: RestedEmulator, verb: str, arguments: Any
+) -> None:
+    with nothing_happens(emulator):
+        reply = control(emulator, verb, arguments)
+    assert_refusal(reply, 400, WRONG)
+    assert [known for known in ARGUMENTS[verb] if known not in reply.json["hint"]] == []
+
+
+@pytest.mark.parametrize("body", [b"{", b"{} {}", b"\xff", b'{"seconds": NaN}', b'{"seconds": 1e400}', b" "])
+def test_a_broken_body_is_a_400_and_changes_nothing(emulator: RestedEmulator, body: bytes) -> None:
+    with nothing_happens(emulator):
+        for verb in VERBS:
+            reply = control(emulator, verb, body=body, headers={"Content-Type": "application/json"})
+            assert (reply.status, list(reply.json)) == (400, ["code", "message", "hint"])
+
+
+def test_a_body_over_the_limit_is_a_413_and_changes_nothing(emulator: RestedEmulator) -> None:
+    with nothing_happens(emulator):
+        reply = control(
+            emulator, "reset", body=b"{" + b" " * 1_000_000 + b"}", headers={"Content-Type": "application/json"}
+        )
+    assert_refusal(reply, 413, "Body is too large.")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "PATCH"])
+@every_verb
+def test_a_verb_is_posted_or_nothing_happens(emulator: RestedEmulator, verb: str, method: str) -> None:
+    with nothing_happens(emulator):
+        reply = control(emulator, verb, VERBS[verb], method)
+    assert (reply.status, reply.headers["allow"]) == (405, "POST, OPTIONS")
+    if method != "HEAD":
+        assert_refusal(reply, 405, "Method not allowed.")
+
+
+@pytest.mark.parametrize("name", ["status", "health"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_what_is_only_read_is_not_posted(emulator: RestedEmulator, name: str, method: str) -> None:
+    reply = control(emulator, name, {}, method)
+    assert_refusal(reply, 405, "Method not allowed.")
+    assert reply.headers["allow"] == "GET, OPTIONS"
+
+
+def test_without_its_slash_it_is_no_address(emulator: RestedEmulator) -> None:
+    assert call(str(emulator.facts["controlUrl"])).status == 404
+
+
+# Those who may not
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp"],
+)
+@every_verb
+def test_a_form_of_another_page_changes_nothing(emulator: RestedEmulator, verb: str, kind: str) -> None:
+    body = str(VERBS[verb]).replace("'", '"').replace("True", "true").encode()
+    with nothing_happens(emulator):
+        reply = control(emulator, verb, body=body, headers={"Content-Type": kind} if kind else {})
+    assert_refusal(reply, 403, NOT_JSON)
+
+
+@pytest.mark.parametrize("any_origin", [False, True], ids=["gate shut", "gate open"])
+@pytest.mark.parametrize("origin", [FOREIGN, "null", "http://localhost.evil.com", ""])
+@every_verb
+def test_a_page_of_another_site_changes_nothing(verb: str, origin: str, any_origin: bool) -> None:
+    with RestedEmulator(data=GARDEN, allow_any_origin=any_origin) as emulator:
+        with nothing_happens(emulator):
+            reply = control(emulator, verb, VERBS[verb], headers={"Origin": origin})
+            preflight = control(emulator, verb, method="OPTIONS", headers={"Origin": origin})
+        assert_refusal(reply, 403, ORIGIN)
+        assert preflight.status == 403
+        assert cors_of(reply) == cors_of(preflight) == {}
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.com", "localhost@evil.com", "192.168.0.1"])
+@every_verb
+def test_a_foreign_host_changes_nothing(emulator: RestedEmulator, verb: str, host: str) -> None:
+    with nothing_happens(emulator):
+        assert_refusal(control(emulator, verb, VERBS[verb], headers={"Host": host}), 403, HOST)
+
+
+@pytest.mark.parametrize(
+    "shows", [{"Origin": FOREIGN}, {"Origin": "null"}, {"Host": "evil.example"}], ids=["foreign", "null", "host"]
+)
+def test_the_status_is_not_for_strangers(shows: dict[str, str]) -> None:
+    with RestedEmulator(data=GARDEN, allow_any_origin=True) as emulator:
+        reply = control(emulator, "status", method="GET", headers=shows)
+        assert (reply.status, cors_of(reply)) == (403, {})
+        assert KEY not in reply.body.decode()
+
+
+@pytest.mark.parametrize(
+    "shows",
+    [{}, {"Origin": FOREIGN}, {"Origin": "null"}, {"Host": "evil.example"}],
+    ids=["nothing", "foreign", "null", "host"],
+)
+def test_health_is_for_everybody(emulator: RestedEmulator, shows: dict[str, str]) -> None:
+    assert control(emulator, "health", method="GET", headers=shows).status == 200
+
+
+def test_an_allowed_origin_passes_but_reads_nothing(emulator: RestedEmulator) -> None:
+    emulator.change_project(allowed_origins=[FOREIGN])
+    reply = control(emulator, "status", method="GET", headers={"Origin": FOREIGN})
+    assert (reply.status, cors_of(reply).keys() - {"vary"}) == (200, set())
+
+
+@pytest.mark.parametrize("origin", [PAGE, "http://127.0.0.1:8080", "https://[::1]", "http://app.localhost"])
+def test_a_page_of_this_machine_may_speak_and_read(emulator: RestedEmulator, origin: str) -> None:
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    preflight = control(emulator, "change-endpoint", method="OPTIONS", headers={"Origin": origin} | asks)
+    assert (preflight.status, preflight.body) == (204, b"")
+    assert "POST" in preflight.headers["access-control-allow-methods"].split(", ")
+    assert "content-type" in preflight.headers["access-control-allow-headers"].lower().split(", ")
+    for reply in (
+        preflight,
+        control(emulator, "change-endpoint", {"name": PLANTS}, headers={"Origin": origin}),
+        control(emulator, "change-endpoint", {}, headers={"Origin": origin}),
+        control(emulator, "status", method="GET", headers={"Origin": origin}),
+        control(emulator, "nothing", {}, headers={"Origin": origin}),
+        control(emulator, "reset", method="GET", headers={"Origin": origin}),
+    ):
+        assert reply.headers["access-control-allow-origin"] == origin
+        assert reply.headers["vary"] == "Origin"
+
+
+def test_no_origin_no_header_for_browsers(emulator: RestedEmulator) -> None:
+    assert set(control(emulator, "reset", {}).headers) == {"content-type", "content-length"}
+
+
+def test_control_listens_to_no_rule_of_the_project(emulator: RestedEmulator) -> None:
+    emulator.change_project(allowed_origins=[PAGE], disallow_no_origin=True)
+    assert control(emulator, "status", method="GET").status == 200
+    assert control(emulator, "status", method="GET", headers={"Origin": OTHER_PAGE}).status == 200
+
+
+def test_a_handshake_does_not_open_control(emulator: RestedEmulator) -> None:
+    headers = {name: value for name, _, value in (line.partition(": ") for line in HANDSHAKE)}
+    for verb, status in (("status", 200), ("reset", 405)):
+        assert call(f"{emulator.facts['controlUrl']}/{verb}", headers=headers).status == status
+
+
+# Beyond loopback
+
+
+@pytest.fixture
+def exposed() -> Iterator[RestedEmulator]:
+    """An emulator that others could reach; we reach it through 127.0.0.1."""
+    with RestedEmulator(data=GARDEN, host="0.0.0.0") as running:
+        yield running
+
+
+def test_on_loopback_there_is_no_control_token(emulator: RestedEmulator) -> None:
+    assert emulator.facts["controlToken"] is None
+
+
+@pytest.mark.parametrize("shown", [None, "", "wrong", "tökèn"])
+@every_verb
+def test_beyond_loopback_a_verb_wants_the_control_token(exposed: RestedEmulator, verb: str, shown: str | None) -> None:
+    headers = {} if shown is None else bearer(shown)
+    with nothing_happens(exposed):
+        reply = control(exposed, verb, VERBS[verb], headers={"Host": "127.0.0.1"} | headers)
+        assert_refusal(reply, 403, NOT_JSON)
+        assert control(exposed, "status", method="GET", headers=headers).status == 403
+
+
+@every_verb
+def test_beyond_loopback_the_control_token_opens_every_verb(exposed: RestedEmulator, verb: str) -> None:
+    token = str(exposed.facts["controlToken"])
+    assert re.fullmatch(r"\w{16,}", token)
+    assert control(exposed, "status", method="GET", headers=bearer(token)).status == 200
+    assert control(exposed, verb, VERBS[verb], headers=bearer(token)).status == 200
+
+
+def test_beyond_loopback_the_token_lifts_no_other_rule(exposed: RestedEmulator) -> None:
+    shows = bearer(str(exposed.facts["controlToken"]))
+    with nothing_happens(exposed):
+        for refused in (
+            control(exposed, "reset", {}, headers={"Origin": FOREIGN} | shows),
+            control(exposed, "reset", {}, headers={"Host": "evil.example"} | shows),
+            control(exposed, "reset", body=b"{}", headers={"Content-Type": "text/plain"} | shows),
+        ):
+            assert refused.status == 403
+        assert control(exposed, "reset", {}, "GET", headers=shows).status == 405
+
+
+def test_beyond_loopback_health_and_api_want_no_control_token(exposed: RestedEmulator) -> None:
+    url = f"http://127.0.0.1:{exposed.facts['port']}"
+    assert call(f"{url}/__emulator__/health").status == 200
+    assert call(url + at(PLANTS)).status == 200
+
+
+def test_a_page_of_this_machine_may_ask_before_it_shows_the_token(exposed: RestedEmulator) -> None:
+    reply = control(exposed, "reset", method="OPTIONS", headers={"Origin": PAGE})
+    assert (reply.status, reply.headers["access-control-allow-origin"]) == (204, PAGE)
+    assert "authorization" in reply.headers["access-control-allow-headers"].lower()
+
+
+# Faults do not apply
+
+
+def test_latency_never_applies() -> None:
+    with RestedEmulator(data=GARDEN, latency=300) as emulator:
+        for verb, arguments in VERBS.items():
+            assert control(emulator, verb, arguments).status == 200
+        assert control(emulator, "unknown", {}).status == 404
+        assert [control(emulator, name, method="GET").status for name in ("health", "status")] == [200, 200]

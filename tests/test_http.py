@@ -1,0 +1,1069 @@
+"""HTTP: what a request gets, byte by byte, and that a refused one has done nothing (contract 1 to 6, 9)."""
+
+from __future__ import annotations
+
+import json
+import re
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+from tornado.httputil import HTTPHeaders
+
+from rested_emulator import Answer, Door, Request, RestedEmulator
+from tests.conftest import (
+    ADA,
+    BEN,
+    CHORE_OF_BEN,
+    CHORES,
+    DIARY,
+    DIARY_OF_ADA,
+    DIARY_OF_BEN,
+    GARDEN,
+    GARDENERS,
+    KEY,
+    MASTER_KEY,
+    PLANTS,
+    TOMATO,
+)
+from tests.wire import (
+    COOKIE,
+    FOREIGN,
+    HOST,
+    JSON,
+    ORIGIN,
+    OTHER_PAGE,
+    PAGE,
+    TEXT,
+    Reply,
+    answer_on,
+    assert_refusal,
+    at,
+    at_end,
+    base,
+    bearer,
+    call,
+    cors_of,
+    head,
+    open_socket,
+    seen,
+    wire,
+)
+
+CORS = {
+    "access-control-allow-origin": PAGE,
+    "access-control-allow-credentials": "true",
+    "access-control-expose-headers": "Authorization",
+    "vary": "Origin",
+}
+
+
+# Refusals
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request, and the refusal it gets; {ada}, {expired} and so on in a header stand for access tokens."""
+
+    method: str
+    target: str
+    status: int
+    message: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    project: dict[str, Any] = field(default_factory=dict)
+
+
+AS_JSON, AS_TEXT = {"Content-Type": "application/json"}, {"Content-Type": "text/plain"}
+AS_ADA = {"Authorization": "Bearer {ada}"}
+ONLY_PAGE: dict[str, Any] = {"allowed_origins": [PAGE]}
+
+KEY_MISSING = "API Key missing."
+NOT_VALID = "Endpoint or API Key not valid."
+NO_ORIGIN = "Request without origin not allowed."
+WRONG_MASTER_KEY = "Master Key not valid."
+NO_TOKEN = "No Access token or invalid."
+EXPIRED = "Access token expired."
+CREDENTIALS = "Credentials not valid."
+NO_USER = "No user was found."
+EXISTS = "User exists already."
+MEMBER = "Username or email and password are required."
+CONTENT_TYPE = "Content-Type must be application/json or text/plain."
+NO_BODY = "Body is empty."
+WRONG_BODY = "Body is not valid."
+PARAMETER = "Parameter not valid."
+ONE_ID = "Exactly one uniqueId is required."
+NO_RECORD = "No record was found."
+NOT_OWNER = "Only the owner of the data can modify it."
+NOT_FOUND = "Nothing is here."
+WRONG_METHOD = "Method not allowed."
+TOO_LARGE = "Body is too large."
+NOT_EMULATED = "Not emulated yet."
+
+
+def post(body: bytes | None, message: str, headers: dict[str, str] = AS_JSON, status: int = 400) -> Row:
+    """A POST to the open endpoint whose body is refused."""
+    return Row("POST", at(PLANTS), status, message, headers, body)
+
+
+def put(query: str, message: str, body: bytes = b"{}", headers: dict[str, str] = AS_JSON) -> Row:
+    """A PUT to the open endpoint that is refused."""
+    return Row("PUT", at(PLANTS, query), 400, message, headers, body)
+
+
+def user(query: str, body: bytes, message: str, status: int = 400) -> Row:
+    """A POST to the authentication endpoint that is refused."""
+    return Row("POST", at(GARDENERS, query), status, message, AS_JSON, body)
+
+
+def from_origin(origin: str | None, message: str = ORIGIN, **project: Any) -> Row:
+    """A POST from a page that may not."""
+    headers = AS_JSON if origin is None else AS_JSON | {"Origin": origin}
+    return Row("POST", at(PLANTS), 403, message, headers, b"{}", project)
+
+
+REFUSED = {
+    # Addresses and methods (1.7)
+    "the root": Row("GET", "/", 404, NOT_FOUND),
+    "no prefix": Row("POST", f"/{PLANTS}?key={KEY}", 404, NOT_FOUND, AS_JSON, b"{}"),
+    "another version": Row("POST", f"/api/2/ce/{PLANTS}?key={KEY}", 404, NOT_FOUND, AS_JSON, b"{}"),
+    "upper case prefix": Row("POST", f"/API/1/ce/{PLANTS}?key={KEY}", 404, NOT_FOUND, AS_JSON, b"{}"),
+    "two slashes before": Row("POST", f"//api/1/ce/{PLANTS}?key={KEY}", 404, NOT_FOUND, AS_JSON, b"{}"),
+    "dots before": Row("POST", f"/x/../api/1/ce/{PLANTS}?key={KEY}", 404, NOT_FOUND, AS_JSON, b"{}"),
+    "patch": Row("PATCH", at(PLANTS), 405, WRONG_METHOD, AS_JSON, b"{}"),
+    "trace": Row("TRACE", at(PLANTS), 405, WRONG_METHOD),
+    "an invented method": Row("BREW", at(PLANTS), 405, WRONG_METHOD),
+    "lower case method": Row("post", at(PLANTS), 405, WRONG_METHOD, AS_JSON, b"{}"),
+    "patch without key": Row("PATCH", at(PLANTS, key=None), 405, WRONG_METHOD, AS_JSON, b"{}"),
+    # Key and endpoint (5.2, 5.3), names (2.3)
+    "no key": Row("POST", at(PLANTS, key=None), 403, KEY_MISSING, AS_JSON, b"{}"),
+    "no query": Row("GET", f"/api/1/ce/{PLANTS}", 403, KEY_MISSING),
+    "empty key": Row("POST", at(PLANTS, key=""), 403, KEY_MISSING, AS_JSON, b"{}"),
+    "upper case parameter": Row("POST", at(PLANTS, f"KEY={KEY}", key=None), 403, KEY_MISSING, AS_JSON, b"{}"),
+    "wrong key": Row("POST", at(PLANTS, key="wrong"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "the last key is wrong": Row("POST", at(PLANTS, "key=wrong"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "key outside ASCII": Row("POST", at(PLANTS, key="%F0%9F%94%91"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "key not UTF-8": Row("POST", at(PLANTS, key="%ff"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "unknown endpoint": Row("POST", at("garden/weeds"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "no name": Row("GET", at(""), 400, NOT_VALID),
+    "a reserved table": Row("GET", at("_sessions"), 400, NOT_VALID),
+    "escaped slash": Row("POST", at("garden%2Fplants"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "escaped letter": Row("POST", at("garden/%70lants"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "two slashes": Row("POST", at("garden//plants"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "slash at the end": Row("POST", at("garden/plants/"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "slash at the beginning": Row("POST", at("/garden/plants"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "dots": Row("POST", at("garden/x/../plants"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "escaped dots": Row("POST", at("garden/x/%2e%2e/plants"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "upper case name": Row("POST", at("garden/Plants"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "a null in the name": Row("POST", at("garden/plants%00"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "name not UTF-8": Row("POST", at("garden/%ff"), 400, NOT_VALID, AS_JSON, b"{}"),
+    "254 characters": Row("POST", at("a" * 254), 400, NOT_VALID, AS_JSON, b"{}"),
+    "255 characters": Row("POST", at("a" * 255), 400, NOT_VALID, AS_JSON, b"{}"),
+    # Hosts and origins (2.7, 5.2, the outer gate)
+    "foreign host": Row("POST", at(PLANTS), 403, HOST, AS_JSON | {"Host": "evil.example"}, b"{}"),
+    "host like ours": Row("POST", at(PLANTS), 403, HOST, AS_JSON | {"Host": "127.0.0.1.evil.com"}, b"{}"),
+    "host with a user": Row("POST", at(PLANTS), 403, HOST, AS_JSON | {"Host": "localhost@evil.com"}, b"{}"),
+    "foreign host at the root": Row("GET", "/", 403, HOST, {"Host": "evil.example"}),
+    "foreign host and method": Row("PATCH", at(PLANTS), 403, HOST, {"Host": "evil.example"}),
+    "foreign origin": from_origin(FOREIGN),
+    "origin null": from_origin("null"),
+    "empty origin": from_origin(""),
+    "two origins": from_origin(f"{PAGE}, {PAGE}"),
+    "origin like ours": from_origin("http://localhost.evil.com"),
+    "another port": from_origin(OTHER_PAGE, **ONLY_PAGE),
+    "https for http": from_origin("https://localhost:3000", **ONLY_PAGE),
+    "slash after the origin": from_origin(f"{PAGE}/", **ONLY_PAGE),
+    "origin that begins like ours": from_origin(f"{PAGE}.evil.com", **ONLY_PAGE),
+    "no origin": from_origin(None, NO_ORIGIN, disallow_no_origin=True),
+    "foreign origin at the root": Row("GET", "/", 403, ORIGIN, {"Origin": FOREIGN}),
+    "foreign origin and method": Row("PATCH", at(PLANTS), 403, ORIGIN, {"Origin": FOREIGN}),
+    "foreign origin without key": Row("GET", at(PLANTS, key=None), 403, ORIGIN, {"Origin": FOREIGN}),
+    "foreign origin and logout": Row("POST", at(GARDENERS, "logout=true"), 403, ORIGIN, AS_ADA | {"Origin": FOREIGN}),
+    "preflight of a foreign origin": Row("OPTIONS", at(PLANTS), 403, ORIGIN, {"Origin": FOREIGN}),
+    "preflight of a refused origin": Row("OPTIONS", at(PLANTS), 403, ORIGIN, {"Origin": OTHER_PAGE}, None, ONLY_PAGE),
+    # The master key (4.5)
+    "wrong master key": Row("POST", at(PLANTS, "masterKey=x"), 403, WRONG_MASTER_KEY, AS_JSON, b"{}"),
+    "empty master key": Row("POST", at(PLANTS, "masterKey="), 403, WRONG_MASTER_KEY, AS_JSON, b"{}"),
+    "wrong master key to read": Row("GET", at(DIARY, "masterKey=x"), 403, WRONG_MASTER_KEY),
+    "wrong master key and a token": Row("GET", at(DIARY, "masterKey=x"), 403, WRONG_MASTER_KEY, AS_ADA),
+    "no master key is set": Row(
+        "GET", at(PLANTS, f"masterKey={MASTER_KEY}"), 403, WRONG_MASTER_KEY, project={"master_key": ""}
+    ),
+    "master key outside ASCII": Row("GET", at(PLANTS, "masterKey=%C3%BC"), 403, WRONG_MASTER_KEY),
+    # Access tokens (5.4, 6.1, 6.8)
+    "read without token": Row("GET", at(DIARY), 401, NO_TOKEN),
+    "create without token": Row("POST", at(DIARY), 401, NO_TOKEN, AS_JSON, b"{}"),
+    "update without token": Row("PUT", at(DIARY, f"uniqueId={DIARY_OF_ADA}"), 401, NO_TOKEN, AS_JSON, b"{}"),
+    "delete without token": Row("DELETE", at(DIARY, f"uniqueId={DIARY_OF_ADA}"), 401, NO_TOKEN),
+    "read users without token": Row("GET", at(GARDENERS), 401, NO_TOKEN),
+    "update users without token": Row("PUT", at(GARDENERS, f"uniqueId={ADA}"), 401, NO_TOKEN, AS_JSON, b"{}"),
+    "delete users without token": Row("DELETE", at(GARDENERS, f"uniqueId={ADA}"), 401, NO_TOKEN),
+    "unknown token": Row("GET", at(DIARY), 401, NO_TOKEN, {"Authorization": "Bearer 0123456789abcdef"}),
+    "token changed by a letter": Row("GET", at(DIARY), 401, NO_TOKEN, {"Authorization": "Bearer {ada}0"}),
+    "token outside ASCII": Row("GET", at(DIARY), 401, NO_TOKEN, {"Authorization": "Bearer tökèn"}),
+    "token of another scheme": Row("GET", at(DIARY), 401, NO_TOKEN, {"Authorization": "Basic {ada}"}),
+    "token without scheme": Row("GET", at(DIARY), 401, NO_TOKEN, {"Authorization": "{ada}"}),
+    "token in the query": Row("GET", at(DIARY, "accessToken={ada}"), 401, NO_TOKEN),
+    "expired token": Row("GET", at(DIARY), 401, EXPIRED, {"Authorization": "Bearer {expired}"}),
+    "expired token in a cookie": Row("GET", at(DIARY), 401, EXPIRED, {"Cookie": COOKIE + "={expired}"}),
+    "token after logout": Row("GET", at(DIARY), 401, NO_TOKEN, {"Authorization": "Bearer {left}"}),
+    "token of a deleted user": Row("GET", at(DIARY), 401, NO_TOKEN, {"Authorization": "Bearer {deleted}"}),
+    # Bodies (3.3, 3.4)
+    "no body": post(None, NO_BODY),
+    "empty body": post(b"", NO_BODY),
+    "empty text": post(b"", NO_BODY, AS_TEXT),
+    "no type": post(b"{}", CONTENT_TYPE, {}),
+    "empty type": post(b"{}", CONTENT_TYPE, {"Content-Type": ""}),
+    "a form": post(b"a=b", CONTENT_TYPE, {"Content-Type": "application/x-www-form-urlencoded"}),
+    "a page": post(b"<p>", CONTENT_TYPE, {"Content-Type": "text/html"}),
+    "type that begins like JSON": post(b"{}", CONTENT_TYPE, {"Content-Type": "application/json5"}),
+    "two types": post(b"{}", CONTENT_TYPE, {"Content-Type": "application/json, text/plain"}),
+    "latin1": post(b"{}", CONTENT_TYPE, {"Content-Type": "application/json; charset=latin1"}),
+    "gzip": post(b"{}", WRONG_BODY, AS_JSON | {"Content-Encoding": "gzip"}),
+    "white space": post(b" \n", WRONG_BODY),
+    "torn JSON": post(b'{"name":', WRONG_BODY),
+    "text after JSON": post(b"{} {}", WRONG_BODY),
+    "a comment": post(b"{} // all", WRONG_BODY),
+    "single quotes": post(b"{'a': 1}", WRONG_BODY),
+    "a control character": post(b'"\x01"', WRONG_BODY),
+    "not a number": post(b'{"bed": NaN}', WRONG_BODY),
+    "infinity": post(b"[-Infinity]", WRONG_BODY),
+    "a number too great": post(b"1e400", WRONG_BODY),
+    "an integer of 5,000 digits": post(b"9" * 5000, WRONG_BODY),
+    "513 levels": post(b"[" * 513 + b"]" * 513, WRONG_BODY),
+    "200,000 levels": post(b"[" * 200_000, WRONG_BODY),
+    "a lone surrogate": post(b'"\\ud800"', WRONG_BODY),
+    "a lone surrogate as name": post(b'{"\\udfff": 1}', WRONG_BODY),
+    "a byte order mark": post(b"\xef\xbb\xbf{}", WRONG_BODY),
+    "UTF-16": post("{}".encode("utf-16"), WRONG_BODY),
+    "JSON not UTF-8": post(b'"\xff"', WRONG_BODY),
+    "text not UTF-8": post(b"\xc3", WRONG_BODY, AS_TEXT),
+    "one byte too many": post(b'"' + b"x" * 999_999 + b'"', TOO_LARGE, status=413),
+    "a login too large": Row("POST", at(GARDENERS, "login=true"), 413, TOO_LARGE, AS_JSON, b" " * 1_000_001),
+    "an update too large": Row("PUT", at(PLANTS, f"uniqueId={TOMATO}"), 413, TOO_LARGE, AS_JSON, b" " * 1_000_001),
+    # Records (4.2 to 4.4)
+    "read what is not there": Row("GET", at(PLANTS, "uniqueId=nobody"), 400, NO_RECORD),
+    "read several that are not there": Row("GET", at(PLANTS, "uniqueId=a,b&uniqueId=c"), 400, NO_RECORD),
+    "update without uniqueId": put("", ONE_ID),
+    "update with an empty uniqueId": put("uniqueId=", ONE_ID),
+    "update two": put(f"uniqueId={TOMATO},b", ONE_ID),
+    "update two of two": put(f"uniqueId={TOMATO}&uniqueId=b", ONE_ID),
+    "update what is not there": put("uniqueId=nobody", NO_RECORD),
+    "unknown strategy": put(f"uniqueId={TOMATO}&strategy=best", PARAMETER),
+    "empty strategy": put(f"uniqueId={TOMATO}&strategy=", PARAMETER),
+    "merge an array": put(f"uniqueId={TOMATO}&strategy=merge", PARAMETER, b"[]"),
+    "merge text": put(f"uniqueId={TOMATO}&strategy=merge", PARAMETER, b"{}", AS_TEXT),
+    "replace by another type": put(f"uniqueId={TOMATO}&strategy=replace", PARAMETER, b"[]"),
+    "update with torn JSON": put(f"uniqueId={TOMATO}", WRONG_BODY, b"{"),
+    "update with nothing": put(f"uniqueId={TOMATO}", NO_BODY, b""),
+    "update with a form": put(f"uniqueId={TOMATO}", CONTENT_TYPE, b"a=b", {"Content-Type": "multipart/mixed"}),
+    "delete without uniqueId": Row("DELETE", at(PLANTS), 400, ONE_ID),
+    "delete two": Row("DELETE", at(PLANTS, f"uniqueId={TOMATO}&uniqueId=b"), 400, ONE_ID),
+    "delete what is not there": Row("DELETE", at(PLANTS, "uniqueId=nobody"), 400, NO_RECORD),
+    "query not UTF-8": Row("DELETE", at(PLANTS, f"uniqueId={TOMATO}&x=%ff"), 400, PARAMETER),
+    # Owners (5.5, 6.8)
+    "update another's": Row(
+        "PUT", at(CHORES, f"uniqueId={CHORE_OF_BEN}"), 403, NOT_OWNER, AS_ADA | AS_JSON, b'"mine now"'
+    ),
+    "delete another's": Row("DELETE", at(CHORES, f"uniqueId={CHORE_OF_BEN}"), 403, NOT_OWNER, AS_ADA),
+    "read another's secret": Row("GET", at(DIARY, f"uniqueId={DIARY_OF_BEN}"), 400, NO_RECORD, AS_ADA),
+    "update another's secret": Row(
+        "PUT", at(DIARY, f"uniqueId={DIARY_OF_BEN}"), 400, NO_RECORD, AS_ADA | AS_JSON, b"{}"
+    ),
+    "delete another's secret": Row("DELETE", at(DIARY, f"uniqueId={DIARY_OF_BEN}"), 400, NO_RECORD, AS_ADA),
+    # Users (6.2 to 6.5)
+    "register an array": user("", b"[]", MEMBER),
+    "register without password": user("", b'{"username": "cy"}', MEMBER),
+    "register without name": user("", b'{"password": "c"}', MEMBER),
+    "register an empty name": user("", b'{"username": "", "password": "c"}', MEMBER),
+    "register an empty email beside a name": user("", b'{"username": "cy", "email": "", "password": "c"}', MEMBER),
+    "register an empty password": user("", b'{"username": "cy", "password": ""}', MEMBER),
+    "register a number": user("", b'{"username": 3, "password": "c"}', MEMBER),
+    "register nothing": user("", b"", NO_BODY),
+    "register who is there": user("", b'{"username": "ada", "password": "c"}', EXISTS),
+    "register an email that is there": user("", b'{"email": "ada@garden.example", "password": "c"}', EXISTS),
+    "register from a refused origin, master key or not": Row(
+        "POST",
+        at(GARDENERS, f"masterKey={MASTER_KEY}"),
+        403,
+        ORIGIN,
+        AS_JSON | {"Origin": OTHER_PAGE},
+        b'{"username": "cy", "password": "c"}',
+        ONLY_PAGE,
+    ),
+    "login with both names": user(
+        "login=true", b'{"username": "ada", "email": "ada@garden.example", "password": "apricot"}', MEMBER
+    ),
+    "login without name": user("login=true", b'{"password": "apricot"}', MEMBER),
+    "login without password": user("login=true", b'{"username": "ada"}', MEMBER),
+    "login with a number": user("login=true", b'{"username": "ada", "password": 1}', MEMBER),
+    "login with an array": user("login=true", b"[]", MEMBER),
+    "login with nothing": user("login=true", b"", NO_BODY),
+    "login with a wrong password": user("login=true", b'{"username": "ada", "password": "x"}', CREDENTIALS, 401),
+    "login with a password outside ASCII": user(
+        "login=true", '{"username": "ada", "password": "ü"}'.encode(), CREDENTIALS, 401
+    ),
+    "login as nobody": user("login=true", b'{"username": "cy", "password": "c"}', NO_USER, 401),
+    "logout without token": user("logout=true", b"", NO_TOKEN),
+    "logout with a wrong token": Row("POST", at(GARDENERS, "logout=true"), 400, NO_TOKEN, {"Cookie": f"{COOKIE}=x"}),
+    "logout with an expired token": Row(
+        "POST", at(GARDENERS, "logout=true"), 400, EXPIRED, {"Authorization": "Bearer {expired}"}
+    ),
+    "logout twice": Row("POST", at(GARDENERS, "logout=true"), 400, NO_TOKEN, {"Authorization": "Bearer {left}"}),
+    "read another user": Row("GET", at(GARDENERS, f"uniqueId={BEN}"), 400, NO_RECORD, AS_ADA),
+    "update another user": Row(
+        "PUT", at(GARDENERS, f"uniqueId={BEN}&strategy=merge"), 400, NO_RECORD, AS_ADA | AS_JSON, b"{}"
+    ),
+    "delete another user": Row("DELETE", at(GARDENERS, f"uniqueId={BEN}"), 400, NO_RECORD, AS_ADA),
+    "lose the own password": Row(
+        "PUT", at(GARDENERS, f"uniqueId={ADA}"), 400, MEMBER, AS_ADA | AS_JSON, b'{"username": "ada"}'
+    ),
+    "lose the own name": Row(
+        "PUT", at(GARDENERS, f"uniqueId={ADA}"), 400, MEMBER, AS_ADA | AS_JSON, b'{"password": "x"}'
+    ),
+    "take another's name": Row(
+        "PUT",
+        at(GARDENERS, f"uniqueId={ADA}&strategy=merge"),
+        400,
+        EXISTS,
+        AS_ADA | AS_JSON,
+        b'{"username": "ben"}',
+    ),
+    # The order of the checks (5.6)
+    "key before endpoint": Row("POST", at("garden/weeds", key=None), 403, KEY_MISSING, AS_JSON, b"{}"),
+    "key before origin": Row("GET", at(PLANTS, key="wrong"), 400, NOT_VALID, {"Origin": PAGE}),
+    "endpoint before origin": Row("GET", at("garden/weeds"), 400, NOT_VALID, {"Origin": OTHER_PAGE}, None, ONLY_PAGE),
+    "endpoint before master key": Row("GET", at("garden/weeds", "masterKey=x"), 400, NOT_VALID),
+    "master key before token": Row("GET", at(DIARY, "masterKey=x"), 403, WRONG_MASTER_KEY),
+    "origin before token": Row("GET", at(DIARY), 403, ORIGIN, {"Origin": OTHER_PAGE}, None, ONLY_PAGE),
+    "origin before credentials": Row(
+        "POST", at(GARDENERS, "login=true"), 403, ORIGIN, {"Origin": OTHER_PAGE}, b"", ONLY_PAGE
+    ),
+    "token before body": Row("POST", at(DIARY), 401, NO_TOKEN),
+    "token before parameters": Row("PUT", at(DIARY, "strategy=best&x=%ff"), 401, NO_TOKEN),
+    "token before size": Row("POST", at(DIARY), 401, NO_TOKEN, AS_JSON, b" " * 1_000_001),
+    "parameters before record": Row("PUT", at(PLANTS, "uniqueId=nobody&strategy=best"), 400, PARAMETER, AS_JSON, b"{}"),
+    "body before record": Row("PUT", at(PLANTS, "uniqueId=nobody"), 400, WRONG_BODY, AS_JSON, b"{"),
+    "body before owner": Row("PUT", at(CHORES, f"uniqueId={CHORE_OF_BEN}"), 400, WRONG_BODY, AS_ADA | AS_JSON, b"{"),
+    # What the emulator cannot do yet is said plainly
+    "an upload": post(b"--x--", NOT_EMULATED, {"Content-Type": "multipart/form-data; boundary=x"}, 501),
+    "jsonata": Row("GET", at(PLANTS, "jsonata=$"), 501, NOT_EMULATED),
+    "a reset mail": user("passwordreset=true", b'{"email": "ada@garden.example"}', NOT_EMULATED, 501),
+    "a new password": Row("PUT", at(GARDENERS, "passwordreset=true"), 501, NOT_EMULATED, AS_ADA | AS_JSON, b"{}"),
+}
+
+
+@contextmanager
+def nothing_happens(emulator: RestedEmulator, ada: str) -> Iterator[None]:
+    """What is done inside changes nothing and is heard by nobody, and afterwards all goes on as usual."""
+    shows = bearer(ada) | {"Origin": PAGE}
+    with ExitStack() as stack:
+        sockets = {
+            name: stack.enter_context(open_socket(emulator.ws_url(name), additional_headers=shows))
+            for name in (PLANTS, DIARY, CHORES, GARDENERS)
+        }
+        before = seen(emulator)
+        yield
+        assert seen(emulator) == before
+        for name in (PLANTS, DIARY, CHORES):
+            created = call(emulator.url(name), "POST", {"all": "well"}, headers=shows).json
+            assert created["data"] == {"all": "well"}
+            assert call(emulator.url(name), headers=shows, uniqueId=created["uniqueId"]).json == created
+            assert json.loads(sockets[name].recv(timeout=10)) == {"type": "POST", "record": created}
+        updated = call(emulator.url(GARDENERS), "PUT", {}, headers=shows, uniqueId=ADA, strategy="merge").json
+        assert json.loads(sockets[GARDENERS].recv(timeout=10)) == {"type": "PUT", "record": updated}
+
+
+@pytest.mark.parametrize("row", REFUSED.values(), ids=REFUSED.keys())
+def test_a_refused_request_is_told_why_and_has_done_nothing(emulator: RestedEmulator, row: Row) -> None:
+    names = {name: emulator.sign_in(GARDENERS, "cleo" if name == "deleted" else "ada") for name in TOKENS}
+    emulator.expire_tokens(token=names["expired"])
+    call(emulator.url(GARDENERS), "POST", headers=bearer(names["left"]), logout="true")
+    cleo = call(emulator.url(GARDENERS), headers=bearer(names["deleted"])).json["uniqueId"]
+    call(emulator.url(GARDENERS), "DELETE", headers=bearer(names["deleted"]), uniqueId=cleo)
+    if row.project:
+        emulator.change_project(**row.project)
+    headers = {name: value.format(**names) for name, value in row.headers.items()}
+    target = row.target.replace("{ada}", names["ada"])
+    with nothing_happens(emulator, names["ada"]):
+        reply = call(base(emulator) + target, row.method, body=row.body, headers=headers)
+    assert_refusal(reply, row.status, row.message)
+    assert ("set-cookie" in reply.headers, "server" in reply.headers) == (False, False)
+
+
+TOKENS = ("ada", "expired", "left", "deleted")
+
+
+@pytest.mark.parametrize("target", ["http://localhost{}", "http://evil.example{}", "*", "garden/plants"])
+def test_a_target_that_is_no_path_is_refused(emulator: RestedEmulator, target: str) -> None:
+    with nothing_happens(emulator, emulator.sign_in(GARDENERS, "ada")), wire(emulator) as connection:
+        request = head("POST", target.format(at(PLANTS)), "Content-Type: application/json", "Content-Length: 2")
+        connection.sendall(request + b"{}")
+        assert_refusal(answer_on(connection), 404, NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    ("lines", "body"),
+    [
+        (["Content-Length: -2"], b"{}"),
+        (["Content-Length: 2x"], b"{}"),
+        (["Content-Length: 2", "Content-Length: 3"], b"{} "),
+        (["Content-Length: 2", "Transfer-Encoding: chunked"], b"2\r\n{}\r\n0\r\n\r\n"),
+        (["Transfer-Encoding: chunked"], b"zz\r\n{}\r\n0\r\n\r\n"),
+        (["Transfer-Encoding: chunked"], b"-2\r\n{}\r\n0\r\n\r\n"),
+        (["Transfer-Encoding: gzip"], b"{}"),
+        (["Content-Length: 2", "X: a\x00b"], b"{}"),
+        (["Content-Length: 2", "Content-Type : text/plain"], b"{}"),
+    ],
+    ids=[
+        "negative length",
+        "length no number",
+        "two lengths",
+        "length and chunks",
+        "chunk no number",
+        "chunk negative",
+        "unknown encoding",
+        "a null in a header",
+        "space before the colon",
+    ],
+)
+def test_broken_framing_is_a_400_and_changes_nothing(emulator: RestedEmulator, lines: list[str], body: bytes) -> None:
+    with nothing_happens(emulator, emulator.sign_in(GARDENERS, "ada")), wire(emulator) as connection:
+        connection.sendall(head("POST", at(PLANTS), "Content-Type: application/json", *lines) + body)
+        assert answer_on(connection).status == 400
+
+
+@pytest.mark.parametrize("hosts", [[], ["Host: localhost", "Host: evil.example"]], ids=["none", "two"])
+def test_not_exactly_one_host_is_refused(emulator: RestedEmulator, hosts: list[str]) -> None:
+    with nothing_happens(emulator, emulator.sign_in(GARDENERS, "ada")), wire(emulator) as connection:
+        lines = [f"POST {at(PLANTS)} HTTP/1.1", *hosts, "Content-Type: application/json", "Content-Length: 2", "", "{}"]
+        connection.sendall("\r\n".join(lines).encode())
+        assert_refusal(answer_on(connection), 400, "Host not valid.")
+
+
+def test_two_content_types_in_two_headers_are_refused(emulator: RestedEmulator) -> None:
+    with nothing_happens(emulator, emulator.sign_in(GARDENERS, "ada")), wire(emulator) as connection:
+        types = "Content-Type: application/json", "Content-Type: text/plain"
+        connection.sendall(head("POST", at(PLANTS), *types, "Content-Length: 2") + b"{}")
+        assert_refusal(answer_on(connection), 400, CONTENT_TYPE)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:{}", "LOCALHOST:{}", "localhost.", "[::1]:{}", "127.0.0.1", "app.localhost"]
+)
+def test_every_name_of_this_machine_is_a_host(emulator: RestedEmulator, host: str) -> None:
+    headers = {"Host": host.format(emulator.facts["port"])}
+    assert call(emulator.url(PLANTS), headers=headers).status == 200
+
+
+def test_a_message_and_a_hint_are_not_the_same_thing(emulator: RestedEmulator) -> None:
+    reply = call(emulator.url(PLANTS), uniqueId="no-such-id")
+    assert "no-such-id" in reply.json["hint"]
+    assert "no-such-id" not in reply.json["message"]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "TRACE", "BREW", "HEAD"])
+def test_a_405_says_what_is_allowed(emulator: RestedEmulator, method: str) -> None:
+    reply = call(emulator.url(PLANTS), method)
+    assert reply.status == 405
+    assert reply.headers["allow"].split(", ") == ["GET", "POST", "PUT", "DELETE", "OPTIONS"]
+
+
+def test_head_has_no_body_and_the_connection_goes_on(emulator: RestedEmulator) -> None:
+    with wire(emulator) as connection:
+        connection.sendall(head("HEAD", at(PLANTS)) + head("GET", at(PLANTS)))
+        first, second = answer_on(connection, "HEAD"), answer_on(connection)
+    assert (first.status, first.body, first.headers["content-type"]) == (405, b"", JSON)
+    assert (second.status, len(second.json)) == (200, 3)
+
+
+# Successes
+
+
+def assert_record(reply: Reply, data: Any) -> None:
+    assert (reply.status, reply.headers["content-type"]) == (200, JSON)
+    assert list(reply.json) == ["data", "uniqueId", "updatedAt", "createdAt"]
+    assert reply.json["data"] == data
+    assert re.fullmatch(r"[0-9a-f]{32}", reply.json["uniqueId"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z", reply.json["updatedAt"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "data"),
+    [
+        ("application/json", b'{"b":1,"a":[null,true,1.5]}', {"b": 1, "a": [None, True, 1.5]}),
+        ("application/json", b'"text"', "text"),
+        ("application/json", b"null", None),
+        ("application/json", b"false", False),
+        ("application/json", b"0", 0),
+        ("application/json", b"12345678901234567890", 12345678901234567890),
+        ("application/json", b'{"a":1,"a":2}', {"a": 2}),
+        ("application/json", b'{"":1,"__proto__":2,"uniqueId":"x","owner":"y"}', ...),
+        ("application/json", b"[" * 512 + b"]" * 512, ...),
+        ("Application/JSON; charset=UTF-8", b"{}", {}),
+        ('application/json;charset="utf-8"', b"{}", {}),
+        ("text/plain", b"{not json", "{not json"),
+        ("text/plain; charset=utf-8", "Möhre 🥕".encode(), "Möhre 🥕"),
+        ("text/plain", b" ", " "),
+    ],
+)
+def test_a_body_comes_back_as_the_data_of_a_record(emulator: RestedEmulator, kind: str, body: bytes, data: Any) -> None:
+    reply = call(emulator.url(PLANTS), "POST", body=body, headers={"Content-Type": kind})
+    assert_record(reply, json.loads(body) if data is ... else data)
+    assert call(emulator.url(PLANTS), uniqueId=reply.json["uniqueId"]).body == reply.body
+
+
+def test_a_record_is_written_in_the_order_of_the_service_and_not_escaped(emulator: RestedEmulator) -> None:
+    reply = call(emulator.url(PLANTS), "POST", body='{"name": "Möhre", "bed": 2}'.encode(), headers=AS_JSON)
+    record = reply.json
+    times = f'"updatedAt":"{record["updatedAt"]}","createdAt":"{record["createdAt"]}"'
+    expected = f'{{"data":{{"name":"Möhre","bed":2}},"uniqueId":"{record["uniqueId"]}",{times}}}'
+    assert reply.body.decode() == expected
+    assert reply.headers["content-length"] == str(len(expected.encode()))
+
+
+KUERBIS = "0b6f3c1e5a7d4e8c9f20a1b2c3d4e5f3"
+TOMATO_DATA = {"name": "Tomato", "bed": 1, "waterDaily": True}
+KUERBIS_DATA = {"name": "Kürbis", "bed": 3, "waterDaily": True}
+BEN_LOGS_IN = b'{"username": "ben", "password": "bramble"}'
+BEN_DATA = {"username": "ben", "beds": [2]}
+CY = b'{"username": "cy", "password": "c"}'
+
+
+@pytest.mark.parametrize(
+    ("method", "endpoint", "query", "body", "expected"),
+    [
+        ("GET", PLANTS, f"uniqueId={TOMATO}", None, TOMATO_DATA),
+        ("GET", PLANTS, f"uniqueId={KUERBIS},nobody,{TOMATO}", None, [KUERBIS_DATA, TOMATO_DATA]),
+        ("GET", PLANTS, f"uniqueId={KUERBIS}&uniqueId={TOMATO}", None, [KUERBIS_DATA, TOMATO_DATA]),
+        ("POST", PLANTS, "", b"[1]", [1]),
+        ("POST", PLANTS, "", b"null", None),
+        ("PUT", PLANTS, f"uniqueId={TOMATO}", b"3", 3),
+        ("PUT", PLANTS, f"uniqueId={TOMATO}&strategy=merge", b'{"bed":9}', TOMATO_DATA | {"bed": 9}),
+        ("PUT", PLANTS, f"uniqueId={TOMATO}&strategy=best&strategy=replace", b"{}", {}),
+        ("DELETE", PLANTS, f"uniqueId={TOMATO}", None, TOMATO_DATA),
+        ("POST", GARDENERS, "", CY, {"username": "cy", "password": "c"}),
+        ("POST", GARDENERS, "login=true", BEN_LOGS_IN, BEN_DATA),
+        ("GET", GARDENERS, "", None, {"username": "ada", "email": "ada@garden.example", "beds": [1, 3]}),
+        ("GET", DIARY, "", None, [{"text": "First tomato flower."}]),
+        ("GET", PLANTS, "key=x&key=" + KEY + f"&uniqueId={TOMATO}", None, TOMATO_DATA),
+        ("GET", PLANTS, f"uniqueId={TOMATO}&fruit=red&secure=true&jso=1", None, TOMATO_DATA),
+    ],
+)
+def test_data_only_leaves_out_everything_else(
+    emulator: RestedEmulator, method: str, endpoint: str, query: str, body: bytes | None, expected: Any
+) -> None:
+    token = emulator.sign_in(GARDENERS, "ada")
+    target = base(emulator) + at(endpoint, f"dataOnly=true&{query}")
+    reply = call(target, method, body=body, headers=AS_JSON | bearer(token))
+    assert (reply.status, reply.headers["content-type"], reply.json) == (200, JSON, expected)
+    assert reply.body == json.dumps(reply.json, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def test_text_alone_is_answered_as_text(emulator: RestedEmulator) -> None:
+    url, text = emulator.url(PLANTS), '"Möhre", 🥕\n'.encode()
+    posted = call(url, "POST", body=text, headers=AS_TEXT, dataOnly="true")
+    unique_id = call(url).json[-1]["uniqueId"]
+    got = call(url, uniqueId=unique_id, dataOnly="true")
+    put = call(url, "PUT", body=b"leek", headers=AS_TEXT, uniqueId=unique_id, dataOnly="true")
+    gone = call(url, "DELETE", uniqueId=unique_id, dataOnly="true")
+    assert [(reply.status, reply.headers["content-type"]) for reply in (posted, got, put, gone)] == [(200, TEXT)] * 4
+    assert [reply.body for reply in (posted, got, put, gone)] == [text, text, b"leek", b"leek"]
+
+
+def test_several_texts_are_answered_as_json(emulator: RestedEmulator) -> None:
+    url = emulator.url(PLANTS)
+    ids = [call(url, "POST", body=text, headers=AS_TEXT).json["uniqueId"] for text in (b"one", b"two")]
+    reply = call(url, uniqueId=",".join(ids), dataOnly="true")
+    assert (reply.headers["content-type"], reply.body) == (JSON, b'["one","two"]')
+
+
+@pytest.mark.parametrize("value", ["1", "TRUE", "yes", ""])
+def test_a_flag_is_set_by_true_alone(emulator: RestedEmulator, value: str) -> None:
+    assert_record(call(emulator.url(PLANTS), dataOnly=value, uniqueId=TOMATO), TOMATO_DATA)
+    assert call(emulator.url(GARDENERS), "POST", body=CY, headers=AS_JSON, login=value).json["data"]["username"] == "cy"
+
+
+def test_an_endpoint_without_records_is_an_empty_array(emulator: RestedEmulator) -> None:
+    emulator.change_endpoint("garden/seeds")
+    assert call(emulator.url("garden/seeds")).body == b"[]"
+
+
+def test_put_moves_one_time_and_delete_answers_the_record_as_it_was(emulator: RestedEmulator) -> None:
+    url = emulator.url(PLANTS)
+    updated = call(url, "PUT", {"name": "Leek"}, uniqueId=TOMATO)
+    assert_record(updated, {"name": "Leek"})
+    assert updated.json["createdAt"] == "2021-06-28T17:18:44.000Z" < updated.json["updatedAt"]
+    assert call(url, "DELETE", uniqueId=TOMATO).body == updated.body
+    assert TOMATO not in [record["uniqueId"] for record in call(url).json]
+
+
+def test_the_master_key_opens_every_record_and_shows_no_password(emulator: RestedEmulator) -> None:
+    diary = call(emulator.url(DIARY), masterKey=MASTER_KEY).json
+    users = call(emulator.url(GARDENERS), masterKey=MASTER_KEY).json
+    assert [record["uniqueId"] for record in diary] == [DIARY_OF_ADA, DIARY_OF_BEN]
+    assert [(record["uniqueId"], "password" in record["data"]) for record in users] == [(ADA, False), (BEN, False)]
+    assert call(emulator.url(DIARY), "DELETE", masterKey=MASTER_KEY, uniqueId=DIARY_OF_BEN).status == 200
+
+
+@pytest.mark.parametrize("query", [{"login": "true"}, {"logout": "true"}, {}], ids=["login", "logout", "register"])
+def test_a_wrong_master_key_is_ignored_where_it_does_not_count(emulator: RestedEmulator, query: dict[str, str]) -> None:
+    headers = AS_JSON | bearer(emulator.sign_in(GARDENERS, "ben"))
+    body = BEN_LOGS_IN if "login" in query else CY
+    assert call(emulator.url(GARDENERS), "POST", body=body, headers=headers, masterKey="x", **query).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_body_where_none_belongs_is_ignored(emulator: RestedEmulator, method: str) -> None:
+    for body in (b"\xff", b"x" * 1_000_001):
+        unique_id = call(emulator.url(PLANTS), "POST", {}).json["uniqueId"]
+        assert call(emulator.url(PLANTS), method, body=body, uniqueId=unique_id).status == 200
+
+
+def test_an_answer_has_no_header_of_tornado(emulator: RestedEmulator) -> None:
+    assert set(call(emulator.url(PLANTS)).headers) == {"content-type", "content-length"}
+
+
+# Browsers
+
+
+def assert_readable(reply: Reply, origin: str = PAGE) -> None:
+    assert cors_of(reply) == CORS | {"access-control-allow-origin": origin}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", at(PLANTS), 200),
+        ("GET", at(PLANTS, "uniqueId=nobody"), 400),
+        ("GET", at("garden/weeds"), 400),
+        ("GET", at(DIARY), 401),
+        ("GET", at(PLANTS, key=None), 403),
+        ("GET", at(PLANTS, "masterKey=x"), 403),
+        ("GET", "/favicon.ico", 404),
+        ("PATCH", at(PLANTS), 405),
+    ],
+)
+@pytest.mark.parametrize("allowed", [[], [PAGE]], ids=["every origin", "this origin"])
+def test_a_page_can_read_every_answer(
+    emulator: RestedEmulator, method: str, target: str, status: int, allowed: list[str]
+) -> None:
+    emulator.change_project(allowed_origins=allowed)
+    reply = call(base(emulator) + target, method, headers={"Origin": PAGE})
+    assert reply.status == status
+    assert_readable(reply)
+
+
+def test_a_page_can_read_that_its_body_is_too_large(emulator: RestedEmulator) -> None:
+    reply = call(emulator.url(PLANTS), "POST", body=b" " * 1_000_001, headers=AS_JSON | {"Origin": PAGE})
+    assert reply.status == 413
+    assert_readable(reply)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/favicon.ico", at(PLANTS, key=None), at("garden/weeds"), at(PLANTS, key="wrong")],
+    ids=["no endpoint's address", "no key", "unknown endpoint", "wrong key"],
+)
+def test_where_no_project_is_known_every_page_of_this_machine_can_read(emulator: RestedEmulator, target: str) -> None:
+    emulator.change_project(allowed_origins=[PAGE])
+    assert_readable(call(base(emulator) + target, headers={"Origin": OTHER_PAGE}), OTHER_PAGE)
+
+
+def test_a_preflight_names_methods_headers_and_how_long_that_holds(emulator: RestedEmulator) -> None:
+    asks = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization, content-type"}
+    reply = call(emulator.url(DIARY), "OPTIONS", headers=asks | {"Origin": PAGE})
+    assert (reply.status, reply.body) == (204, b"")
+    assert int(reply.headers["access-control-max-age"]) > 0
+    assert cors_of(reply) == CORS | {
+        "access-control-allow-methods": "GET, POST, PUT, DELETE, OPTIONS",
+        "access-control-allow-headers": "authorization, content-type",
+        "access-control-max-age": reply.headers["access-control-max-age"],
+    }
+    assert not {"content-length", "content-type", "transfer-encoding"} & set(reply.headers)
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (at(PLANTS, key=None), 403),
+        (at(PLANTS, key="wrong"), 400),
+        (at("garden/weeds"), 400),
+        (at(PLANTS, "masterKey=x"), 403),
+        (at(DIARY), 401),
+    ],
+    ids=["no key", "wrong key", "unknown endpoint", "wrong master key", "no token"],
+)
+def test_a_preflight_lets_the_request_itself_say_what_is_wrong(
+    emulator: RestedEmulator, target: str, status: int
+) -> None:
+    preflight, reply = (
+        call(base(emulator) + target, method, headers={"Origin": PAGE}) for method in ("OPTIONS", "PUT")
+    )
+    assert (preflight.status, reply.status) == (204, status)
+    assert preflight.headers["access-control-allow-origin"] == PAGE
+    assert_readable(reply)
+
+
+@pytest.mark.parametrize(
+    ("origin", "query"),
+    [(OTHER_PAGE, ""), (FOREIGN, ""), ("null", ""), (OTHER_PAGE, "masterKey=x"), (FOREIGN, "masterKey=x")],
+    ids=["refused", "foreign", "null", "refused with a wrong master key", "foreign with a wrong master key"],
+)
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_a_refused_page_can_read_nothing(emulator: RestedEmulator, origin: str, query: str, method: str) -> None:
+    emulator.change_project(allowed_origins=[PAGE])
+    reply = call(base(emulator) + at(PLANTS, query), method, headers={"Origin": origin})
+    assert reply.status == 403
+    assert reply.headers.keys() == {"content-type", "content-length"}
+
+
+@pytest.mark.parametrize("origin", [OTHER_PAGE, FOREIGN])
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("DELETE", 400), ("OPTIONS", 204)])
+def test_the_master_key_lifts_the_limits_of_origins(
+    emulator: RestedEmulator, origin: str, method: str, status: int
+) -> None:
+    emulator.change_project(allowed_origins=[PAGE], disallow_no_origin=True)
+    reply = call(emulator.url(DIARY), method, headers={"Origin": origin}, masterKey=MASTER_KEY)
+    assert reply.status == status
+    assert reply.headers["access-control-allow-origin"] == origin
+    assert call(emulator.url(DIARY), "GET", masterKey=MASTER_KEY).status == 200
+
+
+def test_a_preflight_for_a_login_does_not_look_at_the_master_key(emulator: RestedEmulator) -> None:
+    headers = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+    assert call(emulator.url(GARDENERS), "OPTIONS", headers=headers, login="true", masterKey="x").status == 204
+
+
+def test_an_allowed_origin_passes_the_outer_gate_wherever_it_is(emulator: RestedEmulator) -> None:
+    emulator.change_project(allowed_origins=["https://garden.example"])
+    for origin in ("https://garden.example", "https://GARDEN.example:443"):
+        reply = call(emulator.url(PLANTS), headers={"Origin": origin})
+        assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, origin)
+
+
+def test_any_origin_may_come_in_where_the_option_says_so() -> None:
+    with RestedEmulator(data=GARDEN, allow_any_origin=True) as emulator:
+        for origin in (FOREIGN, "null"):
+            assert call(emulator.url(PLANTS), headers={"Origin": origin}).status == 200
+
+
+def test_an_allowed_host_may_be_named() -> None:
+    with RestedEmulator(data=GARDEN, allow_host=["garden.test"]) as emulator:
+        assert call(emulator.url(PLANTS), headers={"Host": "Garden.test:80"}).status == 200
+        assert call(emulator.url(PLANTS), headers={"Host": "x.garden.test"}).status == 403
+
+
+# Logging in and out
+
+
+def cookies_set(emulator: RestedEmulator, body: bytes | None = None, **headers: str) -> list[tuple[str, str, set[str]]]:
+    """Log in with a body or out without: name, value and attributes of each cookie that is set."""
+    connection = HTTPConnection("localhost", int(str(emulator.facts["port"])), timeout=10)
+    try:
+        query = "login=true" if body else "logout=true"
+        connection.request("POST", at(GARDENERS, query), body, AS_JSON | headers)
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        lines = [line.split("; ") for line in response.headers.get_all("Set-Cookie", [])]
+    finally:
+        connection.close()
+    return [(*line[0].partition("=")[::2], set(line[1:])) for line in lines]
+
+
+STRICT, LAX = {"Path=/", "Secure", "HttpOnly", "SameSite=None"}, {"Path=/", "HttpOnly", "SameSite=Lax"}
+
+
+def test_a_login_sets_the_cookie_of_the_service(emulator: RestedEmulator) -> None:
+    ((name, token, attributes),) = cookies_set(emulator, BEN_LOGS_IN)
+    assert (name, attributes) == (COOKIE, STRICT)
+    assert re.fullmatch(r"[0-9a-f]{32}", token)
+    reply = call(emulator.url(GARDENERS), headers={"Cookie": f"{COOKIE}={token}"})
+    assert reply.json["data"] == BEN_DATA
+
+
+def test_a_login_without_cookie_brings_the_token_in_a_header(emulator: RestedEmulator) -> None:
+    headers = AS_JSON | {"Origin": PAGE}
+    reply = call(emulator.url(GARDENERS), "POST", body=BEN_LOGS_IN, headers=headers, login="true", noATCookie="true")
+    assert_record(reply, BEN_DATA)
+    assert "set-cookie" not in reply.headers
+    assert reply.headers["access-control-expose-headers"] == "Authorization"
+    assert re.fullmatch(r"Bearer [0-9a-f]{32}", reply.headers["authorization"])
+    assert call(emulator.url(DIARY), headers={"Authorization": reply.headers["authorization"]}).status == 200
+
+
+def test_an_email_is_as_good_as_a_name(emulator: RestedEmulator) -> None:
+    body = b'{"email": "ada@garden.example", "password": "apricot"}'
+    assert call(emulator.url(GARDENERS), "POST", body=body, headers=AS_JSON, login="true").json["uniqueId"] == ADA
+
+
+def test_a_logout_expires_the_cookie_and_the_token(emulator: RestedEmulator) -> None:
+    token = emulator.sign_in(GARDENERS, "ada")
+    assert cookies_set(emulator, Cookie=f"{COOKIE}={token}") == [(COOKIE, "", STRICT | {"Max-Age=0"})]
+    assert call(emulator.url(DIARY), headers=bearer(token)).status == 401
+
+
+@pytest.mark.parametrize("body", [None, b"\xff", b"{", b"x" * 1_000_001], ids=["none", "bytes", "torn", "too large"])
+def test_a_logout_answers_an_empty_object_and_ignores_its_body(emulator: RestedEmulator, body: bytes | None) -> None:
+    token = emulator.sign_in(GARDENERS, "ada")
+    reply = call(emulator.url(GARDENERS), "POST", body=body, headers=bearer(token), logout="true", dataOnly="true")
+    assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b"{}")
+
+
+def test_the_plain_cookie_comes_in_addition_and_opens_too() -> None:
+    with RestedEmulator(data=GARDEN, plain_cookie=True) as emulator:
+        strict, plain = cookies_set(emulator, BEN_LOGS_IN)
+        token = strict[1]
+        assert (strict, plain) == ((COOKIE, token, STRICT), ("rested-access-token", token, LAX))
+        assert call(emulator.url(DIARY), headers={"Cookie": f"rested-access-token={token}"}).status == 200
+        assert cookies_set(emulator, Cookie=f"rested-access-token={token}") == [
+            (COOKIE, "", STRICT | {"Max-Age=0"}),
+            ("rested-access-token", "", LAX | {"Max-Age=0"}),
+        ]
+
+
+def test_the_plain_cookie_is_nothing_unless_asked_for(emulator: RestedEmulator) -> None:
+    headers = {"Cookie": f"rested-access-token={emulator.sign_in(GARDENERS, 'ada')}"}
+    assert call(emulator.url(DIARY), headers=headers).status == 401
+
+
+@pytest.mark.parametrize(
+    ("shows", "status"),
+    [
+        ({"Authorization": "Bearer {0}", "Cookie": COOKIE + "=wrong"}, 200),
+        ({"Authorization": "Bearer wrong", "Cookie": COOKIE + "={0}"}, 401),
+        ({"Authorization": "Basic d3Jvbmc=", "Cookie": COOKIE + "={0}"}, 200),
+        ({"Authorization": "Bearer ", "Cookie": COOKIE + "={0}"}, 200),
+        ({"Authorization": "bearer  {0} "}, 200),
+        ({"Cookie": COOKIE + "=wrong; " + COOKIE + "={0}"}, 200),
+        ({"Cookie": COOKIE + "={0}; " + COOKIE + "=wrong"}, 401),
+        ({"Cookie": ";; =; junk; a=b=c; \xe9=1; [x]=(y); " + COOKIE + '={0}; last="'}, 200),
+        ({"Cookie": "x" + COOKIE + "={0}"}, 401),
+        ({"Cookie": COOKIE.lower() + "={0}"}, 401),
+        ({"Cookie": COOKIE + "=" + "x" * 10_000}, 401),
+    ],
+    ids=[
+        "header before cookie",
+        "a wrong header before a cookie",
+        "another scheme beside a cookie",
+        "an empty header beside a cookie",
+        "the scheme in lower case",
+        "the last of two cookies",
+        "the last of two cookies is wrong",
+        "junk beside it",
+        "a longer name",
+        "a name in lower case",
+        "a long one",
+    ],
+)
+def test_of_several_tokens_one_counts(emulator: RestedEmulator, shows: dict[str, str], status: int) -> None:
+    token = emulator.sign_in(GARDENERS, "ada")
+    headers = {name: value.format(token) for name, value in shows.items()}
+    assert call(emulator.url(DIARY), headers=headers).status == status
+
+
+def test_of_two_cookie_headers_the_last_counts(emulator: RestedEmulator) -> None:
+    token = emulator.sign_in(GARDENERS, "ada")
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(DIARY), f"Cookie: {COOKIE}=wrong", f"Cookie: {COOKIE}={token}"))
+        assert answer_on(connection).status == 200
+
+
+def test_the_access_token_parameter_counts_for_nothing_over_http(emulator: RestedEmulator) -> None:
+    token = emulator.sign_in(GARDENERS, "ada")
+    assert call(emulator.url(DIARY), accessToken=token).status == 401
+    assert call(emulator.url(DIARY), headers=bearer(token), accessToken="wrong").status == 200
+
+
+@pytest.mark.warns("will drop the access token cookie")
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://127.0.0.1:3000"}, {"User-Agent": "AppleWebKit/605 Safari"}], ids=["host", "WebKit"]
+)
+def test_a_browser_that_will_drop_the_cookie_is_warned_of_once(
+    emulator: RestedEmulator, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        call(emulator.url(GARDENERS), "POST", body=BEN_LOGS_IN, headers=AS_JSON | headers, login="true")
+    assert len([record for record in caplog.records if "will drop" in record.getMessage()]) == 1
+
+
+# Bodies over the limit
+
+
+def test_who_is_still_sending_can_read_that_it_is_too_large(emulator: RestedEmulator) -> None:
+    with wire(emulator) as connection:
+        connection.sendall(head("POST", at(PLANTS), "Content-Type: application/json", f"Content-Length: {2**30}"))
+        connection.sendall(b"x" * 2**20)
+        reply = answer_on(connection)
+        connection.sendall(b"x" * 2**20)
+        connection.shutdown(socket.SHUT_WR)
+        assert at_end(connection)
+    assert_refusal(reply, 413, TOO_LARGE)
+    assert reply.headers["connection"] == "close"
+    assert len(emulator.records(PLANTS)) == 3
+
+
+def test_who_reads_only_after_sending_all_can_read_it_too(emulator: RestedEmulator) -> None:
+    reply = call(emulator.url(PLANTS), "POST", body=b"x" * 20_000_000, headers=AS_TEXT)
+    assert_refusal(reply, 413, TOO_LARGE)
+
+
+def test_after_a_body_over_the_limit_the_connection_closes(emulator: RestedEmulator) -> None:
+    body = b"x" * 1_000_001
+    with wire(emulator) as connection:
+        connection.sendall(head("POST", at(PLANTS), "Content-Type: text/plain", f"Content-Length: {len(body)}") + body)
+        assert answer_on(connection).status == 413
+        assert at_end(connection)
+
+
+def test_a_length_beyond_all_numbers_is_too_large_as_well(emulator: RestedEmulator) -> None:
+    with wire(emulator) as connection:
+        connection.sendall(head("POST", at(PLANTS), "Content-Type: text/plain", f"Content-Length: {10**30}"))
+        assert_refusal(answer_on(connection), 413, TOO_LARGE)
+
+
+def test_chunks_over_the_limit_are_refused_as_soon_as_known() -> None:
+    chunk = b"400\r\n" + b"x" * 1024 + b"\r\n"
+    with RestedEmulator(data=GARDEN, max_body=10_000) as emulator, wire(emulator) as connection:
+        connection.sendall(head("POST", at(PLANTS), "Content-Type: text/plain", "Transfer-Encoding: chunked"))
+        connection.sendall(chunk * 20)
+        reply = answer_on(connection)
+        connection.sendall(chunk + b"0\r\n\r\n")
+        assert at_end(connection)
+        assert_refusal(reply, 413, TOO_LARGE)
+        assert reply.headers["connection"] == "close"
+        assert len(emulator.records(PLANTS)) == 3
+
+
+def test_chunks_within_the_limit_are_a_body_like_any_other(emulator: RestedEmulator) -> None:
+    with wire(emulator) as connection:
+        connection.sendall(head("POST", at(PLANTS), "Content-Type: application/json", "Transfer-Encoding: chunked"))
+        connection.sendall(b'3\r\n{"a\r\n4\r\n":1}\r\n0\r\n\r\n')
+        assert_record(answer_on(connection), {"a": 1})
+
+
+def test_the_limit_itself_is_allowed() -> None:
+    with RestedEmulator(data=GARDEN, max_body=10) as emulator:
+        assert call(emulator.url(PLANTS), "POST", body=b"x" * 10, headers=AS_TEXT).status == 200
+        assert call(emulator.url(PLANTS), "POST", body=b"x" * 11, headers=AS_TEXT).status == 413
+
+
+def test_who_asks_before_sending_too_much_is_not_told_to_go_on(emulator: RestedEmulator) -> None:
+    with wire(emulator) as connection:
+        lines = "Content-Type: text/plain", f"Content-Length: {2**30}", "Expect: 100-continue"
+        connection.sendall(head("POST", at(PLANTS), *lines))
+        assert answer_on(connection).status == 413
+        connection.shutdown(socket.SHUT_WR)
+        assert at_end(connection)
+
+
+def test_who_asks_before_sending_is_told_to_go_on(emulator: RestedEmulator) -> None:
+    with wire(emulator) as connection:
+        lines = "Content-Type: text/plain", "Content-Length: 4", "Expect: 100-continue"
+        connection.sendall(head("POST", at(PLANTS), *lines))
+        assert answer_on(connection).status == 100
+        connection.sendall(b"leek")
+        assert_record(answer_on(connection), "leek")
+
+
+# Connections
+
+
+def test_a_connection_serves_several_requests(emulator: RestedEmulator) -> None:
+    connection = HTTPConnection("localhost", int(str(emulator.facts["port"])), timeout=10)
+    connection.connect()
+    taken = connection.sock
+    for method, target, body, status in [
+        ("POST", at(PLANTS), b"{}", 200),
+        ("POST", at(PLANTS), b"{", 400),
+        ("OPTIONS", at(PLANTS), None, 204),
+        ("PATCH", at(PLANTS), b"{}", 405),
+        ("GET", "/nowhere", None, 404),
+        ("GET", at(PLANTS), None, 200),
+    ]:
+        connection.request(method, target, body, AS_JSON)
+        response = connection.getresponse()
+        content = response.read()
+        assert response.status == status
+        assert connection.sock is taken
+    connection.close()
+    assert len(json.loads(content)) == 4
+
+
+def test_requests_sent_in_one_go_are_answered_in_order(emulator: RestedEmulator) -> None:
+    post = head("POST", at(PLANTS, "dataOnly=true"), "Content-Type: application/json", "Content-Length: 1")
+    with wire(emulator) as connection:
+        connection.sendall(b"".join(post + b"%d" % number for number in range(9)) + head("GET", at(PLANTS)))
+        assert [answer_on(connection).json for _ in range(9)] == list(range(9))
+        assert [record["data"] for record in answer_on(connection).json[3:]] == list(range(9))
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_who_wants_the_connection_closed_gets_that(emulator: RestedEmulator, version: str) -> None:
+    with wire(emulator) as connection:
+        request = f"GET {at(PLANTS)} HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        assert answer_on(connection).status == 200
+        assert at_end(connection)
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_nothing(emulator: RestedEmulator) -> None:
+    with nothing_happens(emulator, emulator.sign_in(GARDENERS, "ada")):
+        for sent in (b"POST", head("POST", at(PLANTS), "Content-Type: text/plain", "Content-Length: 9") + b"Leek"):
+            with wire(emulator) as connection:
+                connection.sendall(sent)
+
+
+def is_silent(connection: socket.socket) -> bool:
+    return not select.select([connection], [], [], 0)[0]
+
+
+def test_latency_delays_answers_and_refusals_but_not_control() -> None:
+    with RestedEmulator(data=GARDEN, latency=1.5) as emulator, wire(emulator) as first, wire(emulator) as second:
+        first.sendall(head("GET", at(PLANTS)))
+        second.sendall(head("GET", at(DIARY)))
+        assert call(f"{emulator.facts['controlUrl']}/status").status == 200
+        assert is_silent(first)
+        assert is_silent(second)
+        assert [answer_on(first).status, answer_on(second).status] == [200, 401]
+
+
+def test_a_delayed_answer_to_a_client_that_left_disturbs_nobody() -> None:
+    with RestedEmulator(data=GARDEN, latency=0.2) as emulator, open_socket(emulator.ws_url(PLANTS)) as listener:
+        with wire(emulator) as connection:
+            connection.sendall(head("POST", at(PLANTS), "Content-Type: text/plain", "Content-Length: 4") + b"Leek")
+        assert json.loads(listener.recv(timeout=10))["record"]["data"] == "Leek"
+        assert len(call(emulator.url(PLANTS)).json) == 4
+
+
+def test_latency_does_not_swallow_that_a_body_is_too_large() -> None:
+    with RestedEmulator(data=GARDEN, latency=0.2) as emulator:
+        reply = call(emulator.url(PLANTS), "POST", body=b"x" * 1_000_001, headers=AS_TEXT)
+        assert_refusal(reply, 413, TOO_LARGE)
+
+
+# A bug of ours
+
+
+class Trapdoor(Door):
+    """A door that fails at something nobody thought of."""
+
+    def perform(self, request: Request) -> Answer:
+        raise ZeroDivisionError
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        return [("Access-Control-Allow-Origin", origin)]
+
+
+@pytest.mark.warns("GET /api/1/ce/garden/plants failed")
+def test_a_failure_of_ours_looks_like_any_other_error() -> None:
+    answer = Trapdoor().answer(Request.of("GET", at(PLANTS), HTTPHeaders({"Origin": PAGE})))
+    headers = {name.lower(): value for name, value in answer.head().get_all()}
+    assert_refusal(Reply(answer.status, headers, answer.body), 500, "The emulator failed.")
+    assert headers["access-control-allow-origin"] == PAGE
+    assert b"ZeroDivision" not in answer.body

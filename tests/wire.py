@@ -1,0 +1,194 @@
+"""The wire: clients that are not ours, down to single bytes, and what they check of an answer."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from rested_emulator import RestedEmulator
+from tests.conftest import CHORES, DIARY, GARDENERS, KEY, PLANTS
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer as a client saw it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def call(
+    url: str,
+    method: str = "GET",
+    data: Any = ...,
+    *,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+    **parameters: str,
+) -> Reply:
+    """Send one request with Python's own client; ``data`` goes as JSON, parameters are added to the URL."""
+    parts = urlsplit(url)
+    sent = dict(headers or {})
+    if data is not ...:
+        body = json.dumps(data).encode()
+        sent.setdefault("Content-Type", "application/json")
+    query = "&".join(filter(None, [parts.query, *(f"{name}={value}" for name, value in parameters.items())]))
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    try:
+        connection.request(method, f"{parts.path}?{query}" if query else parts.path, body, sent)
+        response = connection.getresponse()
+        return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+    finally:
+        connection.close()
+
+
+def open_socket(url: str, **options: Any) -> ClientConnection:
+    """Open a WebSocket with the websockets library; use it in a with statement."""
+    listener: ClientConnection = connect(
+        url, open_timeout=10, close_timeout=10, proxy=None, compression=None, **options
+    )
+    return listener
+
+
+# Names of the wire
+
+PAGE, OTHER_PAGE, FOREIGN = "http://localhost:3000", "http://localhost:5173", "https://evil.example"
+
+
+COOKIE = "__Secure-rested-access-token"
+
+
+JSON, TEXT = "application/json; charset=utf-8", "text/plain; charset=utf-8"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def base(emulator: RestedEmulator) -> str:
+    """Where the emulator is, without a path."""
+    return f"http://{emulator.facts['host']}"
+
+
+def cors_of(reply: Reply) -> dict[str, str]:
+    """The headers of an answer that speak to a browser about origins."""
+    return {name: value for name, value in reply.headers.items() if name.startswith("access-control") or name == "vary"}
+
+
+def assert_refusal(reply: Reply, status: int, message: str) -> None:
+    assert (reply.status, reply.json["message"]) == (status, message)
+    assert list(reply.json) == ["code", "message", "hint"]
+    assert reply.json["code"] == status
+    assert reply.json["hint"].strip()
+    assert reply.headers["content-type"] == JSON
+
+
+@contextmanager
+def wire(emulator: RestedEmulator) -> Iterator[socket.socket]:
+    """A connection on which a test says what it wants."""
+    with socket.create_connection(("127.0.0.1", int(str(emulator.facts["port"]))), timeout=10) as connection:
+        yield connection
+
+
+def head(method: str, target: str, *headers: str) -> bytes:
+    """A request's head, as text that no client library puts in order."""
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
+
+
+def answer_on(connection: socket.socket, method: str = "GET") -> Reply:
+    """Read one answer to its end, and not a byte more."""
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        received += take(connection, 1)
+    line, *lines = received.decode("latin1").splitlines()[:-1]
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
+    return Reply(int(line.split()[1]), headers, take(connection, length))
+
+
+def take(connection: socket.socket, size: int) -> bytes:
+    """That many bytes from a connection that is still open."""
+    received = b""
+    while len(received) < size:
+        part = connection.recv(size - len(received))
+        assert part, f"closed after {received!r}"
+        received += part
+    return received
+
+
+def at_end(connection: socket.socket) -> bool:
+    """Whether the server closes now, without another byte."""
+    return connection.recv(1) == b""
+
+
+def at(endpoint: str, query: str = "", key: str | None = KEY) -> str:
+    """The target of a request to an endpoint."""
+    return f"/api/1/ce/{endpoint}?" + "&".join(filter(None, [f"key={key}" if key is not None else "", query]))
+
+
+ORIGIN = "Origin not allowed."
+
+
+HOST = "Host not allowed."
+
+
+def seen(emulator: RestedEmulator) -> Any:
+    """Everything there is to know about the emulator, the clock aside."""
+    status = {name: value for name, value in emulator.status().items() if name not in ("now", "uptime")}
+    return status, {name: emulator.records(name) for name in (PLANTS, GARDENERS, DIARY, CHORES)}
+
+
+EXPIRED = (1000, "Access token expired.")
+
+
+CHANGED = (1000, "Options of the endpoint are changed.")
+
+
+SAMPLE_NONCE = "dGhlIHNhbXBsZSBub25jZQ=="
+
+
+HANDSHAKE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    f"Sec-WebSocket-Key: {SAMPLE_NONCE}",
+)
+
+
+def closing(listener: ClientConnection) -> tuple[int, str]:
+    """Wait until the server closes; its code and reason. Messages still on their way are thrown away."""
+    with suppress(ConnectionClosed):
+        while True:
+            listener.recv(timeout=10)
+    assert listener.close_code is not None
+    return listener.close_code, listener.close_reason or ""
+
+
+def next_of(listener: ClientConnection) -> Any:
+    """The next message, as JSON."""
+    return json.loads(listener.recv(timeout=10))
+
+
+def assert_open(emulator: RestedEmulator, *listeners: ClientConnection) -> None:
+    """A new plant is the next thing that each of these hears of."""
+    record = call(emulator.url(PLANTS), "POST", {"is": "heard"}).json
+    for listener in listeners:
+        assert next_of(listener) == {"type": "POST", "record": record}
+
+
+def listeners_of(emulator: RestedEmulator) -> Any:
+    return emulator.status()["listeners"]
