@@ -39,7 +39,8 @@ Errors:
 
     RestedError
     +-- OptionError          a wrong option, or a wrong argument of an owner's verb
-    +-- DataFileError        a data file that cannot be read
+    +-- DataFileError        a data file or journal that cannot be read
+    +-- InUseError           a data file that another emulator has
     +-- Refusal              what a client is told: status, message, hint, close reason
         +-- BadRequest       400
         +-- Unauthenticated  401
@@ -51,6 +52,7 @@ Errors:
         +-- TooLarge         413
         +-- NotEmulated      501
         +-- Overloaded       503
+        +-- NotStored        507
 """
 
 from __future__ import annotations
@@ -107,9 +109,10 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 try:
+    import fcntl
     import resource
-except ImportError:  # Windows has no limits of this kind to raise
-    resource = None  # type: ignore[assignment]
+except ImportError:  # Windows has neither these locks nor these limits
+    fcntl = resource = None  # type: ignore[assignment]
 
 __version__ = "0.1.0"
 __all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "main")
@@ -119,6 +122,7 @@ __all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Document: TypeAlias = "dict[str, Any]"
 Tree: TypeAlias = "dict[str, dict[str, Document]]"
+Step: TypeAlias = "tuple[str, str | None, Document | None]"
 
 API_PREFIX = "/api/1/ce/"
 CONTROL_PREFIX = "/__emulator__/"
@@ -176,6 +180,7 @@ class Message(StrEnum):
     TOO_LARGE = "Body is too large."
     NOT_EMULATED = "Not emulated yet."
     TOO_MANY_SOCKETS = "Too many open connections."
+    NOT_STORED = "The change could not be stored."
     STOPPING = "The emulator stops."
     BUG = "The emulator failed."
 
@@ -224,6 +229,10 @@ class OptionError(RestedError):
 
 class DataFileError(RestedError):
     """A data file that cannot be read; the text names the file and the place in it."""
+
+
+class InUseError(RestedError):
+    """A data file that another emulator has open; the text names the file and the process."""
 
 
 class Refusal(RestedError):
@@ -306,6 +315,12 @@ class Overloaded(Refusal):
     """503: more sockets than this process may open."""
 
     status = 503
+
+
+class NotStored(Refusal):
+    """507: the disk does not take the change; nothing has changed, and reading goes on."""
+
+    status = 507
 
 
 def shown(value: object, limit: int = 120) -> str:
@@ -836,23 +851,112 @@ def sample_project() -> Tree:
 
 
 class JsonFile(Storage):
-    """A TinyDB storage that keeps the tree in memory and writes it to a file when told to.
+    """A TinyDB storage that keeps the tree in memory, and on disk as a data file and a journal.
 
     ``read`` hands out the live tree, so that a write costs the same at any size; documents in it are
-    replaced, never changed, and so a shallow copy of the tables is a snapshot. Without a ``path`` nothing
-    is kept.
+    replaced, never changed, and so a shallow copy of the tables is a snapshot. What changes is appended
+    to ``<data file>.journal`` before anyone hears of it, one line of JSON for the steps of a verb; the
+    data file is written anew now and then, and then the journal is gone. A step is a table, a document's
+    id and the document; without the document it is gone, without the id the whole table.
+
+    Without a ``path`` nothing is kept. Nothing is fsynced but the data file: a killed process loses
+    nothing that the system has taken, a power cut may lose what the journal holds.
     """
 
     def __init__(self, path: str | None, tree: Tree) -> None:
         self.path = path and os.path.realpath(path)  # a symlink is followed, not replaced
         self.tree = tree
         self.changed = False
+        self._lock: int | None = None
+        self._journal: int | None = None
+        self._journaled = 0  # bytes in the journal
+        self._saved = 0  # bytes in the data file, as it was last written or read
+        self._was_quiet = False
+
+    @property
+    def journal_path(self) -> str:
+        return f"{self.path}.journal"
+
+    def lock(self) -> None:
+        """Keep other emulators off this data file; raises InUseError where one has it, or OSError."""
+        if self.path is None or fcntl is None:
+            return
+        path = f"{self.path}.lock"
+        while True:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                owner = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+                os.close(lock)
+                raise InUseError(f"{self.path} is in use by another emulator, process {owner}") from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(path)):
+                    break
+            os.close(lock)  # the one before us took its lock away just now
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        self._lock = lock
+
+    def load(self, path: str) -> None:
+        """Read the data file, by the name it was given. Raises DataFileError, or OSError."""
+        with open(path, "r+b") as file:  # a file that cannot be written is found now, not at the first change
+            self._saved = os.fstat(file.fileno()).st_size
+        self.tree = load_tree(path)
+
+    def steps_in_journal(self) -> list[Step]:
+        """What an emulator that was killed had not yet written into the data file.
+
+        A last line without its end was never acknowledged and is left out. Raises DataFileError for
+        anything else that is no journal.
+        """
+        try:
+            with open(self.journal_path, "rb") as file:
+                *lines, torn = file.read().split(b"\n")
+        except FileNotFoundError:
+            return []
+        if torn:
+            log.info("%s: the last line is torn; what it held was never acknowledged", self.journal_path)
+        return [step for number, line in enumerate(lines, 1) for step in read_steps(self.journal_path, number, line)]
+
+    def commit(self, steps: Sequence[Step]) -> None:
+        """Append the steps to the journal, all or none; raises NotStored where the disk refuses."""
+        if self.path is None:
+            return
+        line = encode(steps) + b"\n"
+        try:
+            if self._journal is None or os.fstat(self._journal).st_nlink == 0:
+                self._open_journal()
+            assert self._journal is not None
+            if os.write(self._journal, line) < len(line):
+                os.ftruncate(self._journal, self._journaled)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            hint = f"{self.journal_path}: {error.strerror}; it works again once that is mended."
+            raise NotStored(Message.NOT_STORED, hint) from None
+        self._journaled += len(line)
+        self._was_quiet = False
+
+    def _open_journal(self) -> None:
+        """Begin or go on with the journal. One that somebody deleted is made good by saving everything."""
+        if self._journal is not None:
+            os.close(self._journal)
+            self._journal = None
+            self.save()
+        self._journal = os.open(self.journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._journaled = os.fstat(self._journal).st_size
 
     def read(self) -> Tree:
         return self.tree
 
     def write(self, data: Tree) -> None:
         self.changed = True
+
+    def save_when_quiet(self) -> None:
+        """Save if nothing changed since the last call, or if the journal has outgrown the data file."""
+        if self._was_quiet or self._journaled > max(self._saved, 2**20):
+            self.save()
+        self._was_quiet = True
 
     def save(self) -> None:
         """Write the data file if anything changed: whole and at once, or not at all. Raises OSError."""
@@ -864,6 +968,7 @@ class JsonFile(Storage):
                 file.writelines(self._lines())
                 file.flush()
                 os.fsync(file.fileno())
+                self._saved = file.tell()
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(self.path, draft)
             os.replace(draft, self.path)
@@ -872,6 +977,16 @@ class JsonFile(Storage):
                 os.unlink(draft)
             raise
         self.changed = False
+        self._drop_journal()
+
+    def _drop_journal(self) -> None:
+        """Take away a journal whose steps are all in the data file; doing them again would do no harm."""
+        if self._journal is not None:
+            os.close(self._journal)
+            self._journal = None
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.journal_path)
+        self._journaled = 0
 
     def _lines(self) -> Iterator[str]:
         """The tree as JSON with a line for each document: quick to write, and fit for eyes and diffs."""
@@ -888,7 +1003,34 @@ class JsonFile(Storage):
         yield "\n}\n"
 
     def close(self) -> None:
-        self.save()
+        """Save, and let go of the data file. Raises OSError; then the journal still has everything."""
+        try:
+            self.save()
+        finally:
+            for descriptor in (self._journal, self._lock):
+                if descriptor is not None:
+                    os.close(descriptor)
+            if self._lock is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self.path}.lock")
+            self._journal = self._lock = None
+
+
+def read_steps(path: str, number: int, line: bytes) -> list[Step]:
+    """The steps in a line of a journal; raises DataFileError with its place."""
+    place = f"{path}: line {number}"
+    try:
+        steps = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataFileError(f"{place} column {error.colno}: {error.msg}") from None
+    except ValueError as error:
+        raise DataFileError(f"{place} column 1: {error}") from None
+    for step in steps if isinstance(steps, list) else [None]:
+        match step:
+            case [str(), str() | None, dict() | None]:
+                continue
+        raise DataFileError(f"{place} column 1: {shown(step, 60)} is no step of a journal")
+    return [(table, document_id, document) for table, document_id, document in steps]
 
 
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|[^\s\[\]{}",:]+')
@@ -1060,6 +1202,7 @@ class Store:
         self._database = Database(storage=lambda: storage)
         self._baseline: Tree = {}
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
+        self._batch: list[Step] | None = None
         self.mark()
 
     def _table(self, name: str) -> Records:
@@ -1080,9 +1223,55 @@ class Store:
             kept = self._values[table, document_id] = document, read(document_id, document)
         return kept[1]
 
+    # What changes
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Keep all changes made inside, or none of them. What is read inside is what was before."""
+        if self._batch is not None:
+            yield
+            return
+        self._batch = []
+        try:
+            yield
+            steps = self._batch
+        finally:
+            self._batch = None
+        self._change(*steps)
+
+    def _change(self, *steps: Step) -> None:
+        """The one way in which anything changes: first in the journal, then in the tables; or NotStored."""
+        if self._batch is not None:
+            self._batch += steps
+        elif steps:
+            self._storage.commit(steps)
+            self._apply(steps)
+
+    def _apply(self, steps: Iterable[Step]) -> None:
+        for table, document_id, document in steps:
+            if document_id is None:
+                self._database.drop_table(table)
+            elif document is None:
+                self._table(table).remove(doc_ids=[document_id])  # type: ignore[list-item]
+            else:
+                self._table(table).put(document_id, document)
+
+    def replay(self) -> None:
+        """Do what the journal of an emulator that was killed holds. Raises DataFileError."""
+        self._apply(self._storage.steps_in_journal())
+        self._storage.changed |= os.path.exists(self._storage.journal_path)
+
     def save(self) -> None:
         """Write the data file if anything changed. Raises OSError."""
         self._storage.save()
+
+    def save_when_quiet(self) -> None:
+        """Write the data file at a good moment. Raises OSError."""
+        self._storage.save_when_quiet()
+
+    def close(self) -> None:
+        """Write the data file and let go of it. Raises OSError."""
+        self._storage.close()
 
     # Projects and endpoints
 
@@ -1101,16 +1290,16 @@ class Store:
         document = (known.find(key) or {}) | document
         if project.master_key is None:
             del document["masterKey"]
-        if project.key == key:
-            known.put(key, document)
+        if project.key == key or known.find(key) is None:
+            self._change((PROJECTS, project.key, document))
             return
-        others = [(other, found) for other, found in self._items(PROJECTS)]
-        known.truncate()
-        for other, found in others:  # the first project is the default one, so order is kept
-            known.put(*((project.key, document) if other == key else (other, found)))
-        for endpoint in self.endpoints():
-            if endpoint.project == key:
-                self.put_endpoint(replace(endpoint, project=project.key))
+        with self.batch():
+            self._change((PROJECTS, None, None))
+            for other, found in self._items(PROJECTS):  # the first project is the default one, so order is kept
+                self._change((PROJECTS, project.key, document) if other == key else (PROJECTS, other, found))
+            for endpoint in self.endpoints():
+                if endpoint.project == key:
+                    self.put_endpoint(replace(endpoint, project=project.key))
 
     def endpoints(self) -> list[Endpoint]:
         return [self._value(ENDPOINTS, name, read_endpoint) for name, _ in self._items(ENDPOINTS)]
@@ -1120,14 +1309,13 @@ class Store:
         return endpoint
 
     def put_endpoint(self, endpoint: Endpoint) -> None:
-        known = self._table(ENDPOINTS)
+        known = self._table(ENDPOINTS).find(endpoint.name) or {}
         members = {camel(name): value for name, value in dataclasses.asdict(endpoint).items() if name != "name"}
-        known.put(endpoint.name, (known.find(endpoint.name) or {}) | members)
+        self._change((ENDPOINTS, endpoint.name, known | members))
 
     def drop_endpoint(self, name: str) -> None:
         """Delete an endpoint and its data for good (contract 2.5)."""
-        self._table(ENDPOINTS).remove(doc_ids=[name])  # type: ignore[list-item]
-        self._database.drop_table(name)
+        self._change((ENDPOINTS, name, None), (name, None, None))
 
     # Records
 
@@ -1144,10 +1332,10 @@ class Store:
 
     def put_record(self, name: str, record: Record) -> None:
         document = {"data": record.data, "createdAt": record.created_at, "updatedAt": record.updated_at}
-        self._table(name).put(record.unique_id, document | ({"owner": record.owner} if record.owner else {}))
+        self._change((name, record.unique_id, document | ({"owner": record.owner} if record.owner else {})))
 
     def drop_record(self, name: str, unique_id: str) -> None:
-        self._table(name).remove(doc_ids=[unique_id])  # type: ignore[list-item]
+        self._change((name, unique_id, None))
 
     # Sessions
 
@@ -1165,10 +1353,10 @@ class Store:
             "user": session.user,
             "expiresAt": expires_at.replace("+00:00", "Z"),
         }
-        self._table(SESSIONS).put(session.token, document)
+        self._change((SESSIONS, session.token, document))
 
     def drop_session(self, token: str) -> None:
-        self._table(SESSIONS).remove(doc_ids=[token])  # type: ignore[list-item]
+        self._change((SESSIONS, token, None))
 
     # Going back
 
@@ -1180,16 +1368,25 @@ class Store:
     def restore(self) -> list[tuple[str, Change]]:
         """Go back to what was marked; returns what changed, with the endpoint's name, deletions first."""
         tree, base = self._storage.tree, self._baseline
+        names = list(dict.fromkeys([*tree, *base]))
         changes = [
             (name, change)
-            for name in dict.fromkeys([*tree, *base])
+            for name in names
             if not name.startswith("_")
             for change in differences(tree.get(name, {}), base.get(name, {}))
         ]
-        tree.clear()
-        tree.update({name: dict(table) for name, table in base.items()})
-        self._storage.write(tree)
+        self._change(*(step for name in names for step in way_back(name, tree.get(name, {}), base.get(name, {}))))
         return changes
+
+
+def way_back(name: str, table: dict[str, Document], base: dict[str, Document]) -> Iterator[Step]:
+    """The steps from a table to what it was; where a document has to come back, all anew, to keep the order."""
+    if list(itertools.islice(table, len(base))) == list(base):
+        yield from ((name, key, None) for key in table if key not in base)
+        yield from ((name, key, document) for key, document in base.items() if table[key] is not document)
+    else:
+        yield name, None, None
+        yield from ((name, key, document) for key, document in base.items())
 
 
 def differences(old: dict[str, Document], new: dict[str, Document]) -> list[Change]:
@@ -1440,12 +1637,13 @@ class Accounts:
         """End sessions as if their time had come: all, a user's (by username or email), or one; their tokens."""
         now = self._clock.now()
         ended = []
-        for session in self._store.sessions():
-            user = self._store.record(session.endpoint, session.user)
-            names = [user.data.get(name) for name in CREDENTIALS] if user and isinstance(user.data, dict) else []
-            if session.expires_at > now and token in (None, session.token) and username in (None, *names):
-                self._store.put_session(replace(session, expires_at=now))
-                ended.append(session.token)
+        with self._store.batch():
+            for session in self._store.sessions():
+                user = self._store.record(session.endpoint, session.user)
+                names = [user.data.get(name) for name in CREDENTIALS] if user and isinstance(user.data, dict) else []
+                if session.expires_at > now and token in (None, session.token) and username in (None, *names):
+                    self._store.put_session(replace(session, expires_at=now))
+                    ended.append(session.token)
         return ended
 
     def revoke(self, endpoint: str, user: str | None = None) -> list[str]:
@@ -1455,8 +1653,9 @@ class Accounts:
             for session in self._store.sessions()
             if session.endpoint == endpoint and user in (None, session.user)
         ]
-        for token in ended:
-            self._store.drop_session(token)
+        with self._store.batch():
+            for token in ended:
+                self._store.drop_session(token)
         return ended
 
 
@@ -1674,10 +1873,11 @@ class Backend:
         """Delete a record and answer it as it last was (contract 4.4); a user loses every token (6.9)."""
         endpoint, caller = self.admit(approach, Operation.DELETE)
         record = self._changeable(endpoint, caller, self._one_unique_id(approach), Operation.DELETE)
-        self.store.drop_record(endpoint.name, record.unique_id)
+        with self.store.batch():
+            self.store.drop_record(endpoint.name, record.unique_id)
+            tokens = self._accounts.revoke(endpoint.name, record.unique_id) if endpoint.authentication else []
         self._publish(endpoint, Change("DELETE", record))
-        if endpoint.authentication:
-            self.hub.close_tokens(self._accounts.revoke(endpoint.name, record.unique_id))
+        self.hub.close_tokens(tokens)
         return self._fit_to_show(endpoint, record)
 
     def login(self, approach: Approach) -> tuple[Record, Session]:
@@ -1817,8 +2017,9 @@ class Backend:
         """Delete an endpoint with its data (contract 2.5); its sockets end, its users' tokens too."""
         self._known_endpoint(name)
         deleted = self.store.count(name)
-        tokens = self._accounts.revoke(name)
-        self.store.drop_endpoint(name)
+        with self.store.batch():
+            tokens = self._accounts.revoke(name)
+            self.store.drop_endpoint(name)
         closed = self._end_listeners([name]) + self.hub.close_tokens(tokens)
         return {"deleted": deleted, "closed": closed}
 
@@ -2805,19 +3006,28 @@ class Options:
 
 
 def open_store(options: Options) -> Store:
-    """The data as the options say it begins. Raises DataFileError, OSError, or OptionError."""
+    """The data as the options say it begins. Raises DataFileError, InUseError, OSError, or OptionError."""
     path = options.data or DEFAULT_DATA
     begin = load_tree(options.seed) if options.seed else check_tree(sample_project())
     if options.memory:
         return Store(JsonFile(None, load_tree(path) if options.data else begin))
-    if not os.path.exists(path):
-        storage = JsonFile(path, begin)
-        storage.changed = True
-        return Store(storage)
-    if not os.path.isfile(path):
+    if os.path.exists(path) and not os.path.isfile(path):
         raise OptionError(f"data file {path} is not a regular file")
-    with open(path, "r+b"):  # a file that cannot be written is found now, not at the first change
-        return Store(JsonFile(path, load_tree(path)))
+    storage = JsonFile(path, begin)
+    storage.lock()
+    try:
+        store = Store(storage)
+        if os.path.exists(path):
+            storage.load(path)
+            store.replay()
+        else:
+            storage.changed = True
+        store.save()
+    except BaseException:
+        storage.changed = False
+        storage.close()
+        raise
+    return store
 
 
 def set_up(backend: Backend, options: Options) -> None:
@@ -2882,6 +3092,7 @@ class Server:
         self.port = 0
         self._sockets: list[socket.socket] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._cannot_save = False
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
@@ -2908,11 +3119,12 @@ class Server:
             self.port = port = taken.getsockname()[1]
 
     def release(self) -> None:
-        """Give the port back, if the server was never started."""
+        """Give port and data file back, if the server was never started."""
         for taken in self._sockets:
             taken.close()
         self._sockets.clear()
         self.port = 0
+        self.backend.store.close()
 
     def start(self) -> None:
         """Serve, in the running loop."""
@@ -2942,9 +3154,13 @@ class Server:
     def _tick(self) -> None:
         self.backend.tick()
         try:
-            self.backend.store.save()
+            self.backend.store.save_when_quiet()
         except OSError as error:
-            log.error("the data file cannot be written, trying again: %s", error)
+            if not self._cannot_save:
+                log.warning("the data file cannot be written, the journal has what is new; trying again: %s", error)
+            self._cannot_save = True
+        else:
+            self._cannot_save = False
         self._set_timer()
 
     async def stop(self) -> None:
@@ -2964,7 +3180,7 @@ class Server:
             self._timer.cancel()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
         try:
-            self.backend.store.save()
+            self.backend.store.close()
         finally:
             leaving = [(name, listener) for name, listener, _ in self.backend.hub.seats()]
             self.backend.hub.close(leaving, CloseCode.GOING_AWAY, Message.STOPPING)
@@ -3310,10 +3526,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = Server(options)
     except DataFileError as error:
         return fail(str(error), 1)
+    except (OptionError, InUseError) as error:
+        return fail(str(error), 2)
     except OSError as error:
         return fail(f"{error.filename or options.data or DEFAULT_DATA}: {error.strerror}", 2)
-    except OptionError as error:
-        return fail(str(error), 2)
     try:
         server.bind()
     except OSError as error:

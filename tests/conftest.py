@@ -35,12 +35,16 @@ GARDEN = ROOT / "sample_data" / "garden.json"
 KEY = "6a2d9e04c1b84f3f9d57e0a81c36b2f4"
 MASTER_KEY = "d0c5b1e29a7f4c6e8b3a54f9027e61dc"
 PLANTS, GARDENERS, DIARY, CHORES = "garden/plants", "garden/gardeners", "garden/diary", "garden/chores"
-TOMATO = "0b6f3c1e5a7d4e8c9f20a1b2c3d4e5f1"
+TOMATO, ROSEMARY, PUMPKIN = (f"0b6f3c1e5a7d4e8c9f20a1b2c3d4e5f{number}" for number in (1, 2, 3))
 ADA, BEN = "1c7a4d2f6b8e4f9dae31b2c3d4e5f6a1", "1c7a4d2f6b8e4f9dae31b2c3d4e5f6a2"
 DIARY_OF_ADA, DIARY_OF_BEN = "2d8b5e3f7c9f4a0ebf42c3d4e5f6a7b1", "2d8b5e3f7c9f4a0ebf42c3d4e5f6a7b2"
 CHORE_OF_ADA, CHORE_OF_BEN = "3e9c6f4a8dab4b1f8053d4e5f6a7b8c1", "3e9c6f4a8dab4b1f8053d4e5f6a7b8c2"
 CHORE_OF_NOBODY = "3e9c6f4a8dab4b1f8053d4e5f6a7b8c3"
 NOON = 1_800_000_000.0  # 2027-01-15T08:00:00Z, a moment that tests can count from
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, default=5, help="how often test_crash.py kills the emulator")
 
 
 class StoppedTime:

@@ -35,6 +35,8 @@ from tests.conftest import (
     KEY,
     MASTER_KEY,
     PLANTS,
+    PUMPKIN,
+    ROSEMARY,
     TOMATO,
     Ear,
     knock,
@@ -42,7 +44,6 @@ from tests.conftest import (
 
 Listen = Callable[..., Ear]
 Verb = Callable[..., Any]
-ROSEMARY, PUMPKIN = TOMATO[:-1] + "2", TOMATO[:-1] + "3"
 SEEDED, MORNING, LATER = "2021-06-28T17:18:44.000Z", "2027-01-15T08:00:00.000Z", "2027-01-15T08:01:30.000Z"
 CHANGED, EXPIRED = (1000, "Options of the endpoint are changed."), (1000, "Access token expired.")
 

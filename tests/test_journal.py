@@ -1,0 +1,347 @@
+"""The journal: what was acknowledged survives, whatever happens to the process or the disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinydb import TinyDB
+
+import rested_emulator
+from rested_emulator import (
+    Backend,
+    Clock,
+    DataFileError,
+    Gate,
+    InUseError,
+    NotStored,
+    Options,
+    RestedEmulator,
+    Store,
+    open_store,
+)
+from tests.conftest import GARDEN, GARDENERS, PLANTS, ROSEMARY, TOMATO, Ear, StoppedTime, knock
+from tests.wire import call
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A data file, the garden in it."""
+    path = tmp_path / "data.json"
+    path.write_bytes(GARDEN.read_bytes())
+    return path
+
+
+def opened(path: Path, **options: Any) -> Store:
+    return open_store(Options(data=str(path), **options))
+
+
+def killed(store: Store) -> None:
+    """End a store as SIGKILL would: nothing is written, the system takes back the lock."""
+    storage = store._storage
+    for descriptor in (storage._lock, storage._journal):
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def served(store: Store) -> Backend:
+    return Backend(store, Clock(StoppedTime()), Gate())
+
+
+def state(store: Store) -> dict[str, Any]:
+    return {name: list(table.items()) for name, table in store._storage.tree.items() if table}
+
+
+VERBS: dict[str, Callable[[Backend], object]] = {
+    "create": lambda backend: backend.create(knock(PLANTS, {"name": "Möhre"})),
+    "update": lambda backend: backend.update(knock(PLANTS, {"bed": 9}, unique_id=TOMATO, strategy="merge")),
+    "delete": lambda backend: backend.delete(knock(PLANTS, unique_id=TOMATO)),
+    "register": lambda backend: backend.register(knock(GARDENERS, {"username": "cleo", "password": "clover"})),
+    "sign in": lambda backend: backend.sign_in(GARDENERS, "ada"),
+    "change the endpoint": lambda backend: backend.change_endpoint(PLANTS, secure=True),
+    "make an endpoint": lambda backend: backend.change_endpoint("garden/tools"),
+    "delete the endpoint": lambda backend: backend.delete_endpoint(PLANTS),
+    "change the project": lambda backend: backend.change_project(allowed_origins=["http://localhost:3000"]),
+    "change the key": lambda backend: backend.change_project(key="another"),
+    "reset": lambda backend: (backend.delete(knock(PLANTS, unique_id=TOMATO)), backend.reset()),
+}
+every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
+
+
+# After a kill
+
+
+@every_verb
+def test_what_was_done_before_a_kill_is_there_after(path: Path, verb: Callable[[Backend], object]) -> None:
+    store = opened(path)
+    verb(served(store))
+    before = state(store)
+    killed(store)
+    assert state(opened(path)) == before
+
+
+@every_verb
+def test_after_the_next_start_the_data_file_is_whole_and_the_journal_gone(
+    path: Path, verb: Callable[[Backend], object]
+) -> None:
+    store = opened(path)
+    verb(served(store))
+    killed(store)
+    again = opened(path)
+    with TinyDB(path) as database:
+        assert {name: list(table.items()) for name, table in database.storage.read().items() if table} == state(again)
+    assert not path.with_name("data.json.journal").exists()
+
+
+def test_a_kill_at_any_byte_of_the_last_line_takes_that_verb_alone(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "kept"))
+    kept = state(store)
+    journal = path.with_name("data.json.journal")
+    size = journal.stat().st_size
+    backend.delete_endpoint(GARDENERS)
+    whole = journal.read_bytes()
+    killed(store)
+    original = path.read_bytes()
+    for end in range(size, len(whole)):
+        path.write_bytes(original)
+        journal.write_bytes(whole[:end])
+        again = opened(path)
+        assert state(again) == kept
+        killed(again)
+
+
+def test_a_torn_line_is_said_and_does_not_spoil_what_follows(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = path.with_name("data.json.journal")
+    journal.write_bytes(b'[["garden/plants","x",{"da')
+    store = opened(path)
+    assert "the last line is torn" in caplog.text
+    record = served(store).create(knock(PLANTS, "after"))
+    killed(store)
+    assert opened(path).record(PLANTS, record.unique_id) is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("{", "line 2 column 2"),
+        ("", "line 2 column 1"),
+        ('{"a": 1}', "line 2 column 1: 'None' is no step"),
+        ('[["garden/plants", 5, {}]]', "line 2 column 1"),
+        ('[["garden/plants"]]', "line 2 column 1"),
+        ("\0" * 50, "line 2 column 1"),
+        ("1" * 5000, "line 2 column 1"),
+    ],
+)
+def test_any_other_line_stops_the_start_and_changes_nothing(path: Path, line: str, place: str) -> None:
+    journal = path.with_name("data.json.journal")
+    journal.write_text(f'[["garden/plants","x",null]]\n{line}\n[["garden/plants","y",null]]\n')
+    before = path.read_bytes(), journal.read_bytes()
+    with pytest.raises(DataFileError, match=place) as raised:
+        opened(path)
+    assert str(journal) in str(raised.value)
+    assert (path.read_bytes(), journal.read_bytes()) == before
+
+
+def test_a_journal_left_behind_by_a_kill_between_file_and_journal_does_no_harm(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    record = backend.create(knock(PLANTS, "one"))
+    backend.delete(knock(PLANTS, unique_id=record.unique_id))
+    backend.update(knock(PLANTS, "two", unique_id=ROSEMARY))
+    journal = path.with_name("data.json.journal")
+    left = journal.read_bytes()
+    store.close()
+    journal.write_bytes(left)
+    assert state(opened(path)) == state(store)
+
+
+# When the data file is written
+
+
+def test_the_data_file_is_written_when_things_are_quiet(path: Path) -> None:
+    store = opened(path)
+    before = path.read_bytes()
+    served(store).create(knock(PLANTS, "new"))
+    store.save_when_quiet()
+    assert path.read_bytes() == before
+    store.save_when_quiet()
+    assert path.read_bytes() != before
+    assert not path.with_name("data.json.journal").exists()
+
+
+def test_the_data_file_is_written_when_the_journal_has_outgrown_it(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    for number in range(3):
+        assert path.stat().st_size < 100_000, number
+        backend.update(knock(PLANTS, "x" * 500_000, unique_id=TOMATO))
+        store.save_when_quiet()
+    assert path.stat().st_size > 500_000
+    assert not path.with_name("data.json.journal").exists()
+
+
+def test_memory_has_neither_journal_nor_lock(path: Path) -> None:
+    with RestedEmulator(data=path) as emulator:
+        call(emulator.url(PLANTS), "POST", "new")
+        assert [found.name for found in path.parent.iterdir()] == ["data.json"]
+
+
+# The lock
+
+
+def test_a_second_emulator_on_the_same_file_is_refused(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    store = opened(path)
+    for name in (path, link):
+        with pytest.raises(InUseError, match=rf"data\.json is in use by another emulator, process {os.getpid()}"):
+            opened(name)
+    store.close()
+    opened(path).close()
+    assert {found.name for found in tmp_path.iterdir()} == {"data.json", "link.json"}
+
+
+def test_a_lock_left_by_a_kill_is_no_lock(path: Path) -> None:
+    killed(opened(path))
+    assert path.with_name("data.json.lock").exists()
+    opened(path).close()
+
+
+def test_a_start_that_fails_leaves_no_lock(path: Path) -> None:
+    path.write_text("{")
+    with pytest.raises(DataFileError):
+        opened(path)
+    path.write_bytes(GARDEN.read_bytes())
+    with RestedEmulator(data=path, memory=False) as emulator, pytest.raises(OSError, match="in use"):
+        RestedEmulator(data=path.with_name("other.json"), memory=False, port=emulator.facts["port"]).start()
+    opened(path.with_name("other.json")).close()
+
+
+# A disk that refuses
+
+
+class FaultyDisk:
+    """The system's calls, of which one fails once it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._failing: dict[str, int] = {}
+        self._short = False
+        monkeypatch.setattr(rested_emulator, "os", self)
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in self._failing:
+            return real
+
+        def fail(*arguments: Any) -> Any:
+            if name == "write" and self._short:
+                return real(arguments[0], arguments[1][:10])
+            raise OSError(self._failing[name], os.strerror(self._failing[name]))
+
+        return fail
+
+    def fail(self, name: str, number: int, *, short: bool = False) -> None:
+        self._failing[name], self._short = number, short
+
+    def mend(self) -> None:
+        self._failing.clear()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyDisk]:
+    disk = FaultyDisk(monkeypatch)
+    yield disk
+    disk.mend()
+
+
+@every_verb
+@pytest.mark.parametrize(
+    ("name", "number", "short"),
+    [
+        ("write", errno.EIO, False),
+        ("write", errno.ENOSPC, False),
+        ("write", errno.ENOSPC, True),
+        ("open", errno.EACCES, False),
+        ("open", errno.EMFILE, False),
+        ("fstat", errno.EIO, False),
+    ],
+    ids=["write EIO", "write ENOSPC", "write torn", "open EACCES", "open EMFILE", "fstat EIO"],
+)
+def test_a_change_the_disk_refuses_is_none(
+    path: Path, disk: FaultyDisk, verb: Callable[[Backend], object], name: str, number: int, short: bool
+) -> None:
+    store = opened(path)
+    backend = served(store)
+    before, ear = state(store), Ear()
+    backend.listen(knock(PLANTS), ear)
+    disk.fail(name, number, short=short)
+    with pytest.raises(NotStored) as refusal:
+        verb(backend)
+    assert refusal.value.status == 507
+    assert os.strerror(number) in refusal.value.hint
+    assert (ear.heard, ear.ended) == ([], None)
+    assert state(store) == before
+    assert len(backend.records(PLANTS)) == 3
+    disk.mend()
+    verb(backend)
+    after = state(store)
+    killed(store)
+    assert state(opened(path)) == after
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_data_file_that_cannot_be_written_stays_as_it_was_and_the_journal_has_the_rest(
+    path: Path, disk: FaultyDisk, name: str, number: int
+) -> None:
+    store = opened(path)
+    before = path.read_bytes()
+    served(store).create(knock(PLANTS, "new"))
+    disk.fail(name, number)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        store.save()
+    assert path.read_bytes() == before
+    assert not path.with_name("data.json.tmp").exists()
+    served(store).create(knock(PLANTS, "newer"))
+    after = state(store)
+    killed(store)
+    disk.mend()
+    assert state(opened(path)) == after
+
+
+def test_a_journal_that_cannot_be_taken_away_does_no_harm(path: Path, disk: FaultyDisk) -> None:
+    store = opened(path)
+    served(store).create(knock(PLANTS, "new"))
+    disk.fail("unlink", errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        store.save()
+    disk.mend()
+    after = state(store)
+    killed(store)
+    assert state(opened(path)) == after
+
+
+def test_a_vanished_folder_answers_507_and_is_well_again_when_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with RestedEmulator(data=folder / "data.json", memory=False) as emulator:
+        url = emulator.url("examples/unsecure-endpoint")
+        assert call(url, "POST", 1).status == 200
+        gone = folder.rename(tmp_path / "gone")
+        for left in gone.iterdir():
+            left.unlink()
+        refused = call(url, "POST", 2)
+        assert refused.status == 507
+        assert "No such file or directory" in refused.json["hint"]
+        assert [record["data"] for record in call(url).json] == [1]
+        folder.mkdir()
+        assert call(url, "POST", 3).status == 200
+    written = json.loads((folder / "data.json").read_text())["examples/unsecure-endpoint"].values()
+    assert [record["data"] for record in written] == [1, 3]
