@@ -850,6 +850,14 @@ def sample_project() -> Tree:
     }
 
 
+class FileStamp(NamedTuple):
+    """Modification time in nanoseconds, size in bytes, inode."""
+
+    modified: int
+    size: int
+    inode: int
+
+
 class JsonFile(Storage):
     """A TinyDB storage that keeps the tree in memory, and on disk as a data file and a journal.
 
@@ -861,12 +869,18 @@ class JsonFile(Storage):
 
     Without a ``path`` nothing is kept. Nothing is fsynced but the data file: a killed process loses
     nothing that the system has taken, a power cut may lose what the journal holds.
+
+    A person may edit the data file meanwhile. While it is ``watched``, an edit that was not taken over
+    is never written over: what the emulator has then goes to ``<data file>.kept`` when it stops.
     """
 
-    def __init__(self, path: str | None, tree: Tree) -> None:
+    def __init__(self, path: str | None, tree: Tree, *, watched: bool = False) -> None:
         self.path = path and os.path.realpath(path)  # a symlink is followed, not replaced
         self.tree = tree
         self.changed = False
+        self._watched = watched and path is not None
+        self._known: FileStamp | None = None  # the data file as it was last read or written
+        self._base: Tree = {}  # and what stands in it
         self._lock: int | None = None
         self._journal: int | None = None
         self._journaled = 0  # bytes in the journal
@@ -900,9 +914,41 @@ class JsonFile(Storage):
 
     def load(self, path: str) -> None:
         """Read the data file, by the name it was given. Raises DataFileError, or OSError."""
-        with open(path, "r+b") as file:  # a file that cannot be written is found now, not at the first change
-            self._saved = os.fstat(file.fileno()).st_size
-        self.tree = load_tree(path)
+        with open(path, "r+b"):  # a file that cannot be written is found now, not at the first change
+            stamp = self._stamp()
+            self.tree = load_tree(path)
+        self._remember(self.tree, stamp)
+
+    def _stamp(self) -> FileStamp | None:
+        """What tells one state of the data file from the next; None where there is none."""
+        try:
+            found = os.stat(self.path or "")
+        except OSError:
+            return None
+        return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
+
+    def _remember(self, tree: Tree, stamp: FileStamp | None) -> None:
+        self._known = stamp
+        self._saved = stamp.size if stamp else 0
+        self._base = {name: dict(table) for name, table in tree.items()} if self._watched else {}
+
+    def edit(self) -> FileStamp | None:
+        """The data file, if somebody else has written it since it was last read or written."""
+        stamp = self._stamp() if self._watched else None
+        return None if stamp == self._known else stamp
+
+    def read_edit(self) -> list[Step]:
+        """The steps that an edit of the data file means. Raises DataFileError, or OSError.
+
+        The edit was made on what stood in the file, so that is what it is compared with: changes that
+        only the journal has stay.
+        """
+        stamp = self._stamp()
+        edited = load_tree(self.path or "")
+        names = dict.fromkeys([*self._base, *edited])
+        steps = [step for name in names for step in edit_of(name, self._base.get(name, {}), edited.get(name, {}))]
+        self._remember(edited, stamp)
+        return steps
 
     def steps_in_journal(self) -> list[Step]:
         """What an emulator that was killed had not yet written into the data file.
@@ -960,27 +1006,30 @@ class JsonFile(Storage):
 
     def save(self) -> None:
         """Write the data file if anything changed: whole and at once, or not at all. Raises OSError."""
-        if self.path is None or not self.changed:
+        if self.path is None or not self.changed or self.edit():
             return
-        draft = f"{self.path}.tmp"
+        self._write_whole(self.path)
+        self._remember(self.tree, self._stamp())
+        self.settle()
+
+    def _write_whole(self, path: str) -> None:
+        draft = f"{path}.tmp"
         try:
             with open(draft, "w", encoding="utf-8") as file:
                 file.writelines(self._lines())
                 file.flush()
                 os.fsync(file.fileno())
-                self._saved = file.tell()
             with contextlib.suppress(FileNotFoundError):
-                shutil.copymode(self.path, draft)
-            os.replace(draft, self.path)
+                shutil.copymode(self.path or "", draft)
+            os.replace(draft, path)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
             raise
-        self.changed = False
-        self._drop_journal()
 
-    def _drop_journal(self) -> None:
-        """Take away a journal whose steps are all in the data file; doing them again would do no harm."""
+    def settle(self) -> None:
+        """Take note that the data file has everything; were the journal done again, it would do no harm."""
+        self.changed = False
         if self._journal is not None:
             os.close(self._journal)
             self._journal = None
@@ -1003,8 +1052,15 @@ class JsonFile(Storage):
         yield "\n}\n"
 
     def close(self) -> None:
-        """Save, and let go of the data file. Raises OSError; then the journal still has everything."""
+        """Save, and let go of the data file. Raises OSError; then the journal still has everything.
+
+        Beside an edit that could not be read, the journal stays too: once the edit is mended, the next
+        start puts both together.
+        """
         try:
+            if self.changed and self.edit():
+                self._write_whole(f"{self.path}.kept")
+                log.warning("%s was edited and cannot be read; what the emulator had is in %s.kept", *[self.path] * 2)
             self.save()
         finally:
             for descriptor in (self._journal, self._lock):
@@ -1014,6 +1070,16 @@ class JsonFile(Storage):
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self.path}.lock")
             self._journal = self._lock = None
+
+
+def edit_of(name: str, before: dict[str, Document], after: dict[str, Document]) -> Iterator[Step]:
+    """The steps that turn a table of the data file into the edited one."""
+    yield from ((name, key, None) for key in before if key not in after)
+    yield from (
+        (name, key, document)
+        for key, document in after.items()
+        if key not in before or encode(before[key]) != encode(document)
+    )
 
 
 def read_steps(path: str, number: int, line: bytes) -> list[Step]:
@@ -1261,6 +1327,22 @@ class Store:
         self._apply(self._storage.steps_in_journal())
         self._storage.changed |= os.path.exists(self._storage.journal_path)
 
+    def edit(self) -> FileStamp | None:
+        """The data file, if a person has edited it and that is not taken over yet."""
+        return self._storage.edit()
+
+    def take_over_edit(self) -> list[tuple[str, Change]]:
+        """Bring in what a person wrote in the data file; returns what changed, with the endpoint's name.
+
+        Raises DataFileError where it cannot be read, NotStored, or OSError.
+        """
+        has_more = self._storage.changed
+        old = {name: dict(table) for name, table in self._storage.tree.items()}
+        self._change(*self._storage.read_edit())
+        if not has_more:
+            self._storage.settle()
+        return self._changes_since(old)
+
     def save(self) -> None:
         """Write the data file if anything changed. Raises OSError."""
         self._storage.save()
@@ -1367,16 +1449,20 @@ class Store:
 
     def restore(self) -> list[tuple[str, Change]]:
         """Go back to what was marked; returns what changed, with the endpoint's name, deletions first."""
-        tree, base = self._storage.tree, self._baseline
-        names = list(dict.fromkeys([*tree, *base]))
-        changes = [
+        old, base = {name: dict(table) for name, table in self._storage.tree.items()}, self._baseline
+        names = dict.fromkeys([*old, *base])
+        self._change(*(step for name in names for step in way_back(name, old.get(name, {}), base.get(name, {}))))
+        return self._changes_since(old)
+
+    def _changes_since(self, old: Tree) -> list[tuple[str, Change]]:
+        """What listeners of each endpoint have missed since the tables were these, deletions first."""
+        tree = self._storage.tree
+        return [
             (name, change)
-            for name in names
+            for name in dict.fromkeys([*old, *tree])
             if not name.startswith("_")
-            for change in differences(tree.get(name, {}), base.get(name, {}))
+            for change in differences(old.get(name, {}), tree.get(name, {}))
         ]
-        self._change(*(step for name in names for step in way_back(name, tree.get(name, {}), base.get(name, {}))))
-        return changes
 
 
 def way_back(name: str, table: dict[str, Document], base: dict[str, Document]) -> Iterator[Step]:
@@ -1770,6 +1856,7 @@ class Backend:
         self.clock = clock
         self.gate = gate
         self.hub = Hub()
+        self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
         self._accounts = Accounts(store, clock)
 
     # Admission
@@ -2066,12 +2153,10 @@ class Backend:
         self.clock.reset()
         closed = self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
         closed += self._end_listeners(name for name, options in readers.items() if self._readers().get(name) != options)
-        heard = [(endpoint, change) for name, change in changes if (endpoint := self.store.endpoint(name))]
-        for endpoint, change in heard:
-            self._publish(endpoint, change)
+        messages = self._tell(changes)
         for session in {caller.session for _, _, caller in self.hub.seats() if caller.session}:
             self.clock.at(session.expires_at, self._close_expired)
-        return {"messages": len(heard), "closed": closed}
+        return {"messages": messages, "closed": closed}
 
     def status(self) -> dict[str, Json]:
         """What there is: projects, endpoints with options and counts, users logged in, clock, uptime."""
@@ -2086,8 +2171,28 @@ class Backend:
         }
 
     def tick(self) -> None:
-        """Do what is due: expiries, and the timers of the command line."""
+        """Do what is due: expiries, the timers of the command line, and edits of the data file."""
         self.clock.ring()
+        edit = self.store.edit()
+        if edit is not None and self._refused_edit != (edit, 2):
+            self._take_over(edit)
+
+    def _take_over(self, edit: FileStamp) -> None:
+        """Bring in an edit of the data file, and let listeners know."""
+        options, tokens = self._options(), {session.token for session in self.store.sessions()}
+        try:
+            changes = self.store.take_over_edit()
+        except (DataFileError, NotStored, OSError) as error:
+            # An editor may still be writing what is seen first, so only the second look counts.
+            self._refused_edit = edit, 2 if self._refused_edit == (edit, 1) else 1
+            if self._refused_edit == (edit, 2):
+                log.error("the edit is neither taken over nor written over: %s", error)
+            return
+        log.info("took over an edit of the data file: %d changes", len(changes))
+        self.hub.close_tokens(tokens - {session.token for session in self.store.sessions()})
+        now = self._options()
+        self._end_listeners(name for name, before in options.items() if now.get(name) != before)
+        self._tell(changes)
 
     def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
         """Log a user in, registering it first if need be; returns the access token.
@@ -2131,6 +2236,17 @@ class Backend:
 
     def _end_listeners(self, names: Iterable[str]) -> int:
         return self.hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED)
+
+    def _tell(self, changes: Iterable[tuple[str, Change]]) -> int:
+        """Publish changes of endpoints that are still there; returns how many."""
+        heard = [(endpoint, change) for name, change in changes if (endpoint := self.store.endpoint(name))]
+        for endpoint, change in heard:
+            self._publish(endpoint, change)
+        return len(heard)
+
+    def _options(self) -> dict[str, tuple[Endpoint, Project | None]]:
+        """The options that a socket of each endpoint depends on."""
+        return {item.name: (item, self.store.project(item.project)) for item in self.store.endpoints()}
 
     def _readers(self) -> dict[str, tuple[bool, ...]]:
         """The options of each endpoint that say who reads it."""
@@ -2979,6 +3095,7 @@ class Options:
         "DURATION[-DURATION]",
     )  # fmt: skip
     max_body: int = option(1_000_000, check_size, "the largest JSON or text body; default 1MB", "SIZE")
+    no_watch: bool = option(False, check_flag, "do not look for edits of the data file while running")
     quiet: bool = option(False, check_flag, "log only what needs attention", flags=("-q",))
     verbose: bool = option(False, check_flag, "log also origin and agent of each request", flags=("-v",))
     json: bool = option(False, check_flag, "print one line of JSON when ready, instead of the banner")
@@ -3013,7 +3130,7 @@ def open_store(options: Options) -> Store:
         return Store(JsonFile(None, load_tree(path) if options.data else begin))
     if os.path.exists(path) and not os.path.isfile(path):
         raise OptionError(f"data file {path} is not a regular file")
-    storage = JsonFile(path, begin)
+    storage = JsonFile(path, begin, watched=not options.no_watch)
     storage.lock()
     try:
         store = Store(storage)
@@ -3145,10 +3262,10 @@ class Server:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """Wake up when something is due, and at least once a second: a clock may jump, a machine sleep."""
+        """Wake up when something is due, and twice a second: a clock may jump, a person edit the data file."""
         if self._timer:
             self._timer.cancel()
-        wait = min(1.0, self.backend.clock.until_next())
+        wait = min(0.5, self.backend.clock.until_next())
         self._timer = asyncio.get_running_loop().call_later(wait, self._tick)
 
     def _tick(self) -> None:
@@ -3179,6 +3296,7 @@ class Server:
         if self._timer:
             self._timer.cancel()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
+        self.backend.tick()
         try:
             self.backend.store.close()
         finally:

@@ -26,7 +26,7 @@ from rested_emulator import (
     open_store,
 )
 from tests.conftest import GARDEN, GARDENERS, PLANTS, ROSEMARY, TOMATO, Ear, StoppedTime, knock
-from tests.wire import call
+from tests.wire import call, open_socket
 
 
 @pytest.fixture
@@ -345,3 +345,164 @@ def test_a_vanished_folder_answers_507_and_is_well_again_when_it_is_back(tmp_pat
         assert call(url, "POST", 3).status == 200
     written = json.loads((folder / "data.json").read_text())["examples/unsecure-endpoint"].values()
     assert [record["data"] for record in written] == [1, 3]
+
+
+# A person at the keyboard
+
+
+def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Edit the data file by hand, as JSON."""
+    tree = json.loads(path.read_text())
+    change(tree)
+    path.write_text(json.dumps(tree, indent=2))
+
+
+def test_an_edit_is_taken_over_and_listeners_hear_the_difference(path: Path) -> None:
+    backend, ear = served(opened(path)), Ear()
+    backend.listen(knock(PLANTS), ear)
+
+    def edit(tree: dict[str, Any]) -> None:
+        plants = tree[PLANTS]
+        del plants[ROSEMARY]
+        plants[TOMATO]["data"]["bed"] = 7
+        plants["new"] = {"data": "by hand"}
+
+    edited(path, edit)
+    backend.tick()
+    heard = [(message["type"], message["record"]["uniqueId"]) for message in ear.heard]
+    assert heard == [("DELETE", ROSEMARY), ("PUT", TOMATO), ("POST", "new")]
+    assert ear.ended is None
+    assert backend.records(PLANTS)[-1]["data"] == "by hand"
+
+
+def test_an_edit_and_what_was_stored_meanwhile_are_both_kept(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    record = backend.create(knock(PLANTS, "meanwhile"))
+    edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
+    backend.tick()
+    store.close()
+    assert {TOMATO, record.unique_id, "new"} <= json.loads(path.read_text())[PLANTS].keys()
+
+
+def test_an_edit_of_options_ends_the_sockets_of_that_endpoint(path: Path) -> None:
+    backend, ear, other = served(opened(path)), Ear(), Ear()
+    backend.listen(knock(PLANTS), ear)
+    backend.change_endpoint("garden/tools")
+    backend.listen(knock("garden/tools"), other)
+    edited(path, lambda tree: tree["_endpoints"][PLANTS].update(secure=True))
+    backend.tick()
+    assert ear.ended == (1000, "Options of the endpoint are changed.")
+    assert other.ended is None
+
+
+def test_an_edit_that_takes_a_session_away_ends_its_sockets(path: Path) -> None:
+    store = opened(path)
+    backend, ear = served(store), Ear()
+    backend.listen(knock(GARDENERS, token=backend.sign_in(GARDENERS, "ada")), ear)
+    store.save()
+    edited(path, lambda tree: tree["_sessions"].clear())
+    backend.tick()
+    assert ear.ended == (1000, "Access token expired.")
+
+
+def test_our_own_writing_is_no_edit(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = opened(path)
+    backend = served(store)
+    for number in range(3):
+        backend.create(knock(PLANTS, number))
+        store.save()
+        backend.tick()
+    assert "edit" not in caplog.text
+
+
+def test_an_edit_without_a_difference_is_left_as_it_is_written(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    edited(path, lambda tree: tree)
+    text = path.read_text()
+    backend.tick()
+    store.save_when_quiet()
+    store.close()
+    assert path.read_text() == text
+    assert [found.name for found in path.parent.iterdir()] == ["data.json"]
+
+
+@pytest.mark.warns("line 1 column 2")
+def test_an_edit_that_cannot_be_read_is_reported_once_and_nothing_is_lost(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(path)
+    backend = served(store)
+    path.write_text("{oops")
+    for number in range(4):
+        backend.create(knock(PLANTS, number))
+        backend.tick()
+        store.save_when_quiet()
+    assert caplog.text.count("line 1 column 2") == 1
+    assert len(backend.records(PLANTS)) == 7
+    assert path.read_text() == "{oops"
+
+
+@pytest.mark.warns("line 1 column 2", "data.json.kept")
+def test_beside_an_unreadable_edit_the_emulators_own_state_is_kept_when_it_stops(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    record = backend.create(knock(PLANTS, "mine"))
+    path.write_text("{oops")
+    backend.tick()
+    backend.tick()
+    store.close()
+    assert path.read_text() == "{oops"
+    kept = json.loads(path.with_name("data.json.kept").read_text())
+    assert kept[PLANTS][record.unique_id]["data"] == "mine"
+    path.write_bytes(GARDEN.read_bytes())
+    assert opened(path).record(PLANTS, record.unique_id) is not None, "the journal brings it into the mended edit"
+
+
+@pytest.mark.warns("line 1 column 2")
+def test_a_mended_edit_is_taken_over(path: Path) -> None:
+    backend = served(opened(path))
+    path.write_text("{oops")
+    backend.tick()
+    backend.tick()
+    path.write_text('{"garden/plants": {"new": {"data": "mended"}}}')
+    backend.tick()
+    assert [record["data"] for record in backend.records(PLANTS)] == ["mended"]
+
+
+def test_half_an_edit_is_not_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backend = served(opened(path))
+    whole = path.read_text()
+    path.write_text(whole[:500])
+    backend.tick()
+    path.write_text(whole.replace("Tomato", "Potato"))
+    backend.tick()
+    assert "line" not in caplog.text
+    assert backend.records(PLANTS)[0]["data"] == {"name": "Potato", "bed": 1, "waterDaily": True}
+
+
+def test_a_data_file_deleted_by_hand_is_written_again(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    path.unlink()
+    backend.tick()
+    backend.create(knock(PLANTS, "new"))
+    store.close()
+    assert len(json.loads(path.read_text())[PLANTS]) == 4
+
+
+def test_without_a_watch_an_edit_is_written_over(path: Path) -> None:
+    store = opened(path, no_watch=True)
+    backend = served(store)
+    edited(path, lambda tree: tree.pop(PLANTS))
+    backend.tick()
+    backend.create(knock(PLANTS, "new"))
+    store.close()
+    assert len(json.loads(path.read_text())[PLANTS]) == 4
+
+
+def test_a_running_emulator_sees_an_edit_by_itself(path: Path) -> None:
+    with RestedEmulator(data=path, memory=False) as emulator, open_socket(emulator.ws_url(PLANTS)) as ear:
+        edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
+        assert json.loads(ear.recv(timeout=10))["record"]["data"] == "by hand"
