@@ -3213,6 +3213,18 @@ class Server:
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
+        tries = 1 if self.options.port else 20  # a port that is free on one family may be taken on the other
+        for last in range(tries - 1, -1, -1):
+            try:
+                return self._bind_families()
+            except OSError as error:
+                self._close_sockets()
+                if not last or error.errno != errno.EADDRINUSE:
+                    self.release()
+                    raise
+        return None
+
+    def _bind_families(self) -> None:
         addresses = LOOPBACK if self.options.host == "localhost" else (self.options.host,)
         lacking: OSError | None = None
         for address in addresses:
@@ -3221,7 +3233,6 @@ class Server:
             except OSError as error:
                 # A machine without IPv4 or IPv6 is no reason to fail, a port that cannot be had is.
                 if address not in LOOPBACK or error.errno in (errno.EADDRINUSE, errno.EACCES):
-                    self.release()
                     raise
                 lacking = error
         if not self._sockets:
@@ -3237,11 +3248,14 @@ class Server:
 
     def release(self) -> None:
         """Give port and data file back, if the server was never started."""
+        self._close_sockets()
+        self.backend.store.close()
+
+    def _close_sockets(self) -> None:
         for taken in self._sockets:
             taken.close()
         self._sockets.clear()
         self.port = 0
-        self.backend.store.close()
 
     def start(self) -> None:
         """Serve, in the running loop."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,21 @@ def test_a_taken_port_on_the_second_family_alone_is_taken_too() -> None:
             RestedEmulator(port=port).start()
         with socket.create_server(("127.0.0.1", port)):
             pass  # what was taken before the failure is free again
+
+
+def test_a_free_port_is_free_on_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, refused = socket.create_server, []
+
+    def create_server(address: tuple[str, int], **options: Any) -> socket.socket:
+        if address[0] == "::1" and len(refused) < 3:
+            refused.append(address[1])
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        return real(address, **options)
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+    with RestedEmulator() as emulator:
+        assert len(refused) == 3
+        assert call(f"http://[::1]:{emulator.facts['port']}/__emulator__/health").status == 200
 
 
 def test_a_wrong_option_is_an_error_before_anything_starts() -> None:
