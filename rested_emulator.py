@@ -3213,16 +3213,15 @@ class Server:
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
-        tries = 1 if self.options.port else 20  # a port that is free on one family may be taken on the other
-        for last in range(tries - 1, -1, -1):
+        for attempt in itertools.count(1):
             try:
                 return self._bind_families()
             except OSError as error:
                 self._close_sockets()
-                if not last or error.errno != errno.EADDRINUSE:
+                # A port that is free on one family may be taken on the other; then another one is free.
+                if self.options.port or attempt == 20 or error.errno != errno.EADDRINUSE:
                     self.release()
                     raise
-        return None
 
     def _bind_families(self) -> None:
         addresses = LOOPBACK if self.options.host == "localhost" else (self.options.host,)

@@ -82,7 +82,8 @@ def test_a_taken_port_on_the_second_family_alone_is_taken_too() -> None:
 
 
 def test_a_free_port_is_free_on_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, refused = socket.create_server, []
+    real = socket.create_server
+    refused: list[int] = []
 
     def create_server(address: tuple[str, int], **options: Any) -> socket.socket:
         if address[0] == "::1" and len(refused) < 3:
