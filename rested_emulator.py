@@ -247,7 +247,7 @@ class Refusal(RestedError):
     status: ClassVar[int] = 500
 
     def __init__(self, message: Message, hint: str, *, reason: Message | None = None, hidden: bool = False) -> None:
-        super().__init__(f"{message} {hint}")
+        super().__init__(f"{message} ({hint})")
         self.message = message
         self.hint = hint
         self.reason = reason or message
@@ -438,6 +438,7 @@ PROJECT_NAME = re.compile(r"[A-Za-z0-9 _-]{5,254}\Z")
 ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?\Z", re.IGNORECASE | re.ASCII)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?\Z", re.ASCII)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB)?\Z", re.IGNORECASE | re.ASCII)
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z", re.ASCII)
 MAX_DEPTH = 512
 LONGEST = 100 * 365 * 86400.0  # the longest duration, in seconds: a hundred years
 
@@ -574,7 +575,7 @@ def parse_parameters(query: str) -> Parameters:
         no_at_cookie=last.get("noATCookie") == "true",
         password_reset=last.get("passwordreset") == "true",
         jsonata=last.get("jsonata"),
-        malformed="\ufffd" in query or any("\ufffd" in name + value for name, value in pairs),
+        malformed=not query.isascii() or any("\ufffd" in name + value for name, value in pairs),
     )
 
 
@@ -602,7 +603,10 @@ def check_content_type(kind: str | None) -> str:
     """Return ``application/json`` or ``text/plain``; raise BadRequest for anything else."""
     media_type, *options = (part.strip().lower() for part in (kind or "").split(";"))
     if "," in (kind or "") or media_type not in ("application/json", "text/plain"):
-        raise BadRequest(Message.WRONG_CONTENT_TYPE, f"Content-Type is {shown(kind or 'missing')}.")
+        raise BadRequest(
+            Message.WRONG_CONTENT_TYPE,
+            f"Content-Type is {shown(kind) if kind else 'missing'}; send the header Content-Type: application/json.",
+        )
     for option in options:
         name, _, value = option.partition("=")
         if name.strip() == "charset" and value.strip().strip('"') not in ("utf-8", "utf8"):
@@ -626,7 +630,9 @@ def parse_json(text: str) -> Json:
     except UnicodeEncodeError:
         raise BadRequest(Message.WRONG_BODY, "The body has a lone surrogate.") from None
     except ValueError as error:
-        raise BadRequest(Message.WRONG_BODY, f"Not JSON: {error}.") from None
+        digits = "digits" in str(error)  # where Python's own words would advise to change Python
+        why = "a number has more than 4300 digits" if digits else str(error)
+        raise BadRequest(Message.WRONG_BODY, f"Not JSON: {why}.") from None
     except RecursionError:
         raise BadRequest(Message.WRONG_BODY, f"Nested deeper than {MAX_DEPTH} levels.") from None
     return value
@@ -824,6 +830,7 @@ class Clock:
         """Move the time on; what is due by then happens before the call returns."""
         self._skew += seconds
         self.ring()
+        self.on_earlier()
 
     def reset(self) -> None:
         """Go back to the machine's time; timers begin anew, other alarms are forgotten."""
@@ -897,7 +904,10 @@ class JsonFile(Storage):
             return
         path = f"{self.path}.lock"
         while True:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, self.path) from None
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -1022,10 +1032,10 @@ class JsonFile(Storage):
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(self.path or "", draft)
             os.replace(draft, path)
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
-            raise
+            raise OSError(error.errno, error.strerror, path) from None
 
     def settle(self) -> None:
         """Take note that the data file has everything; were the journal done again, it would do no harm."""
@@ -1216,7 +1226,9 @@ def check_record(unique_id: str, document: Document, place: str) -> None:
         raise OptionError(f"{place}: has no data")
     for name, kind in (("createdAt", "str"), ("updatedAt", "str"), ("owner", "str | None")):
         if name in document:
-            check_kind(document[name], kind, f"{place}: {name}")
+            value = check_kind(document[name], kind, f"{place}: {name}")
+            if name != "owner" and not TIME.match(value):
+                raise OptionError(f"{place}: {name} is {shown(value)}; times are like {SAMPLE_TIME}")
 
 
 def read_session(token: str, document: Document) -> Session:
@@ -1226,9 +1238,12 @@ def read_session(token: str, document: Document) -> Session:
         check_kind(document.get(name), "str", f"{place}: {name}") for name in ("endpoint", "user", "expiresAt")
     )
     try:
-        return Session(token, endpoint, user, datetime.fromisoformat(expires_at).timestamp())
-    except ValueError:
+        moment = datetime.fromisoformat(expires_at)
+        seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+        timestamp(seconds)
+    except (ValueError, OverflowError):
         raise OptionError(f"{place}: expiresAt {shown(expires_at)} is no time") from None
+    return Session(token, check_endpoint_name(endpoint), user, seconds)
 
 
 class Records(Table):
@@ -1414,7 +1429,9 @@ class Store:
 
     def put_record(self, name: str, record: Record) -> None:
         document = {"data": record.data, "createdAt": record.created_at, "updatedAt": record.updated_at}
-        self._change((name, record.unique_id, document | ({"owner": record.owner} if record.owner else {})))
+        if record.owner:
+            document["owner"] = record.owner
+        self._change((name, record.unique_id, (self._table(name).find(record.unique_id) or {}) | document))
 
     def drop_record(self, name: str, unique_id: str) -> None:
         self._change((name, unique_id, None))
@@ -1544,7 +1561,7 @@ class Gate:
     any_origin: bool = False
 
     def check_host(self, host: str | None) -> None:
-        """Raise Forbidden for a Host header that names another machine (DNS rebinding)."""
+        """Raise Forbidden for a Host header that names another machine (DNS rebinding), BadRequest for none."""
         if host is None or "," in host:
             raise BadRequest(Message.WRONG_HOST, "A request has exactly one Host header.", hidden=True)
         name = host_name(host)
@@ -1563,10 +1580,11 @@ class Gate:
         known = parse_origin(origin)
         if known is not None and (known in allowed or is_loopback(origin_host(known))):
             return
-        raise OriginRefused(
-            f"Origin {shown(origin)} is foreign to this machine; allow it with "
-            f"--allow-origin {known or 'ORIGIN'}, change-project, or --allow-any-origin."
-        )
+        hint = f"Origin {shown(origin)} is foreign to this machine; "
+        if any_origin is False:
+            raise OriginRefused(hint + "call control from a page of this machine, or from no page.")
+        by_name = f"--allow-origin {known}, change-project, or " if known else ""
+        raise OriginRefused(f"{hint}allow it with {by_name}--allow-any-origin.")
 
 
 def host_name(host: str) -> str:
@@ -1607,10 +1625,8 @@ def holds_master_key(project: Project | None, approach: Approach, operation: Ope
 
 
 def check_master_key(project: Project, approach: Approach, operation: Operation) -> None:
-    """Refuse a wrong master key, also where none is set (contract 4.5)."""
-    if not operation.honours_master_key or approach.parameters.master_key is None:
-        return
-    if not holds_master_key(project, approach, operation):
+    """Refuse a master key that is not the right one, also where none is set (contract 4.5)."""
+    if operation.honours_master_key and approach.parameters.master_key is not None:
         hint = "This is not the project's master key; set it with --master-key or change-project."
         raise Forbidden(Message.WRONG_MASTER_KEY, hint, hidden=not origin_allowed(project, approach.origin))
 
@@ -1636,17 +1652,20 @@ def check_origin(project: Project, origin: str | None) -> None:
     )
 
 
-def identify(store: Store, approach: Approach, project: Project, now: float) -> Session:
+def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -> Session:
     """The session a token stands for (contract 5.4 and 6.7); raises Unauthenticated."""
     if not approach.token:
-        hint = f"Endpoint {shown(approach.endpoint)} is only for logged-in users; log in, or change its option secure."
+        hint = (
+            f"Endpoint {shown(endpoint.name)} is only for logged-in users; log in, and send the cookie or the header "
+        )
+        hint += "Authorization: Bearer TOKEN" + ("." if endpoint.authentication else ", or change its option secure.")
         raise Unauthenticated(Message.NO_TOKEN, hint)
     session = store.session(approach.token)
     home = store.endpoint(session.endpoint) if session else None
     user = store.record(session.endpoint, session.user) if session else None
-    if session is None or user is None or home is None or home.project != project.key:
+    if session is None or user is None or home is None or home.project != endpoint.project:
         hint = (
-            "The access token is unknown here: logged out, revoked, of a deleted user or another project. Log in again."
+            "The access token is unknown here: logged out, from before a reset, of a deleted user or another project."
         )
         raise Unauthenticated(Message.NO_TOKEN, hint)
     if session.expires_at <= now:
@@ -1731,6 +1750,14 @@ class Accounts:
                     self._store.put_session(replace(session, expires_at=now))
                     ended.append(session.token)
         return ended
+
+    def forget_expired(self) -> None:
+        """Drop sessions that expired over a day ago; until then their tokens are told apart from unknown ones."""
+        yesterday = self._clock.now() - 86400
+        with self._store.batch():
+            for session in self._store.sessions():
+                if session.expires_at < yesterday:
+                    self._store.drop_session(session.token)
 
     def revoke(self, endpoint: str, user: str | None = None) -> list[str]:
         """Forget the sessions of a user, or of everyone, of an endpoint; their tokens."""
@@ -1858,6 +1885,7 @@ class Backend:
         self.hub = Hub()
         self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
         self._accounts = Accounts(store, clock)
+        self._accounts.forget_expired()
 
     # Admission
 
@@ -1872,32 +1900,35 @@ class Backend:
             return Operation.LOGIN
         return Operation.LOGOUT if approach.parameters.logout else Operation.REGISTER
 
-    def check_gate(self, approach: Approach, operation: Operation | None = None) -> None:
+    def check_gate(self, approach: Approach) -> None:
         """Raise OriginRefused for a page that may not reach the emulator at all, whatever it asks."""
         project = self.store.project(approach.parameters.key or "")
-        if operation is None or not holds_master_key(project, approach, operation):
-            projects = self.store.projects() if project is None else [project]
-            allowed = [origin for project in projects for origin in project.allowed_origins]
-            self.gate.check_origin(approach.origin, allowed)
+        projects = self.store.projects() if project is None else [project]
+        self.gate.check_origin(approach.origin, [origin for item in projects for origin in item.allowed_origins])
 
-    def preflight(self, approach: Approach, operation: Operation) -> tuple[Project, Endpoint]:
-        """The checks that need no user: gate, key, endpoint, master key, origin (contract 5.6 and 9.1)."""
-        self.check_gate(approach, operation)
+    def preflight(self, approach: Approach, operation: Operation) -> tuple[Endpoint, bool]:
+        """The checks that need no user: gate, key, endpoint, master key, origin (contract 5.6 and 9.1).
+
+        Returns the endpoint, and whether the request holds the master key, which lifts the limits of origin.
+        """
+        master = holds_master_key(self.store.project(approach.parameters.key or ""), approach, operation)
+        if not master:
+            self.check_gate(approach)
         project, endpoint = check_project(self.store, approach)
-        check_master_key(project, approach, operation)
-        if not holds_master_key(project, approach, operation):
+        if not master:
+            check_master_key(project, approach, operation)
             check_origin(project, approach.origin)
-        return project, endpoint
+        return endpoint, master
 
     def admit(self, approach: Approach, operation: Operation) -> tuple[Endpoint, Caller]:
         """All checks before parameters and body, for HTTP and WebSocket alike (contract 5.6)."""
-        project, endpoint = self.preflight(approach, operation)
-        if holds_master_key(project, approach, operation):
+        endpoint, master = self.preflight(approach, operation)
+        if master:
             caller = Caller(master=True)
         elif operation.is_open or not endpoint.needs_token:
             caller = Caller()
         else:
-            caller = Caller(identify(self.store, approach, project, self.clock.now()))
+            caller = Caller(identify(self.store, approach, endpoint, self.clock.now()))
         if approach.parameters.malformed:
             raise BadRequest(Message.WRONG_PARAMETER, "The query is not UTF-8.")
         return endpoint, caller
@@ -1907,6 +1938,8 @@ class Backend:
     def create(self, approach: Approach) -> Record:
         """Store the body as a new record (contract 4.1)."""
         endpoint, caller = self.admit(approach, Operation.CREATE)
+        if approach.parameters.login or approach.parameters.logout:
+            log.info("login and logout count for nothing at %s, which is no authentication endpoint", endpoint.name)
         check_no_upload(approach.content)
         return self._add(endpoint, parse_content(approach.content), caller.user)
 
@@ -1975,10 +2008,9 @@ class Backend:
 
     def logout(self, approach: Approach) -> None:
         """Revoke the token and end the sockets opened with it (contract 6.4)."""
-        self.admit(approach, Operation.LOGOUT)
-        project, _ = check_project(self.store, approach)
+        endpoint, _ = self.admit(approach, Operation.LOGOUT)
         try:
-            session = identify(self.store, approach, project, self.clock.now())
+            session = identify(self.store, approach, endpoint, self.clock.now())
         except Unauthenticated as refusal:
             raise BadRequest(refusal.message, refusal.hint) from None
         self.store.drop_session(session.token)
@@ -2024,7 +2056,8 @@ class Backend:
             return hint
         if endpoint.authentication:
             return hint + " A user sees only the own record; the master key all."
-        return hint + f" It belongs to another user; others may read it with --others-can read:{endpoint.name}."
+        lift = f"--others-can read:{endpoint.name} or change-endpoint"
+        return f"{hint} It belongs to another user; others may read it with {lift}."
 
     def _fit_to_show(self, endpoint: Endpoint, record: Record) -> Record:
         return record.without_password() if endpoint.authentication else record
@@ -2295,13 +2328,12 @@ class Request:
     query: str
     headers: HTTPHeaders
     body: bytes | None = b""
-    encrypted: bool = False
 
     @classmethod
-    def of(cls, method: str, target: str, headers: HTTPHeaders, *, encrypted: bool = False) -> Self:
+    def of(cls, method: str, target: str, headers: HTTPHeaders) -> Self:
         """A request from its first line and headers."""
         path, _, query = target.partition("?")
-        return cls(method, path, query, headers, encrypted=encrypted)
+        return cls(method, path, query, headers)
 
     def content(self) -> Content:
         """The body with what the headers say of it; of repeated headers all count."""
@@ -2348,15 +2380,16 @@ class Door:
     """Answers requests: ``perform`` carries one out or raises, ``cors`` says who may read the answer."""
 
     def answer(self, request: Request) -> Answer:
-        """Carry out a request; never raises."""
+        """Carry out a request; whatever it raises becomes an error answer."""
+        origin = request.headers.get("Origin")
         try:
             answer = self.perform(request)
         except Refusal as refusal:
             answer = refuse(refusal)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            answer = refuse(Refusal(Message.BUG, "This is a bug of the emulator; its log has the traceback."))
-        origin = request.headers.get("Origin")
+            hint = "This is a bug of the emulator; its log has the traceback."
+            answer = refuse(Refusal(Message.BUG, hint, hidden=not is_loopback(origin_host(origin or ""))))
         if origin is not None and not (answer.refusal and answer.refusal.hidden):
             answer.headers += self.cors(origin)
         return answer
@@ -2381,6 +2414,7 @@ class Api(Door):
         if plain_cookie:
             self._cookies[PLAIN_COOKIE] = "HttpOnly; SameSite=Lax; Path=/"
         self._warned_of_cookies = plain_cookie
+        self.is_stopping = False
 
     def latency(self) -> float:
         """How long the next answer waits, in seconds."""
@@ -2488,7 +2522,7 @@ class Api(Door):
         origin, agent = request.headers.get("Origin"), request.headers.get("User-Agent", "")
         page, here = origin_host(origin or ""), host_name(request.headers.get("Host", ""))
         is_webkit = "AppleWebKit" in agent and "Chrome" not in agent
-        if request.encrypted or self._warned_of_cookies or not (is_webkit or (page and page != here)):
+        if self._warned_of_cookies or not (is_webkit or (page and page != here)):
             return
         self._warned_of_cookies = True
         why = "it is WebKit" if is_webkit else f"the page is on {page} and the emulator on {here}"
@@ -2550,8 +2584,7 @@ class Exchange(HTTPMessageDelegate):
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         assert isinstance(start_line, RequestStartLine)
-        encrypted = getattr(self._connection, "context").protocol == "https"
-        self._request = Request.of(start_line.method, start_line.path, headers, encrypted=encrypted)
+        self._request = Request.of(start_line.method, start_line.path, headers)
         if is_handshake(self._request):
             self._handshake = self._front.sockets.start_request(self._server_conn, self._connection)
             return self._handshake.headers_received(start_line, headers)
@@ -2564,7 +2597,7 @@ class Exchange(HTTPMessageDelegate):
 
     def data_received(self, chunk: bytes) -> Any:
         if self._handshake:
-            return self._handshake.data_received(chunk)
+            return None  # a handshake has no body, and Tornado would collect one without bound
         self._size += len(chunk)
         if self._answers_early:
             if self._size > LINGER_BYTES:
@@ -2731,7 +2764,7 @@ class Socket(WebSocketHandler):
                 hint = f"{self._most} are open; raise the limit of open files (ulimit -n)."
                 raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
         except Refusal as refusal:
-            log.info("open %s %d %s", self.request.path, refusal.status, refusal)
+            log.info("open %s refused: %s", self.request.path, refusal)
             self.set_status(refusal.status)
             self.set_header("Content-Type", JSON_TYPE)
             self.finish(refuse(refusal).body)
@@ -2741,19 +2774,24 @@ class Socket(WebSocketHandler):
         return True
 
     def open(self, *args: str, **kwargs: str) -> None:
-        if self._over:
-            return  # the client left while the handshake was delayed
-        self.set_nodelay(True)
+        if not self._over:  # the client may have left while the handshake was delayed
+            self.set_nodelay(True)
+            self._listen()
+
+    def _listen(self) -> None:
         request = Request.of("GET", self.request.uri or "", self.request.headers)
         approach = self._api.approach(request, over_socket=True)
         self._endpoint = approach.endpoint
+        if self._api.is_stopping:
+            self.end(CloseCode.GOING_AWAY, Message.STOPPING)
+            return
         try:
             self._backend.listen(approach, self)
         except Refusal as refusal:
-            log.info("open %s refused: %s", request.path, refusal)
+            log.info("open %s refused: %s", approach.endpoint, refusal)
             self.end(CloseCode.REFUSED, refusal.reason)
         else:
-            log.info("open %s", request.path)
+            log.info("open %s", approach.endpoint)
 
     def on_message(self, message: str | bytes) -> None:
         """Ignore what a client sends (contract 7.6)."""
@@ -2762,7 +2800,7 @@ class Socket(WebSocketHandler):
         self._over = True
         self._frames.clear()
         if self._ending is None and self._backend.hub.leave(self._endpoint, self):
-            log.info("close %s by the client, %s", self._endpoint, self.close_code or 1006)
+            log.info("close %s: by the client, %s", self._endpoint, self.close_code or 1006)
 
     # As a Listener
 
@@ -2782,7 +2820,8 @@ class Socket(WebSocketHandler):
     def end(self, code: int, reason: str) -> None:
         """Send what is queued, then close; a silent peer is dropped after five seconds."""
         self._ending = code, reason
-        log.info("close %s %d %s", self._endpoint, code, shown(reason) if reason else "")
+        if code != CloseCode.REFUSED:
+            log.info("close %s: %d %s", self._endpoint, code, shown(reason) if reason else "")
         stream = self._stream()
         if stream is None:
             return
@@ -2834,7 +2873,7 @@ class Socket(WebSocketHandler):
         """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
         if self._backend.hub.leave(self._endpoint, self):
             self._ending = 1006, why
-            log.warning("cut %s: its client stopped reading, %s", self._endpoint, why)
+            log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
         self._frames.clear()
         stream = self._stream()
         if stream is not None:
@@ -2922,7 +2961,7 @@ class Control(Door):
         """Let in only what a page of another origin cannot send without asking first (CSRF)."""
         kind = request.headers.get("Content-Type", "")
         if kind.partition(";")[0].strip().lower() != "application/json":
-            hint = f"Content-Type is {shown(kind or 'missing')}; send application/json."
+            hint = f"Content-Type is {shown(kind) if kind else 'missing'}; send application/json."
             raise Forbidden(Message.CONTROL_REFUSED, hint)
 
     def _answer_get(self, request: Request) -> Answer:
@@ -2974,7 +3013,7 @@ def check_text(value: object) -> str:
     """Return a text that is not empty; raise OptionError for anything else."""
     if isinstance(value, str) and value:
         return value
-    raise OptionError(f"{shown(value)} is not a text")
+    raise OptionError("is empty" if value == "" else f"{shown(value)} is not a text")
 
 
 def check_path(value: object) -> str:
@@ -2994,20 +3033,24 @@ def check_flag(value: object) -> bool:
 
 def check_port(value: object) -> int:
     """Return a port number; 0 stands for a free one."""
-    if isinstance(value, str | int) and str(value).isdecimal() and int(value) < 65536:
-        return int(value)
+    text = str(value) if isinstance(value, str | int) else ""
+    if re.fullmatch(r"[0-9]{1,5}", text) and int(text) < 65536:
+        return int(text)
     raise OptionError(f"{shown(value)} is no port: 0 to 65535, and 0 takes a free one")
 
 
 def check_duration(value: object) -> float:
     """Return a duration in seconds that is longer than nothing."""
-    if isinstance(value, str | int | float) and parse_duration(value) > 0:
-        return parse_duration(value)
-    raise OptionError(f"{shown(value)} is no duration: write 30 (seconds), 500ms, 10s, 5m or 1h")
+    seconds = parse_duration(value if isinstance(value, str | int | float) else str(value))
+    if seconds > 0:
+        return seconds
+    raise OptionError(f"{shown(value)} is no time at all; write 30 (seconds), 500ms, 10s, 5m or 1h")
 
 
 def check_latency(value: object) -> tuple[float, float]:
     """Return the shortest and longest wait in seconds, from one duration or two with - between."""
+    if isinstance(value, int | float):
+        value = (value, value)
     if isinstance(value, tuple) and len(value) == 2:
         low, high = (parse_duration(part) for part in value)
     else:
@@ -3163,8 +3206,8 @@ def set_up(backend: Backend, options: Options) -> None:
     for name in options.secure:
         backend.change_endpoint(name, secure=True)
     for what, _, name in (access.partition(":") for access in options.others_can):
-        access: dict[str, Any] = {f"others_can_{what}": True}
-        backend.change_endpoint(name, **access)
+        given: dict[str, Any] = {f"others_can_{what}": True}
+        backend.change_endpoint(name, **given)
 
 
 def schedule(backend: Backend, options: Options) -> None:
@@ -3186,6 +3229,23 @@ def gate_for(options: Options) -> Gate:
     hosts = frozenset((*options.allow_host, host_name(options.host) or f"[{options.host}]"))
     everywhere = address is not None and address.is_unspecified
     return Gate(hosts - {"0.0.0.0", "[::]"}, any_address=everywhere, any_origin=options.allow_any_origin)
+
+
+class Listening(HTTPServer):
+    """Tornado's server with a limit of open connections: accepting beyond what the system allows fails for ever."""
+
+    most = 0
+    streams: set[IOStream]
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        if len(self.streams) >= self.most:
+            self.streams = {known for known in self.streams if not known.closed()}
+        if len(self.streams) >= self.most:
+            stream.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            stream.close()
+            return
+        self.streams.add(stream)
+        super().handle_stream(stream, address)
 
 
 class Server:
@@ -3213,13 +3273,15 @@ class Server:
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
-        for attempt in itertools.count(1):
+        tries = 1 if self.options.port else 20
+        while not self._sockets:
+            tries -= 1
             try:
-                return self._bind_families()
+                self._bind_families()
             except OSError as error:
                 self._close_sockets()
                 # A port that is free on one family may be taken on the other; then another one is free.
-                if self.options.port or attempt == 20 or error.errno != errno.EADDRINUSE:
+                if not tries or error.errno != errno.EADDRINUSE:
                     self.release()
                     raise
 
@@ -3259,16 +3321,17 @@ class Server:
     def start(self) -> None:
         """Serve, in the running loop."""
         options = self.options
-        api = Api(self.backend, plain_cookie=options.plain_cookie, latency=options.latency)
+        api = self._api = Api(self.backend, plain_cookie=options.plain_cookie, latency=options.latency)
         control = Control(self.backend, self.control_token)
         sockets = socket_application(api, most_sockets())
         self._front = Front([(CONTROL_PREFIX, control), ("", api)], sockets, options.max_body)
-        self._http = HTTPServer(
+        self._http = Listening(
             self._front,
             idle_connection_timeout=75,
             body_timeout=60,
             max_body_size=math.inf,  # ours is lower, and not a bare 400
         )
+        self._http.most, self._http.streams = most_sockets() + 64, set()
         self._http.add_sockets(self._sockets)
         schedule(self.backend, options)
         self.backend.clock.on_earlier = self._set_timer
@@ -3282,8 +3345,8 @@ class Server:
         self._timer = asyncio.get_running_loop().call_later(wait, self._tick)
 
     def _tick(self) -> None:
-        self.backend.tick()
         try:
+            self.backend.tick()
             self.backend.store.save_when_quiet()
         except OSError as error:
             if not self._cannot_save:
@@ -3291,33 +3354,33 @@ class Server:
             self._cannot_save = True
         else:
             self._cannot_save = False
-        self._set_timer()
+        finally:
+            self._set_timer()
 
     async def stop(self) -> None:
         """Stop serving, losing nothing. In this order:
 
-        1. no more connections are accepted, and no timer rings;
+        1. no more connections are accepted, no socket opens, and no timer rings;
         2. requests under way end, within two seconds;
-        3. the data file is written;
-        4. every socket is closed with 1001, and its client has a second to confirm;
-        5. what is still connected is dropped.
+        3. every socket is closed with 1001, and its client has a second to confirm;
+        4. what is still connected is dropped;
+        5. an edit of the data file is taken over, and the data file is written.
 
-        Raises OSError where the data file cannot be written, after all the rest is done.
+        Raises OSError where the data file cannot be written; the journal beside it has what is new.
         """
         self._http.stop()
+        self._api.is_stopping = True
         self.backend.clock.on_earlier = lambda: None
         if self._timer:
             self._timer.cancel()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
+        leaving = [(name, listener) for name, listener, _ in self.backend.hub.seats()]
+        self.backend.hub.close(leaving, CloseCode.GOING_AWAY, Message.STOPPING)
+        ending = [listener for _, listener in leaving if isinstance(listener, Socket)]
+        await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
+        await self._http.close_all_connections()
         self.backend.tick()
-        try:
-            self.backend.store.close()
-        finally:
-            leaving = [(name, listener) for name, listener, _ in self.backend.hub.seats()]
-            self.backend.hub.close(leaving, CloseCode.GOING_AWAY, Message.STOPPING)
-            ending = [listener for _, listener in leaving if isinstance(listener, Socket)]
-            await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
-            await self._http.close_all_connections()
+        self.backend.store.close()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -3328,8 +3391,9 @@ class Server:
     def facts(self) -> dict[str, Json]:
         """What a client needs to know, as the ready line says it; null for what there is not."""
         project = self.backend.store.projects()[0]
-        on_this_machine = is_loopback(self.options.host) or self.backend.gate.any_address
-        name = "localhost" if on_this_machine else self.options.host
+        name = self.options.host
+        if name == LOOPBACK[0] or self.backend.gate.any_address:
+            name = "localhost"  # cookies are kept for one host name, so everyone gets the same
         host = f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
         return {
             "url": f"http://{host}{API_PREFIX}".removesuffix("/"),
@@ -3360,9 +3424,13 @@ def most_sockets() -> int:
 
 def remote(verb: Callable[Concatenate[Backend, P], T]) -> Callable[Concatenate[RestedEmulator, P], T]:
     """A verb of the Backend as a method of RestedEmulator: same arguments, carried out in its thread."""
+    signature = inspect.signature(verb)
 
     @functools.wraps(verb)
     def call(emulator: RestedEmulator, /, *args: P.args, **options: P.kwargs) -> T:
+        for name, value in signature.bind(emulator, *args, **options).arguments.items():
+            if value is not emulator:
+                check_kind(value, signature.parameters[name].annotation, name)
         return emulator.call(lambda server: verb(server.backend, *args, **options))
 
     return call
@@ -3378,6 +3446,7 @@ class RestedEmulator:
 
     def __init__(self, **options: Any) -> None:
         self.options = Options.of(**{"memory": True, "port": 0} | options)
+        self._lock = threading.Lock()
         self._server: Server | None = None
 
     def __enter__(self) -> Self:
@@ -3389,33 +3458,41 @@ class RestedEmulator:
 
     def start(self) -> None:
         """Start serving; returns when the emulator is ready."""
-        server = Server(self.options)
-        server.bind()
-        ready: Future[None] = Future()
-        self._ended: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(server, ready), name="rested-emulator", daemon=True)
-        self._thread.start()
-        ready.result()
-        self._server = server
+        with self._lock:
+            if self._server is not None:
+                raise RestedError("this emulator runs already; stop() it first, or make another one")
+            server = Server(self.options)
+            server.bind()
+            ready: Future[None] = Future()
+            self._ended: Future[None] = Future()
+            arguments = server, ready, self._ended
+            self._thread = threading.Thread(target=self._run, args=arguments, name="rested-emulator", daemon=True)
+            self._thread.start()
+            ready.result()
+            self._server = server
 
     def stop(self) -> None:
-        """Stop serving: data is saved, sockets close with 1001. Does nothing when it does not run.
+        """Stop serving: sockets close with 1001, data is saved. Does nothing when it does not run.
 
-        Raises OSError where the data cannot be saved.
+        Waits until all is done, a second for clients that do not confirm; in a coroutine call it with
+        ``asyncio.to_thread``. Raises OSError where the data cannot be saved.
         """
-        if self._server is not None:
+        with self._lock:
+            if self._server is None:
+                return
             self._server = None
+            thread, ended = self._thread, self._ended
             self._loop.call_soon_threadsafe(self._stopping.set)
-            self._thread.join()
-            self._ended.result()
+        thread.join()
+        ended.result()
 
-    def _run(self, server: Server, ready: Future[None]) -> None:
+    def _run(self, server: Server, ready: Future[None], ended: Future[None]) -> None:
         try:
             asyncio.run(self._serve(server, ready))
         except Exception as error:
-            (self._ended if ready.done() else ready).set_exception(error)
+            (ended if ready.done() else ready).set_exception(error)
         else:
-            self._ended.set_result(None)
+            ended.set_result(None)
 
     async def _serve(self, server: Server, ready: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -3431,18 +3508,18 @@ class RestedEmulator:
 
     def call(self, verb: Callable[[Server], T]) -> T:
         """Run something in the emulator's thread, and return what it returns or raise what it raises."""
-        server = self._server
-        if server is None:
-            raise RestedError("this emulator does not run; use it in a with statement, or call start()")
         outcome: Future[T] = Future()
 
-        def run() -> None:
+        def run(server: Server) -> None:
             try:
                 outcome.set_result(verb(server))
             except BaseException as error:
                 outcome.set_exception(error)
 
-        self._loop.call_soon_threadsafe(run)
+        with self._lock:  # nothing is handed to a loop that has been told to stop
+            if self._server is None:
+                raise RestedError("this emulator does not run; use it in a with statement, or call start()")
+            self._loop.call_soon_threadsafe(run, self._server)
         return outcome.result()
 
     @property
@@ -3481,11 +3558,12 @@ class RestedEmulator:
 
 DESCRIPTION = "A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change pushed over a WebSocket."
 EPILOG = """\
-NAME is an endpoint. Durations: 30 (seconds), 500ms, 10s, 5m, 1h. Options marked * may be given several times.
+NAME is an endpoint. Durations: 30 (seconds), 500ms, 10s, 5m, 1h. A repeatable option may be given several times.
 Each option has an environment twin, as RESTED_EMULATOR_TOKEN_TTL for --token-ttl (several values: with commas);
 the command line beats the environment. After -- comes a command that runs once the emulator is ready, with
-RESTED_URL, RESTED_WS_URL, RESTED_HOST, RESTED_PORT, RESTED_KEY, RESTED_MASTER_KEY, RESTED_CONTROL_URL and
-RESTED_CONTROL_TOKEN set; the emulator ends with it, and with its exit code.
+RESTED_URL, RESTED_WS_URL, RESTED_HOST, RESTED_PORT, RESTED_KEY, RESTED_MASTER_KEY, RESTED_CONTROL_URL,
+RESTED_CONTROL_TOKEN, RESTED_PID and RESTED_DATA set as far as there are such; the emulator ends with it, and
+with its exit code.
 """
 
 
@@ -3507,7 +3585,9 @@ def build_parser() -> argparse.ArgumentParser:
         elif item.default is False:
             parser.add_argument(*names, dest=item.name, action="store_true", default=None, help=help_text)
         elif item.default == ():
-            parser.add_argument(*names, dest=item.name, action="append", metavar=metavar, help=f"{help_text} *")
+            parser.add_argument(
+                *names, dest=item.name, action="append", metavar=metavar, help=f"{help_text}; repeatable"
+            )
         else:
             parser.add_argument(*names, dest=item.name, metavar=metavar, help=help_text)
     parser.add_argument("--version", action="version", version=f"rested-emulator {__version__}")
@@ -3620,9 +3700,12 @@ async def run(server: Server, command: Sequence[str]) -> int:
         if command:
             code = await run_command(command, server.facts(), stopping)
         else:
-            await stopping
+            log.info("stopping, by %s", signal.Signals(await stopping).name)
     finally:
-        await server.stop()
+        try:
+            await server.stop()
+        except OSError as error:
+            code = fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
     return code
 
 
@@ -3631,8 +3714,7 @@ async def run_command(command: Sequence[str], facts: Mapping[str, Json], stoppin
 
     A signal goes on to the command, except a Ctrl-C at a terminal, which has reached it already.
     """
-    names = ("url", "ws_url", "host", "port", "key", "master_key", "control_url", "control_token")
-    facts_given = {f"RESTED_{name.upper()}": facts[camel(name)] for name in names}
+    facts_given = {"RESTED_" + re.sub("([A-Z])", r"_\1", name).upper(): value for name, value in facts.items()}
     inherited = {name: value for name, value in os.environ.items() if name not in facts_given}
     environment = inherited | {name: str(value) for name, value in facts_given.items() if value is not None}
     try:
@@ -3653,6 +3735,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
     options, command = read_command_line(sys.argv[1:] if argv is None else argv, os.environ)
     set_up_log(options)
+    if command and shutil.which(command[0]) is None:
+        return fail(f"there is no command {shown(command[0])} to run", 2)
     try:
         server = Server(options)
     except DataFileError as error:
@@ -3661,15 +3745,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error), 2)
     except OSError as error:
         return fail(f"{error.filename or options.data or DEFAULT_DATA}: {error.strerror}", 2)
+    except KeyboardInterrupt:
+        return 0
     try:
         server.bind()
     except OSError as error:
-        hint = "choose another with --port N, or --port 0 for a free one"
+        no_address = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        hint = "--host takes an address of this machine" if no_address else "take another with --port, 0 for a free one"
         return fail(f"port {options.port} on {options.host} cannot be had: {error.strerror or error}; {hint}", 2)
-    try:
-        return asyncio.run(run(server, command))
-    except OSError as error:
-        return fail(f"the data file could not be saved: {error}", 1)
+    return asyncio.run(run(server, command))
 
 
 def fail(text: str, code: int) -> int:

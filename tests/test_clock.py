@@ -304,10 +304,10 @@ def test_whoever_waits_hears_of_an_earlier_alarm_and_of_no_later_one(clock: Cloc
     assert waits == [9, 5, 1]
 
 
-def test_whoever_waits_hears_of_timers_when_they_are_set_and_set_anew(clock: Clock) -> None:
+def test_whoever_waits_hears_of_timers_when_they_are_set_and_set_anew_and_of_every_advance(clock: Clock) -> None:
     waits: list[float] = []
     clock.on_earlier = lambda: waits.append(clock.until_next())
     clock.every(10, lambda: None)
     clock.advance(10)
     clock.reset()
-    assert waits == [10, 10, 10]
+    assert waits == [10, 10, 10, 10]

@@ -15,7 +15,7 @@ from functools import cache
 import pytest
 
 import rested_emulator
-from rested_emulator import CONTROL_VERBS, Backend, RestedEmulator, camel, read_arguments
+from rested_emulator import CONTROL_VERBS, Backend, Json, RestedEmulator, camel, read_arguments
 from tests.conftest import ROOT
 
 SECTIONS = (
@@ -197,10 +197,16 @@ def test_a_verb_takes_the_same_arguments_at_every_door(verb: str) -> None:
     assert offered == wanted
 
 
-def test_control_understands_every_kind_of_argument() -> None:
-    examples = {"str": "notes/open", "bool": True, "float": 1.5, "int": 1000, "Sequence[str]": ["http://localhost"]}
+def test_control_understands_every_kind_of_argument(backend: Backend) -> None:
+    examples: dict[str, Json] = {
+        "str": "notes/open",
+        "bool": True,
+        "float": 1.5,
+        "int": 1000,
+        "Sequence[str]": ["http://localhost"],
+    }
     for verb, signature in owners_verbs().items():
         parameters = list(signature.parameters.values())[1:]
-        given = {camel(item.name): examples[item.annotation.removesuffix(" | None")] for item in parameters}
-        read = read_arguments(getattr(Backend(*[None] * 3), verb), given)  # type: ignore[arg-type]
+        given: Json = {camel(item.name): examples[item.annotation.removesuffix(" | None")] for item in parameters}
+        read = read_arguments(getattr(backend, verb), given)
         assert set(read) == {item.name for item in parameters}

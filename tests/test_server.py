@@ -6,11 +6,16 @@ import errno
 import json
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+import rested_emulator
 from rested_emulator import Clock, Forbidden, OptionError, Options, RestedEmulator, RestedError, Server, schedule
 from tests.conftest import (
     CHORES,
@@ -23,7 +28,7 @@ from tests.conftest import (
     StoppedTime,
     knock,
 )
-from tests.wire import call, closing, open_socket
+from tests.wire import HANDSHAKE, answer_on, at, call, closing, head, open_socket, take, wire
 
 
 def test_the_fixture_of_the_readme_does_what_it_says() -> None:
@@ -208,3 +213,159 @@ def test_the_gate_opens_as_the_options_say() -> None:
 def test_control_wants_a_token_only_beyond_loopback() -> None:
     tokens = {host: server(host=host).control_token for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0")}
     assert {host for host, token in tokens.items() if token} == {"0.0.0.0"}
+
+
+# What a review found
+
+
+def test_a_second_start_is_refused_and_the_first_goes_on() -> None:
+    with RestedEmulator() as emulator:
+        with pytest.raises(RestedError, match="runs already"):
+            emulator.start()
+        assert emulator.records("examples/unsecure-endpoint") == []
+
+
+def test_a_stopped_emulator_starts_again(tmp_path: Path) -> None:
+    emulator = RestedEmulator(data=tmp_path / "data.json", memory=False)
+    for count in range(3):
+        with emulator:
+            call(emulator.url("examples/unsecure-endpoint"), "POST", count)
+            assert len(emulator.records("examples/unsecure-endpoint")) == count + 1
+
+
+def test_many_threads_may_use_one_emulator_while_it_stops() -> None:
+    emulator = RestedEmulator()
+    emulator.start()
+    outcomes: list[object] = []
+
+    def use() -> None:
+        try:
+            while True:
+                emulator.records("examples/unsecure-endpoint")
+        except Exception as error:
+            outcomes.append(error)
+
+    users = [threading.Thread(target=use) for _ in range(6)]
+    for user in users:
+        user.start()
+    emulator.stop()
+    for user in users:
+        user.join(timeout=10)
+    assert len(outcomes) == 6
+    assert all("this emulator does not run" in str(outcome) for outcome in outcomes)
+
+
+def test_what_is_written_while_it_stops_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    emulator = RestedEmulator(data=path, memory=False)
+    emulator.start()
+    parts = urlsplit(emulator.url("examples/unsecure-endpoint"))
+    connection = HTTPConnection("127.0.0.1", parts.port, timeout=10)
+    connection.request("GET", f"{parts.path}?{parts.query}")
+    connection.getresponse().read()
+    with silent_listener(emulator) as listener:
+        stopping = threading.Thread(target=emulator.stop)
+        stopping.start()
+        listener.recv(4)  # the close frame: from now on it waits for us to confirm
+        connection.request("POST", f"{parts.path}?{parts.query}", "1", {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 200
+        connection.close()
+    stopping.join(timeout=10)
+    assert len(json.loads(path.read_text())["examples/unsecure-endpoint"]) == 1
+
+
+@contextmanager
+def silent_listener(emulator: RestedEmulator) -> Iterator[socket.socket]:
+    """A WebSocket whose client never answers."""
+    with wire(emulator) as connection:
+        key = "d59eb2859c284168ac48aef65046d5dd"
+        connection.sendall(head("GET", at("examples/unsecure-endpoint", key=key), *HANDSHAKE))
+        assert answer_on(connection).status == 101
+        yield connection
+
+
+def test_a_handshake_that_matures_while_it_stops_is_told_so() -> None:
+    emulator = RestedEmulator(latency=0.3)
+    emulator.start()
+    with wire(emulator) as connection, silent_listener(emulator):
+        connection.sendall(head("GET", at("examples/unsecure-endpoint", key="x"), *HANDSHAKE))
+        call(f"{emulator.facts['controlUrl']}/health")
+        stopping = threading.Thread(target=emulator.stop)
+        stopping.start()
+        assert answer_on(connection).status == 101
+        assert take(connection, 4)[2:] == (1001).to_bytes(2)
+    stopping.join(timeout=10)
+
+
+def test_a_body_on_a_handshake_is_not_collected(emulator: RestedEmulator) -> None:
+    with wire(emulator) as connection:
+        size = 64 * 2**20
+        connection.sendall(head("GET", at(PLANTS), *HANDSHAKE, f"Content-Length: {size}"))
+        before = memory_in_use()
+        for _ in range(64):
+            connection.sendall(bytes(2**20))
+        emulator.records(PLANTS)
+        assert memory_in_use() - before < 32 * 2**20
+
+
+def memory_in_use() -> int:
+    """Resident bytes of this process, as Linux tells."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_beyond_the_limit_of_connections_it_says_503_and_stays_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rested_emulator, "most_sockets", lambda: -61)
+    with RestedEmulator() as emulator, wire(emulator), wire(emulator), wire(emulator), wire(emulator) as fourth:
+        assert answer_on(fourth).status == 503
+    with RestedEmulator() as emulator:
+        for _ in range(20):
+            assert call(emulator.url("examples/unsecure-endpoint")).status == 200
+
+
+@pytest.mark.warns("Exception in callback")
+def test_an_alarm_that_fails_stops_neither_timers_nor_saving() -> None:
+    with RestedEmulator() as emulator:
+        rung = threading.Event()
+
+        def fail() -> None:
+            raise RuntimeError("on purpose")
+
+        emulator.call(lambda server: server.backend.clock.at(0, fail))
+        emulator.call(lambda server: server.backend.clock.at(server.backend.clock.now() + 0.1, rung.set))
+        assert rung.wait(10)
+
+
+def test_after_an_advance_an_expiry_comes_at_its_moment() -> None:
+    with RestedEmulator(data=GARDEN, token_ttl=3600) as emulator:
+        token = emulator.sign_in(GARDENERS, "ada")
+        with open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as ear:
+            emulator.advance(3599.9)
+            assert emulator.call(lambda server: server.backend.clock.until_next()) < 0.2
+            assert closing(ear) == (1000, "Access token expired.")
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("localhost", "localhost"), ("127.0.0.1", "localhost"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")],
+)
+def test_the_url_is_one_that_connects(host: str, shown: str) -> None:
+    with RestedEmulator(host=host) as emulator:
+        assert str(emulator.facts["host"]).startswith(f"{shown}:")
+        assert call(emulator.url("examples/unsecure-endpoint")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("advance", ["x"]),
+        ("advance", [float("nan")]),
+        ("advance", [-(10**400)]),
+        ("change_endpoint", [5]),
+        ("records", [None]),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_an_option_error(
+    emulator: RestedEmulator, verb: str, arguments: list[object]
+) -> None:
+    with pytest.raises(OptionError, match="it takes"):
+        getattr(emulator, verb)(*arguments)
