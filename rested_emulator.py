@@ -560,7 +560,10 @@ def parse_parameters(query: str) -> Parameters:
 
     Never raises: a malformed query is refused in its turn, after key, origin and token (contract 5.6).
     """
-    pairs = parse_qsl(query, keep_blank_values=True)
+    if "%" in query or "+" in query:
+        pairs = parse_qsl(query, keep_blank_values=True)
+    else:  # nothing to decode, which is most of the time
+        pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
     last = dict(pairs)
     ids = (part.strip() for name, value in pairs if name == "uniqueId" for part in value.split(","))
     return Parameters(
@@ -614,14 +617,21 @@ def check_content_type(kind: str | None) -> str:
     return media_type
 
 
+def refuse_constant(name: str) -> NoReturn:
+    """Raise ValueError for what Python's JSON has beyond RFC 8259: NaN and Infinity."""
+    raise ValueError(f"{name} is not JSON")
+
+
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+
+
 def parse_json(text: str) -> Json:
     """Read JSON as RFC 8259 says, nested 512 levels at most (contract 3.4); raises BadRequest."""
-
-    def refuse_constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not JSON")
-
     try:
-        value: Json = json.loads(text, parse_constant=refuse_constant)
+        if text.startswith("\ufeff"):
+            raise json.JSONDecodeError("A byte order mark is not JSON", text, 0)
+        value: Json = DECODER.decode(text)
         check_depth(text, value)
         encode(value)  # finds what cannot be written again: 1e400, lone surrogates
     except json.JSONDecodeError as error:
@@ -658,7 +668,7 @@ def check_depth(text: str, value: Json) -> None:
 
 def encode(value: object) -> bytes:
     """JSON as it goes over the wire: compact, UTF-8, text outside ASCII not escaped (contract 7.3)."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return ENCODER.encode(value).encode()
 
 
 def check_strategy(name: str) -> Strategy:
@@ -778,6 +788,7 @@ class Clock:
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._timers: list[tuple[float, Callable[[], object]]] = []
         self._numbers = itertools.count()
+        self._second, self._timestamp = -1, ""
         self.on_earlier: Callable[[], None] = lambda: None
 
     def _machine_time(self) -> float:
@@ -790,6 +801,13 @@ class Clock:
     def now(self) -> float:
         """The moment it is for the emulator; it never goes back but by ``reset``."""
         return self._machine_time() + self._skew
+
+    def timestamp(self) -> str:
+        """The moment it is, as the service writes it; made once a second."""
+        second = int(self.now())
+        if second != self._second:
+            self._second, self._timestamp = second, timestamp(second)
+        return self._timestamp
 
     def uptime(self) -> float:
         """Seconds since the start, advances not counted."""
@@ -1255,10 +1273,6 @@ class Records(Table):
         """Add a document, or replace the one of that id where it stands."""
         self._update_table(lambda table: table.__setitem__(document_id, document))  # type: ignore[index]
 
-    def find(self, document_id: str) -> Document | None:
-        """The live document, which must not be changed; None if there is none."""
-        return self._read_table().get(document_id)  # type: ignore[return-value]
-
     def _read_table(self) -> dict[str, Mapping[str, Any]]:
         return self._storage.read().get(self.name, {})  # type: ignore[union-attr]
 
@@ -1291,12 +1305,13 @@ class Store:
         assert isinstance(table, Records)
         return table
 
-    def _items(self, name: str) -> Iterable[tuple[str, Document]]:
-        return self._storage.tree.get(name, {}).items()
+    def _documents(self, name: str) -> dict[str, Document]:
+        """The live documents of a table, which must not be changed."""
+        return self._storage.tree.get(name) or {}
 
     def _value(self, table: str, document_id: str, read: Callable[[str, Document], Any]) -> Any:
         """What a document stands for, read once for as long as that document stands; None without one."""
-        document = self._table(table).find(document_id)
+        document = self._documents(table).get(document_id)
         if document is None:
             return None
         kept = self._values.get((table, document_id))
@@ -1373,7 +1388,7 @@ class Store:
     # Projects and endpoints
 
     def projects(self) -> list[Project]:
-        return [self._value(PROJECTS, key, read_project) for key, _ in self._items(PROJECTS)]
+        return [self._value(PROJECTS, key, read_project) for key, _ in self._documents(PROJECTS).items()]
 
     def project(self, key: str) -> Project | None:
         project: Project | None = self._value(PROJECTS, key, read_project)
@@ -1381,32 +1396,33 @@ class Store:
 
     def put_project(self, key: str, project: Project) -> None:
         """Keep a project, till now known by ``key``; with a new key its endpoints go along."""
-        known = self._table(PROJECTS)
+        known = self._documents(PROJECTS)
         document = {camel(name): value for name, value in dataclasses.asdict(project).items() if name != "key"}
         document["allowedOrigins"] = list(project.allowed_origins)
-        document = (known.find(key) or {}) | document
+        document = (known.get(key) or {}) | document
         if project.master_key is None:
             del document["masterKey"]
-        if project.key == key or known.find(key) is None:
+        if project.key == key or key not in known:
             self._change((PROJECTS, project.key, document))
             return
         with self.batch():
             self._change((PROJECTS, None, None))
-            for other, found in self._items(PROJECTS):  # the first project is the default one, so order is kept
+            # The first project is the default one, so order is kept.
+            for other, found in self._documents(PROJECTS).items():
                 self._change((PROJECTS, project.key, document) if other == key else (PROJECTS, other, found))
             for endpoint in self.endpoints():
                 if endpoint.project == key:
                     self.put_endpoint(replace(endpoint, project=project.key))
 
     def endpoints(self) -> list[Endpoint]:
-        return [self._value(ENDPOINTS, name, read_endpoint) for name, _ in self._items(ENDPOINTS)]
+        return [self._value(ENDPOINTS, name, read_endpoint) for name, _ in self._documents(ENDPOINTS).items()]
 
     def endpoint(self, name: str) -> Endpoint | None:
         endpoint: Endpoint | None = self._value(ENDPOINTS, name, read_endpoint)
         return endpoint
 
     def put_endpoint(self, endpoint: Endpoint) -> None:
-        known = self._table(ENDPOINTS).find(endpoint.name) or {}
+        known = self._documents(ENDPOINTS).get(endpoint.name) or {}
         members = {camel(name): value for name, value in dataclasses.asdict(endpoint).items() if name != "name"}
         self._change((ENDPOINTS, endpoint.name, known | members))
 
@@ -1418,20 +1434,20 @@ class Store:
 
     def records(self, name: str) -> list[Record]:
         """All records of an endpoint in the order of creation (contract 3.5)."""
-        return [read_record(unique_id, document) for unique_id, document in self._items(name)]
+        return [read_record(unique_id, document) for unique_id, document in self._documents(name).items()]
 
     def count(self, name: str) -> int:
-        return len(self._table(name))
+        return len(self._documents(name))
 
     def record(self, name: str, unique_id: str) -> Record | None:
-        document = self._table(name).find(unique_id)
+        document = self._documents(name).get(unique_id)
         return None if document is None else read_record(unique_id, document)
 
     def put_record(self, name: str, record: Record) -> None:
         document = {"data": record.data, "createdAt": record.created_at, "updatedAt": record.updated_at}
         if record.owner:
             document["owner"] = record.owner
-        self._change((name, record.unique_id, (self._table(name).find(record.unique_id) or {}) | document))
+        self._change((name, record.unique_id, (self._documents(name).get(record.unique_id) or {}) | document))
 
     def drop_record(self, name: str, unique_id: str) -> None:
         self._change((name, unique_id, None))
@@ -1439,10 +1455,10 @@ class Store:
     # Sessions
 
     def sessions(self) -> list[Session]:
-        return [read_session(token, document) for token, document in self._items(SESSIONS)]
+        return [read_session(token, document) for token, document in self._documents(SESSIONS).items()]
 
     def session(self, token: str) -> Session | None:
-        document = self._table(SESSIONS).find(token)
+        document = self._documents(SESSIONS).get(token)
         return None if document is None else read_session(token, document)
 
     def put_session(self, session: Session) -> None:
@@ -1984,7 +2000,7 @@ class Backend:
         data = apply_strategy(record.data, new, strategy)
         if endpoint.authentication:
             self._accounts.check_user(endpoint.name, data, unique_id)
-        record = replace(record, data=data, updated_at=timestamp(self.clock.now()))
+        record = replace(record, data=data, updated_at=self.clock.timestamp())
         self.store.put_record(endpoint.name, record)
         self._publish(endpoint, Change("PUT", record))
         return self._fit_to_show(endpoint, record)
@@ -2024,7 +2040,7 @@ class Backend:
             self.clock.at(caller.session.expires_at, self._close_expired)
 
     def _add(self, endpoint: Endpoint, data: Json, owner: str | None = None) -> Record:
-        now = timestamp(self.clock.now())
+        now = self.clock.timestamp()
         record = Record(new_id(), data, now, now, owner)
         self.store.put_record(endpoint.name, record)
         self._publish(endpoint, Change("POST", record))
@@ -2319,24 +2335,31 @@ LINGER_SECONDS = 5.0
 LINGER_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
-    """One HTTP request; ``body`` is None when it was over the limit."""
+    """One HTTP request; ``body`` is None when it was over the limit.
+
+    Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined.
+    """
 
     method: str
     path: str
     query: str
-    headers: HTTPHeaders
+    headers: dict[str, str]
     body: bytes | None = b""
 
     @classmethod
     def of(cls, method: str, target: str, headers: HTTPHeaders) -> Self:
         """A request from its first line and headers."""
         path, _, query = target.partition("?")
-        return cls(method, path, query, headers)
+        fields: dict[str, str] = {}
+        for name, value in headers.get_all():
+            join = "; " if name == "Cookie" else ","
+            fields[name] = f"{fields[name]}{join}{value}" if name in fields else value
+        return cls(method, path, query, fields)
 
     def content(self) -> Content:
-        """The body with what the headers say of it; of repeated headers all count."""
+        """The body, with what the headers say of it."""
         return Content(self.headers.get("Content-Type"), self.headers.get("Content-Encoding"), self.body)
 
 
@@ -2354,17 +2377,11 @@ class Answer:
     delay: float = 0.0
     refusal: Refusal | None = None
 
-    def head(self, *, close: bool = False) -> HTTPHeaders:
+    def head(self) -> list[tuple[str, str]]:
         """The headers, those of the body included."""
-        headers = HTTPHeaders()
-        if self.status != 204:
-            headers.add("Content-Type", self.content_type)
-            headers.add("Content-Length", str(len(self.body)))
-        for name, value in self.headers:
-            headers.add(name, value)
-        if close:
-            headers.add("Connection", "close")
-        return headers
+        if self.status == 204:
+            return self.headers
+        return [("Content-Type", self.content_type), ("Content-Length", str(len(self.body))), *self.headers]
 
 
 def refuse(refusal: Refusal) -> Answer:
@@ -2415,6 +2432,7 @@ class Api(Door):
             self._cookies[PLAIN_COOKIE] = "HttpOnly; SameSite=Lax; Path=/"
         self._warned_of_cookies = plain_cookie
         self.is_stopping = False
+        self._last_host: str | None = None
 
     def latency(self) -> float:
         """How long the next answer waits, in seconds."""
@@ -2426,7 +2444,10 @@ class Api(Door):
         return answer
 
     def perform(self, request: Request) -> Answer:
-        self.backend.gate.check_host(request.headers.get("Host"))
+        host = request.headers.get("Host")
+        if host is None or host != self._last_host:  # what has passed once passes again
+            self.backend.gate.check_host(host)
+            self._last_host = host
         approach = self.approach(request)
         if request.method == "OPTIONS":
             return self._preflight(approach, request)
@@ -2445,7 +2466,8 @@ class Api(Door):
         candidates = [bearer_token(request.headers.get("Authorization", ""))]
         if over_socket:
             candidates.append(parameters.access_token)
-        candidates += [cookie_value(request.headers.get_list("Cookie"), name) for name in self._cookies]
+        if cookies := request.headers.get("Cookie"):
+            candidates += [cookie_value(cookies, name) for name in self._cookies]
         return Approach(
             request.path.removeprefix(API_PREFIX),
             parameters,
@@ -2539,10 +2561,10 @@ def bearer_token(header: str) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def cookie_value(headers: Sequence[str], name: str) -> str | None:
+def cookie_value(header: str, name: str) -> str | None:
     """The value of a cookie; of several with that name the last one, and junk beside it is ignored."""
-    pairs = (part.strip().partition("=") for header in headers for part in header.split(";"))
-    return next((value for found, _, value in reversed(list(pairs)) if found == name), None)
+    pairs = [part.strip().partition("=") for part in header.split(";")]
+    return next((value for found, _, value in reversed(pairs) if found == name), None)
 
 
 class Front(HTTPServerConnectionDelegate):
@@ -2585,6 +2607,9 @@ class Exchange(HTTPMessageDelegate):
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         assert isinstance(start_line, RequestStartLine)
         self._request = Request.of(start_line.method, start_line.path, headers)
+        # Tornado's own writing of headers is only needed where they depend on the connection.
+        keeps_alive = self._request.headers.get("Connection", "keep-alive").lower() == "keep-alive"
+        self._is_plain = start_line.version == "HTTP/1.1" and keeps_alive
         if is_handshake(self._request):
             self._handshake = self._front.sockets.start_request(self._server_conn, self._connection)
             return self._handshake.headers_received(start_line, headers)
@@ -2623,7 +2648,8 @@ class Exchange(HTTPMessageDelegate):
             self._handshake.on_connection_close()
 
     def _answer(self, body: bytes | None) -> None:
-        request = replace(self._request, body=body)
+        request = self._request
+        request.body = body
         answer = self._front.door(request.path).answer(request)
         if answer.delay:
             asyncio.get_running_loop().call_later(answer.delay, self._write, answer)
@@ -2647,8 +2673,18 @@ class Exchange(HTTPMessageDelegate):
         log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
         self._front.pending.discard(self)
         body = b"" if request.method == "HEAD" else answer.body
-        line = ResponseStartLine("HTTP/1.1", answer.status, http.HTTPStatus(answer.status).phrase)
-        self._connection.write_headers(line, answer.head(close=self._answers_early), body)
+        phrase = http.HTTPStatus(answer.status).phrase
+        if self._is_plain and not self._answers_early:
+            lines = [f"{name}: {value}" for name, value in answer.head()]
+            head = "\r\n".join([f"HTTP/1.1 {answer.status} {phrase}", *lines, "\r\n"])
+            self._connection.write(head.encode("latin1") + body)
+        else:
+            headers = HTTPHeaders()
+            for name, value in answer.head():
+                headers.add(name, value)
+            if self._answers_early:
+                headers.add("Connection", "close")
+            self._connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status, phrase), headers, body)
         self._has_answered = True
         if not self._answers_early:
             self._connection.finish()
@@ -3670,11 +3706,27 @@ def say(text: str, *, to_stderr: bool) -> None:
         print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
+class LogLines(logging.Formatter):
+    """Lines with the time of day, which is spelled out once a second."""
+
+    def __init__(self) -> None:
+        super().__init__("%(message)s", "%H:%M:%S")
+        self._second, self._time = -1, ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if int(record.created) != self._second:
+            self._second, self._time = int(record.created), self.formatTime(record, self.datefmt)
+        return f"{self._time} {super().format(record) if record.exc_info else record.getMessage()}"
+
+
 def set_up_log(options: Options) -> None:
     """Send the log to stderr, Tornado's own warnings with it."""
     level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.raiseExceptions = False  # a closed stderr is no reason to stop
+    logging._srcfile = None  # type: ignore[attr-defined]  # documented: no line says where it was logged
     log.setLevel(level)
 
 
