@@ -3156,7 +3156,7 @@ class Options:
         (), check_access, "let other users read, update or delete records of a secure endpoint", "WHAT:NAME"
     )
     allow_origin: tuple[str, ...] = option(
-        (), check_allowed_origin, "an allowed origin of the project; without any, every origin is", "ORIGIN"
+        (), check_allowed_origin, "an origin that the project allows; without any it allows every one", "ORIGIN"
     )
     disallow_no_origin: bool = option(False, check_flag, "refuse requests without an origin")
     allow_host: tuple[str, ...] = option((), check_allowed_host, "answer to this host name too", "NAME")

@@ -500,3 +500,17 @@ def test_a_post_to_an_authentication_endpoint_means_what_its_parameters_say(
     assert backend.operation(knock(GARDENERS, **parameters), "POST") == operation
     assert backend.operation(knock(PLANTS, **parameters), "POST") == "create"
     assert backend.operation(knock(CHORES, **parameters), "POST") == "create"
+
+
+def test_sessions_that_expired_over_a_day_ago_are_forgotten_at_the_next_start(backend: Backend, ada: str) -> None:
+    backend.advance(3600 + 86400)
+    assert Backend(backend.store, backend.clock, backend.gate).store.session(ada) is not None
+    backend.advance(1)
+    assert Backend(backend.store, backend.clock, backend.gate).store.session(ada) is None
+
+
+def test_a_login_at_an_ordinary_endpoint_is_a_record_and_the_log_says_so(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend.create(knock(PLANTS, {"username": "ada"}, login=True))
+    assert "garden/plants, which is no authentication endpoint" in caplog.text

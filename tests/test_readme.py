@@ -20,6 +20,7 @@ from rested_emulator import (
     read_command_line,
 )
 from tests.conftest import GARDEN, ROOT
+from tests.wire import call
 
 README = (ROOT / "README.md").read_text()
 
@@ -75,6 +76,12 @@ def test_a_python_snippet_runs(snippet: str) -> None:
 @pytest.mark.parametrize("text", blocks("json"))
 def test_a_json_snippet_is_json(text: str) -> None:
     json.loads(text)
+
+
+def test_the_error_shown_is_the_one_that_is_answered() -> None:
+    [text] = [block for block in blocks("json") if '"code": 401' in block]
+    with RestedEmulator() as emulator:
+        assert call(emulator.url("secure-endpoint")).json == json.loads(text)
 
 
 def test_the_shortest_data_file_is_one(tmp_path: Path) -> None:
