@@ -3726,7 +3726,7 @@ def set_up_log(options: Options) -> None:
     handler.setFormatter(LogLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.raiseExceptions = False  # a closed stderr is no reason to stop
-    logging._srcfile = None  # type: ignore[attr-defined]  # documented: no line says where it was logged
+    logging._srcfile = None  # documented: no line says where it was logged
     log.setLevel(level)
 
 
