@@ -2331,6 +2331,7 @@ class Backend:
 
 # - HTTP ---------------------------------------------------------------------------------------------
 
+IDLE_SECONDS = 75.0
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 64 * 2**20
 
@@ -2578,12 +2579,27 @@ class Front(HTTPServerConnectionDelegate):
         self.sockets = sockets
         self.max_body = max_body
         self.pending: set[Exchange] = set()
+        self._idle: dict[object, tuple[float, HTTPConnection]] = {}  # since when a connection waits for a request
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        self._idle[server_conn] = asyncio.get_running_loop().time(), request_conn
         return Exchange(self, server_conn, request_conn)
 
     def on_close(self, server_conn: object) -> None:
-        """Nothing is kept for a connection."""
+        self._idle.pop(server_conn, None)
+
+    def is_busy(self, server_conn: object) -> None:
+        """Take note that a connection has sent the headers of a request."""
+        self._idle.pop(server_conn, None)
+
+    def close_idle(self) -> None:
+        """Close connections that have sent no whole request for too long.
+
+        One look at all of them now and then does what Tornado would do with a timer for each request.
+        """
+        longest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        for _, connection in [found for found in self._idle.values() if found[0] < longest]:
+            getattr(connection, "close")()
 
     def door(self, path: str) -> Door:
         """Who answers at this path."""
@@ -2610,6 +2626,7 @@ class Exchange(HTTPMessageDelegate):
         # Tornado's own writing of headers is only needed where they depend on the connection.
         keeps_alive = self._request.headers.get("Connection", "keep-alive").lower() == "keep-alive"
         self._is_plain = start_line.version == "HTTP/1.1" and keeps_alive
+        self._front.is_busy(self._server_conn)
         if is_handshake(self._request):
             self._handshake = self._front.sockets.start_request(self._server_conn, self._connection)
             return self._handshake.headers_received(start_line, headers)
@@ -3283,6 +3300,11 @@ class Listening(HTTPServer):
         self.streams.add(stream)
         super().handle_stream(stream, address)
 
+    def on_close(self, server_conn: object) -> None:
+        super().on_close(server_conn)
+        assert isinstance(self.request_callback, Front)
+        self.request_callback.on_close(server_conn)
+
 
 class Server:
     """One emulator: its data, its sockets and its timers, in the loop that calls ``start``."""
@@ -3363,10 +3385,10 @@ class Server:
         self._front = Front([(CONTROL_PREFIX, control), ("", api)], sockets, options.max_body)
         self._http = Listening(
             self._front,
-            idle_connection_timeout=75,
             body_timeout=60,
             max_body_size=math.inf,  # ours is lower, and not a bare 400
         )
+        self._http.conn_params.header_timeout = None  # the Front closes idle connections
         self._http.most, self._http.streams = most_sockets() + 64, set()
         self._http.add_sockets(self._sockets)
         schedule(self.backend, options)
@@ -3382,6 +3404,7 @@ class Server:
 
     def _tick(self) -> None:
         try:
+            self._front.close_idle()
             self.backend.tick()
             self.backend.store.save_when_quiet()
         except OSError as error:

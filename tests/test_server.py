@@ -28,7 +28,7 @@ from tests.conftest import (
     StoppedTime,
     knock,
 )
-from tests.wire import HANDSHAKE, answer_on, at, call, closing, head, open_socket, take, wire
+from tests.wire import HANDSHAKE, answer_on, at, at_end, call, closing, head, open_socket, take, wire
 
 
 def test_the_fixture_of_the_readme_does_what_it_says() -> None:
@@ -369,3 +369,15 @@ def test_an_argument_of_the_wrong_type_is_an_option_error(
 ) -> None:
     with pytest.raises(OptionError, match="it takes"):
         getattr(emulator, verb)(*arguments)
+
+
+def test_a_connection_that_sends_no_whole_request_is_closed_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RestedEmulator() as emulator, wire(emulator) as idle, wire(emulator) as slow, silent_listener(emulator) as ear:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: local")
+        call(emulator.url("examples/unsecure-endpoint"))
+        monkeypatch.setattr(rested_emulator, "IDLE_SECONDS", 0.0)
+        assert at_end(idle)
+        assert at_end(slow)
+        monkeypatch.undo()
+        call(emulator.url("examples/unsecure-endpoint"), "POST", 1)
+        assert take(ear, 2)[0] == 0x81

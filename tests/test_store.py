@@ -408,9 +408,7 @@ SOMEWHERE = rf"line \d+|'{NOTES}'"
         pytest.param(one("null"), f"'{NOTES}', 'a': not an object", id="record null"),
         pytest.param(one("{}"), f"'{NOTES}', 'a': has no data", id="record without data"),
         pytest.param(one('{"data": 1, "createdAt": 2}'), f"'{NOTES}', 'a': createdAt", id="creation a number"),
-        pytest.param(
-            one('{"data": 1, "createdAt": "now"}'), "createdAt is 'now'; times are like", id="no time"
-        ),
+        pytest.param(one('{"data": 1, "createdAt": "now"}'), "createdAt is 'now'; times are like", id="no time"),
         pytest.param(one('{"data": 1, "updatedAt": []}'), f"'{NOTES}', 'a': updatedAt", id="update a list"),
         pytest.param(one('{"data": 1, "owner": 5}'), f"'{NOTES}', 'a': owner", id="owner a number"),
         pytest.param(one('{"data": 1, "owner": 0}'), "owner", id="owner 0"),
