@@ -726,7 +726,7 @@ def check_kind(value: object, kind: str, name: str) -> Any:
         case "bool" if isinstance(value, bool):
             return value
         case "str" if isinstance(value, str):
-            return value
+            return check_utf8(value, name)
         case "int" if isinstance(value, int) and not isinstance(value, bool):
             return value
         case "float" if isinstance(value, int | float) and not isinstance(value, bool):
@@ -745,6 +745,15 @@ def check_members(kind: type, given: Mapping[str, object], place: str = "") -> d
         for item in dataclasses.fields(kind)
         if given.get(item.name) is not None
     }
+
+
+def check_utf8(text: str, name: str) -> str:
+    """Return the text; raise OptionError for one with lone surrogates, which cannot be kept as JSON."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise OptionError(f"{name} is {shown(text)}, which is not UTF-8") from None
+    return text
 
 
 def check_finite(value: float, name: str) -> float:
@@ -936,16 +945,16 @@ class JsonFile(Storage):
                 if os.path.samestat(os.fstat(lock), os.stat(path)):
                     break
             os.close(lock)  # the one before us took its lock away just now
+        self._lock = lock
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
-        self._lock = lock
 
     def load(self, path: str) -> None:
         """Read the data file, by the name it was given. Raises DataFileError, or OSError."""
         with open(path, "r+b"):  # a file that cannot be written is found now, not at the first change
             stamp = self._stamp()
             self.tree = load_tree(path)
-        self._remember(self.tree, stamp)
+        self.remember(self.tree, stamp)
 
     def _stamp(self) -> FileStamp | None:
         """What tells one state of the data file from the next; None where there is none."""
@@ -955,7 +964,8 @@ class JsonFile(Storage):
             return None
         return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
 
-    def _remember(self, tree: Tree, stamp: FileStamp | None) -> None:
+    def remember(self, tree: Tree, stamp: FileStamp | None) -> None:
+        """Take note of what stands in the data file, and by which stamp it is known."""
         self._known = stamp
         self._saved = stamp.size if stamp else 0
         self._base = {name: dict(table) for name, table in tree.items()} if self._watched else {}
@@ -965,8 +975,10 @@ class JsonFile(Storage):
         stamp = self._stamp() if self._watched else None
         return None if stamp == self._known else stamp
 
-    def read_edit(self) -> list[Step]:
-        """The steps that an edit of the data file means. Raises DataFileError, or OSError.
+    def read_edit(self) -> tuple[list[Step], Tree, FileStamp | None]:
+        """The steps that an edit of the data file means, and what to ``remember`` once they are taken.
+
+        Raises DataFileError, or OSError.
 
         The edit was made on what stood in the file, so that is what it is compared with: changes that
         only the journal has stay.
@@ -975,8 +987,7 @@ class JsonFile(Storage):
         edited = load_tree(self.path or "")
         names = dict.fromkeys([*self._base, *edited])
         steps = [step for name in names for step in edit_of(name, self._base.get(name, {}), edited.get(name, {}))]
-        self._remember(edited, stamp)
-        return steps
+        return steps, edited, stamp
 
     def steps_in_journal(self) -> list[Step]:
         """What an emulator that was killed had not yet written into the data file.
@@ -991,7 +1002,10 @@ class JsonFile(Storage):
             return []
         if torn:
             log.info("%s: the last line is torn; what it held was never acknowledged", self.journal_path)
-        return [step for number, line in enumerate(lines, 1) for step in read_steps(self.journal_path, number, line)]
+        steps = [step for number, line in enumerate(lines, 1) for step in read_steps(self.journal_path, number, line)]
+        if torn:
+            os.truncate(self.journal_path, os.path.getsize(self.journal_path) - len(torn))
+        return steps
 
     def commit(self, steps: Sequence[Step]) -> None:
         """Append the steps to the journal, all or none; raises NotStored where the disk refuses."""
@@ -999,9 +1013,11 @@ class JsonFile(Storage):
             return
         line = encode(steps) + b"\n"
         try:
-            if self._journal is None or os.fstat(self._journal).st_nlink == 0:
-                self._open_journal()
-            assert self._journal is not None
+            found = None if self._journal is None else os.fstat(self._journal)
+            if self._journal is None or found is None or found.st_nlink == 0:
+                self._journal = self._open_journal()
+            elif found.st_size > self._journaled:  # a torn line that could not be taken back when it was written
+                os.ftruncate(self._journal, self._journaled)
             if os.write(self._journal, line) < len(line):
                 os.ftruncate(self._journal, self._journaled)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -1011,14 +1027,19 @@ class JsonFile(Storage):
         self._journaled += len(line)
         self._was_quiet = False
 
-    def _open_journal(self) -> None:
-        """Begin or go on with the journal. One that somebody deleted is made good by saving everything."""
+    def _open_journal(self) -> int:
+        """Begin the journal, or go on with it; where somebody deleted it or the data file, save everything first."""
         if self._journal is not None:
             os.close(self._journal)
             self._journal = None
+        if self._stamp() is None or (self._journaled and not os.path.exists(self.journal_path)):
+            self.changed = True
             self.save()
-        self._journal = os.open(self.journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        self._journaled = os.fstat(self._journal).st_size
+            if self.changed:
+                raise OSError(errno.EBUSY, "the journal is gone, and the data file has an edit that is not taken over")
+        journal = os.open(self.journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._journaled = os.fstat(journal).st_size
+        return journal
 
     def read(self) -> Tree:
         return self.tree
@@ -1034,22 +1055,29 @@ class JsonFile(Storage):
 
     def save(self) -> None:
         """Write the data file if anything changed: whole and at once, or not at all. Raises OSError."""
-        if self.path is None or not self.changed or self.edit():
+        if self.path is None or not (self.changed or self._stamp() is None) or self.edit():
             return
-        self._write_whole(self.path)
-        self._remember(self.tree, self._stamp())
-        self.settle()
+        stamp = self._write_whole(self.path)
+        if stamp:
+            self.remember(self.tree, stamp)
+            self.settle()
 
-    def _write_whole(self, path: str) -> None:
+    def _write_whole(self, path: str) -> FileStamp | None:
+        """Write everything to a file; None where it turned out that somebody had edited the data file."""
         draft = f"{path}.tmp"
         try:
             with open(draft, "w", encoding="utf-8") as file:
                 file.writelines(self._lines())
                 file.flush()
                 os.fsync(file.fileno())
+                found = os.fstat(file.fileno())
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(self.path or "", draft)
+            if path == self.path and self.edit():  # made while this was written
+                os.unlink(draft)
+                return None
             os.replace(draft, path)
+            return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
@@ -1086,18 +1114,22 @@ class JsonFile(Storage):
         start puts both together.
         """
         try:
-            if self.changed and self.edit():
+            if self.edit():
                 self._write_whole(f"{self.path}.kept")
                 log.warning("%s was edited and cannot be read; what the emulator had is in %s.kept", *[self.path] * 2)
             self.save()
         finally:
-            for descriptor in (self._journal, self._lock):
-                if descriptor is not None:
-                    os.close(descriptor)
-            if self._lock is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{self.path}.lock")
-            self._journal = self._lock = None
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close what is open and give up the lock, saving nothing; the lock file goes first, so that it is ours."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.path}.lock")
+        for descriptor in (self._journal, self._lock):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._journal = self._lock = None
 
 
 def edit_of(name: str, before: dict[str, Document], after: dict[str, Document]) -> Iterator[Step]:
@@ -1117,7 +1149,7 @@ def read_steps(path: str, number: int, line: bytes) -> list[Step]:
         steps = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataFileError(f"{place} column {error.colno}: {error.msg}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataFileError(f"{place} column 1: {error}") from None
     for step in steps if isinstance(steps, list) else [None]:
         match step:
@@ -1162,14 +1194,13 @@ def find_misfit(text: str) -> str:
     depth = 0
     for match in TOKEN.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
-        place = place_in(text, match.start())
         if depth > MAX_DEPTH:
-            return f"{place}: nested deeper than {MAX_DEPTH} levels"
+            return f"{place_in(text, match.start())}: nested deeper than {MAX_DEPTH} levels"
         try:
             if match[0] not in "[]{}":
                 encode(json.loads(match[0]))
         except ValueError:
-            return f"{place}: {shown(match[0], 20)} cannot be kept as JSON"
+            return f"{place_in(text, match.start())}: {shown(match[0], 20)} cannot be kept as JSON"
     return "cannot be kept as JSON"
 
 
@@ -1349,12 +1380,19 @@ class Store:
                 self._database.drop_table(table)
             elif document is None:
                 self._table(table).remove(doc_ids=[document_id])  # type: ignore[list-item]
+                if not self._documents(table):
+                    self._database.drop_table(table)  # an empty one would come back as an open endpoint
             else:
                 self._table(table).put(document_id, document)
 
     def replay(self) -> None:
         """Do what the journal of an emulator that was killed holds. Raises DataFileError."""
-        self._apply(self._storage.steps_in_journal())
+        steps = self._storage.steps_in_journal()
+        self._apply(steps)
+        try:
+            check_tree(self._storage.tree if steps else {})
+        except OptionError as error:
+            raise DataFileError(f"{self._storage.path} with its journal: {error}") from None
         self._storage.changed |= os.path.exists(self._storage.journal_path)
 
     def edit(self) -> FileStamp | None:
@@ -1368,9 +1406,12 @@ class Store:
         """
         has_more = self._storage.changed
         old = {name: dict(table) for name, table in self._storage.tree.items()}
-        self._change(*self._storage.read_edit())
+        steps, edited, stamp = self._storage.read_edit()
+        self._change(*steps, *missing_endpoints(old, steps))
+        self._storage.remember(edited, stamp)
         if not has_more:
-            self._storage.settle()
+            with contextlib.suppress(OSError):  # a journal that stays does no harm
+                self._storage.settle()
         return self._changes_since(old)
 
     def save(self) -> None:
@@ -1384,6 +1425,10 @@ class Store:
     def close(self) -> None:
         """Write the data file and let go of it. Raises OSError."""
         self._storage.close()
+
+    def let_go(self) -> None:
+        """Let go of the data file without writing it."""
+        self._storage.let_go()
 
     # Projects and endpoints
 
@@ -1457,6 +1502,14 @@ class Store:
     def sessions(self) -> list[Session]:
         return [read_session(token, document) for token, document in self._documents(SESSIONS).items()]
 
+    def tokens_of(self, endpoint: str, user: str | None = None) -> list[str]:
+        """The tokens of a user, or of every user, of an endpoint."""
+        return [
+            token
+            for token, document in self._documents(SESSIONS).items()
+            if document["endpoint"] == endpoint and user in (None, document["user"])
+        ]
+
     def session(self, token: str) -> Session | None:
         document = self._documents(SESSIONS).get(token)
         return None if document is None else read_session(token, document)
@@ -1496,6 +1549,21 @@ class Store:
             if not name.startswith("_")
             for change in differences(old.get(name, {}), tree.get(name, {}))
         ]
+
+
+def missing_endpoints(tree: Tree, steps: Iterable[Step]) -> Iterator[Step]:
+    """The endpoints that a tree wants after these steps; raises DataFileError where the two do not go together."""
+    merged = {name: dict(table) for name, table in tree.items()}
+    for name, key, document in steps:
+        if document is None:
+            merged.get(name, {}).pop(key or "", None)
+        else:
+            merged.setdefault(name, {})[key or ""] = document
+    try:
+        whole = check_tree({name: table for name, table in merged.items() if table})
+    except OptionError as error:
+        raise DataFileError(f"with what was stored meanwhile: {error}") from None
+    return edit_of(ENDPOINTS, merged.get(ENDPOINTS, {}), whole[ENDPOINTS])
 
 
 def way_back(name: str, table: dict[str, Document], base: dict[str, Document]) -> Iterator[Step]:
@@ -1777,11 +1845,7 @@ class Accounts:
 
     def revoke(self, endpoint: str, user: str | None = None) -> list[str]:
         """Forget the sessions of a user, or of everyone, of an endpoint; their tokens."""
-        ended = [
-            session.token
-            for session in self._store.sessions()
-            if session.endpoint == endpoint and user in (None, session.user)
-        ]
+        ended = self._store.tokens_of(endpoint, user)
         with self._store.batch():
             for token in ended:
                 self._store.drop_session(token)
@@ -2228,20 +2292,24 @@ class Backend:
 
     def _take_over(self, edit: FileStamp) -> None:
         """Bring in an edit of the data file, and let listeners know."""
-        options, tokens = self._options(), {session.token for session in self.store.sessions()}
+        options, tokens = self._options(), self._live_tokens()
         try:
             changes = self.store.take_over_edit()
-        except (DataFileError, NotStored, OSError) as error:
+        except (NotStored, OSError) as error:
+            log.info("the edit is not taken over yet: %s", error)
+            return
+        except DataFileError as error:
             # An editor may still be writing what is seen first, so only the second look counts.
             self._refused_edit = edit, 2 if self._refused_edit == (edit, 1) else 1
             if self._refused_edit == (edit, 2):
                 log.error("the edit is neither taken over nor written over: %s", error)
             return
         log.info("took over an edit of the data file: %d changes", len(changes))
-        self.hub.close_tokens(tokens - {session.token for session in self.store.sessions()})
+        self.hub.close_tokens(tokens - self._live_tokens())
         now = self._options()
         self._end_listeners(name for name, before in options.items() if now.get(name) != before)
         self._tell(changes)
+        self.store.save()
 
     def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
         """Log a user in, registering it first if need be; returns the access token.
@@ -2249,17 +2317,25 @@ class Backend:
         The owner needs no password to sign in a user who exists; ``password`` is that of a new one.
         """
         known = self._known_endpoint(endpoint)
+        for name, text in (("username", username), ("password", password)):
+            check_utf8(text, name)
         if not known.authentication:
             raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
         user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
-        if user is None:
-            data: Json = {"username": username, "password": password}
-            try:
-                self._accounts.check_user(endpoint, data)
-            except BadRequest as refusal:
-                raise OptionError(refusal.hint) from None
-            user = self._add(known, data)
-        return self._accounts.open_session(known, user.unique_id).token
+        if user is not None:
+            return self._accounts.open_session(known, user.unique_id).token
+        data: Json = {"username": username, "password": password}
+        try:
+            self._accounts.check_user(endpoint, data)
+        except BadRequest as refusal:
+            raise OptionError(refusal.hint) from None
+        now = self.clock.timestamp()
+        user = Record(new_id(), data, now, now)
+        with self.store.batch():
+            self.store.put_record(endpoint, user)
+            session = self._accounts.open_session(known, user.unique_id)
+        self._publish(known, Change("POST", user))
+        return session.token
 
     def records(self, endpoint: str) -> list[dict[str, Json]]:
         """All records of an endpoint, as GET shows them to the holder of the master key."""
@@ -2292,6 +2368,10 @@ class Backend:
         for endpoint, change in heard:
             self._publish(endpoint, change)
         return len(heard)
+
+    def _live_tokens(self) -> set[str]:
+        """The tokens of users who are there."""
+        return {item.token for item in self.store.sessions() if self.store.record(item.endpoint, item.user)}
 
     def _options(self) -> dict[str, tuple[Endpoint, Project | None]]:
         """The options that a socket of each endpoint depends on."""
@@ -3065,7 +3145,7 @@ T = TypeVar("T")
 def check_text(value: object) -> str:
     """Return a text that is not empty; raise OptionError for anything else."""
     if isinstance(value, str) and value:
-        return value
+        return check_utf8(value, "it")
     raise OptionError("is empty" if value == "" else f"{shown(value)} is not a text")
 
 
@@ -3227,18 +3307,15 @@ def open_store(options: Options) -> Store:
     if os.path.exists(path) and not os.path.isfile(path):
         raise OptionError(f"data file {path} is not a regular file")
     storage = JsonFile(path, begin, watched=not options.no_watch)
-    storage.lock()
     try:
+        storage.lock()
         store = Store(storage)
         if os.path.exists(path):
             storage.load(path)
-            store.replay()
-        else:
-            storage.changed = True
-        store.save()
+        store.replay()
+        store.save()  # a data file that is missing is written too
     except BaseException:
-        storage.changed = False
-        storage.close()
+        storage.let_go()
         raise
     return store
 
@@ -3266,12 +3343,18 @@ def set_up(backend: Backend, options: Options) -> None:
 def schedule(backend: Backend, options: Options) -> None:
     """Set the timers of the options that do an owner's verb again and again."""
 
+    def expire_tokens() -> None:
+        try:
+            backend.expire_tokens()
+        except NotStored as error:
+            log.warning("tokens do not expire: %s", error)
+
     def change_options() -> None:
         for endpoint in backend.store.endpoints():
             backend.change_endpoint(endpoint.name)
 
     if options.expire_tokens_after is not None:
-        backend.clock.every(options.expire_tokens_after, backend.expire_tokens)
+        backend.clock.every(options.expire_tokens_after, expire_tokens)
     if options.change_options_after is not None:
         backend.clock.every(options.change_options_after, change_options)
 
@@ -3314,14 +3397,18 @@ class Server:
         self.options = options
         gate = gate_for(options)
         self.backend = Backend(open_store(options), clock or Clock(), gate)
-        set_up(self.backend, options)
-        if options.seed:
-            seed = Backend(Store(JsonFile(None, load_tree(options.seed))), Clock(), gate)
-            set_up(seed, options)
-            self.backend.store.mark(seed.store)
-        else:
-            self.backend.store.mark()
-        self.backend.store.save()
+        try:
+            set_up(self.backend, options)
+            if options.seed:
+                seed = Backend(Store(JsonFile(None, load_tree(options.seed))), Clock(), gate)
+                set_up(seed, options)
+                self.backend.store.mark(seed.store)
+            else:
+                self.backend.store.mark()
+            self.backend.store.save()
+        except BaseException:
+            self.backend.store.let_go()
+            raise
         beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
         self.control_token = secrets.token_hex(16) if beyond_loopback else None
         self.port = 0
@@ -3438,8 +3525,10 @@ class Server:
         ending = [listener for _, listener in leaving if isinstance(listener, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
-        self.backend.tick()
-        self.backend.store.close()
+        try:
+            self.backend.tick()
+        finally:
+            self.backend.store.close()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -3818,6 +3907,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error), 1)
     except (OptionError, InUseError) as error:
         return fail(str(error), 2)
+    except NotStored as error:
+        return fail(error.hint, 2)
     except OSError as error:
         return fail(f"{error.filename or options.data or DEFAULT_DATA}: {error.strerror}", 2)
     except KeyboardInterrupt:

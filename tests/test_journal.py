@@ -20,12 +20,15 @@ from rested_emulator import (
     Gate,
     InUseError,
     NotStored,
+    OptionError,
     Options,
     RestedEmulator,
+    Server,
     Store,
     open_store,
+    schedule,
 )
-from tests.conftest import GARDEN, GARDENERS, PLANTS, ROSEMARY, TOMATO, Ear, StoppedTime, knock
+from tests.conftest import ADA, GARDEN, GARDENERS, KEY, MASTER_KEY, PLANTS, ROSEMARY, TOMATO, Ear, StoppedTime, knock
 from tests.wire import call, open_socket
 
 
@@ -233,10 +236,13 @@ class FaultyDisk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._failing: dict[str, int] = {}
         self._short = False
+        self._order: list[str] | None = None
         monkeypatch.setattr(rested_emulator, "os", self)
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
+        if self._order is not None and name in ("unlink", "close"):
+            self._order.append(name)
         if name not in self._failing:
             return real
 
@@ -252,6 +258,10 @@ class FaultyDisk:
 
     def mend(self) -> None:
         self._failing.clear()
+
+    def watch(self, order: list[str]) -> None:
+        """Note the names of calls that take away or close something."""
+        self._order = order
 
 
 @pytest.fixture
@@ -506,3 +516,201 @@ def test_a_running_emulator_sees_an_edit_by_itself(path: Path) -> None:
     with RestedEmulator(data=path, memory=False) as emulator, open_socket(emulator.ws_url(PLANTS)) as ear:
         edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
         assert json.loads(ear.recv(timeout=10))["record"]["data"] == "by hand"
+
+
+# What a review found: each of these lost, doubled or spoiled something
+
+
+def test_a_data_file_deleted_while_all_is_quiet_does_not_cost_the_next_write(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "first"))
+    store.save()
+    path.unlink()
+    record = backend.create(knock(PLANTS, "second"))
+    killed(store)
+    again = opened(path)
+    assert again.record(PLANTS, record.unique_id) is not None
+    assert len(again.records(PLANTS)) == 5
+
+
+def test_a_data_file_deleted_by_hand_comes_back_without_a_change(path: Path) -> None:
+    store = opened(path)
+    path.unlink()
+    store.save_when_quiet()
+    store.save_when_quiet()
+    assert len(json.loads(path.read_text())[PLANTS]) == 3
+
+
+def test_a_deleted_journal_is_made_good_before_anything_else_is_acknowledged(path: Path, disk: FaultyDisk) -> None:
+    store = opened(path)
+    backend = served(store)
+    first = backend.create(knock(PLANTS, "first"))
+    path.with_name("data.json.journal").unlink()
+    disk.fail("fsync", errno.ENOSPC)
+    for _ in range(2):
+        with pytest.raises(NotStored):
+            backend.create(knock(PLANTS, "refused"))
+    disk.mend()
+    second = backend.create(knock(PLANTS, "second"))
+    killed(store)
+    kept = {record.unique_id for record in opened(path).records(PLANTS)}
+    assert {first.unique_id, second.unique_id} < kept
+    assert len(kept) == 5
+
+
+def test_a_torn_line_that_could_not_be_taken_back_is_taken_back_later(path: Path, disk: FaultyDisk) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "first"))
+    disk.fail("write", errno.ENOSPC, short=True)
+    disk.fail("ftruncate", errno.EIO, short=True)
+    with pytest.raises(NotStored):
+        backend.create(knock(PLANTS, "torn"))
+    disk.mend()
+    backend.create(knock(PLANTS, "second"))
+    killed(store)
+    assert [record.data for record in opened(path).records(PLANTS)][3:] == ["first", "second"]
+
+
+@pytest.mark.warns("data.json.kept")
+def test_an_unreadable_edit_after_all_was_saved_does_not_cost_the_state(path: Path) -> None:
+    store = opened(path)
+    served(store).create(knock(PLANTS, "saved"))
+    store.save()
+    path.write_text("{oops")
+    store.close()
+    assert len(json.loads(path.with_name("data.json.kept").read_text())[PLANTS]) == 4
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_edit_the_disk_refuses_to_journal_is_taken_over_later(path: Path, disk: FaultyDisk, times: int) -> None:
+    store = opened(path)
+    backend = served(store)
+    edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
+    disk.fail("open", errno.EMFILE)
+    for _ in range(times):
+        backend.tick()
+    assert backend.store.record(PLANTS, "new") is None
+    store.save_when_quiet()
+    disk.mend()
+    backend.tick()
+    assert backend.store.record(PLANTS, "new") is not None
+
+
+def test_an_edit_made_while_the_file_is_being_written_is_not_written_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(path)
+    backend = served(store)
+    record = backend.create(knock(PLANTS, "mine"))
+
+    def fsync(_: int) -> None:
+        edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
+
+    with monkeypatch.context() as during:
+        during.setattr(os, "fsync", fsync)
+        store.save()
+    backend.tick()
+    store.close()
+    assert {record.unique_id, "new"} < json.loads(path.read_text())[PLANTS].keys()
+
+
+@pytest.mark.warns("with what was stored meanwhile")
+def test_an_edit_that_does_not_go_together_with_what_was_stored_is_refused(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.change_endpoint("garden/tools")
+
+    def rename(tree: dict[str, Any]) -> None:
+        [project] = tree["_projects"].values()
+        tree["_projects"] = {"another": project}
+        for endpoint in tree["_endpoints"].values():
+            endpoint["project"] = "another"
+
+    edited(path, rename)
+    backend.tick()
+    backend.tick()
+    assert backend.store.endpoint("garden/tools") is not None
+    assert {project.key for project in backend.store.projects()} == {KEY}
+
+
+def test_a_journal_that_does_not_go_together_with_the_data_file_stops_the_start(path: Path) -> None:
+    path.with_name("data.json.journal").write_text('[["garden/plants","x",{}]]\n')
+    with pytest.raises(DataFileError, match="with its journal"):
+        opened(path)
+
+
+def test_the_lock_file_is_gone_before_the_lock(path: Path, disk: FaultyDisk) -> None:
+    store = opened(path)
+    order: list[str] = []
+    disk.watch(order)
+    store.close()
+    assert order.index("unlink") < order.index("close")
+
+
+@pytest.mark.parametrize("options", [{"key": "second"}, {"token_ttl": 1, "data": "no/folder.json"}])
+def test_a_start_that_fails_late_leaves_no_lock(path: Path, options: dict[str, Any]) -> None:
+    tree = json.loads(path.read_text())
+    tree["_projects"]["second"] = {"name": "another"}
+    path.write_text(json.dumps(tree))
+    with pytest.raises((OptionError, OSError)):
+        Server(Options.of(**{"data": path} | options))
+    assert [found.name for found in path.parent.iterdir()] == ["data.json"]
+
+
+def test_a_timer_that_the_disk_refuses_is_a_warning(
+    path: Path, disk: FaultyDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(Options.of(data=path, expire_tokens_after=10), Clock(StoppedTime()))
+    schedule(server.backend, server.options)
+    server.backend.sign_in(GARDENERS, "ada")
+    disk.fail("write", errno.ENOSPC)
+    assert server.backend.advance(10)["closed"] == 0
+    disk.mend()
+    assert server.backend.advance(10)["closed"] == 0
+    server.backend.store.close()
+
+
+def test_an_endpoint_that_was_taken_away_does_not_come_back_open(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.change_endpoint("garden/secret", secure=True)
+    backend.create(knock("garden/secret", "x", master_key=MASTER_KEY))
+    backend.reset()
+    store.close()
+    assert opened(path).endpoint("garden/secret") is None
+
+
+def test_a_sign_in_the_disk_refuses_half_way_is_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = served(opened(path))
+    ear = Ear()
+    backend.listen(knock(GARDENERS, token=backend.sign_in(GARDENERS, "ada")), ear)
+    lines: list[int] = []
+    real = os.write
+
+    def write(descriptor: int, line: bytes) -> int:
+        lines.append(len(line))
+        if len(lines) > 1:
+            raise OSError(errno.ENOSPC, "full")
+        return real(descriptor, line)
+
+    monkeypatch.setattr(os, "write", write)
+    backend.sign_in(GARDENERS, "cleo")
+    assert len(lines) == 1
+
+
+def test_a_user_deleted_by_hand_loses_their_sockets(path: Path) -> None:
+    store = opened(path)
+    backend, ear = served(store), Ear()
+    backend.listen(knock(PLANTS.replace("plants", "diary"), token=backend.sign_in(GARDENERS, "ada")), ear)
+    store.save()
+    edited(path, lambda tree: tree[GARDENERS].pop(ADA))
+    backend.tick()
+    assert ear.ended == (1000, "Access token expired.")
+
+
+@pytest.mark.parametrize("verb", [lambda b: b.change_project(key="\ud800"), lambda b: b.sign_in(GARDENERS, "\udcff")])
+def test_what_cannot_be_written_as_json_is_a_wrong_argument(path: Path, verb: Callable[[Backend], object]) -> None:
+    with pytest.raises(OptionError, match="not UTF-8"):
+        verb(served(opened(path)))
