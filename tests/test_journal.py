@@ -659,9 +659,8 @@ def test_a_start_that_fails_late_leaves_no_lock(path: Path, options: dict[str, A
     assert [found.name for found in path.parent.iterdir()] == ["data.json"]
 
 
-def test_a_timer_that_the_disk_refuses_is_a_warning(
-    path: Path, disk: FaultyDisk, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.warns("tokens do not expire")
+def test_a_timer_that_the_disk_refuses_is_a_warning(path: Path, disk: FaultyDisk) -> None:
     server = Server(Options.of(data=path, expire_tokens_after=10), Clock(StoppedTime()))
     schedule(server.backend, server.options)
     server.backend.sign_in(GARDENERS, "ada")
