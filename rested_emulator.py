@@ -82,6 +82,7 @@ import sys
 import threading
 import time
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -3371,12 +3372,10 @@ class Listening(HTTPServer):
     """Tornado's server with a limit of open connections: accepting beyond what the system allows fails for ever."""
 
     most = 0
-    streams: set[IOStream]
+    streams: weakref.WeakSet[IOStream]
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        if len(self.streams) >= self.most:
-            self.streams = {known for known in self.streams if not known.closed()}
-        if len(self.streams) >= self.most:
+        if len(self.streams) >= self.most and sum(not known.closed() for known in self.streams) >= self.most:
             stream.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             stream.close()
             return
@@ -3476,7 +3475,7 @@ class Server:
             max_body_size=math.inf,  # ours is lower, and not a bare 400
         )
         self._http.conn_params.header_timeout = None  # the Front closes idle connections
-        self._http.most, self._http.streams = most_sockets() + 64, set()
+        self._http.most, self._http.streams = most_sockets() + 64, weakref.WeakSet()
         self._http.add_sockets(self._sockets)
         schedule(self.backend, options)
         self.backend.clock.on_earlier = self._set_timer
