@@ -2898,7 +2898,7 @@ class Socket(WebSocketHandler):
                 hint = f"{self._most} are open; raise the limit of open files (ulimit -n)."
                 raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
         except Refusal as refusal:
-            log.info("open %s refused: %s", self.request.path, refusal)
+            log.info("open %s refused: %d %s", self.request.path, refusal.status, refusal)
             self.set_status(refusal.status)
             self.set_header("Content-Type", JSON_TYPE)
             self.finish(refuse(refusal).body)
@@ -2922,7 +2922,7 @@ class Socket(WebSocketHandler):
         try:
             self._backend.listen(approach, self)
         except Refusal as refusal:
-            log.info("open %s refused: %s", approach.endpoint, refusal)
+            log.info("open %s refused: %d %s", approach.endpoint, CloseCode.REFUSED, refusal)
             self.end(CloseCode.REFUSED, refusal.reason)
         else:
             log.info("open %s", approach.endpoint)
