@@ -921,6 +921,7 @@ class JsonFile(Storage):
         self._journaled = 0  # bytes in the journal
         self._saved = 0  # bytes in the data file, as it was last written or read
         self._was_quiet = False
+        self._saves = 0
 
     @property
     def journal_path(self) -> str:
@@ -949,13 +950,16 @@ class JsonFile(Storage):
         self._lock = lock
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
+        for left in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal_path}.tmp"):
+            with contextlib.suppress(OSError):
+                os.unlink(left)  # by one that was killed
 
     def load(self, path: str) -> None:
         """Read the data file, by the name it was given. Raises DataFileError, or OSError."""
         with open(path, "r+b"):  # a file that cannot be written is found now, not at the first change
             stamp = self._stamp()
             self.tree = load_tree(path)
-        self.remember(self.tree, stamp)
+        self.remember(copy_of(self.tree), stamp)
 
     def _stamp(self) -> FileStamp | None:
         """What tells one state of the data file from the next; None where there is none."""
@@ -969,7 +973,7 @@ class JsonFile(Storage):
         """Take note of what stands in the data file, and by which stamp it is known."""
         self._known = stamp
         self._saved = stamp.size if stamp else 0
-        self._base = {name: dict(table) for name, table in tree.items()} if self._watched else {}
+        self._base = tree if self._watched else {}
 
     def edit(self) -> FileStamp | None:
         """The data file, if somebody else has written it since it was last read or written."""
@@ -1048,41 +1052,86 @@ class JsonFile(Storage):
     def write(self, data: Tree) -> None:
         self.changed = True
 
-    def save_when_quiet(self) -> None:
-        """Save if nothing changed since the last call, or if the journal has outgrown the data file."""
-        if self._was_quiet or self._journaled > max(self._saved, 2**20):
-            self.save()
+    def begin_save(self) -> Draft | None:
+        """A draft to be written and handed to ``end_save``, if it is time for one; meanwhile all goes on.
+
+        It is time when nothing changed since the last call, or when the journal has outgrown the data file.
+        """
+        is_time = self._was_quiet or self._journaled > max(self._saved, 2**20)
         self._was_quiet = True
+        if not is_time or self.path is None or not self._wants_saving():
+            return None
+        self._saves += 1
+        return Draft(f"{self.path}.draft", copy_of(self.tree), self._saves, self._journaled)
+
+    def end_save(self, draft: Draft, stamp: FileStamp) -> None:
+        """Put a written draft in the place of the data file; the journal keeps what came since. Raises OSError.
+
+        A draft is thrown away where something else was saved meanwhile, or the data file edited.
+        """
+        if draft.number != self._saves or self.path is None or self.edit():
+            os.unlink(draft.path)
+            return
+        self._replace(draft.path)
+        self.remember(draft.tree, stamp)
+        if self._journaled == draft.journaled:
+            self.settle()
+        else:
+            self._shorten_journal(draft.journaled)
+
+    def _wants_saving(self) -> bool:
+        return (self.changed or self._stamp() is None) and self.edit() is None
 
     def save(self) -> None:
         """Write the data file if anything changed: whole and at once, or not at all. Raises OSError."""
-        if self.path is None or not (self.changed or self._stamp() is None) or self.edit():
+        if self.path is None or not self._wants_saving():
             return
-        stamp = self._write_whole(self.path)
-        if stamp:
-            self.remember(self.tree, stamp)
-            self.settle()
+        self._saves += 1
+        stamp = self._write_draft(self.path)
+        if self.edit():  # made while this was written
+            os.unlink(f"{self.path}.tmp")
+            return
+        self._replace(f"{self.path}.tmp")
+        self.remember(copy_of(self.tree), stamp)
+        self.settle()
 
-    def _write_whole(self, path: str) -> FileStamp | None:
-        """Write everything to a file; None where it turned out that somebody had edited the data file."""
-        draft = f"{path}.tmp"
+    def _write_draft(self, path: str) -> FileStamp:
+        """Write everything beside a file. Raises OSError that names the file."""
         try:
-            with open(draft, "w", encoding="utf-8") as file:
-                file.writelines(self._lines())
-                file.flush()
-                os.fsync(file.fileno())
-                found = os.fstat(file.fileno())
+            return write_tree(f"{path}.tmp", self.tree)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+
+    def _replace(self, draft: str) -> None:
+        """Let a draft take the data file's place and mode. Raises OSError that names the data file."""
+        path = self.path or ""
+        try:
             with contextlib.suppress(FileNotFoundError):
-                shutil.copymode(self.path or "", draft)
-            if path == self.path and self.edit():  # made while this was written
-                os.unlink(draft)
-                return None
+                shutil.copymode(path, draft)
             os.replace(draft, path)
-            return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
             raise OSError(error.errno, error.strerror, path) from None
+
+    def _shorten_journal(self, done: int) -> None:
+        """Take the first bytes, which the data file has by now, out of the journal."""
+        if self._journal is None:
+            return
+        draft = f"{self.journal_path}.tmp"
+        with open(self.journal_path, "rb") as file:
+            file.seek(done)
+            rest = file.read()
+        shortened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        try:
+            if os.write(shortened, rest) < len(rest):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.replace(draft, self.journal_path)
+        except OSError:
+            os.close(shortened)  # then the long one stays, and does no harm
+            raise
+        os.close(self._journal)
+        self._journal, self._journaled = shortened, len(rest)
 
     def settle(self) -> None:
         """Take note that the data file has everything; were the journal done again, it would do no harm."""
@@ -1094,20 +1143,6 @@ class JsonFile(Storage):
             os.unlink(self.journal_path)
         self._journaled = 0
 
-    def _lines(self) -> Iterator[str]:
-        """The tree as JSON with a line for each document: quick to write, and fit for eyes and diffs."""
-        opening = "{"
-        for name, table in self.tree.items():
-            yield f"{opening}\n{json.dumps(name)}: {{"
-            comma = "\n"
-            for document_id, document in table.items():
-                text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-                yield f"{comma}  {json.dumps(document_id, ensure_ascii=False)}: {text}"
-                comma = ",\n"
-            yield "\n}" if table else "}"
-            opening = ","
-        yield "\n}\n"
-
     def close(self) -> None:
         """Save, and let go of the data file. Raises OSError; then the journal still has everything.
 
@@ -1116,7 +1151,8 @@ class JsonFile(Storage):
         """
         try:
             if self.edit():
-                self._write_whole(f"{self.path}.kept")
+                self._write_draft(f"{self.path}.kept")
+                os.replace(f"{self.path}.kept.tmp", f"{self.path}.kept")
                 log.warning("%s was edited and cannot be read; what the emulator had is in %s.kept", *[self.path] * 2)
             self.save()
         finally:
@@ -1131,6 +1167,55 @@ class JsonFile(Storage):
             if descriptor is not None:
                 os.close(descriptor)
         self._journal = self._lock = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is to become the data file: a snapshot, and how much of the journal is in it."""
+
+    path: str
+    tree: Tree
+    number: int
+    journaled: int
+
+    def write(self) -> FileStamp:
+        """Write the draft; may be done in another thread. Raises OSError."""
+        return write_tree(self.path, self.tree)
+
+
+def copy_of(tree: Tree) -> Tree:
+    """A snapshot: the tables are copied, the documents are never changed."""
+    return {name: dict(table) for name, table in tree.items()}
+
+
+def write_tree(path: str, tree: Tree) -> FileStamp:
+    """Write a tree to a file, down to the disk, or leave no file. Raises OSError."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(lines_of(tree))
+            file.flush()
+            os.fsync(file.fileno())
+            found = os.fstat(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def lines_of(tree: Tree) -> Iterator[str]:
+    """A tree as JSON with a line for each document: quick to write, and fit for eyes and diffs."""
+    opening = "{"
+    for name, table in tree.items():
+        yield f"{opening}\n{json.dumps(name)}: {{"
+        comma = "\n"
+        for document_id, document in table.items():
+            text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+            yield f"{comma}  {json.dumps(document_id, ensure_ascii=False)}: {text}"
+            comma = ",\n"
+        yield "\n}" if table else "}"
+        opening = ","
+    yield "\n}\n"
 
 
 def edit_of(name: str, before: dict[str, Document], after: dict[str, Document]) -> Iterator[Step]:
@@ -1406,7 +1491,7 @@ class Store:
         Raises DataFileError where it cannot be read, NotStored, or OSError.
         """
         has_more = self._storage.changed
-        old = {name: dict(table) for name, table in self._storage.tree.items()}
+        old = copy_of(self._storage.tree)
         steps, edited, stamp = self._storage.read_edit()
         self._change(*steps, *missing_endpoints(old, steps))
         self._storage.remember(edited, stamp)
@@ -1419,9 +1504,13 @@ class Store:
         """Write the data file if anything changed. Raises OSError."""
         self._storage.save()
 
-    def save_when_quiet(self) -> None:
-        """Write the data file at a good moment. Raises OSError."""
-        self._storage.save_when_quiet()
+    def begin_save(self) -> Draft | None:
+        """A draft of the data file, if it is time for one: write it, and hand it to ``end_save``."""
+        return self._storage.begin_save()
+
+    def end_save(self, draft: Draft, stamp: FileStamp) -> None:
+        """Put a written draft in the place of the data file. Raises OSError."""
+        self._storage.end_save(draft, stamp)
 
     def close(self) -> None:
         """Write the data file and let go of it. Raises OSError."""
@@ -1531,12 +1620,11 @@ class Store:
 
     def mark(self, like: Store | None = None) -> None:
         """Remember what ``restore`` goes back to: the present state, or that of another store."""
-        tree = (like or self)._storage.tree
-        self._baseline = {name: dict(table) for name, table in tree.items()}
+        self._baseline = copy_of((like or self)._storage.tree)
 
     def restore(self) -> list[tuple[str, Change]]:
         """Go back to what was marked; returns what changed, with the endpoint's name, deletions first."""
-        old, base = {name: dict(table) for name, table in self._storage.tree.items()}, self._baseline
+        old, base = copy_of(self._storage.tree), self._baseline
         names = dict.fromkeys([*old, *base])
         self._change(*(step for name in names for step in way_back(name, old.get(name, {}), base.get(name, {}))))
         return self._changes_since(old)
@@ -1554,7 +1642,7 @@ class Store:
 
 def missing_endpoints(tree: Tree, steps: Iterable[Step]) -> Iterator[Step]:
     """The endpoints that a tree wants after these steps; raises DataFileError where the two do not go together."""
-    merged = {name: dict(table) for name, table in tree.items()}
+    merged = copy_of(tree)
     for name, key, document in steps:
         if document is None:
             merged.get(name, {}).pop(key or "", None)
@@ -3414,6 +3502,7 @@ class Server:
         self._sockets: list[socket.socket] = []
         self._timer: asyncio.TimerHandle | None = None
         self._cannot_save = False
+        self._saving: asyncio.Future[None] | None = None
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
@@ -3492,15 +3581,24 @@ class Server:
         try:
             self._front.close_idle()
             self.backend.tick()
-            self.backend.store.save_when_quiet()
+            if self._saving is None or self._saving.done():
+                self._saving = asyncio.ensure_future(self._save())
+        finally:
+            self._set_timer()
+
+    async def _save(self) -> None:
+        """Write the data file if it is time; the writing is done in a thread, so that nobody waits for it."""
+        draft = self.backend.store.begin_save()
+        if draft is None:
+            return
+        try:
+            self.backend.store.end_save(draft, await asyncio.to_thread(draft.write))
         except OSError as error:
             if not self._cannot_save:
                 log.warning("the data file cannot be written, the journal has what is new; trying again: %s", error)
             self._cannot_save = True
         else:
             self._cannot_save = False
-        finally:
-            self._set_timer()
 
     async def stop(self) -> None:
         """Stop serving, losing nothing. In this order:
@@ -3524,6 +3622,8 @@ class Server:
         ending = [listener for _, listener in leaving if isinstance(listener, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
+        if self._saving:
+            await self._saving
         try:
             self.backend.tick()
         finally:

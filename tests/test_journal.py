@@ -52,6 +52,13 @@ def killed(store: Store) -> None:
             os.close(descriptor)
 
 
+def save_when_quiet(store: Store) -> None:
+    """What the server does twice a second, with the writing in a thread of its own."""
+    draft = store.begin_save()
+    if draft:
+        store.end_save(draft, draft.write())
+
+
 def served(store: Store) -> Backend:
     return Backend(store, Clock(StoppedTime()), Gate())
 
@@ -172,9 +179,9 @@ def test_the_data_file_is_written_when_things_are_quiet(path: Path) -> None:
     store = opened(path)
     before = path.read_bytes()
     served(store).create(knock(PLANTS, "new"))
-    store.save_when_quiet()
+    save_when_quiet(store)
     assert path.read_bytes() == before
-    store.save_when_quiet()
+    save_when_quiet(store)
     assert path.read_bytes() != before
     assert not path.with_name("data.json.journal").exists()
 
@@ -185,9 +192,68 @@ def test_the_data_file_is_written_when_the_journal_has_outgrown_it(path: Path) -
     for number in range(3):
         assert path.stat().st_size < 100_000, number
         backend.update(knock(PLANTS, "x" * 500_000, unique_id=TOMATO))
-        store.save_when_quiet()
+        save_when_quiet(store)
     assert path.stat().st_size > 500_000
     assert not path.with_name("data.json.journal").exists()
+
+
+def test_what_changes_while_a_draft_is_written_stays_in_the_journal(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "in the draft"))
+    assert store.begin_save() is None, "things are not quiet yet"
+    draft = store.begin_save()
+    assert draft
+    backend.create(knock(PLANTS, "after it"))
+    store.end_save(draft, draft.write())
+    assert "in the draft" in path.read_text()
+    journal = path.with_name("data.json.journal").read_text()
+    assert ("in the draft" in journal, "after it" in journal) == (False, True)
+    backend.create(knock(PLANTS, "and on"))
+    before = state(store)
+    killed(store)
+    assert state(opened(path)) == before
+
+
+@pytest.mark.parametrize("name", ["replace", "write", "open"])
+def test_a_draft_the_disk_refuses_to_take_loses_nothing(path: Path, disk: FaultyDisk, name: str) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "in the draft"))
+    store.begin_save()
+    draft = store.begin_save()
+    assert draft
+    stamp = draft.write()
+    backend.create(knock(PLANTS, "after it"))
+    before = state(store)
+    disk.fail(name, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.end_save(draft, stamp)
+    disk.mend()
+    backend.delete(knock(PLANTS, unique_id=backend.create(knock(PLANTS, "gone")).unique_id))
+    killed(store)
+    assert state(opened(path)) == before
+
+
+def test_a_draft_that_was_overtaken_is_thrown_away(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "old"))
+    store.begin_save()
+    draft = store.begin_save()
+    assert draft
+    backend.create(knock(PLANTS, "new"))
+    store.save()
+    store.end_save(draft, draft.write())
+    assert "new" in path.read_text()
+    assert not path.with_name("data.json.draft").exists()
+
+
+def test_what_a_killed_emulator_left_beside_the_data_file_is_cleared_away(path: Path) -> None:
+    for name in ("data.json.tmp", "data.json.draft", "data.json.journal.tmp"):
+        path.with_name(name).write_text("{")
+    opened(path).close()
+    assert [found.name for found in path.parent.iterdir()] == ["data.json"]
 
 
 def test_memory_has_neither_journal_nor_lock(path: Path) -> None:
@@ -432,7 +498,7 @@ def test_an_edit_without_a_difference_is_left_as_it_is_written(path: Path) -> No
     edited(path, lambda tree: tree)
     text = path.read_text()
     backend.tick()
-    store.save_when_quiet()
+    save_when_quiet(store)
     store.close()
     assert path.read_text() == text
     assert [found.name for found in path.parent.iterdir()] == ["data.json"]
@@ -448,7 +514,7 @@ def test_an_edit_that_cannot_be_read_is_reported_once_and_nothing_is_lost(
     for number in range(4):
         backend.create(knock(PLANTS, number))
         backend.tick()
-        store.save_when_quiet()
+        save_when_quiet(store)
     assert caplog.text.count("line 1 column 2") == 1
     assert len(backend.records(PLANTS)) == 7
     assert path.read_text() == "{oops"
@@ -537,8 +603,8 @@ def test_a_data_file_deleted_while_all_is_quiet_does_not_cost_the_next_write(pat
 def test_a_data_file_deleted_by_hand_comes_back_without_a_change(path: Path) -> None:
     store = opened(path)
     path.unlink()
-    store.save_when_quiet()
-    store.save_when_quiet()
+    save_when_quiet(store)
+    save_when_quiet(store)
     assert len(json.loads(path.read_text())[PLANTS]) == 3
 
 
@@ -592,7 +658,7 @@ def test_an_edit_the_disk_refuses_to_journal_is_taken_over_later(path: Path, dis
     for _ in range(times):
         backend.tick()
     assert backend.store.record(PLANTS, "new") is None
-    store.save_when_quiet()
+    save_when_quiet(store)
     disk.mend()
     backend.tick()
     assert backend.store.record(PLANTS, "new") is not None
