@@ -942,7 +942,8 @@ class JsonFile(Storage):
             except OSError:
                 owner = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
                 os.close(lock)
-                raise InUseError(f"{self.path} is in use by another emulator, process {owner}") from None
+                hint = "stop that one, name another data file, or use --memory"
+                raise InUseError(f"{self.path} is in use by another emulator, process {owner}; {hint}") from None
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock), os.stat(path)):
                     break
@@ -2393,7 +2394,7 @@ class Backend:
             if self._refused_edit == (edit, 2):
                 log.error("the edit is neither taken over nor written over: %s", error)
             return
-        log.info("took over an edit of the data file: %d changes", len(changes))
+        log.info("took over an edit of the data file, changed records: %d", len(changes))
         self.hub.close_tokens(tokens - self._live_tokens())
         now = self._options()
         self._end_listeners(name for name, before in options.items() if now.get(name) != before)
