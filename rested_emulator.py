@@ -720,6 +720,8 @@ def kind_of(value: Json) -> str:
 
 def check_kind(value: object, kind: str, name: str) -> Any:
     """Return the value if it fits a Python annotation, given as text; raise OptionError if not."""
+    if isinstance(value, str) and kind == "str" and value.isascii():
+        return value  # most of the time
     wanted = kind.removesuffix(" | None")
     if value is None and wanted != kind:
         return None
@@ -1295,11 +1297,10 @@ def check_tree(tree: object) -> Tree:
     """Return the tree with what a hand-made file may leave out; raise OptionError with the place."""
     checked: Tree = {PROJECTS: {}, ENDPOINTS: {}, SESSIONS: {}}
     for name, table in check_object(tree, "the file").items():
-        place = f"table {shown(name)}"
-        checked[name] = {
-            document_id: check_object(document, f"{place}, {shown(document_id)}")
-            for document_id, document in check_object(table, place).items()
-        }
+        checked[name] = dict(check_object(table, f"table {shown(name)}"))
+        for document_id, document in table.items():
+            if not isinstance(document, dict):  # the place is only spelled out where something is wrong
+                raise OptionError(f"table {shown(name)}, {shown(document_id)}: not an object")
     if not checked[PROJECTS]:
         checked[PROJECTS] = sample_project()[PROJECTS]
     default = next(iter(checked[PROJECTS]))
@@ -1307,13 +1308,17 @@ def check_tree(tree: object) -> Tree:
         if not name.startswith("_"):
             checked[ENDPOINTS].setdefault(name, {"project": default})
             for unique_id, document in records.items():
-                check_record(unique_id, document, f"table {shown(name)}, {shown(unique_id)}")
+                try:
+                    check_record(unique_id, document)
+                except OptionError as error:
+                    raise OptionError(f"table {shown(name)}, {shown(unique_id)}: {error}") from None
     for key, document in checked[PROJECTS].items():
         read_project(key, document)
     for name, document in checked[ENDPOINTS].items():
-        document["project"] = read_endpoint(name, {"project": default} | document).project or default
-        if document["project"] not in checked[PROJECTS]:
-            raise OptionError(f"endpoint {shown(name)}: project {shown(document['project'])} is not there")
+        project = read_endpoint(name, document).project or default
+        if project not in checked[PROJECTS]:
+            raise OptionError(f"endpoint {shown(name)}: project {shown(project)} is not there")
+        checked[ENDPOINTS][name] = document | {"project": project}
     for token, document in checked[SESSIONS].items():
         read_session(token, document)
     return checked
@@ -1355,16 +1360,16 @@ def read_record(unique_id: str, document: Document) -> Record:
     return Record(unique_id, document["data"], created_at, updated_at, document.get("owner"))
 
 
-def check_record(unique_id: str, document: Document, place: str) -> None:
-    """Raise OptionError with the place where a document is no record."""
-    check_key(unique_id, f"{place}: uniqueId")
+def check_record(unique_id: str, document: Document) -> None:
+    """Raise OptionError where a document is no record."""
+    check_key(unique_id, "uniqueId")
     if "data" not in document:
-        raise OptionError(f"{place}: has no data")
-    for name, kind in (("createdAt", "str"), ("updatedAt", "str"), ("owner", "str | None")):
-        if name in document:
-            value = check_kind(document[name], kind, f"{place}: {name}")
-            if name != "owner" and not TIME.match(value):
-                raise OptionError(f"{place}: {name} is {shown(value)}; times are like {SAMPLE_TIME}")
+        raise OptionError("has no data")
+    for name in ("createdAt", "updatedAt"):
+        value = document.get(name, SAMPLE_TIME)
+        if not TIME.match(check_kind(value, "str", name)):
+            raise OptionError(f"{name} is {shown(value)}; times are like {SAMPLE_TIME}")
+    check_kind(document.get("owner"), "str | None", "owner")
 
 
 def read_session(token: str, document: Document) -> Session:
