@@ -63,6 +63,8 @@ class Writer(threading.Thread):
                 self._write_once()
         except (OSError, HTTPException, ValueError):
             pass
+        finally:
+            self._connection.close()
 
     def _write_once(self) -> None:
         few = len(self.acknowledged) < 50
