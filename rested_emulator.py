@@ -507,6 +507,11 @@ def origin_host(origin: str) -> str:
     return match[2].lower() if match else ""
 
 
+def is_loopback_origin(origin: str) -> bool:
+    """Whether an origin is a page of this machine."""
+    return parse_origin(origin) is not None and is_loopback(origin_host(origin))
+
+
 def parse_origins(texts: Iterable[str]) -> tuple[str, ...]:
     """Allowed origins, each text one or several with commas (contract 2.7); raises OptionError."""
     origins = []
@@ -986,10 +991,8 @@ class JsonFile(Storage):
     def read_edit(self) -> tuple[list[Step], Tree, FileStamp | None]:
         """The steps that an edit of the data file means, and what to ``remember`` once they are taken.
 
-        Raises DataFileError, or OSError.
-
         The edit was made on what stood in the file, so that is what it is compared with: changes that
-        only the journal has stay.
+        only the journal has stay. Raises DataFileError, or OSError.
         """
         stamp = self._stamp()
         edited = load_tree(self.path or "")
@@ -1206,6 +1209,9 @@ def write_tree(path: str, tree: Tree) -> FileStamp:
     return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
 
 
+FILE_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
 def lines_of(tree: Tree) -> Iterator[str]:
     """A tree as JSON with a line for each document: quick to write, and fit for eyes and diffs."""
     opening = "{"
@@ -1213,8 +1219,7 @@ def lines_of(tree: Tree) -> Iterator[str]:
         yield f"{opening}\n{json.dumps(name)}: {{"
         comma = "\n"
         for document_id, document in table.items():
-            text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-            yield f"{comma}  {json.dumps(document_id, ensure_ascii=False)}: {text}"
+            yield f"{comma}  {FILE_ENCODER.encode(document_id)}: {FILE_ENCODER.encode(document)}"
             comma = ",\n"
         yield "\n}" if table else "}"
         opening = ","
@@ -1480,11 +1485,12 @@ class Store:
     def replay(self) -> None:
         """Do what the journal of an emulator that was killed holds. Raises DataFileError."""
         steps = self._storage.steps_in_journal()
-        self._apply(steps)
-        try:
-            check_tree(self._storage.tree if steps else {})
-        except OptionError as error:
-            raise DataFileError(f"{self._storage.path} with its journal: {error}") from None
+        if steps:
+            self._apply(steps)
+            try:
+                check_tree(self._storage.tree)
+            except OptionError as error:
+                raise DataFileError(f"{self._storage.path} with its journal: {error}") from None
         self._storage.changed |= os.path.exists(self._storage.journal_path)
 
     def edit(self) -> FileStamp | None:
@@ -1529,7 +1535,7 @@ class Store:
     # Projects and endpoints
 
     def projects(self) -> list[Project]:
-        return [self._value(PROJECTS, key, read_project) for key, _ in self._documents(PROJECTS).items()]
+        return [self._value(PROJECTS, key, read_project) for key in self._documents(PROJECTS)]
 
     def project(self, key: str) -> Project | None:
         project: Project | None = self._value(PROJECTS, key, read_project)
@@ -1549,14 +1555,14 @@ class Store:
         with self.batch():
             self._change((PROJECTS, None, None))
             # The first project is the default one, so order is kept.
-            for other, found in self._documents(PROJECTS).items():
+            for other, found in known.items():
                 self._change((PROJECTS, project.key, document) if other == key else (PROJECTS, other, found))
             for endpoint in self.endpoints():
                 if endpoint.project == key:
                     self.put_endpoint(replace(endpoint, project=project.key))
 
     def endpoints(self) -> list[Endpoint]:
-        return [self._value(ENDPOINTS, name, read_endpoint) for name, _ in self._documents(ENDPOINTS).items()]
+        return [self._value(ENDPOINTS, name, read_endpoint) for name in self._documents(ENDPOINTS)]
 
     def endpoint(self, name: str) -> Endpoint | None:
         endpoint: Endpoint | None = self._value(ENDPOINTS, name, read_endpoint)
@@ -1757,7 +1763,7 @@ class Gate:
         if origin is None or (self.any_origin if any_origin is None else any_origin):
             return
         known = parse_origin(origin)
-        if known is not None and (known in allowed or is_loopback(origin_host(known))):
+        if known in allowed or is_loopback_origin(origin):
             return
         hint = f"Origin {shown(origin)} is foreign to this machine; "
         if any_origin is False:
@@ -2078,8 +2084,11 @@ class Backend:
     def check_gate(self, approach: Approach) -> None:
         """Raise OriginRefused for a page that may not reach the emulator at all, whatever it asks."""
         project = self.store.project(approach.parameters.key or "")
-        projects = self.store.projects() if project is None else [project]
-        self.gate.check_origin(approach.origin, [origin for item in projects for origin in item.allowed_origins])
+        self.gate.check_origin(approach.origin, project.allowed_origins if project else self.allowed_origins())
+
+    def allowed_origins(self) -> list[str]:
+        """The allowed origins of all projects, which count where no project is known."""
+        return [origin for project in self.store.projects() for origin in project.allowed_origins]
 
     def preflight(self, approach: Approach, operation: Operation) -> tuple[Endpoint, bool]:
         """The checks that need no user: gate, key, endpoint, master key, origin (contract 5.6 and 9.1).
@@ -2121,8 +2130,7 @@ class Backend:
     def register(self, approach: Approach) -> Record:
         """Add a user; the answer is the body as it was posted (contract 6.2)."""
         endpoint, _ = self.admit(approach, Operation.REGISTER)
-        if approach.parameters.password_reset:
-            raise NotEmulated(Message.NOT_EMULATED, "Password reset (passwordreset=true) is not emulated yet.")
+        self._check_no_reset(approach)
         data = parse_content(approach.content)
         self._accounts.check_user(endpoint.name, data)
         return self._add(endpoint, data)
@@ -2150,8 +2158,7 @@ class Backend:
     def update(self, approach: Approach) -> Record:
         """Put new data onto a record as the strategy says (contract 4.3 and 6.5)."""
         endpoint, caller = self.admit(approach, Operation.UPDATE)
-        if approach.parameters.password_reset:
-            raise NotEmulated(Message.NOT_EMULATED, "Password reset (passwordreset=true) is not emulated yet.")
+        self._check_no_reset(approach)
         unique_id = self._one_unique_id(approach)
         strategy = check_strategy(approach.parameters.strategy)
         new = parse_content(approach.content)
@@ -2199,11 +2206,14 @@ class Backend:
             self.clock.at(caller.session.expires_at, self._close_expired)
 
     def _add(self, endpoint: Endpoint, data: Json, owner: str | None = None) -> Record:
-        now = self.clock.timestamp()
-        record = Record(new_id(), data, now, now, owner)
+        record = self._new_record(data, owner)
         self.store.put_record(endpoint.name, record)
         self._publish(endpoint, Change("POST", record))
         return record
+
+    def _new_record(self, data: Json, owner: str | None = None) -> Record:
+        now = self.clock.timestamp()
+        return Record(new_id(), data, now, now, owner)
 
     def _publish(self, endpoint: Endpoint, change: Change) -> None:
         told = self.hub.publish(endpoint, change)
@@ -2236,6 +2246,10 @@ class Backend:
 
     def _fit_to_show(self, endpoint: Endpoint, record: Record) -> Record:
         return record.without_password() if endpoint.authentication else record
+
+    def _check_no_reset(self, approach: Approach) -> None:
+        if approach.parameters.password_reset:
+            raise NotEmulated(Message.NOT_EMULATED, "Password reset (passwordreset=true) is not emulated yet.")
 
     def _one_unique_id(self, approach: Approach) -> str:
         ids = approach.parameters.unique_ids
@@ -2424,8 +2438,7 @@ class Backend:
             self._accounts.check_user(endpoint, data)
         except BadRequest as refusal:
             raise OptionError(refusal.hint) from None
-        now = self.clock.timestamp()
-        user = Record(new_id(), data, now, now)
+        user = self._new_record(data)
         with self.store.batch():
             self.store.put_record(endpoint, user)
             session = self._accounts.open_session(known, user.unique_id)
@@ -2582,7 +2595,7 @@ class Door:
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             hint = "This is a bug of the emulator; its log has the traceback."
-            answer = refuse(Refusal(Message.BUG, hint, hidden=not is_loopback(origin_host(origin or ""))))
+            answer = refuse(Refusal(Message.BUG, hint, hidden=not is_loopback_origin(origin or "")))
         if origin is not None and not (answer.refusal and answer.refusal.hidden):
             answer.headers += self.cors(origin)
         return answer
@@ -2666,14 +2679,8 @@ class Api(Door):
             case Operation.LOGOUT:
                 self.backend.logout(approach)
                 return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
-        verbs: dict[Operation, Callable[[Approach], Record | list[Record]]] = {
-            Operation.CREATE: self.backend.create,
-            Operation.REGISTER: self.backend.register,
-            Operation.READ: self.backend.read,
-            Operation.UPDATE: self.backend.update,
-            Operation.DELETE: self.backend.delete,
-        }
-        return self._show(verbs[operation](approach), approach)
+        verb: Callable[[Approach], Record | list[Record]] = getattr(self.backend, operation)
+        return self._show(verb(approach), approach)
 
     def _show(self, result: Record | list[Record], approach: Approach) -> Answer:
         """The answer of a success (contract 4.7)."""
@@ -3124,6 +3131,7 @@ def socket_application(api: Api, most: int) -> Application:
 
 # - Control ------------------------------------------------------------------------------------------
 
+CONTROL_READS = ("health", "status")
 CONTROL_VERBS = (
     "change-project",
     "change-endpoint",
@@ -3150,21 +3158,21 @@ class Control(Door):
         if name == "health" and request.method == "GET":
             return Answer(body=encode({"ready": True, "version": __version__}))
         self._check_gate(request)
-        if name in ("status", "health"):
-            return self._answer_get(request)
-        if name not in CONTROL_VERBS:
-            known = ", ".join(("health", "status", *CONTROL_VERBS))
+        if name not in (*CONTROL_READS, *CONTROL_VERBS):
+            known = ", ".join((*CONTROL_READS, *CONTROL_VERBS))
             raise NotFound(Message.NOT_FOUND, f"There is no control verb {shown(name)}; there are: {known}.")
         if request.method == "OPTIONS":
             return Answer(204)
-        if request.method != "POST":
-            raise MethodNotAllowed(request.method, ("POST", "OPTIONS"))
+        method = "GET" if name in CONTROL_READS else "POST"
+        if request.method != method:
+            raise MethodNotAllowed(request.method, (method, "OPTIONS"))
+        if name in CONTROL_READS:
+            return Answer(body=encode(self._backend.status()))
         self._check_type(request)
         return Answer(body=encode(self._call(name, request)))
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
-        known = parse_origin(origin)
-        if known is None or not is_loopback(origin_host(known)):
+        if not is_loopback_origin(origin):
             return []
         return [
             ("Access-Control-Allow-Origin", origin),
@@ -3177,8 +3185,7 @@ class Control(Door):
         """The outer gate, without the exceptions that the API has."""
         gate, headers = self._backend.gate, request.headers
         gate.check_host(headers.get("Host"))
-        allowed = [origin for project in self._backend.store.projects() for origin in project.allowed_origins]
-        gate.check_origin(headers.get("Origin"), allowed, any_origin=False)
+        gate.check_origin(headers.get("Origin"), self._backend.allowed_origins(), any_origin=False)
         if self._token is None or request.method == "OPTIONS":
             return
         if not same_secret(bearer_token(headers.get("Authorization", "")) or "", self._token):
@@ -3191,13 +3198,6 @@ class Control(Door):
         if kind.partition(";")[0].strip().lower() != "application/json":
             hint = f"Content-Type is {shown(kind) if kind else 'missing'}; send application/json."
             raise Forbidden(Message.CONTROL_REFUSED, hint)
-
-    def _answer_get(self, request: Request) -> Answer:
-        if request.method == "OPTIONS":
-            return Answer(204)
-        if request.method != "GET":
-            raise MethodNotAllowed(request.method, ("GET", "OPTIONS"))
-        return Answer(body=encode(self._backend.status()))
 
     def _call(self, name: str, request: Request) -> Json:
         """Call the verb with the arguments in the body."""
