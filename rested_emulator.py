@@ -63,6 +63,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import gc
 import hmac
 import http
 import inspect
@@ -83,6 +84,7 @@ import threading
 import time
 import uuid
 import weakref
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -90,7 +92,20 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from heapq import heappop, heappush
-from typing import Any, ClassVar, Concatenate, NamedTuple, NoReturn, ParamSpec, Protocol, Self, TypeAlias, TypeVar
+from json.encoder import encode_basestring
+from typing import (
+    Any,
+    BinaryIO,
+    ClassVar,
+    Concatenate,
+    NamedTuple,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+)
 from urllib.parse import parse_qsl, quote
 
 from tinydb import TinyDB
@@ -121,9 +136,6 @@ __all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator
 # - Vocabulary ---------------------------------------------------------------------------------------
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-Document: TypeAlias = "dict[str, Any]"
-Tree: TypeAlias = "dict[str, dict[str, Document]]"
-Step: TypeAlias = "tuple[str, str | None, Document | None]"
 
 API_PREFIX = "/api/1/ce/"
 CONTROL_PREFIX = "/__emulator__/"
@@ -333,30 +345,82 @@ def shown(value: object, limit: int = 120) -> str:
 # - Model --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One entry of an endpoint (contract 3.1); ``owner`` is a user's unique id, and stays inside."""
+class Record(NamedTuple):
+    """One entry of an endpoint (contract 3.1), kept as the JSON that clients get.
+
+    ``wire`` is ``{"data":…,"uniqueId":…,"updatedAt":…,"createdAt":…}`` in the order of the service's
+    messages (contract 7.3). Encoded once, it serves the answer, the message, the list and the data file;
+    what the emulator itself wants to know is read out of it. ``owner`` is a user's unique id, ``more``
+    what else a data file says of the record; both stay inside.
+    """
 
     unique_id: str
-    data: Json
-    created_at: str
-    updated_at: str
+    wire: bytes
     owner: str | None = None
+    more: dict[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        unique_id: str,
+        data: bytes,
+        created_at: str,
+        updated_at: str,
+        owner: str | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> Self:
+        """A record with this data, given as JSON."""
+        times = f',"updatedAt":"{updated_at}","createdAt":"{created_at}"}}'.encode()
+        wire = b'{"data":%b,"uniqueId":%b%b' % (data, encode_text(unique_id), times)
+        return cls(unique_id, wire, owner or None, more)
+
+    @property
+    def packed_data(self) -> bytes:
+        """The data as JSON."""
+        return self.wire[8 : self.wire.rindex(b',"uniqueId":"')]  # an id has no bare quote, so it is the right one
+
+    @property
+    def data(self) -> Json:
+        return decode(self.packed_data)
+
+    @property
+    def created_at(self) -> str:
+        return self.wire[-26:-2].decode()
+
+    @property
+    def updated_at(self) -> str:
+        return self.wire[-65:-41].decode()
 
     def public(self) -> dict[str, Json]:
-        """What clients see, in the order of the service's messages (contract 7.3)."""
-        return {
-            "data": self.data,
-            "uniqueId": self.unique_id,
-            "updatedAt": self.updated_at,
-            "createdAt": self.created_at,
-        }
+        """What clients see, decoded."""
+        members: dict[str, Json] = json.loads(self.wire)
+        return members
+
+    def with_data(self, data: bytes, updated_at: str | None = None) -> Record:
+        """The same record with other data, given as JSON."""
+        updated_at = updated_at or self.updated_at
+        return Record.of(self.unique_id, data, self.created_at, updated_at, self.owner, self.more)
 
     def without_password(self) -> Record:
         """The same user, fit to be shown (contract 6.5)."""
-        if not isinstance(self.data, dict) or "password" not in self.data:
+        data = self.data if b'"password":' in self.wire else None
+        if not isinstance(data, dict) or "password" not in data:
             return self
-        return replace(self, data={name: value for name, value in self.data.items() if name != "password"})
+        return self.with_data(encode({name: value for name, value in data.items() if name != "password"}))
+
+
+class Listing(tuple[Record, ...]):
+    """Records that are shown together; their JSON is joined once, when somebody wants it."""
+
+    @functools.cached_property
+    def wire(self) -> bytes:
+        """The array that GET answers (contract 4.2)."""
+        return b"[%b]" % b",".join([record.wire for record in self])
+
+    @property
+    def packed_data(self) -> bytes:
+        """The array of the data alone."""
+        return b"[%b]" % b",".join([record.packed_data for record in self])
 
 
 @dataclass(frozen=True, slots=True)
@@ -588,8 +652,8 @@ def parse_parameters(query: str) -> Parameters:
     )
 
 
-def parse_content(content: Content | None) -> Json:
-    """The value a body stands for: JSON, or text as a string (contract 3.3 and 3.4).
+def parse_content(content: Content | None) -> bytes:
+    """What a body stands for, as JSON fit to be kept; text becomes a string (contract 3.3 and 3.4).
 
     Raises BadRequest for a wrong type, an empty or a malformed body, and TooLarge.
     """
@@ -605,7 +669,7 @@ def parse_content(content: Content | None) -> Json:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise BadRequest(Message.WRONG_BODY, f"The body is not UTF-8: byte {error.start + 1}.") from None
-    return text if media_type == "text/plain" else parse_json(text)
+    return encode(text) if media_type == "text/plain" else parse_json(text)
 
 
 def check_content_type(kind: str | None) -> str:
@@ -632,14 +696,14 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
-def parse_json(text: str) -> Json:
-    """Read JSON as RFC 8259 says, nested 512 levels at most (contract 3.4); raises BadRequest."""
+def parse_json(text: str) -> bytes:
+    """Check JSON as RFC 8259 says, nested 512 levels at most (contract 3.4), and write it anew; raises BadRequest."""
     try:
         if text.startswith("\ufeff"):
             raise json.JSONDecodeError("A byte order mark is not JSON", text, 0)
         value: Json = DECODER.decode(text)
         check_depth(text, value)
-        encode(value)  # finds what cannot be written again: 1e400, lone surrogates
+        return encode(value)  # finds what cannot be written again: 1e400, lone surrogates
     except json.JSONDecodeError as error:
         hint = f"{error.msg}: line {error.lineno} column {error.colno}."
         raise BadRequest(Message.WRONG_BODY, hint) from None
@@ -651,7 +715,6 @@ def parse_json(text: str) -> Json:
         raise BadRequest(Message.WRONG_BODY, f"Not JSON: {why}.") from None
     except RecursionError:
         raise BadRequest(Message.WRONG_BODY, f"Nested deeper than {MAX_DEPTH} levels.") from None
-    return value
 
 
 def check_depth(text: str, value: Json) -> None:
@@ -677,6 +740,17 @@ def encode(value: object) -> bytes:
     return ENCODER.encode(value).encode()
 
 
+def encode_text(text: str) -> bytes:
+    """A text as JSON; the same as ``encode``, and quicker."""
+    return encode_basestring(text).encode()
+
+
+def decode(packed: bytes) -> Json:
+    """The value of JSON that was made by ``encode``."""
+    value: Json = DECODER.decode(packed.decode())
+    return value
+
+
 def check_strategy(name: str) -> Strategy:
     """The strategy of that name; raises BadRequest where there is none (contract 4.3)."""
     if name in tuple(Strategy):
@@ -684,16 +758,16 @@ def check_strategy(name: str) -> Strategy:
     raise BadRequest(Message.WRONG_PARAMETER, f"Strategy {shown(name)} is not one of {', '.join(Strategy)}.")
 
 
-def apply_strategy(old: Json, new: Json, strategy: Strategy) -> Json:
-    """The data after a PUT (contract 4.3); raises BadRequest and changes neither value."""
-    match strategy:
-        case Strategy.FORCE:
-            return new
-        case Strategy.REPLACE if kind_of(old) == kind_of(new):
-            return new
-        case Strategy.MERGE if isinstance(old, dict) and isinstance(new, dict):
-            return merge(old, new)
-    hint = f"Strategy {strategy} cannot put {kind_of(new)} onto {kind_of(old)}; force can."
+def apply_strategy(old: bytes, new: bytes, strategy: Strategy) -> bytes:
+    """The data after a PUT, all as JSON (contract 4.3); raises BadRequest."""
+    if strategy is Strategy.FORCE:
+        return new
+    before, after = decode(old), decode(new)
+    if strategy is Strategy.REPLACE and kind_of(before) == kind_of(after):
+        return new
+    if strategy is Strategy.MERGE and isinstance(before, dict) and isinstance(after, dict):
+        return encode(merge(before, after))
+    hint = f"Strategy {strategy} cannot put {kind_of(after)} onto {kind_of(before)}; force can."
     raise BadRequest(Message.WRONG_PARAMETER, hint)
 
 
@@ -877,7 +951,23 @@ class Clock:
 
 # - Store --------------------------------------------------------------------------------------------
 
-PROJECTS, ENDPOINTS, SESSIONS = "_projects", "_endpoints", "_sessions"
+PROJECTS, ENDPOINTS, SESSIONS, WRITTEN = "_projects", "_endpoints", "_sessions", "_written"
+
+# Tables by name, documents by id. What is in an endpoint's table is a Record, elsewhere it is as in the data file.
+Document: TypeAlias = "dict[str, Any]"
+Tree: TypeAlias = "dict[str, dict[str, Any]]"
+
+
+class Step(NamedTuple):
+    """One change of the tree: a document that is put, or is gone where it is None; without an id, the whole table.
+
+    ``after`` gives a document that comes back its old place: behind the one of that id, in front if empty.
+    """
+
+    table: str
+    document_id: str | None = None
+    document: Document | Record | None = None
+    after: str | None = None
 
 
 def sample_project() -> Tree:
@@ -1022,7 +1112,7 @@ class JsonFile(Storage):
         """Append the steps to the journal, all or none; raises NotStored where the disk refuses."""
         if self.path is None:
             return
-        line = encode(steps) + b"\n"
+        line = b"[%b]\n" % b",".join([pack_step(step) for step in steps])
         try:
             found = None if self._journal is None else os.fstat(self._journal)
             if self._journal is None or found is None or found.st_nlink == 0:
@@ -1197,8 +1287,9 @@ def copy_of(tree: Tree) -> Tree:
 def write_tree(path: str, tree: Tree) -> FileStamp:
     """Write a tree to a file, down to the disk, or leave no file. Raises OSError."""
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.writelines(lines_of(tree))
+        with open(path, "wb") as file:
+            for block in blocks_of(tree):
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
             found = os.fstat(file.fileno())
@@ -1209,31 +1300,51 @@ def write_tree(path: str, tree: Tree) -> FileStamp:
     return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
 
 
-FILE_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+def blocks_of(tree: Tree) -> Iterator[bytes]:
+    """A tree as JSON with a line for each document: quick to write, and fit for eyes and diffs.
 
-
-def lines_of(tree: Tree) -> Iterator[str]:
-    """A tree as JSON with a line for each document: quick to write, and fit for eyes and diffs."""
-    opening = "{"
+    The last line says what the rest adds up to, by which ``load_written`` knows that nobody edited it.
+    """
+    total = 0
+    opening = b"{"
     for name, table in tree.items():
-        yield f"{opening}\n{json.dumps(name)}: {{"
-        comma = "\n"
-        for document_id, document in table.items():
-            yield f"{comma}  {FILE_ENCODER.encode(document_id)}: {FILE_ENCODER.encode(document)}"
-            comma = ",\n"
-        yield "\n}" if table else "}"
-        opening = ","
-    yield "\n}\n"
+        lines = (b"  %b: %b" % (encode_text(key), pack_document(document)) for key, document in table.items())
+        block, comma = b"%b\n%b: {\n" % (opening, encode_text(name)), b""
+        while batch := list(itertools.islice(lines, BATCH)):
+            block += comma + b",\n".join(batch)
+            total = zlib.crc32(block, total)
+            yield block
+            block, comma = b"", b",\n"
+        block += b"\n}" if table else b"}"
+        total = zlib.crc32(block, total)
+        yield block
+        opening = b","
+    yield b'%b\n"%b": {"by": {"emulator": %b, "sum": %d}}\n}\n' % (
+        opening, WRITTEN.encode(), encode_text(__version__), total,
+    )  # fmt: skip
 
 
-def edit_of(name: str, before: dict[str, Document], after: dict[str, Document]) -> Iterator[Step]:
+def pack_document(document: Document | Record) -> bytes:
+    """A document as it stands in the data file and in the journal; a record as clients get it, and what is inside."""
+    if not isinstance(document, Record):
+        return encode(document)
+    inside = document.more or {}
+    if document.owner:
+        inside = {"owner": document.owner} | inside
+    return b"%b,%b" % (document.wire[:-1], encode(inside)[1:]) if inside else document.wire
+
+
+def pack_step(step: Step) -> bytes:
+    """A step as it stands in the journal."""
+    table, document_id, document, after = step
+    parts = [encode_text(table), encode(document_id), b"null" if document is None else pack_document(document)]
+    return b"[%b]" % b",".join(parts if after is None else [*parts, encode_text(after)])
+
+
+def edit_of(name: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Step]:
     """The steps that turn a table of the data file into the edited one."""
-    yield from ((name, key, None) for key in before if key not in after)
-    yield from (
-        (name, key, document)
-        for key, document in after.items()
-        if key not in before or encode(before[key]) != encode(document)
-    )
+    yield from (Step(name, key) for key in before if key not in after)
+    yield from (Step(name, key, document) for key, document in after.items() if before.get(key) != document)
 
 
 def read_steps(path: str, number: int, line: bytes) -> list[Step]:
@@ -1247,17 +1358,93 @@ def read_steps(path: str, number: int, line: bytes) -> list[Step]:
         raise DataFileError(f"{place} column 1: {error}") from None
     for step in steps if isinstance(steps, list) else [None]:
         match step:
-            case [str(), str() | None, dict() | None]:
+            case [str(), str() | None, dict() | None] | [str(), str(), dict(), str()]:
                 continue
         raise DataFileError(f"{place} column 1: {shown(step, 60)} is no step of a journal")
-    return [(table, document_id, document) for table, document_id, document in steps]
+    try:
+        return [
+            Step(table, key, read_document(table, key, document) if document else document, *after)
+            for table, key, document, *after in steps
+        ]
+    except (OptionError, UnicodeEncodeError) as error:
+        raise DataFileError(f"{place} column 1: {error}") from None
 
 
+BATCH = 1000  # documents that are written at once
+RECORD_MEMBERS = ("data", "uniqueId", "updatedAt", "createdAt", "owner")
+LAST_LINE = re.compile(rb',\n"_written": \{"by": \{"emulator": "[^"]*", "sum": (\d+)\}\}\n\}\n\Z')
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|[^\s\[\]{}",:]+')
 
 
 def load_tree(path: str) -> Tree:
     """Read a data file (README, "The data file"). Raises DataFileError with the place, or OSError."""
+    with without_collections():
+        try:
+            return check_tree(load_written(path) or load_edited(path))
+        except OptionError as error:
+            raise DataFileError(f"{path}: {error}") from None
+
+
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """Keep the garbage collector from looking at many new objects again and again, of which none is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def load_written(path: str) -> Tree | None:
+    """The tree of a data file that stands there as ``blocks_of`` wrote it; None if somebody edited it.
+
+    What was written was right, with a line for each document, so nothing of it has to be parsed again.
+    """
+    tree: Tree = {}
+    name = ""
+    table: dict[str, Any] = {}
+    with open(path, "rb") as file:
+        if not stands_as_written(file):
+            return None
+        for line in file:
+            if line[:3] == b'  "':
+                text, _, document = line.partition(b'": ')
+                if b"\\" in text:
+                    return None  # rare: a quote in an id
+                key = text[3:].decode()
+                packed = document.removesuffix(b"\n").removesuffix(b",")
+                if packed[-41:-26] == b'","createdAt":"':  # which ends what clients get
+                    table[key] = Record(key, packed)
+                else:
+                    table[key] = read_document(name, key, json.loads(packed))
+            elif line[:1] == b'"':
+                text, _, _ = line.partition(b": {")
+                name = json.loads(text)
+                table = tree[name] = {}
+    return tree
+
+
+def stands_as_written(file: BinaryIO) -> bool:
+    """Whether the last line of a data file tells what all before adds up to; the file is at its beginning then."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(0, end - 200))
+    match = LAST_LINE.search(file.read())
+    if match is None:
+        return False
+    left = end - len(match[0])
+    total = 0
+    file.seek(0)
+    while left > 0 and (block := file.read(min(left, 2**20))):
+        total = zlib.crc32(block, total)
+        left -= len(block)
+    file.seek(0)
+    return total == int(match[1])
+
+
+def load_edited(path: str) -> Tree:
+    """The tree of any other data file, every byte of which is checked. Raises DataFileError, or OptionError."""
     with open(path, "rb") as file:
         content = file.read()
     try:
@@ -1266,16 +1453,11 @@ def load_tree(path: str) -> Tree:
         before = content[: error.start].decode()
         raise DataFileError(f"{path}: {place_in(before, len(before))}: not UTF-8") from None
     try:
-        tree = json.loads(text)
-        encode(tree)  # finds what Python reads and JSON is not: NaN, 1e400, lone surrogates
+        return check_tree(json.loads(text))
     except json.JSONDecodeError as error:
         raise DataFileError(f"{path}: {place_in(text, error.pos)}: {error.msg}") from None
     except (ValueError, RecursionError):
         raise DataFileError(f"{path}: {find_misfit(text)}") from None
-    try:
-        return check_tree(tree)
-    except OptionError as error:
-        raise DataFileError(f"{path}: {error}") from None
 
 
 def place_in(text: str, position: int) -> str:
@@ -1299,24 +1481,23 @@ def find_misfit(text: str) -> str:
 
 
 def check_tree(tree: object) -> Tree:
-    """Return the tree with what a hand-made file may leave out; raise OptionError with the place."""
+    """Return the tree with what a hand-made file may leave out; raise OptionError with the place.
+
+    Raises ValueError for what Python reads and JSON is not: NaN, 1e400, lone surrogates.
+    """
     checked: Tree = {PROJECTS: {}, ENDPOINTS: {}, SESSIONS: {}}
     for name, table in check_object(tree, "the file").items():
-        checked[name] = dict(check_object(table, f"table {shown(name)}"))
-        for document_id, document in table.items():
-            if not isinstance(document, dict):  # the place is only spelled out where something is wrong
-                raise OptionError(f"table {shown(name)}, {shown(document_id)}: not an object")
+        if name != WRITTEN:
+            checked[name] = {
+                key: document if isinstance(document, Record) else read_document(name, key, document)
+                for key, document in check_object(table, f"table {shown(name)}").items()
+            }
     if not checked[PROJECTS]:
         checked[PROJECTS] = sample_project()[PROJECTS]
     default = next(iter(checked[PROJECTS]))
-    for name, records in checked.items():
+    for name in checked:
         if not name.startswith("_"):
             checked[ENDPOINTS].setdefault(name, {"project": default})
-            for unique_id, document in records.items():
-                try:
-                    check_record(unique_id, document)
-                except OptionError as error:
-                    raise OptionError(f"table {shown(name)}, {shown(unique_id)}: {error}") from None
     for key, document in checked[PROJECTS].items():
         read_project(key, document)
     for name, document in checked[ENDPOINTS].items():
@@ -1327,6 +1508,18 @@ def check_tree(tree: object) -> Tree:
     for token, document in checked[SESSIONS].items():
         read_session(token, document)
     return checked
+
+
+def read_document(table: str, key: str, document: object) -> Document | Record:
+    """A document as the tree has it, from one that was decoded; raises OptionError with the place, or ValueError."""
+    try:
+        members = check_object(document, "")
+        if table.startswith("_"):
+            encode(members)
+            return members
+        return read_record(key, members)
+    except OptionError as error:
+        raise OptionError(f"table {shown(table)}, {shown(key)}: {str(error).removeprefix(': ')}") from None
 
 
 def check_object(value: object, place: str) -> dict[str, Any]:
@@ -1359,22 +1552,24 @@ def read_endpoint(name: str, document: Document) -> Endpoint:
 
 
 def read_record(unique_id: str, document: Document) -> Record:
-    """A record from its document, which has been checked when it was loaded."""
-    created_at: str = document.get("createdAt", SAMPLE_TIME)
-    updated_at: str = document.get("updatedAt", created_at)
-    return Record(unique_id, document["data"], created_at, updated_at, document.get("owner"))
-
-
-def check_record(unique_id: str, document: Document) -> None:
-    """Raise OptionError where a document is no record."""
+    """A record from its document; raises OptionError, or ValueError for what is no JSON."""
     check_key(unique_id, "uniqueId")
     if "data" not in document:
         raise OptionError("has no data")
-    for name in ("createdAt", "updatedAt"):
-        value = document.get(name, SAMPLE_TIME)
-        if not TIME.match(check_kind(value, "str", name)):
-            raise OptionError(f"{name} is {shown(value)}; times are like {SAMPLE_TIME}")
-    check_kind(document.get("owner"), "str | None", "owner")
+    created_at = check_time(document, "createdAt", SAMPLE_TIME)
+    updated_at = check_time(document, "updatedAt", created_at)
+    owner = check_kind(document.get("owner"), "str | None", "owner")
+    more = {name: value for name, value in document.items() if name not in RECORD_MEMBERS}
+    encode(more)
+    return Record.of(unique_id, encode(document["data"]), created_at, updated_at, owner, more or None)
+
+
+def check_time(document: Document, name: str, default: str) -> str:
+    """The time that a document has under that name; raises OptionError for one in another form."""
+    value: str = check_kind(document.get(name, default), "str", name)
+    if TIME.match(value):
+        return value
+    raise OptionError(f"{name} is {shown(value)}; times are like {SAMPLE_TIME}")
 
 
 def read_session(token: str, document: Document) -> Session:
@@ -1397,12 +1592,29 @@ class Records(Table):
 
     document_id_class = str  # type: ignore[assignment]
 
-    def put(self, document_id: str, document: Document) -> None:
+    def put(self, document_id: str, document: Document | Record) -> None:
         """Add a document, or replace the one of that id where it stands."""
-        self._update_table(lambda table: table.__setitem__(document_id, document))  # type: ignore[index]
+        self._update_table(lambda table: table.__setitem__(document_id, document))  # type: ignore
+
+    def put_back(self, documents: Mapping[str, tuple[str, Document | Record]]) -> None:
+        """Add documents with their ids, each behind the one whose id it goes by here, in front by the empty one."""
+
+        def rebuild(table: dict[Any, Any]) -> None:
+            known = list(table.items())
+            table.clear()
+            for place in itertools.chain([("", None)], known):
+                follower: tuple[str, Any] | None = place
+                while follower is not None:
+                    if follower[0]:
+                        table[follower[0]] = follower[1]
+                    follower = documents.get(follower[0])
+
+        self._update_table(rebuild)
 
     def _read_table(self) -> dict[str, Mapping[str, Any]]:
-        return self._storage.read().get(self.name, {})  # type: ignore[union-attr]
+        """All documents as TinyDB's own queries want them; the emulator goes past it."""
+        table = self._storage.read().get(self.name, {})  # type: ignore[union-attr]
+        return {key: json.loads(pack_document(document)) for key, document in table.items()}
 
     def _update_table(self, updater: Callable[[dict[int, Mapping[str, Any]]], None]) -> None:
         tree = self._storage.read()
@@ -1424,7 +1636,9 @@ class Store:
         self._storage = storage
         self._database = Database(storage=lambda: storage)
         self._baseline: Tree = {}
+        self._touched: dict[str, dict[str, bool]] = {}  # what changed since, and whether its place was lost
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
+        self._listings: dict[str, Listing] = {}
         self._batch: list[Step] | None = None
         self.mark()
 
@@ -1433,7 +1647,7 @@ class Store:
         assert isinstance(table, Records)
         return table
 
-    def _documents(self, name: str) -> dict[str, Document]:
+    def _documents(self, name: str) -> dict[str, Any]:
         """The live documents of a table, which must not be changed."""
         return self._storage.tree.get(name) or {}
 
@@ -1472,15 +1686,26 @@ class Store:
             self._apply(steps)
 
     def _apply(self, steps: Iterable[Step]) -> None:
-        for table, document_id, document in steps:
-            if document_id is None:
-                self._database.drop_table(table)
-            elif document is None:
-                self._table(table).remove(doc_ids=[document_id])  # type: ignore[list-item]
-                if not self._documents(table):
-                    self._database.drop_table(table)  # an empty one would come back as an open endpoint
-            else:
-                self._table(table).put(document_id, document)
+        for name, run in itertools.groupby(steps, lambda step: step.table):
+            self._listings.pop(name, None)
+            touched = self._touched.setdefault(name, {})
+            back: dict[str, tuple[str, Document | Record]] = {}
+            for _, key, document, after in run:
+                if key is None:
+                    touched.update(dict.fromkeys(self._documents(name), True))
+                    self._database.drop_table(name)
+                    continue
+                touched[key] = document is None or touched.get(key, False)
+                if document is None:
+                    self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
+                    if not self._documents(name):
+                        self._database.drop_table(name)  # an empty one would come back as an open endpoint
+                elif after is None:
+                    self._table(name).put(key, document)
+                else:
+                    back[after] = key, document
+            if back:
+                self._table(name).put_back(back)
 
     def replay(self) -> None:
         """Do what the journal of an emulator that was killed holds. Raises DataFileError."""
@@ -1510,7 +1735,7 @@ class Store:
         if not has_more:
             with contextlib.suppress(OSError):  # a journal that stays does no harm
                 self._storage.settle()
-        return self._changes_since(old)
+        return changes_between(old, self._storage.tree)
 
     def save(self) -> None:
         """Write the data file if anything changed. Raises OSError."""
@@ -1550,13 +1775,13 @@ class Store:
         if project.master_key is None:
             del document["masterKey"]
         if project.key == key or key not in known:
-            self._change((PROJECTS, project.key, document))
+            self._change(Step(PROJECTS, project.key, document))
             return
         with self.batch():
-            self._change((PROJECTS, None, None))
+            self._change(Step(PROJECTS))
             # The first project is the default one, so order is kept.
             for other, found in known.items():
-                self._change((PROJECTS, project.key, document) if other == key else (PROJECTS, other, found))
+                self._change(Step(PROJECTS, project.key, document) if other == key else Step(PROJECTS, other, found))
             for endpoint in self.endpoints():
                 if endpoint.project == key:
                     self.put_endpoint(replace(endpoint, project=project.key))
@@ -1571,33 +1796,32 @@ class Store:
     def put_endpoint(self, endpoint: Endpoint) -> None:
         known = self._documents(ENDPOINTS).get(endpoint.name) or {}
         members = {camel(name): value for name, value in dataclasses.asdict(endpoint).items() if name != "name"}
-        self._change((ENDPOINTS, endpoint.name, known | members))
+        self._change(Step(ENDPOINTS, endpoint.name, known | members))
 
     def drop_endpoint(self, name: str) -> None:
         """Delete an endpoint and its data for good (contract 2.5)."""
-        self._change((ENDPOINTS, name, None), (name, None, None))
+        self._change(Step(ENDPOINTS, name), Step(name))
 
     # Records
 
-    def records(self, name: str) -> list[Record]:
-        """All records of an endpoint in the order of creation (contract 3.5)."""
-        return [read_record(unique_id, document) for unique_id, document in self._documents(name).items()]
+    def records(self, name: str) -> Listing:
+        """All records of an endpoint in the order of creation (contract 3.5); kept until one of them changes."""
+        listing = self._listings.get(name)
+        if listing is None:
+            listing = self._listings[name] = Listing(self._documents(name).values())
+        return listing
 
     def count(self, name: str) -> int:
         return len(self._documents(name))
 
     def record(self, name: str, unique_id: str) -> Record | None:
-        document = self._documents(name).get(unique_id)
-        return None if document is None else read_record(unique_id, document)
+        return self._documents(name).get(unique_id)
 
     def put_record(self, name: str, record: Record) -> None:
-        document = {"data": record.data, "createdAt": record.created_at, "updatedAt": record.updated_at}
-        if record.owner:
-            document["owner"] = record.owner
-        self._change((name, record.unique_id, (self._documents(name).get(record.unique_id) or {}) | document))
+        self._change(Step(name, record.unique_id, record))
 
     def drop_record(self, name: str, unique_id: str) -> None:
-        self._change((name, unique_id, None))
+        self._change(Step(name, unique_id))
 
     # Sessions
 
@@ -1623,39 +1847,57 @@ class Store:
             "user": session.user,
             "expiresAt": expires_at.replace("+00:00", "Z"),
         }
-        self._change((SESSIONS, session.token, document))
+        self._change(Step(SESSIONS, session.token, document))
 
     def drop_session(self, token: str) -> None:
-        self._change((SESSIONS, token, None))
+        self._change(Step(SESSIONS, token))
 
     # Going back
 
     def mark(self, like: Store | None = None) -> None:
         """Remember what ``restore`` goes back to: the present state, or that of another store."""
+        tree = self._storage.tree
         self._baseline = copy_of((like or self)._storage.tree)
+        self._touched = {}
+        if like:
+            for name in {**tree, **self._baseline}:
+                table, base = tree.get(name, {}), self._baseline.get(name, {})
+                lost = [key for key in table if key in base] != [key for key in base if key in table]
+                self._touched[name] = dict.fromkeys([*table, *base], lost)
 
     def restore(self) -> list[tuple[str, Change]]:
-        """Go back to what was marked; returns what changed, with the endpoint's name, deletions first."""
-        old, base = copy_of(self._storage.tree), self._baseline
-        names = dict.fromkeys([*old, *base])
-        self._change(*(step for name in names for step in way_back(name, old.get(name, {}), base.get(name, {}))))
-        return self._changes_since(old)
+        """Go back to what was marked; returns what changed, with the endpoint's name, deletions first.
 
-    def _changes_since(self, old: Tree) -> list[tuple[str, Change]]:
-        """What listeners of each endpoint have missed since the tables were these, deletions first."""
-        tree = self._storage.tree
-        return [
-            (name, change)
-            for name in dict.fromkeys([*old, *tree])
-            if not name.startswith("_")
-            for change in differences(old.get(name, {}), tree.get(name, {}))
-        ]
+        It costs what has changed since, not what is stored.
+        """
+        steps: list[Step] = []
+        old: Tree = {}
+        new: Tree = {}
+        for name, touched in self._touched.items():
+            table, base = self._documents(name), self._baseline.get(name, {})
+            keys = [key for key in base if key in touched] if any(touched.values()) else list(touched)
+            old[name] = {key: table[key] for key in touched if key in table}
+            new[name] = {key: base[key] for key in keys if key in base}
+            steps += way_back(name, table, base, touched)
+        self._change(*steps)
+        self._touched = {}
+        return changes_between(old, new)
+
+
+def changes_between(old: Tree, new: Tree) -> list[tuple[str, Change]]:
+    """What listeners of each endpoint have missed between the two, with the endpoint's name, deletions first."""
+    return [
+        (name, change)
+        for name in dict.fromkeys([*old, *new])
+        if not name.startswith("_")
+        for change in differences(old.get(name, {}), new.get(name, {}))
+    ]
 
 
 def missing_endpoints(tree: Tree, steps: Iterable[Step]) -> Iterator[Step]:
     """The endpoints that a tree wants after these steps; raises DataFileError where the two do not go together."""
     merged = copy_of(tree)
-    for name, key, document in steps:
+    for name, key, document, _ in steps:
         if document is None:
             merged.get(name, {}).pop(key or "", None)
         else:
@@ -1667,23 +1909,26 @@ def missing_endpoints(tree: Tree, steps: Iterable[Step]) -> Iterator[Step]:
     return edit_of(ENDPOINTS, merged.get(ENDPOINTS, {}), whole[ENDPOINTS])
 
 
-def way_back(name: str, table: dict[str, Document], base: dict[str, Document]) -> Iterator[Step]:
-    """The steps from a table to what it was; where a document has to come back, all anew, to keep the order."""
-    if list(itertools.islice(table, len(base))) == list(base):
-        yield from ((name, key, None) for key in table if key not in base)
-        yield from ((name, key, document) for key, document in base.items() if table[key] is not document)
-    else:
-        yield name, None, None
-        yield from ((name, key, document) for key, document in base.items())
+def way_back(name: str, table: dict[str, Any], base: dict[str, Any], touched: Mapping[str, bool]) -> Iterator[Step]:
+    """The steps from a table to what it was; a document that had lost its place gets it back."""
+    lost = {key for key, place_lost in touched.items() if place_lost and key in base}
+    yield from (Step(name, key) for key in touched if key in table and (key not in base or key in lost))
+    for key in touched:
+        if key in base and key not in lost and table.get(key) != base[key]:
+            yield Step(name, key, base[key])
+    if lost:
+        before = ""
+        for key, document in base.items():
+            if key in lost:
+                yield Step(name, key, document, before)
+            before = key
 
 
-def differences(old: dict[str, Document], new: dict[str, Document]) -> list[Change]:
+def differences(old: dict[str, Record], new: dict[str, Record]) -> list[Change]:
     """What turns the old table into the new one, as the changes a listener would have heard."""
-    gone = [Change("DELETE", read_record(key, old[key])) for key in old if key not in new]
+    gone = [Change("DELETE", record) for key, record in old.items() if key not in new]
     return gone + [
-        Change("PUT" if key in old else "POST", read_record(key, document))
-        for key, document in new.items()
-        if key not in old or (old[key] is not document and encode(old[key]) != encode(document))
+        Change("PUT" if key in old else "POST", record) for key, record in new.items() if old.get(key) != record
     ]
 
 
@@ -1873,15 +2118,19 @@ class Accounts:
         self._store = store
         self._clock = clock
 
-    def find(self, endpoint: str, name: str, value: Json) -> Record | None:
+    def find(self, endpoint: str, name: str, value: str) -> Record | None:
         """The user whose ``username`` or ``email`` that is."""
+        written = encode({name: value})[1:-1]
         for user in self._store.records(endpoint):
-            if isinstance(user.data, dict) and user.data.get(name) == value:
-                return user
+            if written in user.wire:  # there, or somewhere inside
+                data = user.data
+                if isinstance(data, dict) and data.get(name) == value:
+                    return user
         return None
 
-    def check_user(self, endpoint: str, data: Json, unique_id: str | None = None) -> None:
+    def check_user(self, endpoint: str, packed: bytes, unique_id: str | None = None) -> None:
         """Refuse data that makes no user, or one that exists under another id (contract 6.2 and 6.5)."""
+        data = decode(packed)
         if not isinstance(data, dict):
             raise BadRequest(Message.MEMBER_MISSING, f"The body is {kind_of(data)}; a user is an object.")
         names = [name for name in CREDENTIALS if name in data]
@@ -1890,13 +2139,14 @@ class Accounts:
             if not isinstance(value, str) or not value:
                 raise BadRequest(Message.MEMBER_MISSING, f"Member {name} must be a text that is not empty.")
         for name in names:
-            other = self.find(endpoint, name, data[name])
+            other = self.find(endpoint, name, str(data[name]))
             if other is not None and other.unique_id != unique_id:
                 hint = f"Endpoint {shown(endpoint)} has a user with {name} {shown(data[name])}."
                 raise BadRequest(Message.USER_EXISTS, hint)
 
-    def check_password(self, endpoint: str, data: Json) -> Record:
+    def check_password(self, endpoint: str, packed: bytes) -> Record:
         """The user that these credentials belong to (contract 6.3); raises BadRequest or Unauthenticated."""
+        data = decode(packed)
         names = [name for name in CREDENTIALS if isinstance(data, dict) and name in data]
         if not isinstance(data, dict) or len(names) != 1:
             hint = "A login takes an object with password and either username or email, not both."
@@ -1910,7 +2160,8 @@ class Accounts:
                 f"Endpoint {shown(endpoint)} has no user with {names[0]} {shown(name)}; register it with a plain POST."
             )
             raise Unauthenticated(Message.NO_USER, hint)
-        known = user.data.get("password") if isinstance(user.data, dict) else None
+        members = user.data
+        known = members.get("password") if isinstance(members, dict) else None
         if not isinstance(known, str) or not same_secret(password, known):
             raise Unauthenticated(Message.WRONG_CREDENTIALS, f"The password of {shown(name)} is another one.")
         return user
@@ -1930,7 +2181,8 @@ class Accounts:
         with self._store.batch():
             for session in self._store.sessions():
                 user = self._store.record(session.endpoint, session.user)
-                names = [user.data.get(name) for name in CREDENTIALS] if user and isinstance(user.data, dict) else []
+                data = user.data if user and username is not None else None
+                names = [data.get(name) for name in CREDENTIALS] if isinstance(data, dict) else []
                 if session.expires_at > now and token in (None, session.token) and username in (None, *names):
                     self._store.put_session(replace(session, expires_at=now))
                     ended.append(session.token)
@@ -2010,7 +2262,7 @@ class Hub:
         if not seats:
             return 0
         record = change.record.without_password() if endpoint.authentication else change.record
-        message = encode({"type": change.type, "record": record.public()})
+        message = b'{"type":"%b","record":%b}' % (change.type.encode(), record.wire)
         told = [listener for listener, caller in seats.items() if caller.may_read(endpoint, change.record)]
         for listener in told:
             listener.send(message)
@@ -2135,7 +2387,7 @@ class Backend:
         self._accounts.check_user(endpoint.name, data)
         return self._add(endpoint, data)
 
-    def read(self, approach: Approach) -> Record | list[Record]:
+    def read(self, approach: Approach) -> Record | Listing:
         """One record, several, or all (contract 4.2); on an authentication endpoint the user (6.5)."""
         endpoint, caller = self.admit(approach, Operation.READ)
         if approach.parameters.jsonata is not None:
@@ -2148,12 +2400,12 @@ class Backend:
             found = [self._fit_to_show(endpoint, record) for record in records if record is not None]
             if not found:
                 raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, ids))
-            return found[0] if len(ids) == 1 else found
-        return [
-            self._fit_to_show(endpoint, record)
-            for record in self.store.records(endpoint.name)
-            if caller.may_read(endpoint, record)
-        ]
+            return found[0] if len(ids) == 1 else Listing(found)
+        listing = self.store.records(endpoint.name)
+        if not endpoint.needs_token:
+            return listing
+        readable = [record for record in listing if caller.may_read(endpoint, record)]
+        return Listing(self._fit_to_show(endpoint, record) for record in readable)
 
     def update(self, approach: Approach) -> Record:
         """Put new data onto a record as the strategy says (contract 4.3 and 6.5)."""
@@ -2163,10 +2415,10 @@ class Backend:
         strategy = check_strategy(approach.parameters.strategy)
         new = parse_content(approach.content)
         record = self._changeable(endpoint, caller, unique_id, Operation.UPDATE)
-        data = apply_strategy(record.data, new, strategy)
+        data = apply_strategy(record.packed_data, new, strategy)
         if endpoint.authentication:
             self._accounts.check_user(endpoint.name, data, unique_id)
-        record = replace(record, data=data, updated_at=self.clock.timestamp())
+        record = record.with_data(data, self.clock.timestamp())
         self.store.put_record(endpoint.name, record)
         self._publish(endpoint, Change("PUT", record))
         return self._fit_to_show(endpoint, record)
@@ -2205,15 +2457,15 @@ class Backend:
         if caller.session is not None:
             self.clock.at(caller.session.expires_at, self._close_expired)
 
-    def _add(self, endpoint: Endpoint, data: Json, owner: str | None = None) -> Record:
+    def _add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
         record = self._new_record(data, owner)
         self.store.put_record(endpoint.name, record)
         self._publish(endpoint, Change("POST", record))
         return record
 
-    def _new_record(self, data: Json, owner: str | None = None) -> Record:
+    def _new_record(self, data: bytes, owner: str | None = None) -> Record:
         now = self.clock.timestamp()
-        return Record(new_id(), data, now, now, owner)
+        return Record.of(new_id(), data, now, now, owner)
 
     def _publish(self, endpoint: Endpoint, change: Change) -> None:
         told = self.hub.publish(endpoint, change)
@@ -2433,7 +2685,7 @@ class Backend:
         user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
         if user is not None:
             return self._accounts.open_session(known, user.unique_id).token
-        data: Json = {"username": username, "password": password}
+        data = encode({"username": username, "password": password})
         try:
             self._accounts.check_user(endpoint, data)
         except BadRequest as refusal:
@@ -2508,11 +2760,12 @@ class Backend:
 
     def _session_status(self, session: Session) -> Json:
         user = self.store.record(session.endpoint, session.user)
-        data = user.data if user and isinstance(user.data, dict) else {}
+        data = user.data if user else None
+        name = data.get("username", data.get("email")) if isinstance(data, dict) else None
         return {
             "endpoint": session.endpoint,
             "uniqueId": session.user,
-            "username": data.get("username", data.get("email")),
+            "username": name,
             "expiresAt": timestamp(session.expires_at),
         }
 
@@ -2679,17 +2932,16 @@ class Api(Door):
             case Operation.LOGOUT:
                 self.backend.logout(approach)
                 return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
-        verb: Callable[[Approach], Record | list[Record]] = getattr(self.backend, operation)
+        verb: Callable[[Approach], Record | Listing] = getattr(self.backend, operation)
         return self._show(verb(approach), approach)
 
-    def _show(self, result: Record | list[Record], approach: Approach) -> Answer:
+    def _show(self, result: Record | Listing, approach: Approach) -> Answer:
         """The answer of a success (contract 4.7)."""
-        data_only = approach.parameters.data_only
-        if isinstance(result, list):
-            return Answer(body=encode([record.data if data_only else record.public() for record in result]))
-        if data_only and isinstance(result.data, str):
+        if not approach.parameters.data_only:
+            return Answer(body=result.wire)
+        if isinstance(result, Record) and isinstance(result.data, str):
             return Answer(body=result.data.encode(), content_type=TEXT_TYPE)
-        return Answer(body=encode(result.data if data_only else result.public()))
+        return Answer(body=result.packed_data)
 
     def _preflight(self, approach: Approach, request: Request) -> Answer:
         """What a browser asks before it lets a page send a request (contract 9.1).
@@ -3202,7 +3454,7 @@ class Control(Door):
     def _call(self, name: str, request: Request) -> Json:
         """Call the verb with the arguments in the body."""
         verb = getattr(self._backend, name.replace("-", "_"))
-        given = parse_content(request.content()) if request.body != b"" else {}
+        given = decode(parse_content(request.content())) if request.body != b"" else {}
         try:
             result: Json = verb(**read_arguments(verb, given))
         except OptionError as error:

@@ -17,6 +17,7 @@ from rested_emulator import (
     Forbidden,
     Gate,
     JsonFile,
+    Listing,
     Message,
     OriginRefused,
     Project,
@@ -616,7 +617,7 @@ OPERATIONS = pytest.mark.parametrize("operation", [READ, UPDATE, DELETE])
 COMBINATIONS = pytest.mark.parametrize("others", [row[0] for row in ON_THE_RECORD_OF_ANOTHER], ids=str)
 
 
-def act(backend: Backend, operation: str, endpoint: str, unique_id: str, **shows: Any) -> Record | list[Record]:
+def act(backend: Backend, operation: str, endpoint: str, unique_id: str, **shows: Any) -> Record | Listing:
     data = {"username": "ada", "password": "apricot"} if endpoint == GARDENERS else "changed"
     if operation == READ:
         return backend.read(knock(endpoint, unique_id=unique_id, **shows))
@@ -720,7 +721,7 @@ def test_a_list_has_the_records_the_user_may_read(
     backend.create(knock(DIARY, "for all", master_key=MASTER_KEY))
     allow(backend, DIARY, others)
     records = backend.read(knock(DIARY, token=ada))
-    assert isinstance(records, list)
+    assert isinstance(records, Listing)
     assert len(records) == count
 
 

@@ -11,6 +11,7 @@ from rested_emulator import (
     Backend,
     BadRequest,
     Content,
+    Listing,
     Message,
     NotEmulated,
     OptionError,
@@ -248,12 +249,12 @@ def test_a_user_gets_the_own_record_as_one_object(backend: Backend, ada: str) ->
     assert isinstance(user, Record)
     assert (user.unique_id, user.data) == (ADA, ADA_SHOWN)
     assert backend.read(knock(GARDENERS, token=ada, unique_id=ADA)) == user
-    assert backend.read(knock(GARDENERS, token=ada, unique_ids=(BEN, ADA))) == [user]
+    assert backend.read(knock(GARDENERS, token=ada, unique_ids=(BEN, ADA))) == (user,)
 
 
 def test_the_master_key_gets_all_users(backend: Backend) -> None:
     everyone = backend.read(knock(GARDENERS, master_key=MASTER_KEY))
-    assert isinstance(everyone, list)
+    assert isinstance(everyone, Listing)
     assert [user.unique_id for user in everyone] == [ADA, BEN]
 
 
@@ -342,7 +343,7 @@ def test_a_user_deleted_with_the_master_key_loses_every_token(backend: Backend, 
 
 def test_the_successor_of_a_deleted_user_inherits_no_records(backend: Backend, ada: str) -> None:
     backend.delete(knock(GARDENERS, token=ada, unique_id=ADA))
-    assert backend.read(knock(DIARY, token=backend.sign_in(GARDENERS, "ada"))) == []
+    assert backend.read(knock(DIARY, token=backend.sign_in(GARDENERS, "ada"))) == ()
 
 
 def test_no_answer_and_no_message_carries_a_password_but_the_one_to_a_registration(

@@ -14,6 +14,7 @@ from rested_emulator import (
     CloseCode,
     Content,
     Forbidden,
+    Listing,
     Message,
     NotEmulated,
     OptionError,
@@ -48,12 +49,12 @@ SEEDED, MORNING, LATER = "2021-06-28T17:18:44.000Z", "2027-01-15T08:00:00.000Z",
 CHANGED, EXPIRED = (1000, "Options of the endpoint are changed."), (1000, "Access token expired.")
 
 
-def ids(answer: Record | list[Record]) -> list[str]:
-    assert isinstance(answer, list)
+def ids(answer: Record | Listing) -> list[str]:
+    assert isinstance(answer, Listing)
     return [record.unique_id for record in answer]
 
 
-def one(answer: Record | list[Record]) -> Record:
+def one(answer: Record | Listing) -> Record:
     assert isinstance(answer, Record)
     return answer
 
@@ -151,7 +152,7 @@ def test_where_none_is_found_that_is_a_bad_request(backend: Backend, asked: tupl
 
 def test_an_empty_endpoint_is_an_empty_list(backend: Backend) -> None:
     backend.change_endpoint("garden/tools")
-    assert backend.read(knock("garden/tools")) == []
+    assert backend.read(knock("garden/tools")) == ()
 
 
 def test_records_are_listed_in_the_order_of_creation_whatever_changes(backend: Backend) -> None:
@@ -687,9 +688,9 @@ def test_reset_ends_sockets_whose_endpoint_is_gone_or_has_become_secure(
     assert [ear.heard for ear in ears] == [[], [], [], [], []]
 
 
-def replayed(seen: Record | list[Record], messages: list[Any]) -> dict[str, Any]:
+def replayed(seen: Record | Listing, messages: list[Any]) -> dict[str, Any]:
     """The list a page has after the messages, by unique id."""
-    table = {record.unique_id: record.public() for record in seen} if isinstance(seen, list) else {}
+    table = {record.unique_id: record.public() for record in seen} if isinstance(seen, Listing) else {}
     for message in messages:
         unique_id = message["record"]["uniqueId"]
         assert (message["type"] == "POST") == (unique_id not in table)
@@ -725,7 +726,7 @@ def one_by_one_away(backend: Backend) -> None:
 
 
 def one_to_true(backend: Backend) -> None:
-    backend.store.put_record(PLANTS, Record(TOMATO, {"name": "Tomato", "bed": True, "waterDaily": 1}, SEEDED, SEEDED))
+    backend.store.put_record(PLANTS, Record.of(TOMATO, b'{"name":"Tomato","bed":true,"waterDaily":1}', SEEDED, SEEDED))
 
 
 def the_endpoint_made_anew(backend: Backend) -> None:
@@ -839,7 +840,7 @@ def test_a_user_made_by_signing_in_is_kept_like_any_other(backend: Backend) -> N
 def test_records_are_those_a_master_key_gets(backend: Backend) -> None:
     for endpoint in (PLANTS, GARDENERS, DIARY, CHORES):
         answer = backend.read(knock(endpoint, master_key=MASTER_KEY))
-        assert isinstance(answer, list)
+        assert isinstance(answer, Listing)
         assert backend.records(endpoint) == [record.public() for record in answer]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,10 @@ from rested_emulator import (
     Session,
     Store,
     check_tree,
+    encode,
+    load_edited,
     load_tree,
+    load_written,
     sample_project,
 )
 from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, TOMATO
@@ -34,7 +38,7 @@ BEFORE, AFTER = "2021-06-28T17:18:44.000Z", "2027-01-15T08:00:00.000Z"
 
 
 def note(unique_id: str, data: Json = "text", updated_at: str = BEFORE, owner: str | None = None) -> Record:
-    return Record(unique_id, data, BEFORE, updated_at, owner)
+    return Record.of(unique_id, encode(data), BEFORE, updated_at, owner)
 
 
 def written(path: Path, content: object) -> Path:
@@ -119,17 +123,18 @@ def test_the_sample_data_is_the_same_after_a_save(tmp_path: Path) -> None:
     storage.changed = True
     storage.save()
     tree = load_tree(str(tmp_path / "data.json"))
-    assert json.dumps(tree) == json.dumps(load_tree(str(GARDEN)))
+    assert list(tree.items()) == list(load_tree(str(GARDEN)).items())
+    assert all(list(tree[name]) == list(table) for name, table in load_tree(str(GARDEN)).items())
 
 
 def test_plain_tinydb_opens_the_file_and_sees_tables_and_documents(store: Store, path: Path) -> None:
     store.put_record(NOTES, note("d", {"name": "Möhre"}))
     store.save()
     with TinyDB(path) as database:
-        assert database.tables() == {"_projects", "_endpoints", "_sessions", NOTES}
+        assert database.tables() == {"_projects", "_endpoints", "_sessions", "_written", NOTES}
         assert len(database.table(NOTES)) == 4
         document = database.table(NOTES).get(doc_id="d")
-        assert document == {"data": {"name": "Möhre"}, "createdAt": BEFORE, "updatedAt": BEFORE}
+        assert document == {"data": {"name": "Möhre"}, "uniqueId": "d", "createdAt": BEFORE, "updatedAt": BEFORE}
         assert database.table("_projects").get(doc_id=SAMPLE_KEY)["name"] == "examples"
 
 
@@ -142,7 +147,58 @@ def test_the_file_is_fit_for_eyes_and_diffs(store: Store, path: Path) -> None:
     store.save()
     after = path.read_text(encoding="utf-8").splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-    assert changed == [(changed[0][1].replace("Kürbis", "Möhre"), changed[0][1])]
+    assert changed[0] == (changed[0][1].replace("Kürbis", "Möhre"), changed[0][1])
+    assert [line.partition(":")[0] for _, line in changed[1:]] == ['"_written"']
+
+
+RECORDS = [
+    note("a"),
+    note("b", {"owner": "mine", "list": [1, 2.5, None, "ä\u2028\n"]}, AFTER, "ada"),
+    note('q"', "text"),
+    note('","createdAt":"', ',"createdAt":"2021-06-28T17:18:44.000Z"}'),
+    note("back\\slash", {}),
+    Record.of("more", b"1", BEFORE, AFTER, None, {"file": {"size": 1}}),
+    Record.of("like", b"1", BEFORE, AFTER, "ada", {"note": '","createdAt":"2021-06-28T17:18:44.000Z'}),
+    Record.of("nested", b"1", BEFORE, AFTER, None, {"old": {"createdAt": BEFORE}}),
+    Record.of("newer", b"1", BEFORE, AFTER, None, {"note": BEFORE}),
+]
+
+
+@pytest.mark.parametrize("chosen", [RECORDS[:count] for count in range(len(RECORDS) + 1)] + [[one] for one in RECORDS])
+def test_a_file_that_stands_as_written_reads_like_any_other(store: Store, path: Path, chosen: list[Record]) -> None:
+    store.put_endpoint(Endpoint("notes/empty", SAMPLE_KEY, description='"_written": {'))
+    for record in chosen:
+        store.put_record("notes/some", record)
+    store.save()
+    written_by_us = load_written(str(path))
+    assert written_by_us is None or check_tree(written_by_us) == check_tree(load_edited(str(path)))
+    assert (written_by_us is None) == any('"' in one.unique_id or "\\" in one.unique_id for one in chosen)
+    assert opened(path).records("notes/some") == tuple(chosen)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"text"', b'"Text"'),
+        (b'"a": {"data"', b'"A": {"data"'),
+        (b"\n", b"\n\n"),
+        (b'"sum": ', b'"sum": 1'),
+        (b'"by"', b'"be"'),
+        (b"\n}\n", b"\n} \n"),
+    ],
+)
+def test_a_file_that_was_edited_does_not_stand_as_written(store: Store, path: Path, old: bytes, new: bytes) -> None:
+    store.put_record(NOTES, note("c"))
+    store.save()
+    assert load_written(str(path)) is not None
+    path.write_bytes(path.read_bytes().replace(old, new))
+    assert load_written(str(path)) is None
+    assert len(opened(path).records(NOTES)) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{\n"_written": {"by": {"emulator": "0.1.0", "sum": 0}}\n}\n'])
+def test_what_no_emulator_wrote_does_not_stand_as_written(tmp_path: Path, content: bytes) -> None:
+    assert load_written(str(written(tmp_path / "data.json", content))) is None
 
 
 # Saving
@@ -316,15 +372,15 @@ def test_what_a_hand_made_file_leaves_out_has_defaults(
 @pytest.mark.parametrize(
     ("document", "record"),
     [
-        ({"data": None}, Record("a", None, SAMPLE_TIME, SAMPLE_TIME)),
-        ({"data": 1, "createdAt": AFTER}, Record("a", 1, AFTER, AFTER)),
-        ({"data": 1, "updatedAt": AFTER}, Record("a", 1, SAMPLE_TIME, AFTER)),
-        ({"data": 1, "owner": "ada"}, Record("a", 1, SAMPLE_TIME, SAMPLE_TIME, "ada")),
-        ({"data": 1, "owner": None}, Record("a", 1, SAMPLE_TIME, SAMPLE_TIME)),
+        ({"data": None}, Record.of("a", b"null", SAMPLE_TIME, SAMPLE_TIME)),
+        ({"data": 1, "createdAt": AFTER}, Record.of("a", b"1", AFTER, AFTER)),
+        ({"data": 1, "updatedAt": AFTER}, Record.of("a", b"1", SAMPLE_TIME, AFTER)),
+        ({"data": 1, "owner": "ada"}, Record.of("a", b"1", SAMPLE_TIME, SAMPLE_TIME, "ada")),
+        ({"data": 1, "owner": None}, Record.of("a", b"1", SAMPLE_TIME, SAMPLE_TIME)),
     ],
 )
 def test_a_hand_made_record_needs_only_data(tmp_path: Path, document: Json, record: Record) -> None:
-    assert opened(written(tmp_path / "data.json", {NOTES: {"a": document}})).records(NOTES) == [record]
+    assert opened(written(tmp_path / "data.json", {NOTES: {"a": document}})).records(NOTES) == (record,)
 
 
 def test_a_table_with_a_reserved_name_is_kept_and_no_endpoint(tmp_path: Path) -> None:
@@ -503,16 +559,16 @@ def test_what_is_not_there_is_none(store: Store, name: str) -> None:
 
 
 def test_an_unknown_endpoint_has_no_records(store: Store) -> None:
-    assert (store.records("notes/unknown"), store.count("notes/unknown")) == ([], 0)
+    assert (store.records("notes/unknown"), store.count("notes/unknown")) == ((), 0)
 
 
 def test_a_deleted_endpoint_loses_its_data_for_good(store: Store, path: Path) -> None:
     store.drop_endpoint(NOTES)
-    assert (store.endpoint(NOTES), store.records(NOTES), store.count(NOTES)) == (None, [], 0)
+    assert (store.endpoint(NOTES), store.records(NOTES), store.count(NOTES)) == (None, (), 0)
     store.put_endpoint(Endpoint(NOTES, SAMPLE_KEY))
-    assert store.records(NOTES) == []
+    assert store.records(NOTES) == ()
     store.save()
-    assert opened(path).records(NOTES) == []
+    assert opened(path).records(NOTES) == ()
 
 
 def test_an_endpoint_without_records_can_be_deleted(store: Store) -> None:
@@ -637,11 +693,52 @@ def test_the_way_back_tells_of_all_that_a_client_could_see(store: Store, before:
     assert [change.type for _, change in store.restore()] == ["PUT"]
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_the_way_back_leads_to_the_same_tables_in_the_same_order_also_by_the_journal(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    start = {"data": "text", "createdAt": BEFORE, "updatedAt": BEFORE}
+    path = written(tmp_path / "data.json", {NOTES: dict.fromkeys("abcdefgh", start), "notes/other": {"x": start}})
+    tree = load_tree(str(path))
+    storage = JsonFile(str(path), tree)
+    storage.load(str(path))
+    store = Store(storage)
+    before = {name: list(table.items()) for name, table in storage.tree.items()}
+    for _ in range(chance.randrange(12)):
+        key, name = chance.choice("abcdefghijk"), chance.choice([NOTES, NOTES, NOTES, "notes/other"])
+        if chance.random() < 0.5 and store.record(name, key):
+            store.drop_record(name, key)
+        elif chance.random() < 0.1:
+            store.drop_endpoint(name)
+        else:
+            if store.endpoint(name) is None:
+                store.put_endpoint(Endpoint(name, SAMPLE_KEY))
+            store.put_record(name, note(key, seed))
+    store.restore()
+    assert {name: list(table.items()) for name, table in storage.tree.items() if table or name in before} == before
+    assert store.restore() == []
+    again = opened(path)
+    again.replay()
+    assert {name: list(table.items()) for name, table in again._storage.tree.items()} == before
+    storage.let_go()
+
+
+def test_the_way_back_of_a_deletion_among_many_does_not_write_them_all_anew(tmp_path: Path) -> None:
+    storage = JsonFile(str(tmp_path / "data.json"), {NOTES: {str(key): note(str(key)) for key in range(1000)}})
+    store = Store(storage)
+    for key in ("0", "500", "501", "999"):
+        store.drop_record(NOTES, key)
+    before = storage._journaled
+    store.restore()
+    assert storage._journaled - before < 1000
+    assert ids(store) == [str(key) for key in range(1000)]
+    storage.let_go()
+
+
 def test_a_new_endpoint_and_its_records_are_gone_after_the_way_back(store: Store) -> None:
     store.put_endpoint(Endpoint("notes/new", SAMPLE_KEY))
     store.put_record("notes/new", note("n"))
     assert [(name, change.type) for name, change in store.restore()] == [("notes/new", "DELETE")]
-    assert (store.endpoint("notes/new"), store.records("notes/new")) == (None, [])
+    assert (store.endpoint("notes/new"), store.records("notes/new")) == (None, ())
 
 
 def test_a_changed_key_is_back_after_the_way_back(store: Store) -> None:
