@@ -710,7 +710,7 @@ def test_an_edit_that_does_not_go_together_with_what_was_stored_is_refused(path:
 
 
 def test_a_journal_that_does_not_go_together_with_the_data_file_stops_the_start(path: Path) -> None:
-    path.with_name("data.json.journal").write_text('[["garden/plants","x",{}]]\n')
+    path.with_name("data.json.journal").write_text('[["_endpoints","garden/new",{"project":"unknown"}]]\n')
     with pytest.raises(DataFileError, match="with its journal"):
         opened(path)
 
