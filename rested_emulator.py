@@ -103,6 +103,7 @@ from typing import (
     ParamSpec,
     Protocol,
     Self,
+    TextIO,
     TypeAlias,
     TypeVar,
 )
@@ -464,8 +465,7 @@ class Session:
     expires_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """Something listeners hear of; ``type`` is the method that did it (contract 7.3)."""
 
     type: str
@@ -480,8 +480,7 @@ class Content(NamedTuple):
     body: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(NamedTuple):
     """The query parameters the service knows; all others are ignored (contract 1.4)."""
 
     key: str | None = None
@@ -625,6 +624,7 @@ def parse_size(value: str | int) -> int:
     raise OptionError(f"{shown(value)} is no size: write 5000 (bytes), 100KB or 1MB, up to 1GB")
 
 
+@functools.lru_cache(256)
 def parse_parameters(query: str) -> Parameters:
     """Read a query string; the last of a repeated parameter counts (contract 1.4, 1.5 and 4.2).
 
@@ -1265,8 +1265,7 @@ class JsonFile(Storage):
         self._journal = self._lock = None
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """What is to become the data file: a snapshot, and how much of the journal is in it."""
 
     path: str
@@ -1951,8 +1950,7 @@ def differences(old: dict[str, Record], new: dict[str, Record]) -> list[Change]:
 # - Access -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Approach:
+class Approach(NamedTuple):
     """All that a request shows: where it wants to go, from which page, with which token and body."""
 
     endpoint: str
@@ -1962,8 +1960,7 @@ class Approach:
     content: Content | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who a request is from: a logged-in user, the holder of the master key, or anyone."""
 
     session: Session | None = None
@@ -3029,26 +3026,30 @@ class Front(HTTPServerConnectionDelegate):
         self.sockets = sockets
         self.max_body = max_body
         self.pending: set[Exchange] = set()
-        self._idle: dict[object, tuple[float, HTTPConnection]] = {}  # since when a connection waits for a request
+        self._waiting: dict[object, tuple[float, HTTPConnection]] = {}  # when a connection last sent something
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        self._idle[server_conn] = asyncio.get_running_loop().time(), request_conn
+        self.is_waiting(server_conn, request_conn)
         return Exchange(self, server_conn, request_conn)
 
     def on_close(self, server_conn: object) -> None:
-        self._idle.pop(server_conn, None)
+        self._waiting.pop(server_conn, None)
 
-    def is_busy(self, server_conn: object) -> None:
-        """Take note that a connection has sent the headers of a request."""
-        self._idle.pop(server_conn, None)
+    def is_waiting(self, server_conn: object, connection: HTTPConnection) -> None:
+        """Take note that the client is to send something: a request, or more of its body."""
+        self._waiting[server_conn] = asyncio.get_running_loop().time(), connection
+
+    def is_served(self, server_conn: object) -> None:
+        """Take note that a request has arrived."""
+        self._waiting.pop(server_conn, None)
 
     def close_idle(self) -> None:
-        """Close connections that have sent no whole request for too long.
+        """Close connections whose client has sent nothing for too long.
 
         One look at all of them now and then does what Tornado would do with a timer for each request.
         """
         longest = asyncio.get_running_loop().time() - IDLE_SECONDS
-        for _, connection in [found for found in self._idle.values() if found[0] < longest]:
+        for _, connection in [found for found in self._waiting.values() if found[0] < longest]:
             getattr(connection, "close")()
 
     def door(self, path: str) -> Door:
@@ -3076,8 +3077,8 @@ class Exchange(HTTPMessageDelegate):
         # Tornado's own writing of headers is only needed where they depend on the connection.
         keeps_alive = self._request.headers.get("Connection", "keep-alive").lower() == "keep-alive"
         self._is_plain = start_line.version == "HTTP/1.1" and keeps_alive
-        self._front.is_busy(self._server_conn)
         if is_handshake(self._request):
+            self._front.is_served(self._server_conn)
             self._handshake = self._front.sockets.start_request(self._server_conn, self._connection)
             return self._handshake.headers_received(start_line, headers)
         self._front.pending.add(self)
@@ -3091,6 +3092,7 @@ class Exchange(HTTPMessageDelegate):
         if self._handshake:
             return None  # a handshake has no body, and Tornado would collect one without bound
         self._size += len(chunk)
+        self._front.is_waiting(self._server_conn, self._connection)
         if self._answers_early:
             if self._size > LINGER_BYTES:
                 self._hang_up()
@@ -3101,6 +3103,7 @@ class Exchange(HTTPMessageDelegate):
         return None
 
     def finish(self) -> None:
+        self._front.is_served(self._server_conn)
         if self._handshake:
             self._handshake.finish()
         elif not self._answers_early:
@@ -3834,10 +3837,9 @@ class Server:
         self._front = Front([(CONTROL_PREFIX, control), ("", api)], sockets, options.max_body)
         self._http = Listening(
             self._front,
-            body_timeout=60,
             max_body_size=math.inf,  # ours is lower, and not a bare 400
         )
-        self._http.conn_params.header_timeout = None  # the Front closes idle connections
+        self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
         self._http.most, self._http.streams = most_sockets() + 64, weakref.WeakSet()
         self._http.add_sockets(self._sockets)
         schedule(self.backend, options)
@@ -4191,6 +4193,9 @@ def say(text: str, *, to_stderr: bool) -> None:
         print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
+LOG_SECONDS = 0.05
+
+
 class LogLines(logging.Formatter):
     """Lines with the time of day, which is spelled out once a second."""
 
@@ -4204,14 +4209,40 @@ class LogLines(logging.Formatter):
         return f"{self._time} {super().format(record) if record.exc_info else record.getMessage()}"
 
 
+class LogStream(logging.StreamHandler[TextIO]):
+    """Writes to stderr, the lines of some twentieths of a second at once; what needs attention without delay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(LogLines())
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
+        if len(self._lines) > 1 and record.levelno < logging.WARNING:
+            return  # somebody comes for it
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            loop.call_later(LOG_SECONDS if record.levelno < logging.WARNING else 0, self.flush)
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        with contextlib.suppress(OSError, ValueError):  # a closed stderr is no reason to stop
+            self.stream.writelines(f"{line}\n" for line in lines)
+            super().flush()
+
+
 def set_up_log(options: Options) -> None:
     """Send the log to stderr, Tornado's own warnings with it."""
     level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogLines())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.raiseExceptions = False  # a closed stderr is no reason to stop
-    logging._srcfile = None  # documented: no line says where it was logged
+    logging.basicConfig(handlers=[LogStream()], level=logging.WARNING)
+    logging.raiseExceptions = False
+    # Documented, and a third of what a line costs: no line says from where or from which thread it was logged.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     log.setLevel(level)
 
 
@@ -4230,6 +4261,7 @@ async def run(server: Server, command: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     server.start()
+    gc.freeze()  # what is there now stays, so no collection has to look at it
     text = json.dumps(server.facts()) if server.options.json else banner(server)
     say(text, to_stderr=bool(command))
     code = 0

@@ -372,12 +372,20 @@ def test_an_argument_of_the_wrong_type_is_an_option_error(
 
 
 def test_a_connection_that_sends_no_whole_request_is_closed_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    with RestedEmulator() as emulator, wire(emulator) as idle, wire(emulator) as slow, silent_listener(emulator) as ear:
+    with (
+        RestedEmulator() as emulator,
+        wire(emulator) as idle,
+        wire(emulator) as slow,
+        wire(emulator) as stuck,
+        silent_listener(emulator) as ear,
+    ):
         slow.sendall(b"GET / HTTP/1.1\r\nHost: local")
+        stuck.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{")
         call(emulator.url("examples/unsecure-endpoint"))
         monkeypatch.setattr(rested_emulator, "IDLE_SECONDS", 0.0)
         assert at_end(idle)
         assert at_end(slow)
+        assert at_end(stuck)
         monkeypatch.undo()
         call(emulator.url("examples/unsecure-endpoint"), "POST", 1)
         assert take(ear, 2)[0] == 0x81
