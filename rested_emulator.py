@@ -57,32 +57,25 @@ Errors:
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import dataclasses
 import errno
 import functools
 import gc
-import hmac
-import http
 import inspect
-import ipaddress
 import itertools
 import json
 import logging
 import math
 import os
-import random
 import re
-import secrets
-import shutil
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
-import uuid
 import weakref
 import zlib
 from collections import deque
@@ -92,8 +85,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from heapq import heappop, heappush
+from http.client import responses
 from json.encoder import encode_basestring
 from typing import (
+    TYPE_CHECKING,
     Any,
     BinaryIO,
     ClassVar,
@@ -122,8 +117,12 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.iostream import IOStream, StreamClosedError
-from tornado.web import Application
-from tornado.websocket import WebSocketHandler
+
+if TYPE_CHECKING:  # each is imported where it is used: the first answer does not need it
+    import argparse
+    import ipaddress
+
+    from tornado.websocket import WebSocketHandler
 
 try:
     import fcntl
@@ -424,7 +423,7 @@ class Listing(tuple[Record, ...]):
         return b"[%b]" % b",".join([record.packed_data for record in self])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Endpoint:
     """An endpoint and its options (contract 2.4)."""
 
@@ -443,7 +442,7 @@ class Endpoint:
         return self.secure or self.authentication
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Project:
     """A project and its options (contract 2.1); ``token_ttl`` in seconds."""
 
@@ -558,7 +557,7 @@ def parse_origin(text: str) -> str | None:
     scheme, host, port = match[1].lower(), match[2].lower(), match[3]
     if port is not None and not 0 < int(port) < 65536:
         return None
-    if host.startswith("[") and not isinstance(parse_address(host), ipaddress.IPv6Address):
+    if host.startswith("[") and getattr(parse_address(host), "version", 0) != 6:
         return None
     default = {"http": 80, "https": 443}[scheme]
     return f"{scheme}://{host}" if port is None or int(port) == default else f"{scheme}://{host}:{int(port)}"
@@ -598,6 +597,8 @@ def is_loopback(host: str) -> bool:
 
 def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The IP address a host name spells out, in brackets or not; None for any other name."""
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -852,6 +853,8 @@ def timestamp(moment: float) -> str:
 
 def new_id() -> str:
     """A fresh unique id, key or token (contract 2.6)."""
+    import uuid
+
     return uuid.uuid4().hex
 
 
@@ -1203,7 +1206,7 @@ class JsonFile(Storage):
         path = self.path or ""
         try:
             with contextlib.suppress(FileNotFoundError):
-                shutil.copymode(path, draft)
+                os.chmod(draft, stat.S_IMODE(os.stat(path).st_mode))
             os.replace(draft, path)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -1990,7 +1993,7 @@ class Caller(NamedTuple):
         return others or record.owner in (None, self.user)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Gate:
     """The outer gate: what reaches the emulator at all, whatever the emulated rules say.
 
@@ -2038,6 +2041,8 @@ def host_name(host: str) -> str:
 
 def same_secret(given: str, secret: str) -> bool:
     """Compare without telling by the time taken how much was right."""
+    import hmac
+
     return hmac.compare_digest(given.encode(errors="replace"), secret.encode(errors="replace"))
 
 
@@ -2891,6 +2896,10 @@ class Api(Door):
 
     def latency(self) -> float:
         """How long the next answer waits, in seconds."""
+        if not any(self._latency):
+            return 0.0
+        import random
+
         return random.uniform(*self._latency)
 
     def answer(self, request: Request) -> Answer:
@@ -3018,12 +3027,15 @@ def cookie_value(header: str, name: str) -> str | None:
 class Front(HTTPServerConnectionDelegate):
     """What Tornado's HTTP server talks to: decides at first sight who answers a request.
 
-    ``doors`` are tried by the prefix of the path, in order. WebSocket handshakes go to ``sockets``.
+    ``doors`` are tried by the prefix of the path, in order. WebSocket handshakes go to what
+    ``sockets`` returns, which is called when there is one.
     """
 
-    def __init__(self, doors: Sequence[tuple[str, Door]], sockets: HTTPServerConnectionDelegate, max_body: int) -> None:
+    def __init__(
+        self, doors: Sequence[tuple[str, Door]], sockets: Callable[[], HTTPServerConnectionDelegate], max_body: int
+    ) -> None:
         self._doors = doors
-        self.sockets = sockets
+        self.sockets = functools.cache(sockets)
         self.max_body = max_body
         self.pending: set[Exchange] = set()
         self._waiting: dict[object, tuple[float, HTTPConnection]] = {}  # when a connection last sent something
@@ -3079,7 +3091,7 @@ class Exchange(HTTPMessageDelegate):
         self._is_plain = start_line.version == "HTTP/1.1" and keeps_alive
         if is_handshake(self._request):
             self._front.is_served(self._server_conn)
-            self._handshake = self._front.sockets.start_request(self._server_conn, self._connection)
+            self._handshake = self._front.sockets().start_request(self._server_conn, self._connection)
             return self._handshake.headers_received(start_line, headers)
         self._front.pending.add(self)
         length = headers.get("Content-Length", "")
@@ -3143,7 +3155,7 @@ class Exchange(HTTPMessageDelegate):
         log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
         self._front.pending.discard(self)
         body = b"" if request.method == "HEAD" else answer.body
-        phrase = http.HTTPStatus(answer.status).phrase
+        phrase = responses[answer.status]
         if self._is_plain and not self._answers_early:
             lines = [f"{name}: {value}" for name, value in answer.head()]
             head = "\r\n".join([f"HTTP/1.1 {answer.status} {phrase}", *lines, "\r\n"])
@@ -3238,17 +3250,17 @@ class Outbox:
             asyncio.get_running_loop().call_later(1, self._patrol)
 
 
-class Socket(WebSocketHandler):
-    """A WebSocket of an endpoint; it is a Listener.
+class Socket:
+    """A WebSocket of an endpoint; it is a Listener. ``handler`` is Tornado's side of it.
 
     The handshake is accepted before the checks, since a browser cannot read why it failed (contract 7.2).
     """
 
-    def initialize(self, api: Api, outbox: Outbox, most: int) -> None:
+    def __init__(self, handler: WebSocketHandler, api: Api, outbox: Outbox) -> None:
+        self._handler = handler
         self._api = api
         self._backend = api.backend
         self._outbox = outbox
-        self._most = most
         self._endpoint = ""
         self._frames: deque[bytes] = deque()
         self._waiting = 0  # bytes queued or on their way
@@ -3257,35 +3269,14 @@ class Socket(WebSocketHandler):
         self._ending: tuple[int, str] | None = None
         self._over = False
 
-    def set_default_headers(self) -> None:
-        self.clear_header("Server")
-        self.clear_header("Content-Type")
-
-    async def prepare(self) -> None:
-        """Check what does not depend on the endpoint, before the handshake."""
-        await asyncio.sleep(self._api.latency())
-        try:
-            self._backend.gate.check_host(self.request.headers.get("Host"))
-            if len(self._backend.hub) >= self._most:
-                hint = f"{self._most} are open; raise the limit of open files (ulimit -n)."
-                raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
-        except Refusal as refusal:
-            log.info("open %s refused: %d %s", self.request.path, refusal.status, refusal)
-            self.set_status(refusal.status)
-            self.set_header("Content-Type", JSON_TYPE)
-            self.finish(refuse(refusal).body)
-
-    def check_origin(self, origin: str) -> bool:
-        """Accept the handshake of any page; the origin is checked with the rest."""
-        return True
-
-    def open(self, *args: str, **kwargs: str) -> None:
+    def open(self) -> None:
+        """Listen, after the handshake."""
         if not self._over:  # the client may have left while the handshake was delayed
-            self.set_nodelay(True)
+            self._handler.set_nodelay(True)
             self._listen()
 
     def _listen(self) -> None:
-        request = Request.of("GET", self.request.uri or "", self.request.headers)
+        request = Request.of("GET", self._handler.request.uri or "", self._handler.request.headers)
         approach = self._api.approach(request, over_socket=True)
         self._endpoint = approach.endpoint
         if self._api.is_stopping:
@@ -3299,14 +3290,12 @@ class Socket(WebSocketHandler):
         else:
             log.info("open %s", approach.endpoint)
 
-    def on_message(self, message: str | bytes) -> None:
-        """Ignore what a client sends (contract 7.6)."""
-
-    def on_close(self) -> None:
+    def closed(self) -> None:
+        """Take note that the connection is over."""
         self._over = True
         self._frames.clear()
         if self._ending is None and self._backend.hub.leave(self._endpoint, self):
-            log.info("close %s: by the client, %s", self._endpoint, self.close_code or 1006)
+            log.info("close %s: by the client, %s", self._endpoint, self._handler.close_code or 1006)
 
     # As a Listener
 
@@ -3334,7 +3323,7 @@ class Socket(WebSocketHandler):
         with contextlib.suppress(StreamClosedError):
             stream.write(b"".join(self._frames))
         self._frames.clear()
-        self.close(code, reason or None)
+        self._handler.close(code, reason or None)
 
     # As the Outbox sees it
 
@@ -3350,7 +3339,7 @@ class Socket(WebSocketHandler):
         try:
             written = stream.write(b"".join(block))
         except StreamClosedError:
-            return  # on_close follows
+            return  # closed() follows
         self._on_their_way = size
         if written.done():
             self._written(written)
@@ -3386,13 +3375,56 @@ class Socket(WebSocketHandler):
             stream.close()
 
     def _stream(self) -> IOStream | None:
-        return self.ws_connection.stream if self.ws_connection else None
+        return self._handler.ws_connection.stream if self._handler.ws_connection else None
 
 
-def socket_application(api: Api, most: int) -> Application:
-    """The Tornado application that takes WebSocket handshakes; ``most`` sockets may be open at once."""
+def socket_application(api: Api, most: int) -> HTTPServerConnectionDelegate:
+    """The Tornado application that takes WebSocket handshakes; ``most`` sockets may be open at once.
+
+    Tornado's web framework is imported here, for the first handshake: no other answer needs it.
+    """
+    from tornado.web import Application
+    from tornado.websocket import WebSocketHandler
+
+    class Handler(WebSocketHandler):
+        """Tornado's side of a Socket."""
+
+        def initialize(self, outbox: Outbox) -> None:
+            self._socket = Socket(self, api, outbox)
+
+        def set_default_headers(self) -> None:
+            self.clear_header("Server")
+            self.clear_header("Content-Type")
+
+        async def prepare(self) -> None:
+            """Check what does not depend on the endpoint, before the handshake."""
+            await asyncio.sleep(api.latency())
+            try:
+                api.backend.gate.check_host(self.request.headers.get("Host"))
+                if len(api.backend.hub) >= most:
+                    hint = f"{most} are open; raise the limit of open files (ulimit -n)."
+                    raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
+            except Refusal as refusal:
+                log.info("open %s refused: %d %s", self.request.path, refusal.status, refusal)
+                self.set_status(refusal.status)
+                self.set_header("Content-Type", JSON_TYPE)
+                self.finish(refuse(refusal).body)
+
+        def check_origin(self, origin: str) -> bool:
+            """Accept the handshake of any page; the origin is checked with the rest."""
+            return True
+
+        def open(self, *args: str, **kwargs: str) -> None:
+            self._socket.open()
+
+        def on_message(self, message: str | bytes) -> None:
+            """Ignore what a client sends (contract 7.6)."""
+
+        def on_close(self) -> None:
+            self._socket.closed()
+
     return Application(
-        [(r".*", Socket, {"api": api, "outbox": Outbox(), "most": most})],
+        [(r".*", Handler, {"outbox": Outbox()})],
         websocket_ping_interval=20,
         websocket_max_message_size=MAX_MESSAGE,
         cross_origin_protection=False,  # the rules of origins are ours, and stand in Access
@@ -3727,7 +3759,7 @@ def schedule(backend: Backend, options: Options) -> None:
 
 def gate_for(options: Options) -> Gate:
     """The outer gate of an emulator that listens where the options say."""
-    address = parse_address(options.host)
+    address = None if options.host == "localhost" else parse_address(options.host)
     hosts = frozenset((*options.allow_host, host_name(options.host) or f"[{options.host}]"))
     everywhere = address is not None and address.is_unspecified
     return Gate(hosts - {"0.0.0.0", "[::]"}, any_address=everywhere, any_origin=options.allow_any_origin)
@@ -3774,7 +3806,7 @@ class Server:
             self.backend.store.let_go()
             raise
         beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
-        self.control_token = secrets.token_hex(16) if beyond_loopback else None
+        self.control_token = new_id() if beyond_loopback else None
         self.port = 0
         self._sockets: list[socket.socket] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -3833,14 +3865,15 @@ class Server:
         options = self.options
         api = self._api = Api(self.backend, plain_cookie=options.plain_cookie, latency=options.latency)
         control = Control(self.backend, self.control_token)
-        sockets = socket_application(api, most_sockets())
-        self._front = Front([(CONTROL_PREFIX, control), ("", api)], sockets, options.max_body)
+        most = most_sockets()
+        doors = [(CONTROL_PREFIX, control), ("", api)]
+        self._front = Front(doors, lambda: socket_application(api, most), options.max_body)
         self._http = Listening(
             self._front,
             max_body_size=math.inf,  # ours is lower, and not a bare 400
         )
         self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
-        self._http.most, self._http.streams = most_sockets() + 64, weakref.WeakSet()
+        self._http.most, self._http.streams = most + 64, weakref.WeakSet()
         self._http.add_sockets(self._sockets)
         schedule(self.backend, options)
         self.backend.clock.on_earlier = self._set_timer
@@ -4092,6 +4125,8 @@ with its exit code.
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser, made from the fields of Options. Values stay texts here; Options checks them."""
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="rested-emulator",
         usage="%(prog)s [DATA] [options] [-- COMMAND ...]",
@@ -4304,8 +4339,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
     options, command = read_command_line(sys.argv[1:] if argv is None else argv, os.environ)
     set_up_log(options)
-    if command and shutil.which(command[0]) is None:
-        return fail(f"there is no command {shown(command[0])} to run", 2)
+    if command:
+        from shutil import which
+
+        if which(command[0]) is None:
+            return fail(f"there is no command {shown(command[0])} to run", 2)
     try:
         server = Server(options)
     except DataFileError as error:
