@@ -415,12 +415,12 @@ class Listing(tuple[Record, ...]):
     @functools.cached_property
     def wire(self) -> bytes:
         """The array that GET answers (contract 4.2)."""
-        return b"[%b]" % b",".join([record.wire for record in self])
+        return join_array([record.wire for record in self])
 
     @property
     def packed_data(self) -> bytes:
         """The array of the data alone."""
-        return b"[%b]" % b",".join([record.packed_data for record in self])
+        return join_array([record.packed_data for record in self])
 
 
 @dataclass(frozen=True)
@@ -744,6 +744,15 @@ def encode(value: object) -> bytes:
 def encode_text(text: str) -> bytes:
     """A text as JSON; the same as ``encode``, and quicker."""
     return encode_basestring(text).encode()
+
+
+def join_array(items: list[bytes]) -> bytes:
+    """A JSON array of items that are JSON; a long one is copied once, brackets and all."""
+    if not items:
+        return b"[]"
+    items[0] = b"[" + items[0]
+    items[-1] += b"]"
+    return b",".join(items)
 
 
 def decode(packed: bytes) -> Json:
@@ -2791,6 +2800,7 @@ class Backend:
 # - HTTP ---------------------------------------------------------------------------------------------
 
 IDLE_SECONDS = 75.0
+COPIED_BYTES = 2**16
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 64 * 2**20
 
@@ -3159,7 +3169,11 @@ class Exchange(HTTPMessageDelegate):
         if self._is_plain and not self._answers_early:
             lines = [f"{name}: {value}" for name, value in answer.head()]
             head = "\r\n".join([f"HTTP/1.1 {answer.status} {phrase}", *lines, "\r\n"])
-            self._connection.write(head.encode("latin1") + body)
+            if len(body) < COPIED_BYTES:
+                self._connection.write(head.encode("latin1") + body)
+            else:
+                self._connection.write(head.encode("latin1"))
+                self._connection.write(body)
         else:
             headers = HTTPHeaders()
             for name, value in answer.head():
