@@ -694,6 +694,24 @@ def test_the_way_back_tells_of_all_that_a_client_could_see(store: Store, before:
     assert [change.type for _, change in store.restore()] == ["PUT"]
 
 
+def test_a_list_is_kept_until_the_next_change_of_its_endpoint(store: Store) -> None:
+    listing = store.records(NOTES)
+    store.put_endpoint(Endpoint("notes/other", SAMPLE_KEY))
+    store.put_record("notes/other", note("x"))
+    assert store.records(NOTES) is listing
+    for change in (
+        lambda: store.put_record(NOTES, note("d")),
+        lambda: store.put_record(NOTES, note("a", "new")),
+        lambda: store.drop_record(NOTES, "b"),
+        store.restore,
+        lambda: store.drop_endpoint(NOTES),
+    ):
+        before = store.records(NOTES)
+        change()
+        assert store.records(NOTES) is not before
+        assert store.records(NOTES).wire == encode([record.public() for record in store.records(NOTES)])
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_the_way_back_leads_to_the_same_tables_in_the_same_order_also_by_the_journal(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
