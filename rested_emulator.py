@@ -63,6 +63,7 @@ import dataclasses
 import errno
 import functools
 import gc
+import html
 import inspect
 import itertools
 import json
@@ -186,6 +187,9 @@ class Message(StrEnum):
     WRONG_BODY = "Body is not valid."
     WRONG_PARAMETER = "Parameter not valid."
     ONE_UNIQUE_ID = "Exactly one uniqueId is required."
+    NO_TEMPLATE = "Template was not found."
+    WRONG_VERIFICATION = "Verification token not valid."
+    PASSWORDS_DIFFER = "Password and confirmation are not the same."
     NO_RECORD = "No record was found."
     NOT_OWNER = "Only the owner of the data can modify it."
     NOT_FOUND = "Nothing is here."
@@ -216,6 +220,8 @@ class Operation(StrEnum):
     REGISTER = "register"
     LOGIN = "login"
     LOGOUT = "logout"
+    SEND_RESET = "send_reset"
+    RESET_PASSWORD = "reset_password"
     LISTEN = "listen"
 
     @property
@@ -226,7 +232,13 @@ class Operation(StrEnum):
     @property
     def is_open(self) -> bool:
         """Whether the operation stands open to those who are not logged in (contract 6.1)."""
-        return self in (Operation.REGISTER, Operation.LOGIN, Operation.LOGOUT)
+        return self not in (
+            Operation.CREATE,
+            Operation.READ,
+            Operation.UPDATE,
+            Operation.DELETE,
+            Operation.LISTEN,
+        )
 
 
 # - Errors -------------------------------------------------------------------------------------------
@@ -444,7 +456,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Project:
-    """A project and its options (contract 2.1); ``token_ttl`` in seconds."""
+    """A project and its options (contract 2.1); ``token_ttl`` in seconds, ``reset_templates`` HTML by name."""
 
     key: str
     name: str
@@ -452,6 +464,7 @@ class Project:
     allowed_origins: tuple[str, ...] = ()
     disallow_no_origin: bool = False
     token_ttl: float = DEFAULT_TTL
+    reset_templates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,6 +475,34 @@ class Session:
     endpoint: str
     user: str
     expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail for one who forgot the password (contract 6.9); ``token`` works once, until ``expires_at``."""
+
+    token: str
+    endpoint: str
+    user: str
+    email: str
+    template_name: str
+    html: str
+    sent_at: float
+    expires_at: float
+    used: bool = False
+
+    def public(self) -> dict[str, Json]:
+        """What the owner sees in the outbox."""
+        return {
+            "email": self.email,
+            "templateName": self.template_name,
+            "html": self.html,
+            "verificationToken": self.token,
+            "endpoint": self.endpoint,
+            "sentAt": timestamp(self.sent_at),
+            "expiresAt": timestamp(self.expires_at),
+            "used": self.used,
+        }
 
 
 class Change(NamedTuple):
@@ -826,7 +867,11 @@ def check_kind(value: object, kind: str, name: str) -> Any:
         case "Sequence[str]" | "tuple[str, ...]" if isinstance(value, list | tuple):
             if all(isinstance(item, str) for item in value):
                 return tuple(value)
+        case "Mapping[str, str]" if isinstance(value, dict):
+            if all(isinstance(item, str) for pair in value.items() for item in pair):
+                return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
     words = {"bool": "true or false", "str": "a text", "int": "a whole number", "float": "a number"}
+    words |= {"Mapping[str, str]": "an object of texts"}
     raise OptionError(f"{name} is {shown(value)}; it takes {words.get(wanted, 'a list of texts')}")
 
 
@@ -963,7 +1008,7 @@ class Clock:
 
 # - Store --------------------------------------------------------------------------------------------
 
-PROJECTS, ENDPOINTS, SESSIONS, WRITTEN = "_projects", "_endpoints", "_sessions", "_written"
+PROJECTS, ENDPOINTS, SESSIONS, MAILS, WRITTEN = "_projects", "_endpoints", "_sessions", "_mails", "_written"
 
 # Tables by name, documents by id. What is in an endpoint's table is a Record, elsewhere it is as in the data file.
 Document: TypeAlias = "dict[str, Any]"
@@ -1381,6 +1426,8 @@ def read_steps(path: str, number: int, line: bytes) -> list[Step]:
         raise DataFileError(f"{place} column 1: {error}") from None
 
 
+MOST_MAILS = 1000
+MAIL_TEXTS = ("endpoint", "user", "email", "template_name", "html")
 BATCH = 1000  # documents that are written at once
 RECORD_MEMBERS = ("data", "uniqueId", "updatedAt", "createdAt", "owner")
 LAST_LINE = re.compile(rb',\n"_written": \{"by": \{"emulator": "[^"]*", "sum": (\d+)\}\}\n\}\n\Z')
@@ -1534,6 +1581,8 @@ def complete_tree(tree: Tree) -> Tree:
         checked[ENDPOINTS][name] = document | {"project": project}
     for token, document in checked[SESSIONS].items():
         read_session(token, document)
+    for token, document in checked.get(MAILS, {}).items():
+        read_mail(token, document)
     return checked
 
 
@@ -1602,16 +1651,34 @@ def check_time(document: Document, name: str, default: str) -> str:
 def read_session(token: str, document: Document) -> Session:
     """A session from its document; raises OptionError."""
     place = f"session {shown(token[:6])}"
-    endpoint, user, expires_at = (
-        check_kind(document.get(name), "str", f"{place}: {name}") for name in ("endpoint", "user", "expiresAt")
-    )
+    endpoint, user = (check_kind(document.get(name), "str", f"{place}: {name}") for name in ("endpoint", "user"))
+    return Session(token, check_endpoint_name(endpoint), user, read_moment(document, "expiresAt", place))
+
+
+def read_mail(token: str, document: Document) -> Mail:
+    """A mail from its document; raises OptionError."""
+    place = f"mail {shown(token[:6])}"
+    texts = {name: check_kind(document.get(camel(name)), "str", f"{place}: {camel(name)}") for name in MAIL_TEXTS}
+    sent_at, expires_at = (read_moment(document, name, place) for name in ("sentAt", "expiresAt"))
+    used = check_kind(document.get("used", False), "bool", f"{place}: used")
+    return Mail(token=token, sent_at=sent_at, expires_at=expires_at, used=used, **texts)
+
+
+def read_moment(document: Document, name: str, place: str) -> float:
+    """A moment in seconds, from the text that a document has under that name; raises OptionError."""
+    text = check_kind(document.get(name), "str", f"{place}: {name}")
     try:
-        moment = datetime.fromisoformat(expires_at)
+        moment = datetime.fromisoformat(text)
         seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
         timestamp(seconds)
     except (ValueError, OverflowError):
-        raise OptionError(f"{place}: expiresAt {shown(expires_at)} is no time") from None
-    return Session(token, check_endpoint_name(endpoint), user, seconds)
+        raise OptionError(f"{place}: {name} {shown(text)} is no time") from None
+    return seconds
+
+
+def write_moment(seconds: float) -> str:
+    """A moment as a document has it, down to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Records(Table):
@@ -1799,6 +1866,7 @@ class Store:
         document = {camel(name): value for name, value in dataclasses.asdict(project).items() if name != "key"}
         document["allowedOrigins"] = list(project.allowed_origins)
         document = (known.get(key) or {}) | document
+        document["resetTemplates"] = dict(project.reset_templates)
         if project.master_key is None:
             del document["masterKey"]
         if project.key == key or key not in known:
@@ -1868,16 +1936,30 @@ class Store:
         return None if document is None else read_session(token, document)
 
     def put_session(self, session: Session) -> None:
-        expires_at = datetime.fromtimestamp(session.expires_at, UTC).isoformat(timespec="milliseconds")
         document = {
             "endpoint": session.endpoint,
             "user": session.user,
-            "expiresAt": expires_at.replace("+00:00", "Z"),
+            "expiresAt": write_moment(session.expires_at),
         }
         self._change(Step(SESSIONS, session.token, document))
 
     def drop_session(self, token: str) -> None:
         self._change(Step(SESSIONS, token))
+
+    # Mails
+
+    def mails(self) -> list[Mail]:
+        return [read_mail(token, document) for token, document in self._documents(MAILS).items()]
+
+    def put_mail(self, mail: Mail) -> None:
+        """Keep a mail, of many the latest."""
+        known = self._documents(MAILS)
+        document = {camel(name): value for name, value in dataclasses.asdict(mail).items() if name != "token"}
+        document |= {"sentAt": write_moment(mail.sent_at), "expiresAt": write_moment(mail.expires_at)}
+        with self.batch():
+            if mail.token not in known and len(known) >= MOST_MAILS:
+                self._change(Step(MAILS, next(iter(known))))
+            self._change(Step(MAILS, mail.token, document))
 
     # Going back
 
@@ -2136,6 +2218,7 @@ def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -
 # - Accounts -----------------------------------------------------------------------------------------
 
 CREDENTIALS = ("username", "email")
+RESET_SECONDS = 3600.0
 
 
 class Accounts:
@@ -2192,6 +2275,48 @@ class Accounts:
         if not isinstance(known, str) or not same_secret(password, known):
             raise Unauthenticated(Message.WRONG_CREDENTIALS, f"The password of {shown(name)} is another one.")
         return user
+
+    def send_reset(self, endpoint: Endpoint, packed: bytes) -> Mail:
+        """Put a mail with a verification token into the outbox (contract 6.9); raises BadRequest."""
+        data = decode(packed)
+        email, name = (data.get(member) if isinstance(data, dict) else None for member in ("email", "templateName"))
+        if not isinstance(email, str) or not isinstance(name, str):
+            raise BadRequest(Message.MEMBER_MISSING, "A password reset takes an object with email and templateName.")
+        user = self.find(endpoint.name, "email", email)
+        if user is None:
+            hint = f"Endpoint {shown(endpoint.name)} has no user with email {shown(email)}."
+            raise BadRequest(Message.NO_USER, hint)
+        project = self._store.project(endpoint.project)
+        templates = project.reset_templates if project else {}
+        if name not in templates:
+            known = f"there are: {', '.join(templates) or 'none'}"
+            hint = f"There is no template {shown(name)} ({known}); add it with --reset-template or change-project."
+            raise BadRequest(Message.NO_TEMPLATE, hint)
+        now, token = self._clock.now(), new_id()
+        filled = templates[name].replace("{{verificationtoken}}", token).replace("{{email}}", html.escape(email))
+        mail = Mail(token, endpoint.name, user.unique_id, email, name, filled, now, now + RESET_SECONDS)
+        self._store.put_mail(mail)
+        return mail
+
+    def reset_password(self, endpoint: str, packed: bytes) -> tuple[Record, bytes, Mail]:
+        """The user whom a verification token belongs to, the new data, and the mail; raises BadRequest."""
+        data = decode(packed)
+        members = ("verificationToken", "password", "passwordConfirmation")
+        token, password, confirmation = (data.get(name) if isinstance(data, dict) else None for name in members)
+        if not all(isinstance(value, str) and value for value in (token, password, confirmation)):
+            raise BadRequest(Message.MEMBER_MISSING, f"A new password takes an object with {', '.join(members)}.")
+        if password != confirmation:
+            raise BadRequest(Message.PASSWORDS_DIFFER, "Send the same text as password and passwordConfirmation.")
+        mail = next((mail for mail in self._store.mails() if mail.token == token), None)
+        user = self._store.record(endpoint, mail.user) if mail and mail.endpoint == endpoint else None
+        known = user.data if user else None
+        if mail is None or user is None or not isinstance(known, dict):
+            hint = f"No mail of endpoint {shown(endpoint)} has this token; GET /__emulator__/mails shows the outbox."
+            raise BadRequest(Message.WRONG_VERIFICATION, hint)
+        if mail.used or mail.expires_at <= self._clock.now():
+            why = "was used already" if mail.used else f"expired at {timestamp(mail.expires_at)}"
+            raise BadRequest(Message.WRONG_VERIFICATION, f"The token {why}; ask for another mail.")
+        return user, encode(known | {"password": password}), mail
 
     def open_session(self, endpoint: Endpoint, user: str) -> Session:
         """Log a user in: a new token for as long as the project says (contract 6.7)."""
@@ -2350,15 +2475,19 @@ class Backend:
     # Admission
 
     def operation(self, approach: Approach, method: str) -> Operation:
-        """Which client verb a request means; POST to an authentication endpoint has four (contract 6.1)."""
-        if method != "POST":
-            return {"GET": Operation.READ, "PUT": Operation.UPDATE, "DELETE": Operation.DELETE}[method]
-        endpoint = self.store.endpoint(approach.endpoint)
+        """Which client verb a request means; an authentication endpoint has more of them (contract 6.1)."""
+        if method in ("GET", "DELETE"):
+            return Operation.READ if method == "GET" else Operation.DELETE
+        endpoint, parameters = self.store.endpoint(approach.endpoint), approach.parameters
         if endpoint is None or not endpoint.authentication:
-            return Operation.CREATE
-        if approach.parameters.login:
+            return Operation.CREATE if method == "POST" else Operation.UPDATE
+        if method == "PUT":
+            return Operation.RESET_PASSWORD if parameters.password_reset else Operation.UPDATE
+        if parameters.login:
             return Operation.LOGIN
-        return Operation.LOGOUT if approach.parameters.logout else Operation.REGISTER
+        if parameters.logout:
+            return Operation.LOGOUT
+        return Operation.SEND_RESET if parameters.password_reset else Operation.REGISTER
 
     def check_gate(self, approach: Approach) -> None:
         """Raise OriginRefused for a page that may not reach the emulator at all, whatever it asks."""
@@ -2401,15 +2530,15 @@ class Backend:
     def create(self, approach: Approach) -> Record:
         """Store the body as a new record (contract 4.1)."""
         endpoint, caller = self.admit(approach, Operation.CREATE)
-        if approach.parameters.login or approach.parameters.logout:
-            log.info("login and logout count for nothing at %s, which is no authentication endpoint", endpoint.name)
+        if approach.parameters.login or approach.parameters.logout or approach.parameters.password_reset:
+            hint = "login, logout and passwordreset count for nothing at %s, which is no authentication endpoint"
+            log.info(hint, endpoint.name)
         check_no_upload(approach.content)
         return self._add(endpoint, parse_content(approach.content), caller.user)
 
     def register(self, approach: Approach) -> Record:
         """Add a user; the answer is the body as it was posted (contract 6.2)."""
         endpoint, _ = self.admit(approach, Operation.REGISTER)
-        self._check_no_reset(approach)
         data = parse_content(approach.content)
         self._accounts.check_user(endpoint.name, data)
         return self._add(endpoint, data)
@@ -2437,7 +2566,6 @@ class Backend:
     def update(self, approach: Approach) -> Record:
         """Put new data onto a record as the strategy says (contract 4.3 and 6.5)."""
         endpoint, caller = self.admit(approach, Operation.UPDATE)
-        self._check_no_reset(approach)
         unique_id = self._one_unique_id(approach)
         strategy = check_strategy(approach.parameters.strategy)
         new = parse_content(approach.content)
@@ -2476,6 +2604,24 @@ class Backend:
             raise BadRequest(refusal.message, refusal.hint) from None
         self.store.drop_session(session.token)
         self.hub.close_tokens([session.token])
+
+    def send_reset(self, approach: Approach) -> None:
+        """Put a reset mail into the outbox (contract 6.9)."""
+        endpoint, _ = self.admit(approach, Operation.SEND_RESET)
+        mail = self._accounts.send_reset(endpoint, parse_content(approach.content))
+        log.info("mail %s to %s, GET %smails shows it", mail.template_name, shown(mail.email), CONTROL_PREFIX)
+
+    def reset_password(self, approach: Approach) -> None:
+        """Set a new password with the token of a mail; the user's access tokens are revoked (contract 6.9)."""
+        endpoint, _ = self.admit(approach, Operation.RESET_PASSWORD)
+        user, data, mail = self._accounts.reset_password(endpoint.name, parse_content(approach.content))
+        record = user.with_data(data, self.clock.timestamp())
+        with self.store.batch():
+            self.store.put_record(endpoint.name, record)
+            self.store.put_mail(replace(mail, used=True))
+            tokens = self._accounts.revoke(endpoint.name, record.unique_id)
+        self._publish(endpoint, Change("PUT", record))
+        self.hub.close_tokens(tokens)
 
     def listen(self, approach: Approach, listener: Listener) -> None:
         """Let a listener hear of every change it may read, from now on (contract 7.1)."""
@@ -2526,10 +2672,6 @@ class Backend:
     def _fit_to_show(self, endpoint: Endpoint, record: Record) -> Record:
         return record.without_password() if endpoint.authentication else record
 
-    def _check_no_reset(self, approach: Approach) -> None:
-        if approach.parameters.password_reset:
-            raise NotEmulated(Message.NOT_EMULATED, "Password reset (passwordreset=true) is not emulated yet.")
-
     def _one_unique_id(self, approach: Approach) -> str:
         ids = approach.parameters.unique_ids
         if len(ids) == 1:
@@ -2551,15 +2693,19 @@ class Backend:
         allowed_origins: Sequence[str] | None = None,
         disallow_no_origin: bool | None = None,
         token_ttl: float | None = None,
+        reset_templates: Mapping[str, str] | None = None,
     ) -> dict[str, Json]:
         """Save options of a project, which ends its sockets (contract 7.4).
 
         ``project`` is the key of the one that is meant, where there are several. An empty ``master_key``
         takes it away, no ``allowed_origins`` allow every one. ``token_ttl``, in seconds, is the emulator's
-        own: it counts for later logins and ends no socket.
+        own: it counts for later logins and ends no socket. ``reset_templates`` are all templates there are
+        then, HTML by name, with ``{{verificationtoken}}`` and ``{{email}}`` to be filled in.
         """
         known = self._known_project(project)
-        options = {"name": name, "key": key, "master_key": master_key, "disallow_no_origin": disallow_no_origin}
+        options: dict[str, object] = {"name": name, "key": key, "master_key": master_key}
+        options |= {"disallow_no_origin": disallow_no_origin}
+        options |= {"reset_templates": reset_templates}
         given = options | {"allowed_origins": allowed_origins, "token_ttl": token_ttl}
         saved = check_saved(replace(known, **check_members(Project, given)))
         if saved.key != known.key and self.store.project(saved.key) is not None:
@@ -2671,6 +2817,10 @@ class Backend:
             "uptime": round(self.clock.uptime(), 3),
         }
 
+    def mails(self) -> list[Json]:
+        """The outbox: every reset mail, the latest last (contract 6.9)."""
+        return [mail.public() for mail in self.store.mails()]
+
     def tick(self) -> None:
         """Do what is due: expiries, the timers of the command line, and edits of the data file."""
         self.clock.ring()
@@ -2775,6 +2925,7 @@ class Backend:
             "allowedOrigins": list(project.allowed_origins),
             "disallowNoOrigin": project.disallow_no_origin,
             "tokenTtl": project.token_ttl,
+            "resetTemplates": list(project.reset_templates),
             "endpoints": [self._endpoint_status(endpoint) for endpoint in self._endpoints_of(project.key)],
         }
 
@@ -2961,6 +3112,12 @@ class Api(Door):
                     answer.headers += self._set_cookies(session.token)
                     self._warn_of_lost_cookie(request)
                 return answer
+            case Operation.SEND_RESET:
+                self.backend.send_reset(approach)
+                return Answer(body=b"{}")
+            case Operation.RESET_PASSWORD:
+                self.backend.reset_password(approach)
+                return Answer(body=b"{}")
             case Operation.LOGOUT:
                 self.backend.logout(approach)
                 return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
@@ -3448,7 +3605,7 @@ def socket_application(api: Api, most: int) -> HTTPServerConnectionDelegate:
 
 # - Control ------------------------------------------------------------------------------------------
 
-CONTROL_READS = ("health", "status")
+CONTROL_READS = ("health", "status", "mails")
 CONTROL_VERBS = (
     "change-project",
     "change-endpoint",
@@ -3484,7 +3641,7 @@ class Control(Door):
         if request.method != method:
             raise MethodNotAllowed(request.method, (method, "OPTIONS"))
         if name in CONTROL_READS:
-            return Answer(body=encode(self._backend.status()))
+            return Answer(body=encode(getattr(self._backend, name)()))
         self._check_type(request)
         return Answer(body=encode(self._call(name, request)))
 
@@ -3638,6 +3795,14 @@ def check_allowed_host(value: object) -> str:
     raise OptionError(f"{shown(value)} is no host name")
 
 
+def check_template(value: object) -> str:
+    """Return NAME=FILE."""
+    name, _, path = check_text(value).partition("=")
+    if name and path:
+        return f"{name}={path}"
+    raise OptionError(f"{shown(value)} is not NAME=FILE")
+
+
 def option(default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", flags: tuple[str, ...] = ()) -> Any:
     """An option, declared once; a tuple as default makes it repeatable, False makes it a flag."""
     return field(default=default, metadata={"check": check, "help": help, "metavar": metavar, "flags": flags})
@@ -3672,6 +3837,9 @@ class Options:
     allow_any_origin: bool = option(False, check_flag, "let pages of other sites in, as far as the project does")
     plain_cookie: bool = option(False, check_flag, "set a second cookie that every browser keeps over plain http")
     token_ttl: float | None = option(None, check_duration, "how long access tokens live; default 1h", "DURATION")
+    reset_template: tuple[str, ...] = option(
+        (), check_template, "a template of password reset mails, an HTML file", "NAME=FILE"
+    )
     expire_tokens_after: float | None = option(
         None, check_duration, "all tokens expire that long after the start, and again and again", "DURATION"
     )
@@ -3741,6 +3909,10 @@ def set_up(backend: Backend, options: Options) -> None:
         disallow_no_origin=options.disallow_no_origin or None,
         token_ttl=options.token_ttl,
     )
+    if options.reset_template:
+        known = backend.store.projects()[0].reset_templates
+        given = dict(template.split("=", 1) for template in options.reset_template)
+        backend.change_project(reset_templates={**known, **{name: read_text(path) for name, path in given.items()}})
     for name in options.endpoint:
         backend.change_endpoint(name)
     for name in options.auth:
@@ -3748,8 +3920,18 @@ def set_up(backend: Backend, options: Options) -> None:
     for name in options.secure:
         backend.change_endpoint(name, secure=True)
     for what, _, name in (access.partition(":") for access in options.others_can):
-        given: dict[str, Any] = {f"others_can_{what}": True}
-        backend.change_endpoint(name, **given)
+        others: dict[str, Any] = {f"others_can_{what}": True}
+        backend.change_endpoint(name, **others)
+
+
+def read_text(path: str) -> str:
+    """The text in a file that an option names; raises OptionError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise OptionError(f"{path}: {why}") from None
 
 
 def schedule(backend: Backend, options: Options) -> None:
@@ -4115,6 +4297,7 @@ class RestedEmulator:
     sign_in = remote(Backend.sign_in)
     records = remote(Backend.records)
     status = remote(Backend.status)
+    mails = remote(Backend.mails)
     change_project = remote(Backend.change_project)
     change_endpoint = remote(Backend.change_endpoint)
     delete_endpoint = remote(Backend.delete_endpoint)

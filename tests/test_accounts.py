@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
+import rested_emulator
 from rested_emulator import (
     Backend,
     BadRequest,
     Content,
     Listing,
     Message,
-    NotEmulated,
     OptionError,
     Record,
     Refusal,
     TokenExpired,
     Unauthenticated,
+    timestamp,
 )
 from tests.conftest import (
     ADA,
@@ -468,20 +469,121 @@ def test_the_owner_registers_whom_there_is_not(backend: Backend) -> None:
 # What is not emulated yet
 
 
-@pytest.mark.parametrize(
-    ("verb", "shows"),
-    [
-        (Backend.register, {"data": {"email": "ada@garden.example", "templateName": "reset"}}),
-        (Backend.update, {"data": {"verificationToken": "x", "password": "y", "passwordConfirmation": "y"}}),
-    ],
-)
-def test_a_password_reset_is_said_to_be_missing(
-    backend: Backend, ada: str, verb: Callable[..., Any], shows: dict[str, Any]
+# Password reset
+
+TEMPLATE = "<p>Dear {{email}}, <a href='https://garden.example/?t={{verificationtoken}}'>{{verificationtoken}}</a></p>"
+
+
+def send_mail(backend: Backend, email: str = "ada@garden.example") -> str:
+    """Ask for a reset mail; the verification token in it."""
+    backend.change_project(reset_templates={"reset": TEMPLATE})
+    backend.send_reset(knock(GARDENERS, {"email": email, "templateName": "reset"}, password_reset=True))
+    mail: Any = backend.mails()[-1]
+    return str(mail["verificationToken"])
+
+
+def new_password(token: str, password: str = "aprikose", endpoint: str = GARDENERS) -> Any:
+    data = {"verificationToken": token, "password": password, "passwordConfirmation": password}
+    return knock(endpoint, data, password_reset=True)
+
+
+def test_a_reset_mail_is_the_template_filled_in_and_lies_in_the_outbox(backend: Backend, time: StoppedTime) -> None:
+    token = send_mail(backend)
+    assert backend.mails() == [
+        {
+            "email": "ada@garden.example",
+            "templateName": "reset",
+            "html": TEMPLATE.replace("{{email}}", "ada@garden.example").replace("{{verificationtoken}}", token),
+            "verificationToken": token,
+            "endpoint": GARDENERS,
+            "sentAt": timestamp(time.now),
+            "expiresAt": timestamp(time.now + 3600),
+            "used": False,
+        }
+    ]
+
+
+def test_an_email_that_is_no_text_of_html_is_escaped_in_the_mail(backend: Backend) -> None:
+    backend.register(knock(GARDENERS, {"email": "<b>&@x", "password": "x"}))
+    send_mail(backend, "<b>&@x")
+    mail: Any = backend.mails()[-1]
+    assert mail["email"] == "<b>&@x"
+    assert "Dear &lt;b&gt;&amp;@x," in mail["html"]
+
+
+def test_the_token_of_a_mail_sets_a_password_once(backend: Backend) -> None:
+    token = send_mail(backend)
+    backend.reset_password(new_password(token))
+    assert users(backend)[0] == {**ADA_SHOWN, "password": "aprikose"}
+    backend.login(knock(GARDENERS, {"username": "ada", "password": "aprikose"}, login=True))
+    with pytest.raises(BadRequest) as refusal:
+        backend.reset_password(new_password(token, "again"))
+    assert (refusal.value.message, "used already" in refusal.value.hint) == (Message.WRONG_VERIFICATION, True)
+    assert users(backend)[0]["password"] == "aprikose"
+    mail: Any = backend.mails()[0]
+    assert mail["used"] is True
+
+
+def test_a_new_password_revokes_the_users_tokens_and_ends_their_sockets(
+    backend: Backend, ada: str, ben: str, listen: Listen
 ) -> None:
-    with pytest.raises(NotEmulated) as refusal:
-        verb(backend, knock(GARDENERS, token=ada, password_reset=True, **shows))
-    assert refusal.value.status == 501
-    assert len(users(backend)) == 2
+    token = send_mail(backend)
+    ears = [listen(DIARY, token=ada), listen(GARDENERS, token=ada), listen(DIARY, token=ben)]
+    backend.reset_password(new_password(token))
+    expired = (1000, Message.TOKEN_EXPIRED)
+    assert [ear.ended for ear in ears] == [expired, expired, None]
+    with pytest.raises(Unauthenticated):
+        backend.read(knock(DIARY, token=ada))
+    backend.read(knock(DIARY, token=ben))
+
+
+def test_a_new_password_is_heard_without_it_and_ends_sockets_like_an_expiry(
+    backend: Backend, ada: str, ben: str, listen: Listen
+) -> None:
+    token = send_mail(backend)
+    mine, others = listen(GARDENERS, token=ada), listen(GARDENERS, token=ben)
+    backend.reset_password(new_password(token))
+    assert mine.ended == (1000, Message.TOKEN_EXPIRED)
+    assert [(message["type"], message["record"]["data"]) for message in mine.heard] == [("PUT", ADA_SHOWN)]
+    assert (others.heard, others.ended) == ([], None)
+
+
+@pytest.mark.parametrize(("seconds", "works"), [(3599, True), (3600, False), (3601, False)])
+def test_a_verification_token_is_valid_for_an_hour(backend: Backend, seconds: float, works: bool) -> None:
+    token = send_mail(backend)
+    backend.advance(seconds)
+    if works:
+        backend.reset_password(new_password(token))
+    else:
+        with pytest.raises(BadRequest) as refusal:
+            backend.reset_password(new_password(token))
+        assert "expired at" in refusal.value.hint
+
+
+def test_a_verification_token_counts_at_its_own_endpoint_and_for_a_user_who_is_there(backend: Backend) -> None:
+    backend.change_endpoint("garden/others", authentication=True)
+    token = send_mail(backend)
+    with pytest.raises(BadRequest):
+        backend.reset_password(new_password(token, endpoint="garden/others"))
+    backend.delete(knock(GARDENERS, unique_id=ADA, master_key=MASTER_KEY))
+    with pytest.raises(BadRequest):
+        backend.reset_password(new_password(token))
+
+
+def test_a_reset_takes_the_outbox_back_and_makes_a_used_token_fresh(backend: Backend) -> None:
+    token = send_mail(backend)
+    backend.store.mark()
+    backend.reset_password(new_password(token))
+    send_mail(backend)
+    backend.reset()
+    assert [mail["used"] for mail in backend.mails() if isinstance(mail, dict)] == [False]
+    backend.reset_password(new_password(token))
+
+
+def test_of_many_mails_the_outbox_keeps_the_latest(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rested_emulator, "MOST_MAILS", 3)
+    tokens = [send_mail(backend) for _ in range(5)]
+    assert [mail["verificationToken"] for mail in backend.mails() if isinstance(mail, dict)] == tokens[2:]
 
 
 @pytest.mark.parametrize(
@@ -490,7 +592,8 @@ def test_a_password_reset_is_said_to_be_missing(
         ({}, "register"),
         ({"login": True}, "login"),
         ({"logout": True}, "logout"),
-        ({"password_reset": True}, "register"),
+        ({"password_reset": True}, "send_reset"),
+        ({"password_reset": True, "login": True}, "login"),
         ({"master_key": MASTER_KEY}, "register"),
     ],
     ids=str,

@@ -204,6 +204,7 @@ def test_control_understands_every_kind_of_argument(backend: Backend) -> None:
         "float": 1.5,
         "int": 1000,
         "Sequence[str]": ["http://localhost"],
+        "Mapping[str, str]": {"welcome": "<p>{{email}}</p>"},
     }
     for verb, signature in owners_verbs().items():
         parameters = list(signature.parameters.values())[1:]

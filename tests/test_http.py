@@ -121,6 +121,14 @@ def user(query: str, body: bytes, message: str, status: int = 400) -> Row:
     return Row("POST", at(GARDENERS, query), status, message, AS_JSON, body)
 
 
+VERIFY = b'{"verificationToken": "%b", "password": "%b", "passwordConfirmation": "%b"}'
+
+
+def put_password(body: bytes, message: str) -> Row:
+    """A new password that is refused."""
+    return Row("PUT", at(GARDENERS, "passwordreset=true"), 400, message, AS_JSON, body)
+
+
 def from_origin(origin: str | None, message: str = ORIGIN, **project: Any) -> Row:
     """A POST from a page that may not."""
     headers = AS_JSON if origin is None else AS_JSON | {"Origin": origin}
@@ -353,8 +361,22 @@ REFUSED = {
     # What the emulator cannot do yet is said plainly
     "an upload": post(b"--x--", NOT_EMULATED, {"Content-Type": "multipart/form-data; boundary=x"}, 501),
     "jsonata": Row("GET", at(PLANTS, "jsonata=$"), 501, NOT_EMULATED),
-    "a reset mail": user("passwordreset=true", b'{"email": "ada@garden.example"}', NOT_EMULATED, 501),
-    "a new password": Row("PUT", at(GARDENERS, "passwordreset=true"), 501, NOT_EMULATED, AS_ADA | AS_JSON, b"{}"),
+    # Password reset (6.9)
+    "mail without template": user("passwordreset=true", b'{"email": "ada@garden.example"}', MEMBER),
+    "mail without email": user("passwordreset=true", b'{"templateName": "reset"}', MEMBER),
+    "mail to a number": user("passwordreset=true", b'{"email": 1, "templateName": "reset"}', MEMBER),
+    "mail to nobody": user("passwordreset=true", b'{"email": "x@garden.example", "templateName": "reset"}', NO_USER),
+    "mail by no template": user(
+        "passwordreset=true", b'{"email": "ada@garden.example", "templateName": "reset"}', "Template was not found."
+    ),
+    "password without token": put_password(b'{"password": "x", "passwordConfirmation": "x"}', MEMBER),
+    "password without text": put_password(VERIFY % (b"x", b"", b""), MEMBER),
+    "password without confirmation": put_password(b'{"verificationToken": "x", "password": "x"}', MEMBER),
+    "password confirmed as another": put_password(
+        VERIFY % (b"x", b"y", b"z"), "Password and confirmation are not the same."
+    ),
+    "password by no token": put_password(VERIFY % (b"x", b"y", b"y"), "Verification token not valid."),
+    "password by a list": put_password(b"[]", MEMBER),
 }
 
 

@@ -404,12 +404,12 @@ def test_a_new_file_begins_with_the_sample_project_of_the_documentation() -> Non
 
 
 def test_members_that_the_store_does_not_read_survive_a_change(tmp_path: Path) -> None:
-    templates = {"welcome": "<p>{{verificationtoken}}</p>"}
-    path = written(tmp_path / "data.json", {"_projects": {"k": {"resetTemplates": templates}}})
+    path = written(tmp_path / "data.json", {"_projects": {"k": {"colour": "green"}}})
     store = opened(path)
-    store.put_project("k", Project("k", "renamed"))
+    store.put_project("k", Project("k", "renamed", reset_templates={"welcome": "<p>{{email}}</p>"}))
     store.save()
-    assert load_tree(str(path))["_projects"]["k"]["resetTemplates"] == templates
+    project = load_tree(str(path))["_projects"]["k"]
+    assert (project["colour"], project["resetTemplates"]) == ("green", {"welcome": "<p>{{email}}</p>"})
 
 
 # Broken files
