@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["tornado>=6.6.1,<6.7", "tinydb>=4.9,<5"]
+# dependencies = [
+#     "tornado>=6.6.1,<6.7", "tinydb>=4.9,<5", "multipart>=2,<3", "jsonata-python>=0.6,<0.8", "trustme>=1.2,<2"
+# ]
 # ///
 """A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change pushed over a WebSocket.
 
@@ -50,7 +52,8 @@ Errors:
         +-- NotFound         404
         +-- MethodNotAllowed 405
         +-- TooLarge         413
-        +-- NotEmulated      501
+        +-- RangeRefused     416
+        +-- NotInstalled     501
         +-- Overloaded       503
         +-- NotStored        507
 """
@@ -103,7 +106,7 @@ from typing import (
     TypeAlias,
     TypeVar,
 )
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 from tinydb import TinyDB
 from tinydb.storages import Storage
@@ -195,7 +198,11 @@ class Message(StrEnum):
     NOT_FOUND = "Nothing is here."
     WRONG_METHOD = "Method not allowed."
     TOO_LARGE = "Body is too large."
-    NOT_EMULATED = "Not emulated yet."
+    WRONG_FILES = "Files are not valid."
+    NO_FILE = "The record has no file."
+    WRONG_RANGE = "Range not satisfiable."
+    WRONG_EXPRESSION = "JSONata expression not valid."
+    NOT_INSTALLED = "A package is missing."
     TOO_MANY_SOCKETS = "Too many open connections."
     NOT_STORED = "The change could not be stored."
     STOPPING = "The emulator stops."
@@ -330,10 +337,23 @@ class TooLarge(Refusal):
     status = 413
 
 
-class NotEmulated(Refusal):
-    """501: the service can do this, the emulator cannot yet."""
+class RangeRefused(Refusal):
+    """416: a range that begins behind the end of a file of ``size`` bytes (contract 8.2)."""
+
+    status = 416
+
+    def __init__(self, range_header: str, size: int) -> None:
+        self.size = size
+        super().__init__(Message.WRONG_RANGE, f"Range {shown(range_header)} is outside of the {size} bytes.")
+
+
+class NotInstalled(Refusal):
+    """501: it takes a package that is not installed."""
 
     status = 501
+
+    def __init__(self, what: str, package: str) -> None:
+        super().__init__(Message.NOT_INSTALLED, f"{what} take a package that is missing: pip install '{package}'")
 
 
 class Overloaded(Refusal):
@@ -346,6 +366,12 @@ class NotStored(Refusal):
     """507: the disk does not take the change; nothing has changed, and reading goes on."""
 
     status = 507
+
+
+def not_stored(error: OSError, path: str | None = None) -> NotStored:
+    """The refusal for a disk that does not take a change."""
+    hint = f"{path or error.filename or 'a file'}: {error.strerror}; it works again once that is mended."
+    return NotStored(Message.NOT_STORED, hint)
 
 
 def shown(value: object, limit: int = 120) -> str:
@@ -402,6 +428,11 @@ class Record(NamedTuple):
     @property
     def updated_at(self) -> str:
         return self.wire[-65:-41].decode()
+
+    @property
+    def file(self) -> dict[str, Any] | None:
+        """The uploaded file that the record stands for: ``originalName``, ``mimeType``, ``size`` (contract 8.1)."""
+        return self.more.get("file") if self.more else None
 
     def public(self) -> dict[str, Json]:
         """What clients see, decoded."""
@@ -506,10 +537,14 @@ class Mail:
 
 
 class Change(NamedTuple):
-    """Something listeners hear of; ``type`` is the method that did it (contract 7.3)."""
+    """Something listeners hear of; ``type`` is the method that did it (contract 7.3).
+
+    Where one message tells of several records, as of files that came together, they are the ``listing``.
+    """
 
     type: str
     record: Record
+    listing: Listing | None = None
 
 
 class Content(NamedTuple):
@@ -533,6 +568,8 @@ class Parameters(NamedTuple):
     logout: bool = False
     no_at_cookie: bool = False
     password_reset: bool = False
+    file_only: bool = False
+    stream: bool = False
     jsonata: str | None = None
     malformed: bool = False
 
@@ -689,6 +726,8 @@ def parse_parameters(query: str) -> Parameters:
         logout=last.get("logout") == "true",
         no_at_cookie=last.get("noATCookie") == "true",
         password_reset=last.get("passwordreset") == "true",
+        file_only=last.get("fileOnly") == "true",
+        stream=last.get("stream") == "true",
         jsonata=last.get("jsonata"),
         malformed=not query.isascii() or any("\ufffd" in name + value for name, value in pairs),
     )
@@ -702,8 +741,7 @@ def parse_content(content: Content | None) -> bytes:
     kind, encoding, body = content or Content(None, None, b"")
     if body is None:
         raise TooLarge(Message.TOO_LARGE, "The body is over the limit; raise it with --max-body.")
-    if encoding and encoding.strip().lower() != "identity":
-        raise BadRequest(Message.WRONG_BODY, f"Content-Encoding {shown(encoding)} is not understood.")
+    check_encoding(encoding)
     media_type = check_content_type(kind)
     if not body:
         raise BadRequest(Message.NO_BODY, "Send the data in the body.")
@@ -714,13 +752,20 @@ def parse_content(content: Content | None) -> bytes:
     return encode(text) if media_type == "text/plain" else parse_json(text)
 
 
+def check_encoding(encoding: str | None) -> None:
+    """Raise BadRequest for a body that is compressed."""
+    if encoding and encoding.strip().lower() != "identity":
+        raise BadRequest(Message.WRONG_BODY, f"Content-Encoding {shown(encoding)} is not understood.")
+
+
 def check_content_type(kind: str | None) -> str:
     """Return ``application/json`` or ``text/plain``; raise BadRequest for anything else."""
     media_type, *options = (part.strip().lower() for part in (kind or "").split(";"))
     if "," in (kind or "") or media_type not in ("application/json", "text/plain"):
         raise BadRequest(
             Message.WRONG_CONTENT_TYPE,
-            f"Content-Type is {shown(kind) if kind else 'missing'}; send the header Content-Type: application/json.",
+            f"Content-Type is {shown(kind) if kind else 'missing'}; send the header Content-Type: application/json"
+            + (", and files with POST to an endpoint for records." if media_type == "multipart/form-data" else "."),
         )
     for option in options:
         name, _, value = option.partition("=")
@@ -1180,8 +1225,7 @@ class JsonFile(Storage):
                 os.ftruncate(self._journal, self._journaled)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            hint = f"{self.journal_path}: {error.strerror}; it works again once that is mended."
-            raise NotStored(Message.NOT_STORED, hint) from None
+            raise not_stored(error, self.journal_path) from None
         self._journaled += len(line)
         self._was_quiet = False
 
@@ -1637,7 +1681,16 @@ def read_record(unique_id: str, document: Document) -> Record:
     owner = check_kind(document.get("owner"), "str | None", "owner")
     more = {name: value for name, value in document.items() if name not in RECORD_MEMBERS}
     encode(more)
+    if "file" in more:
+        check_file(more["file"])
     return Record.of(unique_id, encode(document["data"]), created_at, updated_at, owner, more or None)
+
+
+def check_file(file: object) -> None:
+    """Raise OptionError where a record's ``file`` is not what an upload makes."""
+    members = check_object(file, "file")
+    for name, kind in (("originalName", "str"), ("mimeType", "str"), ("size", "int")):
+        check_kind(members.get(name), kind, f"file: {name}")
 
 
 def check_time(document: Document, name: str, default: str) -> str:
@@ -1734,6 +1787,7 @@ class Store:
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
         self._listings: dict[str, Listing] = {}
         self._batch: list[Step] | None = None
+        self.on_file_gone: Callable[[str], None] = lambda _: None
         self.mark()
 
     def _table(self, name: str) -> Records:
@@ -1787,9 +1841,12 @@ class Store:
             for _, key, document, after in run:
                 if key is None:
                     touched.update(dict.fromkeys(self._documents(name), True))
+                    self._forget_files(name, list(self._documents(name)))
                     self._database.drop_table(name)
                     continue
                 touched[key] = document is None or touched.get(key, False)
+                if document is None:
+                    self._forget_files(name, [key])
                 if document is None:
                     self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
                     if not self._documents(name):
@@ -1800,6 +1857,25 @@ class Store:
                     back[after] = key, document
             if back:
                 self._table(name).put_back(back)
+
+    def _forget_files(self, name: str, keys: Iterable[str]) -> None:
+        """Let go of the files of records that are to be deleted, but for those that ``restore`` brings back."""
+        for key in keys:
+            if self._has_file(self._documents(name).get(key)) and key not in self._baseline.get(name, {}):
+                self.on_file_gone(key)
+
+    @staticmethod
+    def _has_file(document: object) -> bool:
+        return isinstance(document, Record) and document.file is not None
+
+    def lost_files(self) -> list[str]:
+        """The records with a file that are gone since the mark, whose files are still there."""
+        return [
+            key
+            for name, touched in self._touched.items()
+            for key in touched
+            if self._has_file(self._baseline.get(name, {}).get(key)) and key not in self._documents(name)
+        ]
 
     def replay(self) -> None:
         """Do what the journal of an emulator that was killed holds. Raises DataFileError."""
@@ -2360,10 +2436,232 @@ class Accounts:
 # - Uploads ------------------------------------------------------------------------------------------
 
 
-def check_no_upload(content: Content | None) -> None:
-    """Say plainly that files are not emulated yet, rather than that their content type is wrong."""
-    if content and (content.type or "").strip().lower().startswith("multipart/form-data"):
-        raise NotEmulated(Message.NOT_EMULATED, "File uploads (multipart/form-data) are not emulated yet.")
+MOST_FILES = 10
+LARGEST_FILE = 100 * 2**20
+MULTIPART = "multipart/form-data"
+FILE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
+MIME_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;[\x20-\x7e]*)?\Z", re.ASCII)
+EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*([\w-]+)'[^']*'([^;\s]+)", re.IGNORECASE | re.ASCII)
+
+
+class Files:
+    """Uploaded files, each named by its record's unique id and nothing else, in a folder beside the data file.
+
+    Without a ``folder`` they lie in a temporary one, which is made when it is needed. What is not there is
+    looked for in ``others``, the folders of files that are only read.
+    """
+
+    def __init__(self, folder: str | None, *others: str) -> None:
+        self._folder = folder
+        self._others = others
+        self._is_temporary = folder is None
+        for name in os.listdir(folder) if folder and os.path.isdir(folder) else ():
+            if name.endswith(".part"):
+                os.unlink(os.path.join(folder or "", name))  # by an emulator that was killed
+
+    def path(self, unique_id: str) -> str | None:
+        """Where the file of a record is; None where there is none."""
+        if not FILE_ID.match(unique_id):
+            return None
+        folders = filter(None, (self._folder, *self._others))
+        return next(filter(os.path.isfile, (os.path.join(folder, unique_id) for folder in folders)), None)
+
+    def draft(self, unique_id: str) -> str:
+        """Where a file is written to until all of it is there. Raises OSError."""
+        if self._folder is None:
+            import tempfile
+
+            self._folder = tempfile.mkdtemp(prefix="rested-emulator-")
+        os.makedirs(self._folder, exist_ok=True)
+        return os.path.join(self._folder, f"{unique_id}.part")
+
+    def keep(self, unique_id: str) -> None:
+        """Let a draft be the file of a record. Raises OSError."""
+        os.replace(self.draft(unique_id), os.path.join(self._folder or "", unique_id))
+
+    def drop(self, unique_id: str) -> None:
+        """Delete the file of a record; what cannot be deleted stays."""
+        if self._folder and FILE_ID.match(unique_id):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self._folder, unique_id))
+
+    def close(self, gone: Iterable[str]) -> None:
+        """Delete the files of these records, and all that is only temporary."""
+        for unique_id in gone:
+            self.drop(unique_id)
+        if self._folder is None:
+            return
+        for name in os.listdir(self._folder) if self._is_temporary and os.path.isdir(self._folder) else ():
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self._folder, name))
+        with contextlib.suppress(OSError):
+            os.rmdir(self._folder)  # if it is empty
+
+
+class UploadedFile(NamedTuple):
+    """A file of an upload, still a draft."""
+
+    unique_id: str
+    original_name: str
+    mime_type: str
+    size: int
+
+
+class Upload:
+    """A multipart body, taken apart while it arrives: files go to disk, text fields are kept (contract 8.1).
+
+    What is wrong with the body is raised by ``finish``, in its turn.
+    """
+
+    def __init__(self, files: Files, content: Content, max_fields: int) -> None:
+        """Raises NotInstalled, or BadRequest for a content type that names no boundary."""
+        try:
+            import multipart  # type: ignore[import-untyped]
+        except ImportError:
+            raise NotInstalled("File uploads", "multipart>=2,<3") from None
+        check_encoding(content.encoding)
+        _, options = multipart.parse_options_header(content.type or "")
+        try:
+            self._parser = multipart.PushMultipartParser(options.get("boundary", ""), max_segment_count=1000)
+        except multipart.MultipartError as error:
+            raise BadRequest(Message.WRONG_BODY, f"Content-Type {shown(content.type)}: {error}.") from None
+        self._error = multipart.MultipartError
+        self._files = files
+        self._max_fields = max_fields
+        self._fields_size = 0
+        self._fields: list[tuple[str, bytearray]] = []
+        self._done: list[UploadedFile] = []
+        self._name: str | None = None  # of the file that arrives
+        self._type = ""
+        self._id = ""
+        self._size = 0
+        self._out: int | None = None
+        self.refusal: Refusal | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes; after a refusal they are dropped."""
+        if self.refusal is not None:
+            return
+        try:
+            for event in self._parser.parse(chunk):
+                if event is None:
+                    self._end()
+                elif isinstance(event, bytes):
+                    self._take(event)
+                else:
+                    self._begin(event)
+        except Refusal as refusal:
+            self.refusal = refusal
+        except self._error as error:
+            self.refusal = BadRequest(Message.WRONG_BODY, f"The multipart body is not valid: {error}.")
+        except OSError as error:
+            self.refusal = not_stored(error)
+
+    def _begin(self, part: Any) -> None:
+        self._name = file_name(part)
+        if self._name is None:
+            self._fields.append((part.name, bytearray()))
+            return
+        if part.name != "file":
+            hint = f"A file came as part {shown(part.name)}; every file is a part named file."
+            raise BadRequest(Message.WRONG_FILES, hint)
+        if len(self._done) == MOST_FILES:
+            raise BadRequest(Message.WRONG_FILES, f"There are more than {MOST_FILES} files.")
+        kind = part.header("Content-Type", "")
+        self._type = kind if MIME_TYPE.match(kind) else "application/octet-stream"
+        self._id, self._size = new_id(), 0
+        self._out = os.open(self._files.draft(self._id), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def _take(self, chunk: bytes) -> None:
+        if self._out is None:
+            self._fields_size += len(chunk)
+            if self._fields_size > self._max_fields:
+                raise TooLarge(Message.TOO_LARGE, "The text fields are over the limit; raise it with --max-body.")
+            self._fields[-1][1].extend(chunk)
+            return
+        self._size += len(chunk)
+        if self._size > LARGEST_FILE:
+            raise TooLarge(Message.TOO_LARGE, f"File {shown(self._name)} is over {LARGEST_FILE} bytes.")
+        while chunk:
+            chunk = chunk[os.write(self._out, chunk) :]
+
+    def _end(self) -> None:
+        if self._out is None:
+            return
+        os.close(self._out)
+        self._out = None
+        if self._name == "" and not self._size:  # what a browser sends for an input in which no file was chosen
+            os.unlink(self._files.draft(self._id))
+        else:
+            self._done.append(UploadedFile(self._id, self._name or "", self._type, self._size))
+
+    def finish(self) -> tuple[list[UploadedFile], dict[str, Json]]:
+        """The files and the metadata, when all has arrived; raises a Refusal where that is not so."""
+        if self.refusal is None and not self._parser.closed:
+            try:
+                self._parser.close()
+            except self._error as error:
+                self.refusal = BadRequest(Message.WRONG_BODY, f"The multipart body is not valid: {error}.")
+        if self.refusal is not None:
+            raise self.refusal
+        if not self._done:
+            raise BadRequest(Message.WRONG_FILES, "There is no file; send it as a part named file.")
+        metadata: dict[str, Json] = {}
+        for name, value in self._fields:
+            try:
+                text = value.decode()
+            except UnicodeDecodeError:
+                raise BadRequest(Message.WRONG_BODY, f"Field {shown(name)} is not UTF-8.") from None
+            before = metadata.get(name)
+            if name not in metadata:
+                metadata[name] = text
+            else:
+                metadata[name] = [*before, text] if isinstance(before, list) else [before, text]
+        return self._done, metadata
+
+    def discard(self) -> None:
+        """Delete what is still a draft; ``feed`` must not be under way."""
+        if self._out is not None:
+            os.close(self._out)
+            self._out = None
+        for unique_id in [self._id, *(file.unique_id for file in self._done)]:
+            if unique_id:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._files.draft(unique_id))
+
+
+def file_name(part: Any) -> str | None:
+    """The name of the file in a part, exactly as the client has it; None for a text field.
+
+    ``filename*`` (RFC 5987), which old HTTP libraries send for names beyond ASCII, counts before ``filename``.
+    """
+    extended = EXTENDED_NAME.search(part.header("Content-Disposition", ""))
+    if extended:
+        with contextlib.suppress(LookupError, UnicodeDecodeError):
+            return unquote_to_bytes(extended[2]).decode(extended[1])
+    name: str | None = part.filename
+    return name
+
+
+def parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """First byte and length of what a Range header asks for; None where it is to be ignored (contract 8.2).
+
+    So it is where it is malformed, of another unit or of several ranges, as RFC 9110, section 14.2, allows.
+    Raises RangeRefused.
+    """
+    match = re.fullmatch(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)", header.strip(), re.IGNORECASE | re.ASCII)
+    if match is None or match.groups() == ("", "") or max(map(len, match.groups())) > 18:
+        return None
+    first, last = match.groups()
+    if not first:
+        start, end = max(0, size - int(last)), size - 1
+    else:
+        start, end = int(first), min(int(last or size), size - 1)
+        if last and int(last) < start:
+            return None
+    if start >= size or end < start:
+        raise RangeRefused(header, size)
+    return start, end - start + 1
 
 
 # - Live ---------------------------------------------------------------------------------------------
@@ -2414,7 +2712,7 @@ class Hub:
         if not seats:
             return 0
         record = change.record.without_password() if endpoint.authentication else change.record
-        message = b'{"type":"%b","record":%b}' % (change.type.encode(), record.wire)
+        message = b'{"type":"%b","record":%b}' % (change.type.encode(), (change.listing or record).wire)
         told = [listener for listener, caller in seats.items() if caller.may_read(endpoint, change.record)]
         for listener in told:
             listener.send(message)
@@ -2463,10 +2761,12 @@ class Backend:
     alike; they return what they did as a JSON object, and raise OptionError for a wrong argument.
     """
 
-    def __init__(self, store: Store, clock: Clock, gate: Gate) -> None:
+    def __init__(self, store: Store, clock: Clock, gate: Gate, files: Files | None = None) -> None:
         self.store = store
         self.clock = clock
         self.gate = gate
+        self.files = files or Files(None)
+        store.on_file_gone = self.files.drop
         self.hub = Hub()
         self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
         self._accounts = Accounts(store, clock)
@@ -2533,8 +2833,39 @@ class Backend:
         if approach.parameters.login or approach.parameters.logout or approach.parameters.password_reset:
             hint = "login, logout and passwordreset count for nothing at %s, which is no authentication endpoint"
             log.info(hint, endpoint.name)
-        check_no_upload(approach.content)
         return self._add(endpoint, parse_content(approach.content), caller.user)
+
+    def start_upload(self, approach: Approach, max_fields: int) -> Upload:
+        """Begin to take the files of a request that is admitted so far; ``upload`` ends it."""
+        self.admit(approach, Operation.CREATE)
+        return Upload(self.files, approach.content or Content(None, None, b""), max_fields)
+
+    def upload(self, approach: Approach, upload: Upload) -> Record | Listing:
+        """Store a record for each file that has arrived; one message tells of all (contract 8.1)."""
+        endpoint, caller = self.admit(approach, Operation.CREATE)
+        files, metadata = upload.finish()
+        now = self.clock.timestamp()
+        records = []
+        for file in files:
+            facts = {"originalName": file.original_name, "mimeType": file.mime_type, "size": file.size}
+            try:
+                data = encode({**facts, "metadata": metadata})
+            except UnicodeEncodeError:
+                raise BadRequest(Message.WRONG_BODY, f"The name {shown(file.original_name)} is not UTF-8.") from None
+            records.append(Record.of(file.unique_id, data, now, now, caller.user, {"file": facts}))
+        try:
+            for record in records:
+                self.files.keep(record.unique_id)
+            with self.store.batch():
+                for record in records:
+                    self.store.put_record(endpoint.name, record)
+        except (NotStored, OSError) as error:
+            for record in records:
+                self.files.drop(record.unique_id)
+            raise not_stored(error) if isinstance(error, OSError) else error from None
+        made = Listing(records)
+        self._publish(endpoint, Change("POST", made[0], made if len(made) > 1 else None))
+        return made[0] if len(made) == 1 else made
 
     def register(self, approach: Approach) -> Record:
         """Add a user; the answer is the body as it was posted (contract 6.2)."""
@@ -2546,8 +2877,6 @@ class Backend:
     def read(self, approach: Approach) -> Record | Listing:
         """One record, several, or all (contract 4.2); on an authentication endpoint the user (6.5)."""
         endpoint, caller = self.admit(approach, Operation.READ)
-        if approach.parameters.jsonata is not None:
-            raise NotEmulated(Message.NOT_EMULATED, "JSONata (jsonata=...) is not emulated yet.")
         ids = approach.parameters.unique_ids
         if endpoint.authentication and caller.user is not None:
             ids = ids or (caller.user,)
@@ -2562,6 +2891,19 @@ class Backend:
             return listing
         readable = [record for record in listing if caller.may_read(endpoint, record)]
         return Listing(self._fit_to_show(endpoint, record) for record in readable)
+
+    def download(self, approach: Approach) -> tuple[dict[str, Any], str]:
+        """What is known of a record's file, and where it is (contract 8.2)."""
+        endpoint, caller = self.admit(approach, Operation.READ)
+        unique_id = self._one_unique_id(approach)
+        record = self._find(endpoint, caller, unique_id)
+        if record is None:
+            raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, [unique_id]))
+        path = self.files.path(unique_id) if record.file else None
+        if record.file is None or path is None:
+            why = "its file is not on disk any more" if record.file else "it was made without one"
+            raise BadRequest(Message.NO_FILE, f"Record {shown(unique_id)} has no file: {why}.")
+        return record.file, path
 
     def update(self, approach: Approach) -> Record:
         """Put new data onto a record as the strategy says (contract 4.3 and 6.5)."""
@@ -2643,7 +2985,8 @@ class Backend:
     def _publish(self, endpoint: Endpoint, change: Change) -> None:
         told = self.hub.publish(endpoint, change)
         if told:
-            log.info("push %s %s %s to %d", change.type, endpoint.name, change.record.unique_id, told)
+            ids = " ".join(record.unique_id for record in change.listing or (change.record,))
+            log.info("push %s %s %s to %d", change.type, endpoint.name, ids, told)
 
     def _find(self, endpoint: Endpoint, caller: Caller, unique_id: str) -> Record | None:
         """The record, unless it is one that this caller must not even know of (contract 6.8)."""
@@ -2821,6 +3164,12 @@ class Backend:
         """The outbox: every reset mail, the latest last (contract 6.9)."""
         return [mail.public() for mail in self.store.mails()]
 
+    def close(self) -> None:
+        """Save everything and let go of the disk. Raises OSError; then the journal has what is new."""
+        gone = self.store.lost_files()
+        self.store.close()
+        self.files.close(gone)
+
     def tick(self) -> None:
         """Do what is due: expiries, the timers of the command line, and edits of the data file."""
         self.clock.ring()
@@ -2952,13 +3301,16 @@ class Backend:
 
 IDLE_SECONDS = 75.0
 COPIED_BYTES = 2**16
+FILE_BLOCK = 2**18
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 64 * 2**20
 
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request; ``body`` is None when it was over the limit.
+    """One HTTP request; ``body`` is None when it was over the limit, an ``upload`` has taken it where it is files.
+
+    It may be ``refused`` before its body is read.
 
     Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined.
     """
@@ -2968,6 +3320,8 @@ class Request:
     query: str
     headers: dict[str, str]
     body: bytes | None = b""
+    upload: Upload | None = None
+    refused: Refusal | None = None
 
     @classmethod
     def of(cls, method: str, target: str, headers: HTTPHeaders) -> Self:
@@ -2984,11 +3338,20 @@ class Request:
         return Content(self.headers.get("Content-Type"), self.headers.get("Content-Encoding"), self.body)
 
 
+class FileBody(NamedTuple):
+    """The part of a file that is an answer's body; ``start`` and ``length`` in bytes."""
+
+    path: str
+    start: int
+    length: int
+
+
 @dataclass(slots=True)
 class Answer:
     """What goes back: written in one place, so that every answer has the same form.
 
-    ``delay`` is in seconds; ``refusal`` is kept for the log.
+    ``delay`` is in seconds; ``refusal`` is kept for the log. The body may be in a ``file``, or be what a
+    JSONata ``expression`` makes of the body (contract 4.6).
     """
 
     status: int = 200
@@ -2997,12 +3360,15 @@ class Answer:
     headers: list[tuple[str, str]] = field(default_factory=list)
     delay: float = 0.0
     refusal: Refusal | None = None
+    file: FileBody | None = None
+    expression: str | None = None
 
     def head(self) -> list[tuple[str, str]]:
         """The headers, those of the body included."""
         if self.status == 204:
             return self.headers
-        return [("Content-Type", self.content_type), ("Content-Length", str(len(self.body))), *self.headers]
+        length = self.file.length if self.file else len(self.body)
+        return [("Content-Type", self.content_type), ("Content-Length", str(length)), *self.headers]
 
 
 def refuse(refusal: Refusal) -> Answer:
@@ -3011,6 +3377,19 @@ def refuse(refusal: Refusal) -> Answer:
     answer = Answer(refusal.status, body, refusal=refusal)
     if isinstance(refusal, MethodNotAllowed):
         answer.headers.append(("Allow", ", ".join(refusal.allowed)))
+    if isinstance(refusal, RangeRefused):
+        answer.headers.append(("Content-Range", f"bytes */{refusal.size}"))
+    return answer
+
+
+def send_file(path: str, content_type: str, range_header: str | None) -> Answer:
+    """The answer that is a file, or the range of it that is asked for; raises RangeRefused, or OSError."""
+    size = os.stat(path).st_size
+    found = parse_range(range_header, size) if range_header else None
+    start, length = found or (0, size)
+    answer = Answer(206 if found else 200, content_type=content_type, file=FileBody(path, start, length))
+    if found:
+        answer.headers.append(("Content-Range", f"bytes {start}-{start + length - 1}/{size}"))
     return answer
 
 
@@ -3036,6 +3415,9 @@ class Door:
         """Carry out a request, or raise a Refusal."""
         raise NotImplementedError
 
+    def start_upload(self, request: Request) -> Upload | None:
+        """What takes the body of a request while it arrives; None where it is collected."""
+
     def cors(self, origin: str) -> list[tuple[str, str]]:
         """The headers that let a page of this origin read the answer."""
         raise NotImplementedError
@@ -3044,9 +3426,17 @@ class Door:
 class Api(Door):
     """The emulated service over HTTP."""
 
-    def __init__(self, backend: Backend, *, plain_cookie: bool = False, latency: tuple[float, float] = (0, 0)) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        plain_cookie: bool = False,
+        latency: tuple[float, float] = (0, 0),
+        max_body: int = 1_000_000,
+    ) -> None:
         self.backend = backend
         self._latency = latency
+        self._max_body = max_body
         # In order of preference, with the attributes that a browser wants for each (contract 6.6).
         self._cookies = {ACCESS_TOKEN_COOKIE: "Path=/; Secure; HttpOnly; SameSite=None"}
         if plain_cookie:
@@ -3069,6 +3459,8 @@ class Api(Door):
         return answer
 
     def perform(self, request: Request) -> Answer:
+        if request.refused:
+            raise request.refused
         host = request.headers.get("Host")
         if host is None or host != self._last_host:  # what has passed once passes again
             self.backend.gate.check_host(host)
@@ -3101,11 +3493,29 @@ class Api(Door):
             request.content(),
         )
 
+    def start_upload(self, request: Request) -> Upload | None:
+        kind = request.headers.get("Content-Type", "")
+        if request.method != "POST" or not kind.strip().lower().startswith(MULTIPART):
+            return None
+        approach = self.approach(request)
+        if self.backend.operation(approach, "POST") is not Operation.CREATE:
+            return None
+        try:
+            self.backend.gate.check_host(request.headers.get("Host"))
+            return self.backend.start_upload(approach, self._max_body)
+        except Refusal as refusal:
+            request.refused = refusal
+            return None
+
     def _carry_out(self, operation: Operation, approach: Approach, request: Request) -> Answer:
         match operation:
+            case Operation.CREATE if request.upload:
+                return self._show(self.backend.upload(approach, request.upload), approach, request)
+            case Operation.READ if approach.parameters.file_only:
+                return self._send_file(approach, request)
             case Operation.LOGIN:
                 user, session = self.backend.login(approach)
-                answer = self._show(user, approach)
+                answer = self._show(user, approach, request)
                 if approach.parameters.no_at_cookie:
                     answer.headers.append(("Authorization", f"Bearer {session.token}"))
                 else:
@@ -3122,10 +3532,28 @@ class Api(Door):
                 self.backend.logout(approach)
                 return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
         verb: Callable[[Approach], Record | Listing] = getattr(self.backend, operation)
-        return self._show(verb(approach), approach)
+        return self._show(verb(approach), approach, request)
 
-    def _show(self, result: Record | Listing, approach: Approach) -> Answer:
+    def _send_file(self, approach: Approach, request: Request) -> Answer:
+        """The answer that is an uploaded file (contract 8.2)."""
+        file, path = self.backend.download(approach)
+        streams = approach.parameters.stream
+        # There is nothing by which a client could know an older version, so If-Range never matches.
+        wanted = request.headers.get("Range") if streams and "If-Range" not in request.headers else None
+        kind = file["mimeType"] if MIME_TYPE.match(file["mimeType"]) else "application/octet-stream"
+        answer = send_file(path, kind, wanted)
+        answer.headers.append(("Content-Disposition", content_disposition(file["originalName"])))
+        if streams:
+            answer.headers.append(("Accept-Ranges", "bytes"))
+        return answer
+
+    def _show(self, result: Record | Listing, approach: Approach, request: Request) -> Answer:
         """The answer of a success (contract 4.7)."""
+        expression = approach.parameters.jsonata if request.method == "GET" else None
+        if expression is not None:
+            check_jsonata()
+            body = result.packed_data if approach.parameters.data_only else result.wire
+            return Answer(body=body, expression=expression)
         if not approach.parameters.data_only:
             return Answer(body=result.wire)
         if isinstance(result, Record) and isinstance(result.data, str):
@@ -3179,6 +3607,12 @@ class Api(Door):
         )
 
 
+def content_disposition(name: str) -> str:
+    """Show the file, and save it under its name: plain for old clients, whole for others (RFC 6266)."""
+    plain = re.sub(r'[^\x20-\x7e]|["\\%]', "_", name)
+    return f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
 def bearer_token(header: str) -> str | None:
     """The token in an Authorization header, None where it is of another scheme (contract 6.7)."""
     scheme, _, token = header.partition(" ")
@@ -3189,6 +3623,174 @@ def cookie_value(header: str, name: str) -> str | None:
     """The value of a cookie; of several with that name the last one, and junk beside it is ignored."""
     pairs = [part.strip().partition("=") for part in header.split(";")]
     return next((value for found, _, value in reversed(pairs) if found == name), None)
+
+
+class Static(Door):
+    """Serves the files of a folder: no listing, and no way out of it."""
+
+    def __init__(self, folder: str, backend: Backend) -> None:
+        self._folder = os.path.realpath(folder)
+        self._backend = backend
+
+    def perform(self, request: Request) -> Answer:
+        self._backend.gate.check_host(request.headers.get("Host"))
+        self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins())
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(request.method, ("GET", "HEAD"))
+        path = self._find(request.path)
+        if os.path.isdir(path):
+            if not request.path.endswith("/"):
+                where = f"{quote(unquote_to_bytes(request.path))}/{'?' if request.query else ''}{request.query}"
+                return Answer(301, headers=[("Location", "/" + where.lstrip("/"))])
+            path = os.path.join(path, "index.html")
+        elif request.path.endswith("/"):
+            raise self._missing(request.path)
+        import mimetypes
+
+        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        kind += "; charset=utf-8" if kind.startswith("text/") or kind.endswith(("javascript", "json")) else ""
+        try:
+            answer = send_file(self._find(request.path, path), kind, request.headers.get("Range"))
+        except OSError:
+            raise self._missing(request.path) from None
+        answer.headers += [("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]
+        return answer
+
+    def _find(self, path: str, found: str | None = None) -> str:
+        """Where a path leads to, all links followed; raises NotFound where that is outside, or nothing."""
+        try:
+            found = found or os.path.join(self._folder, unquote_to_bytes(path).decode().lstrip("/"))
+            real = os.path.realpath(found)
+            inside = os.path.commonpath((real, self._folder)) == self._folder
+        except ValueError:  # not UTF-8, or with a null byte
+            inside, real = False, ""
+        if inside and (os.path.isfile(real) or os.path.isdir(real)):
+            return real
+        raise self._missing(path)
+
+    def _missing(self, path: str) -> NotFound:
+        return NotFound(Message.NOT_FOUND, f"There is no file {shown(path)} in the folder of --static.")
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        return []
+
+
+EVALUATION_SECONDS = 2.0
+EVALUATORS = 4
+
+# Runs in a process of its own, which can be stopped in the middle of anything. The first bytes of each message
+# say how long its two parts are; an answer begins with + or -.
+EVALUATOR = """
+import json, math, signal, struct, sys
+from jsonata import Jsonata, JException
+
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+except (ImportError, OSError, ValueError):
+    pass
+
+def plain(value):
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        whole = math.isfinite(value) and value.is_integer() and abs(value) < 1e21
+        return int(value) if whole else value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int)) else None
+
+def evaluate(expression, data):
+    try:
+        found = Jsonata(expression, timeout=2000).evaluate(json.loads(data))
+        return b"+", json.dumps(plain(found), ensure_ascii=False, separators=(",", ":")).encode()
+    except JException as error:
+        place = f" at position {error.location}" if error.location >= 0 else ""
+        return b"-", f"{error.error}: {error}{place}".encode(errors="replace")
+    except RecursionError:
+        return b"-", b"it recurses too deep"
+    except MemoryError:
+        return b"-", b"it takes too much memory"
+    except Exception as error:
+        return b"-", f"{type(error).__name__}: {error}".encode(errors="replace")
+
+source, out = sys.stdin.buffer, sys.stdout.buffer
+out.write(b"ready")
+out.flush()
+while header := source.read(16):
+    expression, data = (source.read(size) for size in struct.unpack(">QQ", header))
+    if hasattr(signal, "alarm"):
+        signal.alarm(3)  # should the emulator be gone by then
+    sign, answer = evaluate(expression.decode(), data)
+    if hasattr(signal, "alarm"):
+        signal.alarm(0)
+    out.write(sign + struct.pack(">Q", len(answer)) + answer)
+    out.flush()
+"""
+
+
+def check_jsonata() -> None:
+    """Raise NotInstalled where there is no JSONata."""
+    import importlib.util
+
+    if importlib.util.find_spec("jsonata") is None:
+        raise NotInstalled("JSONata expressions", "jsonata-python>=0.6,<0.8")
+
+
+class Evaluator:
+    """Evaluates JSONata, which comes from outside and may be endless, in processes of its own (contract 4.6)."""
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(EVALUATORS)
+        self._idle: list[asyncio.subprocess.Process] = []
+
+    async def evaluate(self, expression: str, data: bytes) -> bytes:
+        """What the expression makes of the data, both JSON; raises BadRequest, with position, where it fails."""
+        async with self._slots:
+            process = self._idle.pop() if self._idle else await self._start()
+            try:
+                async with asyncio.timeout(EVALUATION_SECONDS):
+                    sign, answer = await self._ask(process, expression.encode(errors="replace"), data)
+            except TimeoutError:
+                process.kill()
+                sign, answer = b"-", f"it takes longer than {EVALUATION_SECONDS:g} seconds".encode()
+            except (OSError, EOFError):
+                sign, answer = b"-", b"it takes too much memory, or recurses too deep"
+            except BaseException:
+                process.kill()
+                raise
+            else:
+                self._idle.append(process)
+        if sign == b"+":
+            return answer
+        why = answer.decode(errors="replace")
+        raise BadRequest(Message.WRONG_EXPRESSION, f"Expression {shown(expression)} fails: {shown(why, 300)[1:-1]}.")
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-c", EVALUATOR, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        with contextlib.suppress(EOFError):  # then it fails at once when it is asked
+            await process.stdout.readexactly(5)
+        return process
+
+    async def _ask(self, process: asyncio.subprocess.Process, expression: bytes, data: bytes) -> tuple[bytes, bytes]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(len(expression).to_bytes(8) + len(data).to_bytes(8) + expression + data)
+        await process.stdin.drain()
+        header = await process.stdout.readexactly(9)
+        return header[:1], await process.stdout.readexactly(int.from_bytes(header[1:]))
+
+    async def stop(self) -> None:
+        """End the processes."""
+        for process in self._idle:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        self._idle.clear()
 
 
 class Front(HTTPServerConnectionDelegate):
@@ -3204,6 +3806,7 @@ class Front(HTTPServerConnectionDelegate):
         self._doors = doors
         self.sockets = functools.cache(sockets)
         self.max_body = max_body
+        self.evaluator = Evaluator()
         self.pending: set[Exchange] = set()
         self._waiting: dict[object, tuple[float, HTTPConnection]] = {}  # when a connection last sent something
 
@@ -3231,6 +3834,14 @@ class Front(HTTPServerConnectionDelegate):
         for _, connection in [found for found in self._waiting.values() if found[0] < longest]:
             getattr(connection, "close")()
 
+    async def evaluate(self, answer: Answer) -> None:
+        """Put what the expression makes of the body into its place, or why it fails."""
+        try:
+            answer.body = await self.evaluator.evaluate(answer.expression or "", answer.body)
+        except BadRequest as refusal:
+            failed = refuse(refusal)
+            answer.status, answer.body, answer.refusal = failed.status, failed.body, refusal
+
     def door(self, path: str) -> Door:
         """Who answers at this path."""
         return next(door for prefix, door in self._doors if path.startswith(prefix))
@@ -3249,6 +3860,8 @@ class Exchange(HTTPMessageDelegate):
         self._answers_early = False
         self._has_answered = False
         self._has_body = False
+        self._upload: Upload | None = None
+        self._feeding: asyncio.Future[None] | None = None
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         assert isinstance(start_line, RequestStartLine)
@@ -3261,6 +3874,9 @@ class Exchange(HTTPMessageDelegate):
             self._handshake = self._front.sockets().start_request(self._server_conn, self._connection)
             return self._handshake.headers_received(start_line, headers)
         self._front.pending.add(self)
+        self._upload = self._front.door(self._request.path).start_upload(self._request)
+        if self._upload:
+            return None
         length = headers.get("Content-Length", "")
         if length.isdecimal() and (len(length) > 18 or int(length) > self._front.max_body):
             headers.pop("Expect", None)  # or Tornado would ask for the body after all
@@ -3275,11 +3891,29 @@ class Exchange(HTTPMessageDelegate):
         if self._answers_early:
             if self._size > LINGER_BYTES:
                 self._hang_up()
+        elif self._upload:
+            return self._feed(self._upload, chunk)
         elif self._size > self._front.max_body:
             self._answer_early()
         else:
             self._chunks.append(chunk)
         return None
+
+    async def _feed(self, upload: Upload, chunk: bytes) -> None:
+        """Let an upload take its bytes in a thread; the client is read no faster than the disk is written."""
+        self._feeding = asyncio.get_running_loop().run_in_executor(None, upload.feed, chunk)
+        await self._feeding
+        if upload.refusal:
+            self._size = 0
+            self._answer_early()
+
+    def _discard_upload(self) -> None:
+        """Delete what has not become a record, once the thread that writes it is done."""
+        upload = self._upload
+        if upload and self._feeding and not self._feeding.done():
+            self._feeding.add_done_callback(lambda _: upload.discard())
+        elif upload:
+            upload.discard()
 
     def finish(self) -> None:
         self._front.is_served(self._server_conn)
@@ -3293,17 +3927,48 @@ class Exchange(HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         self._front.pending.discard(self)
+        self._discard_upload()
         if self._handshake:
             self._handshake.on_connection_close()
 
     def _answer(self, body: bytes | None) -> None:
         request = self._request
-        request.body = body
+        request.body, request.upload = body, self._upload
         answer = self._front.door(request.path).answer(request)
-        if answer.delay:
-            asyncio.get_running_loop().call_later(answer.delay, self._write, answer)
+        self._discard_upload()
+        if answer.delay or answer.file or answer.expression is not None:
+            self._answering = asyncio.ensure_future(self._answer_later(answer))
         else:
             self._write(answer)
+
+    async def _answer_later(self, answer: Answer) -> None:
+        """Write an answer that needs a while."""
+        if answer.expression is not None:
+            await self._front.evaluate(answer)
+        if answer.delay:
+            await asyncio.sleep(answer.delay)
+        if answer.file is None or self._request.method == "HEAD":
+            self._write(answer)
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            file = await loop.run_in_executor(None, open, answer.file.path, "rb")
+        except OSError as error:
+            log.error("%s: %s", answer.file.path, error.strerror)
+            hint = f"The file is not readable any more: {error.strerror}."
+            self._write(refuse(BadRequest(Message.NO_FILE, hint, hidden=True)))
+            return
+        with file, contextlib.suppress(StreamClosedError):
+            file.seek(answer.file.start)
+            self._write_head(answer)
+            left = answer.file.length
+            while left and (block := await loop.run_in_executor(None, file.read, min(left, FILE_BLOCK))):
+                await self._connection.write(block)
+                left -= len(block)
+            if left:  # somebody has cut the file
+                self._hang_up()
+            else:
+                self._end()
 
     def _answer_early(self) -> None:
         """Answer a body that is over the limit without having read it.
@@ -3316,12 +3981,15 @@ class Exchange(HTTPMessageDelegate):
         self._answer(None)
 
     def _write(self, answer: Answer) -> None:
+        self._write_head(answer, b"" if self._request.method == "HEAD" else answer.body)
+        self._end()
+
+    def _write_head(self, answer: Answer, body: bytes = b"") -> None:
+        """Write the first line, the headers, and the body as far as it is here."""
         request = self._request
         why = f" {answer.refusal}" if answer.refusal else ""
         log.info("%s %s %d%s", request.method, request.path, answer.status, why)
         log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
-        self._front.pending.discard(self)
-        body = b"" if request.method == "HEAD" else answer.body
         phrase = responses[answer.status]
         if self._is_plain and not self._answers_early:
             lines = [f"{name}: {value}" for name, value in answer.head()]
@@ -3331,13 +3999,17 @@ class Exchange(HTTPMessageDelegate):
             else:
                 self._connection.write(head.encode("latin1"))
                 self._connection.write(body)
-        else:
-            headers = HTTPHeaders()
-            for name, value in answer.head():
-                headers.add(name, value)
-            if self._answers_early:
-                headers.add("Connection", "close")
-            self._connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status, phrase), headers, body)
+            return
+        headers = HTTPHeaders()
+        for name, value in answer.head():
+            headers.add(name, value)
+        if self._answers_early:
+            headers.add("Connection", "close")
+        self._connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status, phrase), headers, body)
+
+    def _end(self) -> None:
+        """Be done with the request; the connection waits for the next, unless this one came to an early answer."""
+        self._front.pending.discard(self)
         self._has_answered = True
         if not self._answers_early:
             self._connection.finish()
@@ -3702,6 +4374,7 @@ def read_arguments(verb: Callable[..., object], given: Json) -> dict[str, Any]:
 # - Options, Server ----------------------------------------------------------------------------------
 
 DEFAULT_DATA = "rested-db.json"
+FILES_SUFFIX = ".files"
 DEFAULT_PORT = 7378  # REST on a phone
 ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
 LOOPBACK = ("127.0.0.1", "::1")
@@ -3795,6 +4468,14 @@ def check_allowed_host(value: object) -> str:
     raise OptionError(f"{shown(value)} is no host name")
 
 
+def check_folder(value: object) -> str:
+    """Return the path of a folder that is there."""
+    path = check_path(value)
+    if os.path.isdir(path):
+        return path
+    raise OptionError(f"{shown(path)} is no folder")
+
+
 def check_template(value: object) -> str:
     """Return NAME=FILE."""
     name, _, path = check_text(value).partition("=")
@@ -3851,6 +4532,7 @@ class Options:
         "DURATION[-DURATION]",
     )  # fmt: skip
     max_body: int = option(1_000_000, check_size, "the largest JSON or text body; default 1MB", "SIZE")
+    static: str | None = option(None, check_folder, "also serve the files of this folder, at /", "DIR")
     no_watch: bool = option(False, check_flag, "do not look for edits of the data file while running")
     quiet: bool = option(False, check_flag, "log only what needs attention", flags=("-q",))
     verbose: bool = option(False, check_flag, "log also origin and agent of each request", flags=("-v",))
@@ -3924,6 +4606,20 @@ def set_up(backend: Backend, options: Options) -> None:
         backend.change_endpoint(name, **others)
 
 
+def open_files(options: Options) -> Files:
+    """The uploaded files that go with the data; those of a seed are only read. Raises OSError."""
+    data = options.data or DEFAULT_DATA
+    others = [f"{path}{FILES_SUFFIX}" for path in (data if options.memory else None, options.seed) if path]
+    if options.memory:
+        return Files(None, *others)
+    folder = f"{os.path.realpath(data)}{FILES_SUFFIX}"
+    if options.seed and os.path.isdir(others[-1]) and not os.path.exists(folder):
+        import shutil
+
+        shutil.copytree(others[-1], folder)  # a later start may do without the seed
+    return Files(folder, *others)
+
+
 def read_text(path: str) -> str:
     """The text in a file that an option names; raises OptionError."""
     try:
@@ -3988,7 +4684,7 @@ class Server:
         """Read the data and bring in the options. Raises DataFileError, OSError, or OptionError."""
         self.options = options
         gate = gate_for(options)
-        self.backend = Backend(open_store(options), clock or Clock(), gate)
+        self.backend = Backend(open_store(options), clock or Clock(), gate, open_files(options))
         try:
             set_up(self.backend, options)
             if options.seed:
@@ -4048,7 +4744,7 @@ class Server:
     def release(self) -> None:
         """Give port and data file back, if the server was never started."""
         self._close_sockets()
-        self.backend.store.close()
+        self.backend.close()
 
     def _close_sockets(self) -> None:
         for taken in self._sockets:
@@ -4059,10 +4755,13 @@ class Server:
     def start(self) -> None:
         """Serve, in the running loop."""
         options = self.options
-        api = self._api = Api(self.backend, plain_cookie=options.plain_cookie, latency=options.latency)
+        api = self._api = Api(
+            self.backend, plain_cookie=options.plain_cookie, latency=options.latency, max_body=options.max_body
+        )
         control = Control(self.backend, self.control_token)
         most = most_sockets()
-        doors = [(CONTROL_PREFIX, control), ("", api)]
+        static = Static(options.static, self.backend) if options.static else api
+        doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
         self._front = Front(doors, lambda: socket_application(api, most), options.max_body)
         self._http = Listening(
             self._front,
@@ -4127,12 +4826,13 @@ class Server:
         ending = [listener for _, listener in leaving if isinstance(listener, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
+        await self._front.evaluator.stop()
         if self._saving:
             await self._saving
         try:
             self.backend.tick()
         finally:
-            self.backend.store.close()
+            self.backend.close()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()

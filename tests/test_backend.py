@@ -16,7 +16,6 @@ from rested_emulator import (
     Forbidden,
     Listing,
     Message,
-    NotEmulated,
     OptionError,
     Project,
     Record,
@@ -283,23 +282,6 @@ def test_a_delete_ignores_its_body(backend: Backend) -> None:
 UPLOAD = Content("Multipart/Form-Data; boundary=x", None, b"--x--")
 
 
-@pytest.mark.parametrize(
-    ("verb", "shows"),
-    [
-        pytest.param(Backend.create, {"content": UPLOAD}, id="multipart"),
-        pytest.param(Backend.read, {"jsonata": "$[0]"}, id="jsonata"),
-        pytest.param(Backend.read, {"jsonata": ""}, id="empty jsonata"),
-    ],
-)
-def test_what_is_missing_says_so_after_the_checks(backend: Backend, verb: Verb, shows: dict[str, Any]) -> None:
-    with pytest.raises(NotEmulated) as refusal:
-        verb(backend, knock(PLANTS, **shows))
-    assert refusal.value.status == 501
-    with pytest.raises(Unauthenticated):
-        verb(backend, knock(DIARY, **shows))
-    assert len(backend.records(PLANTS)) == 3
-
-
 # Every refusal
 
 PASSWORD, WRONG_KEY, TOKEN = "a-password-that-was-sent", "a-master-key-that-was-sent", "an-access-token-that-was-sent"
@@ -326,7 +308,6 @@ REFUSED = [
     pytest.param(Backend.create, knock(PLANTS, content=Content("text/plain", None, b"")), id="empty"),
     pytest.param(Backend.create, knock(PLANTS, content=Content("text/plain", None, None)), id="too large"),
     pytest.param(Backend.create, knock(PLANTS, content=UPLOAD), id="upload"),
-    pytest.param(Backend.read, knock(PLANTS, jsonata=PASSWORD), id="jsonata"),
     pytest.param(Backend.read, knock(PLANTS, unique_id="x", token=TOKEN), id="unknown record"),
     pytest.param(Backend.read, knock(GARDENERS, unique_id="x", master_key=MASTER_KEY), id="unknown user"),
     pytest.param(Backend.update, knock(PLANTS, SENT), id="no unique id"),

@@ -283,7 +283,7 @@ def test_a_wrong_environment_variable_is_named(capsys: pytest.CaptureFixture[str
 def test_every_option_has_a_twin_in_the_environment() -> None:
     texts = {"port": "0", "others_can": "read:notes/x", "allow_origin": "http://a.example", "allow_host": "box"}
     texts |= dict.fromkeys(("latency", "token_ttl", "expire_tokens_after", "change_options_after"), "1s")
-    texts |= {"max_body": "1KB", "reset_template": "welcome=mail.html"}
+    texts |= {"max_body": "1KB", "reset_template": "welcome=mail.html", "static": "."}
     for item in dataclasses.fields(Options):
         text = texts.get(item.name, "true" if item.default is False else "notes/x")
         options, _ = read_command_line([], {f"RESTED_EMULATOR_{item.name.upper()}": text})

@@ -103,7 +103,7 @@ NOT_OWNER = "Only the owner of the data can modify it."
 NOT_FOUND = "Nothing is here."
 WRONG_METHOD = "Method not allowed."
 TOO_LARGE = "Body is too large."
-NOT_EMULATED = "Not emulated yet."
+JSONATA = "JSONata expression not valid."
 
 
 def post(body: bytes | None, message: str, headers: dict[str, str] = AS_JSON, status: int = 400) -> Row:
@@ -119,6 +119,22 @@ def put(query: str, message: str, body: bytes = b"{}", headers: dict[str, str] =
 def user(query: str, body: bytes, message: str, status: int = 400) -> Row:
     """A POST to the authentication endpoint that is refused."""
     return Row("POST", at(GARDENERS, query), status, message, AS_JSON, body)
+
+
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def part(disposition: bytes, content: bytes = b"abc") -> bytes:
+    """A part of a multipart body, with the boundary before it."""
+    return b"--x\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (disposition, content)
+
+
+FILE = part(b'name="file"; filename="a.txt"')
+
+
+def upload(parts: bytes, message: str = "Files are not valid.", status: int = 400, end: bytes = b"--x--\r\n") -> Row:
+    """A POST of files that is refused."""
+    return post(parts + end, message, MULTIPART, status)
 
 
 VERIFY = b'{"verificationToken": "%b", "password": "%b", "passwordConfirmation": "%b"}'
@@ -358,9 +374,33 @@ REFUSED = {
     "parameters before record": Row("PUT", at(PLANTS, "uniqueId=nobody&strategy=best"), 400, PARAMETER, AS_JSON, b"{}"),
     "body before record": Row("PUT", at(PLANTS, "uniqueId=nobody"), 400, WRONG_BODY, AS_JSON, b"{"),
     "body before owner": Row("PUT", at(CHORES, f"uniqueId={CHORE_OF_BEN}"), 400, WRONG_BODY, AS_ADA | AS_JSON, b"{"),
-    # What the emulator cannot do yet is said plainly
-    "an upload": post(b"--x--", NOT_EMULATED, {"Content-Type": "multipart/form-data; boundary=x"}, 501),
-    "jsonata": Row("GET", at(PLANTS, "jsonata=$"), 501, NOT_EMULATED),
+    # JSONata (4.6)
+    "jsonata that does not parse": Row("GET", at(PLANTS, "jsonata=a.("), 400, JSONATA),
+    "jsonata that fails": Row("GET", at(PLANTS, "jsonata=$error('boo')"), 400, JSONATA),
+    "token before jsonata": Row("GET", at(DIARY, "jsonata=a.("), 401, NO_TOKEN),
+    "record before jsonata": Row("GET", at(PLANTS, "uniqueId=nobody&jsonata=a.("), 400, NO_RECORD),
+    # Files (8)
+    "no part": upload(b""),
+    "no file": upload(part(b'name="title"')),
+    "no file chosen": upload(part(b'name="file"; filename=""', b"")),
+    "a file of another name": upload(part(b'name="photo"; filename="a.txt"')),
+    "a file and one of another name": upload(FILE + part(b'name="photo"; filename="a.txt"')),
+    "eleven files": upload(FILE * 11),
+    "a body that breaks off": upload(FILE, WRONG_BODY, end=b""),
+    "a part that breaks off": upload(FILE[:-10], WRONG_BODY, end=b""),
+    "a part without disposition": upload(b"--x\r\n\r\nabc\r\n", WRONG_BODY),
+    "a part with a broken header": upload(b"--x\r\nContent\r\n\r\nabc\r\n", WRONG_BODY),
+    "a field that is not UTF-8": upload(FILE + part(b'name="title"', b"\xff"), WRONG_BODY),
+    "fields over the limit": upload(FILE + part(b'name="title"', b"x" * 1_000_001), "Body is too large.", 413),
+    "no boundary": post(FILE, WRONG_BODY, {"Content-Type": "multipart/form-data"}),
+    "files that are compressed": post(FILE, WRONG_BODY, {**MULTIPART, "Content-Encoding": "gzip"}),
+    "files onto a record": put(f"uniqueId={TOMATO}", CONTENT_TYPE, FILE, MULTIPART),
+    "files as a user": Row("POST", at(GARDENERS), 400, CONTENT_TYPE, MULTIPART, FILE),
+    "files without a token": Row("POST", at(DIARY), 401, NO_TOKEN, MULTIPART, FILE),
+    "no file to get": Row("GET", at(PLANTS, f"uniqueId={TOMATO}&fileOnly=true"), 400, "The record has no file."),
+    "a file of all": Row("GET", at(PLANTS, "fileOnly=true"), 400, ONE_ID),
+    "a file of two": Row("GET", at(PLANTS, f"uniqueId={TOMATO},x&fileOnly=true"), 400, ONE_ID),
+    "a file of nobody": Row("GET", at(PLANTS, "uniqueId=nobody&fileOnly=true"), 400, NO_RECORD),
     # Password reset (6.9)
     "mail without template": user("passwordreset=true", b'{"email": "ada@garden.example"}', MEMBER),
     "mail without email": user("passwordreset=true", b'{"templateName": "reset"}', MEMBER),

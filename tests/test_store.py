@@ -158,7 +158,7 @@ RECORDS = [
     note('q"', "text"),
     note('","createdAt":"', ',"createdAt":"2021-06-28T17:18:44.000Z"}'),
     note("back\\slash", {}),
-    Record.of("more", b"1", BEFORE, AFTER, None, {"file": {"size": 1}}),
+    Record.of("more", b"1", BEFORE, AFTER, None, {"file": {"originalName": "a", "mimeType": "b", "size": 1}}),
     Record.of("like", b"1", BEFORE, AFTER, "ada", {"note": '","createdAt":"2021-06-28T17:18:44.000Z'}),
     Record.of("nested", b"1", BEFORE, AFTER, None, {"old": {"createdAt": BEFORE}}),
     Record.of("newer", b"1", BEFORE, AFTER, None, {"note": BEFORE}),
