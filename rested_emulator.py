@@ -86,7 +86,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from heapq import heappop, heappush
 from http.client import responses
@@ -125,6 +125,7 @@ from tornado.iostream import IOStream, StreamClosedError
 if TYPE_CHECKING:  # each is imported where it is used: the first answer does not need it
     import argparse
     import ipaddress
+    import ssl
 
     from tornado.websocket import WebSocketHandler
 
@@ -3430,6 +3431,7 @@ class Api(Door):
         self,
         backend: Backend,
         *,
+        is_secure: bool = False,
         plain_cookie: bool = False,
         latency: tuple[float, float] = (0, 0),
         max_body: int = 1_000_000,
@@ -3439,9 +3441,9 @@ class Api(Door):
         self._max_body = max_body
         # In order of preference, with the attributes that a browser wants for each (contract 6.6).
         self._cookies = {ACCESS_TOKEN_COOKIE: "Path=/; Secure; HttpOnly; SameSite=None"}
-        if plain_cookie:
+        if plain_cookie and not is_secure:
             self._cookies[PLAIN_COOKIE] = "HttpOnly; SameSite=Lax; Path=/"
-        self._warned_of_cookies = plain_cookie
+        self._warned_of_cookies = plain_cookie or is_secure
         self.is_stopping = False
         self._last_host: str | None = None
 
@@ -4532,6 +4534,9 @@ class Options:
         "DURATION[-DURATION]",
     )  # fmt: skip
     max_body: int = option(1_000_000, check_size, "the largest JSON or text body; default 1MB", "SIZE")
+    tls: bool = option(False, check_flag, "https and wss, with a certificate for localhost that is made here")
+    cert: str | None = option(None, check_path, "https and wss, with this certificate (PEM)", "FILE")
+    cert_key: str | None = option(None, check_path, "the key of --cert, where it is in a file of its own", "FILE")
     static: str | None = option(None, check_folder, "also serve the files of this folder, at /", "DIR")
     no_watch: bool = option(False, check_flag, "do not look for edits of the data file while running")
     quiet: bool = option(False, check_flag, "log only what needs attention", flags=("-q",))
@@ -4604,6 +4609,68 @@ def set_up(backend: Backend, options: Options) -> None:
     for what, _, name in (access.partition(":") for access in options.others_can):
         others: dict[str, Any] = {f"others_can_{what}": True}
         backend.change_endpoint(name, **others)
+
+
+def open_tls(options: Options, scratch: contextlib.ExitStack) -> tuple[ssl.SSLContext | None, str | None]:
+    """What encrypts the connections, None for plain http, and where the CA is that the emulator made for it.
+
+    The CA lies beside the data file and is used again, so that it has to be trusted once; where nothing is
+    kept on disk it is gone with ``scratch``. Raises OptionError.
+    """
+    if options.cert_key and not options.cert:
+        raise OptionError("cert_key: there is no --cert to go with it")
+    if not options.tls and not options.cert:
+        return None, None
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if options.cert:
+        try:
+            context.load_cert_chain(options.cert, options.cert_key, password=refuse_password)
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            raise OptionError(f"cert: {options.cert}: {getattr(error, 'strerror', None) or error}") from None
+        return context, None
+    try:
+        import trustme
+    except ImportError:
+        raise OptionError("tls: it takes a package that is missing: pip install 'trustme>=1.2,<2'") from None
+    base = os.path.realpath(options.data or DEFAULT_DATA)
+    if options.memory:
+        import tempfile
+
+        base = os.path.join(scratch.enter_context(tempfile.TemporaryDirectory(prefix="rested-emulator-")), "tls")
+    ca, path = open_ca(base, trustme)
+    addresses = [host.strip("[]") for host in gate_for(options).hosts]
+    today = datetime.fromtimestamp(Clock().now(), UTC)
+    leaf = ca.issue_cert(
+        *dict.fromkeys(("localhost", *LOOPBACK, *addresses)),
+        not_before=today - timedelta(days=1),
+        not_after=today + timedelta(days=365),
+    )
+    leaf.configure_cert(context)
+    return context, path
+
+
+def refuse_password() -> str:
+    """Do not ask at the terminal for the password of a key."""
+    raise ValueError("the key has a password; the emulator takes one without")
+
+
+def open_ca(base: str, trustme: Any) -> tuple[Any, str]:
+    """The CA in files that begin with ``base``, made if missing, and where its certificate is. Raises OptionError."""
+    path, key_path = f"{base}.ca.pem", f"{base}.ca-key.pem"
+    try:
+        if os.path.exists(path) or os.path.exists(key_path):
+            with open(path, "rb") as cert, open(key_path, "rb") as key:
+                return trustme.CA.from_pem(cert.read(), key.read()), path
+        ca = trustme.CA(organization_name="rested-emulator")
+        for where, pem in ((key_path, ca.private_key_pem), (path, ca.cert_pem)):
+            with open(os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(pem.bytes())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a certificate with its key"
+        raise OptionError(f"tls: {path} and {key_path}: {why}; delete both to have them made anew") from None
+    return ca, path
 
 
 def open_files(options: Options) -> Files:
@@ -4684,8 +4751,10 @@ class Server:
         """Read the data and bring in the options. Raises DataFileError, OSError, or OptionError."""
         self.options = options
         gate = gate_for(options)
+        self._scratch = contextlib.ExitStack()
         self.backend = Backend(open_store(options), clock or Clock(), gate, open_files(options))
         try:
+            self._tls, self._ca = open_tls(options, self._scratch)
             set_up(self.backend, options)
             if options.seed:
                 seed = Backend(Store(JsonFile(None, load_tree(options.seed))), Clock(), gate)
@@ -4695,6 +4764,7 @@ class Server:
                 self.backend.store.mark()
             self.backend.store.save()
         except BaseException:
+            self._scratch.close()
             self.backend.store.let_go()
             raise
         beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
@@ -4744,6 +4814,7 @@ class Server:
     def release(self) -> None:
         """Give port and data file back, if the server was never started."""
         self._close_sockets()
+        self._scratch.close()
         self.backend.close()
 
     def _close_sockets(self) -> None:
@@ -4756,7 +4827,11 @@ class Server:
         """Serve, in the running loop."""
         options = self.options
         api = self._api = Api(
-            self.backend, plain_cookie=options.plain_cookie, latency=options.latency, max_body=options.max_body
+            self.backend,
+            is_secure=self._tls is not None,
+            plain_cookie=options.plain_cookie,
+            latency=options.latency,
+            max_body=options.max_body,
         )
         control = Control(self.backend, self.control_token)
         most = most_sockets()
@@ -4765,6 +4840,7 @@ class Server:
         self._front = Front(doors, lambda: socket_application(api, most), options.max_body)
         self._http = Listening(
             self._front,
+            ssl_options=self._tls,
             max_body_size=math.inf,  # ours is lower, and not a bare 400
         )
         self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
@@ -4832,6 +4908,7 @@ class Server:
         try:
             self.backend.tick()
         finally:
+            self._scratch.close()
             self.backend.close()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
@@ -4847,17 +4924,19 @@ class Server:
         if name == LOOPBACK[0] or self.backend.gate.any_address:
             name = "localhost"  # cookies are kept for one host name, so everyone gets the same
         host = f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
+        s = "s" if self._tls else ""
         return {
-            "url": f"http://{host}{API_PREFIX}".removesuffix("/"),
-            "wsUrl": f"ws://{host}{API_PREFIX}".removesuffix("/"),
+            "url": f"http{s}://{host}{API_PREFIX}".removesuffix("/"),
+            "wsUrl": f"ws{s}://{host}{API_PREFIX}".removesuffix("/"),
             "host": host,
             "port": self.port,
             "key": project.key,
             "masterKey": project.master_key,
-            "controlUrl": f"http://{host}{CONTROL_PREFIX}".removesuffix("/"),
+            "controlUrl": f"http{s}://{host}{CONTROL_PREFIX}".removesuffix("/"),
             "controlToken": self.control_token,
             "pid": os.getpid(),
             "data": None if self.options.memory else os.path.abspath(self.options.data or DEFAULT_DATA),
+            "ca": self._ca,
         }
 
 
@@ -5097,6 +5176,7 @@ def banner(server: Server) -> str:
     rows = [("HTTP", facts["url"]), ("WebSocket", facts["wsUrl"])]
     rows += [("Key", facts["key"]), ("Master key", facts["masterKey"]), ("Data", facts["data"] or "in memory only")]
     rows += [("Control", f"{facts['controlUrl']}/status"), ("Control token", facts["controlToken"])]
+    rows += [("CA", facts["ca"]), ("", facts["ca"] and "trust it: curl --cacert, NODE_EXTRA_CA_CERTS, or the browser")]
     lines += [f"  {name:<14}{value}" for name, value in rows if value]
     endpoints = server.backend.store.endpoints()
     width = max((len(endpoint.name) for endpoint in endpoints), default=0)
@@ -5105,7 +5185,12 @@ def banner(server: Server) -> str:
     example = next((item.name for item in endpoints if not item.needs_token), None)
     if example:
         url = f"{facts['url']}/{example}?key={facts['key']}"
-        lines += ["", "  Try", f"    curl '{url}' -H 'Content-Type: application/json' -d '{{\"hello\": \"world\"}}'"]
+        trusting = f"--cacert {facts['ca']} " if facts["ca"] else ""
+        lines += [
+            "",
+            "  Try",
+            f"    curl {trusting}'{url}' -H 'Content-Type: application/json' -d '{{\"hello\": \"world\"}}'",
+        ]
     return "\n".join([*lines, "", "  Ctrl-C stops it.", ""])
 
 

@@ -78,6 +78,7 @@ def test_the_ready_line_has_all_facts(tmp_path: Path) -> None:
             "controlToken": None,
             "pid": process.pid,
             "data": None,
+            "ca": None,
         }
 
 
