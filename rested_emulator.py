@@ -1096,8 +1096,9 @@ class FileStamp(NamedTuple):
 class JsonFile(Storage):
     """A TinyDB storage that keeps the tree in memory, and on disk as a data file and a journal.
 
-    ``read`` hands out the live tree, so that a write costs the same at any size; documents in it are
-    replaced, never changed, and so a shallow copy of the tables is a snapshot. What changes is appended
+    ``read`` hands out the live tree, so that a write costs the same at any size. Documents in it are
+    replaced, never changed, and a table that a ``snapshot`` shares is copied before it changes, so a
+    snapshot costs nothing and stays as it was. What changes is appended
     to ``<data file>.journal`` before anyone hears of it, one line of JSON for the steps of a verb; the
     data file is written anew now and then, and then the journal is gone. A step is a table, a document's
     id and the document; without the document it is gone, without the id the whole table.
@@ -1112,6 +1113,7 @@ class JsonFile(Storage):
     def __init__(self, path: str | None, tree: Tree, *, watched: bool = False) -> None:
         self.path = path and os.path.realpath(path)  # a symlink is followed, not replaced
         self.tree = tree
+        self._shared = set(tree)  # tables that a snapshot has too
         self.changed = False
         self._watched = watched and path is not None
         self._known: FileStamp | None = None  # the data file as it was last read or written
@@ -1160,7 +1162,7 @@ class JsonFile(Storage):
         with open(path, "r+b"):  # a file that cannot be written is found now, not at the first change
             stamp = self._stamp()
             self.tree = load_tree(path)
-        self.remember(copy_of(self.tree), stamp)
+        self.remember(self.snapshot(), stamp)
 
     def _stamp(self) -> FileStamp | None:
         """What tells one state of the data file from the next; None where there is none."""
@@ -1250,6 +1252,18 @@ class JsonFile(Storage):
     def write(self, data: Tree) -> None:
         self.changed = True
 
+    def snapshot(self) -> Tree:
+        """The tree as it is now, which it stays."""
+        self._shared = set(self.tree)
+        return dict(self.tree)
+
+    def own(self, name: str) -> dict[str, Any]:
+        """The table of that name, made if missing, for one who is going to change it."""
+        if name in self._shared:
+            self._shared.discard(name)
+            self.tree[name] = dict(self.tree.get(name, {}))
+        return self.tree.setdefault(name, {})
+
     def begin_save(self) -> Draft | None:
         """A draft to be written and handed to ``end_save``, if it is time for one; meanwhile all goes on.
 
@@ -1260,7 +1274,7 @@ class JsonFile(Storage):
         if not is_time or self.path is None or not self._wants_saving():
             return None
         self._saves += 1
-        return Draft(f"{self.path}.draft", copy_of(self.tree), self._saves, self._journaled)
+        return Draft(f"{self.path}.draft", self.snapshot(), self._saves, self._journaled)
 
     def end_save(self, draft: Draft, stamp: FileStamp) -> None:
         """Put a written draft in the place of the data file; the journal keeps what came since. Raises OSError.
@@ -1290,7 +1304,7 @@ class JsonFile(Storage):
             os.unlink(f"{self.path}.tmp")
             return
         self._replace(f"{self.path}.tmp")
-        self.remember(copy_of(self.tree), stamp)
+        self.remember(self.snapshot(), stamp)
         self.settle()
 
     def _write_draft(self, path: str) -> FileStamp:
@@ -1378,11 +1392,6 @@ class Draft(NamedTuple):
     def write(self) -> FileStamp:
         """Write the draft; may be done in another thread. Raises OSError."""
         return write_tree(self.path, self.tree)
-
-
-def copy_of(tree: Tree) -> Tree:
-    """A snapshot: the tables are copied, the documents are never changed."""
-    return {name: dict(table) for name, table in tree.items()}
 
 
 def write_tree(path: str, tree: Tree) -> FileStamp:
@@ -1765,9 +1774,9 @@ class Records(Table):
         return {key: json.loads(pack_document(document)) for key, document in table.items()}
 
     def _update_table(self, updater: Callable[[dict[int, Mapping[str, Any]]], None]) -> None:
-        tree = self._storage.read()
-        updater(tree.setdefault(self.name, {}))  # type: ignore[union-attr, arg-type]
-        self._storage.write(tree)  # type: ignore[arg-type]
+        assert isinstance(self._storage, JsonFile)
+        updater(self._storage.own(self.name))  # type: ignore[arg-type]
+        self._storage.write(self._storage.tree)
         self.clear_cache()
 
 
@@ -1777,14 +1786,23 @@ class Database(TinyDB):
     table_class = Records
 
 
+class Checkpoint(NamedTuple):
+    """A state to go back to, and what was touched since, up to the next one, with whether its place was lost."""
+
+    tree: Tree
+    touched: dict[str, dict[str, bool]]
+
+
+START = ""  # the checkpoint that every store has
+
+
 class Store:
     """Projects, endpoints, records and sessions as values of the Model; the only user of TinyDB."""
 
     def __init__(self, storage: JsonFile) -> None:
         self._storage = storage
         self._database = Database(storage=lambda: storage)
-        self._baseline: Tree = {}
-        self._touched: dict[str, dict[str, bool]] = {}  # what changed since, and whether its place was lost
+        self._checkpoints: dict[str, Checkpoint] = {}  # in the order in which they were made
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
         self._listings: dict[str, Listing] = {}
         self._batch: list[Step] | None = None
@@ -1835,9 +1853,10 @@ class Store:
             self._apply(steps)
 
     def _apply(self, steps: Iterable[Step]) -> None:
+        latest = next(reversed(self._checkpoints.values())).touched
         for name, run in itertools.groupby(steps, lambda step: step.table):
             self._listings.pop(name, None)
-            touched = self._touched.setdefault(name, {})
+            touched = latest.setdefault(name, {})
             back: dict[str, tuple[str, Document | Record]] = {}
             for _, key, document, after in run:
                 if key is None:
@@ -1860,23 +1879,24 @@ class Store:
                 self._table(name).put_back(back)
 
     def _forget_files(self, name: str, keys: Iterable[str]) -> None:
-        """Let go of the files of records that are to be deleted, but for those that ``restore`` brings back."""
+        """Let go of the files of records that are to be deleted, but for those that ``restore`` can bring back."""
         for key in keys:
-            if self._has_file(self._documents(name).get(key)) and key not in self._baseline.get(name, {}):
+            if has_file(self._documents(name).get(key)) and not self._is_kept(name, key):
                 self.on_file_gone(key)
 
-    @staticmethod
-    def _has_file(document: object) -> bool:
-        return isinstance(document, Record) and document.file is not None
+    def _is_kept(self, name: str, key: str) -> bool:
+        """Whether a checkpoint has the record."""
+        return any(key in checkpoint.tree.get(name, {}) for checkpoint in self._checkpoints.values())
 
     def lost_files(self) -> list[str]:
-        """The records with a file that are gone since the mark, whose files are still there."""
-        return [
-            key
-            for name, touched in self._touched.items()
-            for key in touched
-            if self._has_file(self._baseline.get(name, {}).get(key)) and key not in self._documents(name)
-        ]
+        """The records with a file that only checkpoints still have."""
+        return [key for name in self._checkpoints for _, key in self._lost_files(name)]
+
+    def _lost_files(self, name: str) -> Iterator[tuple[str, str]]:
+        """The records with a file, by table, that a checkpoint has and that are gone."""
+        for table, touched in self._touched_since(name).items():
+            then, now = self._checkpoints[name].tree.get(table, {}), self._documents(table)
+            yield from ((table, key) for key in touched if has_file(then.get(key)) and key not in now)
 
     def replay(self) -> None:
         """Do what the journal of an emulator that was killed holds. Raises DataFileError."""
@@ -1899,7 +1919,7 @@ class Store:
         Raises DataFileError where it cannot be read, NotStored, or OSError.
         """
         has_more = self._storage.changed
-        old = copy_of(self._storage.tree)
+        old = self._storage.snapshot()
         steps, edited, stamp = self._storage.read_edit()
         self._change(*steps, *missing_endpoints(old, steps))
         self._storage.remember(edited, stamp)
@@ -2040,34 +2060,79 @@ class Store:
 
     # Going back
 
-    def mark(self, like: Store | None = None) -> None:
-        """Remember what ``restore`` goes back to: the present state, or that of another store."""
-        tree = self._storage.tree
-        self._baseline = copy_of((like or self)._storage.tree)
-        self._touched = {}
-        if like:
-            for name in {**tree, **self._baseline}:
-                table, base = tree.get(name, {}), self._baseline.get(name, {})
-                lost = [key for key in table if key in base] != [key for key in base if key in table]
-                self._touched[name] = dict.fromkeys([*table, *base], lost)
+    def checkpoints(self) -> list[str]:
+        """The names by which ``restore`` knows a state, the oldest first."""
+        return list(self._checkpoints)
 
-    def restore(self) -> list[tuple[str, Change]]:
+    def mark(self, name: str = START, like: Store | None = None) -> None:
+        """Remember the present state, or that of another store, for ``restore``; a name is given anew."""
+        self._unmark(name)
+        checkpoint = Checkpoint((like or self)._storage.snapshot(), {})
+        if like:
+            tree = self._storage.tree
+            for table in {**tree, **checkpoint.tree}:
+                here, there = tree.get(table, {}), checkpoint.tree.get(table, {})
+                lost = [key for key in here if key in there] != [key for key in there if key in here]
+                checkpoint.touched[table] = dict.fromkeys([*here, *there], lost)
+        self._checkpoints[name] = checkpoint
+
+    def _unmark(self, name: str) -> None:
+        """Forget a checkpoint; what was touched since then was also touched since the one before."""
+        names = list(self._checkpoints)
+        if name not in names[1:]:
+            return
+        lost = list(self._lost_files(name))
+        gone, before = self._checkpoints.pop(name), self._checkpoints[names[names.index(name) - 1]]
+        merge_touched(before.touched, gone.touched)
+        if names[-1] == name:
+            for table, touched in before.touched.items():
+                then, now = before.tree.get(table, {}), self._documents(table)
+                for key in [key for key in touched if then.get(key) is now.get(key)]:
+                    if not (touched[key] and key in now):  # it came and went, so nobody will ever ask
+                        del touched[key]
+        for table, key in lost:
+            if not self._is_kept(table, key):
+                self.on_file_gone(key)
+
+    def _touched_since(self, name: str) -> dict[str, dict[str, bool]]:
+        """What was touched since a checkpoint, and whether its place was lost."""
+        touched: dict[str, dict[str, bool]] = {}
+        for later in itertools.dropwhile(lambda known: known != name, self._checkpoints):
+            merge_touched(touched, self._checkpoints[later].touched)
+        return touched
+
+    def restore(self, name: str = START) -> list[tuple[str, Change]]:
         """Go back to what was marked; returns what changed, with the endpoint's name, deletions first.
 
         It costs what has changed since, not what is stored.
         """
+        checkpoint = self._checkpoints[name]
         steps: list[Step] = []
         old: Tree = {}
         new: Tree = {}
-        for name, touched in self._touched.items():
-            table, base = self._documents(name), self._baseline.get(name, {})
-            keys = [key for key in base if key in touched] if any(touched.values()) else list(touched)
-            old[name] = {key: table[key] for key in touched if key in table}
-            new[name] = {key: base[key] for key in keys if key in base}
-            steps += way_back(name, table, base, touched)
+        for table, touched in self._touched_since(name).items():
+            now, then = self._documents(table), checkpoint.tree.get(table, {})
+            keys = [key for key in then if key in touched] if any(touched.values()) else list(touched)
+            old[table] = {key: now[key] for key in touched if key in now}
+            new[table] = {key: then[key] for key in keys if key in then}
+            steps += way_back(table, now, then, touched)
         self._change(*steps)
-        self._touched = {}
+        if checkpoint is next(reversed(self._checkpoints.values())):
+            checkpoint.touched.clear()
         return changes_between(old, new)
+
+
+def has_file(document: object) -> bool:
+    """Whether a document is a record that stands for an uploaded file."""
+    return isinstance(document, Record) and document.file is not None
+
+
+def merge_touched(into: dict[str, dict[str, bool]], more: Mapping[str, Mapping[str, bool]]) -> None:
+    """Add what was touched; a place that was lost once is lost."""
+    for table, touched in more.items():
+        known = into.setdefault(table, {})
+        for key, lost in touched.items():
+            known[key] = lost or known.get(key, False)
 
 
 def changes_between(old: Tree, new: Tree) -> list[tuple[str, Change]]:
@@ -2082,7 +2147,7 @@ def changes_between(old: Tree, new: Tree) -> list[tuple[str, Change]]:
 
 def missing_endpoints(tree: Tree, steps: Iterable[Step]) -> Iterator[Step]:
     """The endpoints that a tree wants after these steps; raises DataFileError where the two do not go together."""
-    merged = copy_of(tree)
+    merged = {name: dict(table) for name, table in tree.items()}
     for name, key, document, _ in steps:
         if document is None:
             merged.get(name, {}).pop(key or "", None)
@@ -4759,7 +4824,7 @@ class Server:
             if options.seed:
                 seed = Backend(Store(JsonFile(None, load_tree(options.seed))), Clock(), gate)
                 set_up(seed, options)
-                self.backend.store.mark(seed.store)
+                self.backend.store.mark(like=seed.store)
             else:
                 self.backend.store.mark()
             self.backend.store.save()

@@ -785,7 +785,7 @@ def test_a_later_mark_is_what_the_way_back_leads_to(store: Store) -> None:
 
 def test_the_way_back_may_lead_to_what_another_store_holds(store: Store) -> None:
     seed = Store(JsonFile(None, load_tree(str(GARDEN))))
-    store.mark(seed)
+    store.mark(like=seed)
     seed.drop_record(PLANTS, TOMATO)
     changes = store.restore()
     assert [change.type for name, change in changes if name == NOTES] == ["DELETE"] * 3
