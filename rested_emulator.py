@@ -967,8 +967,15 @@ def camel(name: str) -> str:
 # - Clock --------------------------------------------------------------------------------------------
 
 
+class ClockState(NamedTuple):
+    """How an owner has set a clock: seconds ahead of the machine, and the machine's time at which it stands, if it does."""
+
+    skew: float = 0.0
+    frozen: float | None = None
+
+
 class Clock:
-    """The emulator's time, which an owner can advance, and what is due at which moment.
+    """The emulator's time, which an owner can set and freeze, and what is due at which moment.
 
     Moments are seconds since 1970, UTC. ``on_earlier`` is called when an alarm becomes the next one due,
     so that whoever waits for it can wait for less.
@@ -978,7 +985,7 @@ class Clock:
         self._read = read
         self._last = self._started = read()
         self._lost = 0.0  # what the machine's clock went back
-        self._skew = 0.0  # what the owner advanced
+        self._state = ClockState()
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._timers: list[tuple[float, Callable[[], object]]] = []
         self._numbers = itertools.count()
@@ -993,8 +1000,9 @@ class Clock:
         return reading + self._lost
 
     def now(self) -> float:
-        """The moment it is for the emulator; it never goes back but by ``reset``."""
-        return self._machine_time() + self._skew
+        """The moment it is for the emulator; it goes back only by ``restore``."""
+        skew, frozen = self._state
+        return (self._machine_time() if frozen is None else frozen) + skew
 
     def timestamp(self) -> str:
         """The moment it is, as the service writes it; made once a second."""
@@ -1029,8 +1037,9 @@ class Clock:
         self.at(due, ring)
 
     def until_next(self) -> float:
-        """Seconds until something is due; infinite when nothing is."""
-        return max(0.0, self._alarms[0][0] - self.now()) if self._alarms else math.inf
+        """Seconds until something is due; infinite when nothing is, or the clock stands."""
+        wait = max(0.0, self._alarms[0][0] - self.now()) if self._alarms else math.inf
+        return math.inf if wait and self._state.frozen is not None else wait
 
     def ring(self) -> None:
         """Do everything that is due by now, in order."""
@@ -1040,13 +1049,30 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Move the time on; what is due by then happens before the call returns."""
-        self._skew += seconds
+        self._state = self._state._replace(skew=self._state.skew + seconds)
         self.ring()
         self.on_earlier()
 
-    def reset(self) -> None:
-        """Go back to the machine's time; timers begin anew, other alarms are forgotten."""
-        self._skew = 0.0
+    def freeze(self) -> None:
+        """Stand still, but for ``advance``."""
+        if self._state.frozen is None:
+            self._state = self._state._replace(frozen=self._machine_time())
+
+    def unfreeze(self) -> None:
+        """Go on from where it stands."""
+        skew, frozen = self._state
+        if frozen is not None:
+            self._state = ClockState(skew + frozen - self._machine_time())
+            self.on_earlier()
+
+    @property
+    def state(self) -> ClockState:
+        """What ``restore`` can go back to."""
+        return self._state
+
+    def restore(self, state: ClockState) -> None:
+        """Be set as it was; timers begin anew, other alarms are forgotten."""
+        self._state = state
         self._alarms.clear()
         for seconds, action in self._timers:
             self._start_timer(self.now(), seconds, action)
@@ -3206,7 +3232,7 @@ class Backend:
         readers = self._readers()
         before = {session.token for session in self.store.sessions()}
         changes = self.store.restore()
-        self.clock.reset()
+        self.clock.restore(ClockState())
         closed = self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
         closed += self._end_listeners(name for name, options in readers.items() if self._readers().get(name) != options)
         messages = self._tell(changes)
