@@ -87,10 +87,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 from heapq import heappop, heappush
 from http.client import responses
 from json.encoder import encode_basestring
+from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -125,6 +126,7 @@ from tornado.iostream import IOStream, StreamClosedError
 if TYPE_CHECKING:  # each is imported where it is used: the first answer does not need it
     import argparse
     import ipaddress
+    import random
     import ssl
 
     from tornado.websocket import WebSocketHandler
@@ -165,6 +167,7 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000
     GOING_AWAY = 1001
+    LOST = 1006  # which no frame carries: it is what a client sees that was told nothing
     REFUSED = 4000
 
 
@@ -694,6 +697,17 @@ def parse_duration(value: str | float) -> float:
     raise OptionError(f"{shown(value)} is no duration: write 30 (seconds), 500ms, 10s, 5m or 1h")
 
 
+def parse_moment(text: str, name: str) -> float:
+    """Seconds since 1970, from a time in ISO 8601, which is UTC unless it says otherwise; raises OptionError."""
+    try:
+        moment = datetime.fromisoformat(text)
+        seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+        timestamp(seconds)
+    except (ValueError, OverflowError):
+        raise OptionError(f"{name} {shown(text)} is no time; write 2030-01-01T00:00:00Z") from None
+    return seconds
+
+
 def parse_size(value: str | int) -> int:
     """Bytes, from a number or from text like 100KB or 1MB (1,000,000 bytes); raises OptionError."""
     match = SIZE.match(str(value))
@@ -968,7 +982,7 @@ def camel(name: str) -> str:
 
 
 class ClockState(NamedTuple):
-    """How an owner has set a clock: seconds ahead of the machine, and the machine's time at which it stands, if it does."""
+    """How an owner has set a clock: seconds ahead of the machine, and the machine's time when it was frozen."""
 
     skew: float = 0.0
     frozen: float | None = None
@@ -1755,14 +1769,7 @@ def read_mail(token: str, document: Document) -> Mail:
 
 def read_moment(document: Document, name: str, place: str) -> float:
     """A moment in seconds, from the text that a document has under that name; raises OptionError."""
-    text = check_kind(document.get(name), "str", f"{place}: {name}")
-    try:
-        moment = datetime.fromisoformat(text)
-        seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-        timestamp(seconds)
-    except (ValueError, OverflowError):
-        raise OptionError(f"{place}: {name} {shown(text)} is no time") from None
-    return seconds
+    return parse_moment(check_kind(document.get(name), "str", f"{place}: {name}"), f"{place}: {name}")
 
 
 def write_moment(seconds: float) -> str:
@@ -2760,7 +2767,11 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 class Listener(Protocol):
-    """Someone who hears of changes. Neither method may block, raise, or call back into the Hub."""
+    """Someone who hears of changes. No method may block, raise, or call back into the Hub."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were sent and that the system has not taken yet."""
 
     def send(self, message: bytes) -> None:
         """Take one text message; messages come in order, and none comes after ``end``."""
@@ -2768,12 +2779,53 @@ class Listener(Protocol):
     def end(self, code: int, reason: str) -> None:
         """Be told that it is over, and why."""
 
+    def drop(self) -> None:
+        """Lose the connection, without being told."""
+
+    def silence(self) -> None:
+        """Neither hear nor be answered any more, on a connection that stays open."""
+
+
+class Seat(NamedTuple):
+    """A listener's place; ``caller`` decides what it hears, ``number`` is what the owner knows it by."""
+
+    endpoint: str
+    number: int
+    listener: Listener
+    caller: Caller
+
+
+class Push(NamedTuple):
+    """A change on its way to listeners, as the text message that each of them gets (contract 7.3)."""
+
+    endpoint: Endpoint
+    change: Change
+    message: bytes
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, change: Change) -> Self:
+        record = change.record.without_password() if endpoint.authentication else change.record
+        message = b'{"type":"%b","record":%b}' % (change.type.encode(), (change.listing or record).wire)
+        return cls(endpoint, change, message)
+
+
+def send_to_all(seats: Sequence[Seat], push: Push) -> None:
+    """Let every listener have the message, as the service does."""
+    for seat in seats:
+        seat.listener.send(push.message)
+
 
 class Hub:
-    """Who listens where. A seat is given up by whoever ends it, not when the peer confirms."""
+    """Who listens where. A seat is given up by whoever ends it, not when the peer confirms.
+
+    ``deliver`` brings a message to those who may hear it, ``on_end`` is told of each seat that is ended.
+    """
 
     def __init__(self) -> None:
-        self._seats: dict[str, dict[Listener, Caller]] = {}
+        self._seats: dict[str, dict[Listener, Seat]] = {}
+        self._numbers = itertools.count(1)
+        self.deliver: Callable[[Sequence[Seat], Push], None] = send_to_all
+        self.on_end: Callable[[Seat, int, str], None] = lambda *_: None
 
     def __len__(self) -> int:
         return sum(len(seats) for seats in self._seats.values())
@@ -2782,47 +2834,55 @@ class Hub:
         """How many listen to an endpoint."""
         return len(self._seats.get(endpoint, ()))
 
-    def seats(self) -> list[tuple[str, Listener, Caller]]:
-        """Everyone, with the endpoint's name."""
-        return [(name, listener, caller) for name, seats in self._seats.items() for listener, caller in seats.items()]
+    def seats(self, endpoint: str | None = None) -> list[Seat]:
+        """Everyone, or everyone at an endpoint."""
+        names = self._seats if endpoint is None else filter(self._seats.__contains__, [endpoint])
+        return [seat for name in names for seat in self._seats[name].values()]
 
-    def join(self, endpoint: str, listener: Listener, caller: Caller) -> None:
-        """Take a seat; ``caller`` decides what the listener hears."""
-        self._seats.setdefault(endpoint, {})[listener] = caller
+    def has(self, seat: Seat) -> bool:
+        """Whether the seat is still taken."""
+        return seat.listener in self._seats.get(seat.endpoint, {})
 
-    def leave(self, endpoint: str, listener: Listener) -> bool:
-        """Give up a seat; tells whether there was one."""
+    def join(self, endpoint: str, listener: Listener, caller: Caller) -> Seat:
+        """Take a seat."""
+        seat = Seat(endpoint, next(self._numbers), listener, caller)
+        self._seats.setdefault(endpoint, {})[listener] = seat
+        return seat
+
+    def leave(self, endpoint: str, listener: Listener) -> Seat | None:
+        """Give up a seat; returns it, if there was one."""
         seats = self._seats.get(endpoint, {})
-        found = seats.pop(listener, None) is not None
+        found = seats.pop(listener, None)
         if not seats:
             self._seats.pop(endpoint, None)
         return found
 
-    def publish(self, endpoint: Endpoint, change: Change) -> int:
-        """Tell every listener who may read the record (contract 7.3 and 7.5); returns how many were told."""
+    def publish(self, endpoint: Endpoint, change: Change) -> list[Seat]:
+        """Tell every listener who may read the record (contract 7.3 and 7.5); returns who that is."""
         seats = self._seats.get(endpoint.name)
-        if not seats:
-            return 0
-        record = change.record.without_password() if endpoint.authentication else change.record
-        message = b'{"type":"%b","record":%b}' % (change.type.encode(), (change.listing or record).wire)
-        told = [listener for listener, caller in seats.items() if caller.may_read(endpoint, change.record)]
-        for listener in told:
-            listener.send(message)
-        return len(told)
+        told = [seat for seat in seats.values() if seat.caller.may_read(endpoint, change.record)] if seats else []
+        if told:
+            self.deliver(told, Push.of(endpoint, change))
+        return told
 
-    def close(self, leaving: Iterable[tuple[str, Listener]], code: int, reason: str) -> int:
+    def close(self, leaving: Iterable[Seat], code: int, reason: str) -> int:
         """End these listeners; returns how many had a seat."""
-        closed = 0
-        for name, listener in list(leaving):
-            if self.leave(name, listener):
-                listener.end(code, reason)
-                closed += 1
-        return closed
+        ended = [seat for seat in leaving if self.leave(seat.endpoint, seat.listener)]
+        for seat in ended:
+            self.on_end(seat, code, reason)
+            seat.listener.end(code, reason)
+        return len(ended)
+
+    def cut_off(self, seats: Iterable[Seat], why: str, how: Callable[[Listener], None]) -> None:
+        """Take their seats from listeners who are not told so; ``how`` is what becomes of the connection."""
+        for seat in seats:
+            if self.leave(seat.endpoint, seat.listener):
+                self.on_end(seat, CloseCode.LOST, why)
+                how(seat.listener)
 
     def close_endpoints(self, names: Iterable[str], code: int, reason: str) -> int:
         """End all listeners of these endpoints."""
-        leaving = [(name, listener) for name in names for listener in self._seats.get(name, ())]
-        return self.close(leaving, code, reason)
+        return self.close([seat for name in names for seat in self.seats(name)], code, reason)
 
     def close_tokens(self, tokens: Iterable[str]) -> int:
         """End the listeners that opened with these tokens, as expired (contract 6.4 and 7.4)."""
@@ -2834,12 +2894,786 @@ class Hub:
         return self._close_sessions(lambda session: session.expires_at <= now)
 
     def _close_sessions(self, is_over: Callable[[Session], bool]) -> int:
-        leaving = [
-            (name, listener)
-            for name, listener, caller in self.seats()
-            if caller.session is not None and is_over(caller.session)
-        ]
+        leaving = [seat for seat in self.seats() if seat.caller.session and is_over(seat.caller.session)]
         return self.close(leaving, CloseCode.NORMAL, Message.TOKEN_EXPIRED)
+
+
+# - Faults -------------------------------------------------------------------------------------------
+
+WEBSOCKET = "WEBSOCKET"  # as a fault's method: handshakes and open sockets
+MOST_MISSED = 1000
+MOST_FAULTS = 100
+
+
+class FaultKind(StrEnum):
+    """What can be made to go wrong."""
+
+    STATUS = "status"
+    DELAY = "delay"
+    CUT = "cut"
+    REFUSE = "refuse"
+    CLOSE = "close"
+    ABORT = "abort"
+    SILENCE = "silence"
+    MESSAGES = "messages"
+    OUTAGE = "outage"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What it takes of its own."""
+        match self:
+            case FaultKind.STATUS:
+                return ("status", "body")
+            case FaultKind.DELAY:
+                return ("seconds",)
+            case FaultKind.CUT:
+                return ("when",)
+            case FaultKind.REFUSE:
+                return ("status",)
+            case FaultKind.CLOSE:
+                return ("code", "reason")
+            case FaultKind.MESSAGES:
+                return ("what", "seconds")
+            case FaultKind.OUTAGE:
+                return ("seconds", "mode")
+        return ()
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether it hits the sockets that are open now, and is over then."""
+        return self in (FaultKind.CLOSE, FaultKind.ABORT, FaultKind.SILENCE)
+
+
+class Cut(StrEnum):
+    """When a connection is cut: before the request takes effect, or after it did."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class Mishap(StrEnum):
+    """What may happen to a message on its way."""
+
+    LATE = "late"
+    TWICE = "twice"
+    DROP = "drop"
+    SWAP = "swap"
+    BEFORE_ANSWER = "before-answer"
+    AFTER_ANSWER = "after-answer"
+
+
+class Mode(StrEnum):
+    """What clients see of an outage: 503, no answer at all, or a connection that is reset."""
+
+    REFUSE = "refuse"
+    HANG = "hang"
+    RESET = "reset"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something to go wrong, where and how often; without ``times`` until it is cleared.
+
+    ``seconds`` is how long an answer or a message is late, or an outage lasts; of an outage None means until
+    it is cleared. ``chance`` is from 0 to 1, and ``seed`` makes it the same every time.
+    """
+
+    kind: FaultKind
+    endpoint: str | None = None
+    method: str | None = None
+    times: int | None = None
+    chance: float = 1.0
+    seed: int | None = None
+    status: int = 503
+    body: Json = None
+    seconds: float | None = None
+    when: Cut = Cut.BEFORE
+    code: int = CloseCode.NORMAL
+    reason: str = ""
+    what: Mishap = Mishap.LATE
+    mode: Mode = Mode.REFUSE
+
+    def lasts(self, default: float) -> float:
+        """The seconds, or how many it is where none were given."""
+        return default if self.seconds is None else self.seconds
+
+
+def check_word(words: type[StrEnum], text: str, name: str) -> Any:
+    """The member of an enumeration that a text names; raises OptionError."""
+    if text in tuple(words):
+        return words(text)
+    raise OptionError(f"{name} is {shown(text)}; it is one of {', '.join(words)}")
+
+
+def check_fault(kind: str, given: Mapping[str, Any]) -> Fault:
+    """A fault of the arguments that are not None; raises OptionError."""
+    known: FaultKind = check_word(FaultKind, kind, "kind")
+    values = {name: value for name, value in given.items() if value is not None}
+    own = known.arguments
+    for name in values:
+        if name not in ("endpoint", "method", "times", "chance", "seed", *own):
+            takes = f"takes {' and '.join(own)}" if own else "takes nothing of its own"
+            raise OptionError(f"{name} means nothing to a fault of kind {known}, which {takes}")
+    words: dict[str, type[StrEnum]] = {"when": Cut, "what": Mishap, "mode": Mode}
+    for name in words.keys() & values.keys():
+        values[name] = check_word(words[name], values[name], name)
+    if known is FaultKind.MESSAGES and "what" not in values:
+        raise OptionError(f"what is missing; it is one of {', '.join(Mishap)}")
+    if "method" in values and values["method"] not in (*METHODS[:4], WEBSOCKET):
+        raise OptionError(f"method is {shown(values['method'])}; it is one of {', '.join(METHODS[:4])}, {WEBSOCKET}")
+    check_within(values, "times", 1, 10**9)
+    check_within(values, "chance", 0, 1)
+    check_within(values, "seconds", 0, LONGEST)
+    check_within(values, "status", 400 if known is FaultKind.REFUSE else 200, 599)
+    if values.get("status") in (204, 205, 304):
+        raise OptionError(f"status is {values['status']}, an answer without a body; a fault has one")
+    if known is FaultKind.OUTAGE and not values.keys().isdisjoint(("times", "chance")):
+        raise OptionError("an outage hits everything while it lasts, so it takes neither times nor chance")
+    if known is FaultKind.CLOSE:
+        check_close(values.get("code", CloseCode.NORMAL), values.get("reason", ""))
+    return Fault(known, **values)
+
+
+def check_within(values: Mapping[str, Any], name: str, least: float, most: float) -> None:
+    """Raise OptionError for a number outside of its bounds."""
+    if name in values and not least <= values[name] <= most:
+        raise OptionError(f"{name} is {values[name]:g}; it takes {least:g} to {most:g}")
+
+
+def check_close(code: int, reason: str) -> None:
+    """Raise OptionError for a code or reason that no server may close a socket with."""
+    if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and not 3000 <= code <= 4999:
+        raise OptionError(f"code is {code}; a server may send 1000 to 1014 (not 1004 to 1006) or 3000 to 4999")
+    if len(reason.encode(errors="replace")) > 123:
+        raise OptionError("reason is longer than the 123 bytes that fit into a close frame")
+
+
+@dataclass(slots=True)
+class Missed:
+    """A listener that an outage has cut off, and what it would have heard; ``count`` goes on where the list ends."""
+
+    seat: Seat
+    messages: list[bytes] = field(default_factory=list)
+    count: int = 0
+
+    def public(self) -> dict[str, Json]:
+        return {
+            "listener": self.seat.number,
+            "endpoint": self.seat.endpoint,
+            "user": self.seat.caller.user,
+            "count": self.count,
+            "messages": [decode(message) for message in self.messages],
+        }
+
+
+@dataclass(eq=False, slots=True)
+class ActiveFault:
+    """A fault at work: how often it has hit, whom it keeps waiting, and what it has kept from whom."""
+
+    number: int
+    fault: Fault
+    chances: random.Random | None
+    hits: int = 0
+    is_over: bool = False
+    kept: tuple[Sequence[Seat], Push] | None = None  # the first of two messages that change places
+    missed: dict[Listener, Missed] = field(default_factory=dict)
+    hanging: list[Callable[[], None]] = field(default_factory=list)
+
+    def hits_at(self, endpoint: str, method: str) -> bool:
+        """Whether it hits this time; then it counts."""
+        fault = self.fault
+        if self.is_over or fault.endpoint not in (None, endpoint) or fault.method not in (None, method):
+            return False
+        if self.chances is not None and self.chances.random() >= fault.chance:
+            return False
+        self.hits += 1
+        self.is_over = self.hits == fault.times
+        log.info("fault %d %s: %s %s", self.number, fault.kind, method, endpoint)
+        return True
+
+    def public(self) -> dict[str, Json]:
+        """What the owner sees of it."""
+        fault = self.fault
+        shown: dict[str, Json] = {"id": self.number, "kind": fault.kind}
+        for name in ("endpoint", "method", "times", "seed", *fault.kind.arguments):
+            if getattr(fault, name) is not None:
+                shown[name] = getattr(fault, name)
+        if fault.chance < 1:
+            shown["chance"] = fault.chance
+        shown |= {"hits": self.hits, "active": not self.is_over}
+        if fault.kind is FaultKind.OUTAGE:
+            shown["missed"] = [missed.public() for missed in self.missed.values()]
+        return shown
+
+
+class Strike(NamedTuple):
+    """What the faults do to one request or handshake; ``delay`` in seconds.
+
+    Where it ``hangs``, that takes a callback for the moment at which the connection may be reset.
+    """
+
+    numbers: tuple[int, ...] = ()
+    delay: float = 0.0
+    status: int | None = None
+    body: Json = None
+    cut: Cut | None = None
+    hangs: Callable[[Callable[[], None]], None] | None = None
+
+
+class Faults:
+    """A stage between the verbs and their doors, where requests and messages can come to grief.
+
+    No verb knows of it: a door asks what strikes a request before it calls the verb, and the Hub hands over
+    its messages. What is due later follows the Clock.
+    """
+
+    def __init__(self, clock: Clock, hub: Hub) -> None:
+        self._clock = clock
+        self._hub = hub
+        self._numbers = itertools.count(1)
+        self._faults: dict[int, ActiveFault] = {}
+        self._due: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._owed = 0.0  # how long the answer that is being made has to wait for its messages
+        self.last: ActiveFault | None = None  # what has hit the last message
+        hub.deliver = self.deliver
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are still to come."""
+        return len(self._due)
+
+    def add(self, fault: Fault) -> tuple[int, int]:
+        """Let something go wrong from now on; its number, and how many sockets it has hit at once."""
+        import random
+
+        if len(self._faults) >= MOST_FAULTS:
+            over = next((number for number, known in self._faults.items() if known.is_over), None)
+            if over is None:
+                raise OptionError(f"{MOST_FAULTS} faults are active, which is enough; clear them first")
+            del self._faults[over]
+        chances = random.Random(fault.seed) if fault.chance < 1 else None
+        active = ActiveFault(next(self._numbers), fault, chances)
+        self._faults[active.number] = active
+        if fault.kind.is_at_once:
+            hit = self._hit_sockets(active)
+            active.is_over = True
+            return active.number, len(hit)
+        hit = self._begin_outage(active) if fault.kind is FaultKind.OUTAGE else []
+        return active.number, len(hit)
+
+    def clear(self) -> int:
+        """Let nothing go wrong any more, and what was held up go on; how many faults there were."""
+        cleared = len(self._faults)
+        for active in self._faults.values():
+            self._end(active)
+        self._faults.clear()
+        for number in list(self._due):
+            self._ring(number)
+        return cleared
+
+    def report(self) -> list[dict[str, Json]]:
+        """All faults, with what they did."""
+        return [active.public() for active in self._faults.values()]
+
+    def move(self, seconds: float) -> None:
+        """Be as far from what is due as before, when the clock was set to another time."""
+        self._due = {number: (moment + seconds, action) for number, (moment, action) in self._due.items()}
+        for number in self._due:
+            self._arm(number)
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        number = next(self._numbers)
+        self._due[number] = self._clock.now() + seconds, action
+        self._arm(number)
+
+    def _arm(self, number: int) -> None:
+        self._clock.at(self._due[number][0], lambda: self._ring(number))
+
+    def _ring(self, number: int) -> None:
+        found = self._due.pop(number, None)
+        if found:
+            found[1]()
+
+    # Requests and handshakes
+
+    def on_request(self, endpoint: str, method: str) -> Strike | None:
+        """What strikes this request, if anything does."""
+        if not self._faults:
+            return None
+        self._owed = 0.0
+        strike = self._strike(endpoint, method, FaultKind.STATUS, FaultKind.DELAY, FaultKind.CUT, FaultKind.OUTAGE)
+        return strike if strike.numbers else None
+
+    def on_handshake(self, endpoint: str) -> Strike | None:
+        """What strikes this handshake, if anything does."""
+        strike = self._strike(endpoint, WEBSOCKET, FaultKind.REFUSE, FaultKind.OUTAGE)
+        return strike if strike.numbers else None
+
+    def _strike(self, endpoint: str, method: str, *kinds: FaultKind) -> Strike:
+        strike = Strike()
+        for active in list(self._faults.values()):
+            fault = active.fault
+            if fault.kind not in kinds or not active.hits_at(endpoint, method):
+                continue
+            strike = strike._replace(numbers=(*strike.numbers, active.number))
+            match fault.kind:
+                case FaultKind.DELAY:
+                    strike = strike._replace(delay=strike.delay + fault.lasts(1.0))
+                case FaultKind.CUT:
+                    return strike._replace(cut=fault.when)
+                case FaultKind.STATUS | FaultKind.REFUSE:
+                    return strike._replace(status=fault.status, body=fault.body)
+                case FaultKind.OUTAGE:
+                    return strike._replace(
+                        status=fault.status if fault.mode is Mode.REFUSE else None,
+                        cut=Cut.BEFORE if fault.mode is Mode.RESET else None,
+                        hangs=active.hanging.append if fault.mode is Mode.HANG else None,
+                    )
+        return strike
+
+    @property
+    def owed(self) -> float:
+        """How long the answer to the request at hand has to wait, so that its messages come first; in seconds."""
+        return self._owed
+
+    # Sockets
+
+    def _hit_sockets(self, active: ActiveFault) -> list[Seat]:
+        fault = active.fault
+        hit = [seat for seat in self._hub.seats() if active.hits_at(seat.endpoint, WEBSOCKET)]
+        if fault.kind is FaultKind.CLOSE:
+            self._hub.close(hit, fault.code, fault.reason)
+        elif fault.kind is FaultKind.ABORT:
+            self._hub.cut_off(hit, fault.kind, lambda listener: listener.drop())
+        else:
+            self._hub.cut_off(hit, fault.kind, lambda listener: listener.silence())
+        return hit
+
+    # Outages
+
+    def _begin_outage(self, active: ActiveFault) -> list[Seat]:
+        fault = active.fault
+        hit = [seat for seat in self._hub.seats() if active.hits_at(seat.endpoint, WEBSOCKET)]
+        active.missed = {seat.listener: Missed(seat) for seat in hit}
+        hangs = fault.mode is Mode.HANG
+        self._hub.cut_off(hit, fault.kind, lambda one: one.silence() if hangs else one.drop())
+        if fault.seconds is not None:
+            self._later(fault.seconds, lambda: self._end(active))
+        return hit
+
+    def note_missed(self, endpoint: Endpoint, change: Change) -> None:
+        """Take note of a change for the listeners that an outage has cut off."""
+        for active in self._faults.values():
+            for missed in active.missed.values() if not active.is_over else ():
+                seat = missed.seat
+                if seat.endpoint == endpoint.name and seat.caller.may_read(endpoint, change.record):
+                    missed.count += 1
+                    if len(missed.messages) < MOST_MISSED:
+                        missed.messages.append(Push.of(endpoint, change).message)
+
+    def _end(self, active: ActiveFault) -> None:
+        """End a fault: what hangs is let go, and what it has kept is delivered."""
+        active.is_over = True
+        for let_go in active.hanging:
+            let_go()
+        active.hanging.clear()
+        if active.kept:
+            self._send(*active.kept)
+            active.kept = None
+
+    # Messages
+
+    def deliver(self, seats: Sequence[Seat], push: Push) -> None:
+        """Bring a message to its listeners, in place of the Hub."""
+        self.last = None
+        if not self._faults:
+            send_to_all(seats, push)
+            return
+        swapping = [known for known in self._faults.values() if known.kept and known.kept[1].endpoint == push.endpoint]
+        messages = (known for known in self._faults.values() if known.fault.kind is FaultKind.MESSAGES)
+        active = None
+        if not swapping:
+            active = next((known for known in messages if known.hits_at(push.endpoint.name, push.change.type)), None)
+        if active is None:
+            self._send(seats, push)
+        else:
+            self.last = active
+            self._come_to_grief(active, seats, push)
+        for known in swapping:
+            if known.kept:
+                self._send(*known.kept)
+                known.kept = None
+
+    def _come_to_grief(self, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
+        fault = active.fault
+        match fault.what:
+            case Mishap.DROP:
+                pass
+            case Mishap.TWICE:
+                self._send(seats, push)
+                self._send(seats, push)
+            case Mishap.SWAP:
+                active.kept = seats, push
+            case Mishap.LATE:
+                self._later(fault.lasts(1.0), lambda: self._send(seats, push))
+            case Mishap.AFTER_ANSWER:
+                self._later(fault.lasts(0.1), lambda: self._send(seats, push))
+            case Mishap.BEFORE_ANSWER:
+                self._owed = fault.lasts(0.1)
+                self._send(seats, push)
+
+    def _send(self, seats: Sequence[Seat], push: Push) -> None:
+        send_to_all([seat for seat in seats if self._hub.has(seat)], push)
+
+
+# - Evidence -----------------------------------------------------------------------------------------
+
+MOST_SEEN = 1000
+LONGEST_BODY = 10_000
+SLOW_SECONDS = 1.0
+SECRET_PARAMETERS = re.compile(r"\b(masterKey|accessToken)=[^&]*")
+SECRET_COOKIES = re.compile(r"=[^;]*")
+SECRET_MEMBERS = ("password", "passwordConfirmation", "verificationToken")
+BLANK = "***"
+
+
+class Behaviour(Enum):
+    """What a frontend should have met before its users do: what it is, and how to bring it about."""
+
+    NO_TOKEN = "401 No Access token or invalid.", "a secure endpoint without login; reset"
+    TOKEN_EXPIRED = "401 Access token expired.", "expire-tokens, advance, --token-ttl"
+    WRONG_CREDENTIALS = "401 at a login", "a wrong password or user"
+    ORIGIN_REFUSED = "403 Origin not allowed.", "change-project allowedOrigins, --allow-origin"
+    NOT_OWNER = "403 Only the owner of the data can modify it.", "another user's record, with others-can read"
+    WRONG_DATA = "400 for a body", "a body that is empty, malformed, or lacks a member"
+    USER_EXISTS = "400 User exists already.", "register twice"
+    NO_RECORD = "400 No record was found.", "a uniqueId that nobody has"
+    CONFLICT = "conflict: a change of a record that somebody else has deleted", "delete it in a second client first"
+    TOO_LARGE = "413 Body is too large.", "--max-body"
+    SERVER_ERROR = "a status of 500 and above", 'faults {"kind": "status"}'
+    SLOW = "slow answer: a second or more", 'faults {"kind": "delay"}, --latency'
+    CUT = "a connection that ends without an answer", 'faults {"kind": "cut"}'
+    SOCKET_NOT_VALID = "4000 Endpoint or API Key not valid.", "a socket with a wrong key"
+    SOCKET_NO_TOKEN = "4000 No Access token or invalid.", "a socket to a secure endpoint without login"
+    SOCKET_ORIGIN = "4000 Origin not allowed.", "change-project allowedOrigins, then a new socket"
+    SOCKET_EXPIRED = "1000 Access token expired.", "expire-tokens or advance while a socket is open"
+    SOCKET_OPTIONS = "1000 Options of the endpoint are changed.", "change-endpoint while a socket is open"
+    SOCKET_CLOSED = "another close code", 'close-listeners, faults {"kind": "close"}'
+    SOCKET_LOST = "1006: a socket lost without a word", 'faults {"kind": "abort"} or {"kind": "silence"}'
+    SOCKET_REFUSED = "a handshake that is refused", 'faults {"kind": "refuse"}'
+    RECONNECT = "reconnect: a socket opened again after its end", "any end of a socket"
+    MESSAGE_POST = "a POST message", "a second client that creates a record"
+    MESSAGE_PUT = "a PUT message", "a second client that updates a record"
+    MESSAGE_DELETE = "a DELETE message", "a second client that deletes a record"
+    MESSAGE_LATE = "a message that is late", 'faults {"kind": "messages", "what": "late"}'
+    MESSAGE_TWICE = "a message that comes twice", 'faults {"kind": "messages", "what": "twice"}'
+    MESSAGE_LOST = "a message that never comes", 'faults {"kind": "messages", "what": "drop"}'
+    MESSAGE_SWAPPED = "messages that change places", 'faults {"kind": "messages", "what": "swap"}'
+    OUTAGE = "an outage", 'faults {"kind": "outage"}'
+
+    def __init__(self, what: str, how: str) -> None:
+        self.what = what
+        self.how = how
+
+
+SEEN_AS = MappingProxyType(
+    {
+        Message.NO_TOKEN: Behaviour.NO_TOKEN,
+        Message.TOKEN_EXPIRED: Behaviour.TOKEN_EXPIRED,
+        Message.WRONG_CREDENTIALS: Behaviour.WRONG_CREDENTIALS,
+        Message.NO_USER: Behaviour.WRONG_CREDENTIALS,
+        Message.ORIGIN_REFUSED: Behaviour.ORIGIN_REFUSED,
+        Message.NOT_OWNER: Behaviour.NOT_OWNER,
+        Message.WRONG_BODY: Behaviour.WRONG_DATA,
+        Message.NO_BODY: Behaviour.WRONG_DATA,
+        Message.MEMBER_MISSING: Behaviour.WRONG_DATA,
+        Message.WRONG_CONTENT_TYPE: Behaviour.WRONG_DATA,
+        Message.USER_EXISTS: Behaviour.USER_EXISTS,
+        Message.NO_RECORD: Behaviour.NO_RECORD,
+        Message.TOO_LARGE: Behaviour.TOO_LARGE,
+    }
+)
+ENDED_AS = MappingProxyType(
+    {
+        (CloseCode.REFUSED, Message.NOT_VALID): Behaviour.SOCKET_NOT_VALID,
+        (CloseCode.REFUSED, Message.NO_TOKEN): Behaviour.SOCKET_NO_TOKEN,
+        (CloseCode.REFUSED, Message.ORIGIN_REFUSED): Behaviour.SOCKET_ORIGIN,
+        (CloseCode.NORMAL, Message.TOKEN_EXPIRED): Behaviour.SOCKET_EXPIRED,
+        (CloseCode.NORMAL, Message.OPTIONS_CHANGED): Behaviour.SOCKET_OPTIONS,
+    }
+)
+HEARD_AS = MappingProxyType(
+    {
+        "POST": Behaviour.MESSAGE_POST,
+        "PUT": Behaviour.MESSAGE_PUT,
+        "DELETE": Behaviour.MESSAGE_DELETE,
+        Mishap.LATE: Behaviour.MESSAGE_LATE,
+        Mishap.TWICE: Behaviour.MESSAGE_TWICE,
+        Mishap.DROP: Behaviour.MESSAGE_LOST,
+        Mishap.SWAP: Behaviour.MESSAGE_SWAPPED,
+    }
+)
+
+
+class Coverage:
+    """How often each behaviour was met, in all worlds together."""
+
+    def __init__(self) -> None:
+        self._met = dict.fromkeys(Behaviour, 0)
+
+    def meet(self, behaviour: Behaviour | None) -> None:
+        """Count a behaviour, if it is one."""
+        if behaviour is not None:
+            self._met[behaviour] += 1
+
+    def percent(self) -> float:
+        """The share of behaviours that were met."""
+        return 100 * sum(map(bool, self._met.values())) / len(self._met)
+
+    def public(self) -> dict[str, Json]:
+        """What was met, and what was not."""
+        return {
+            "percent": round(self.percent(), 1),
+            "met": {behaviour.what: count for behaviour, count in self._met.items() if count},
+            "missed": {behaviour.what: behaviour.how for behaviour, count in self._met.items() if not count},
+        }
+
+    def markdown(self) -> str:
+        """The same as a page to read."""
+        met = sum(map(bool, self._met.values()))
+        lines = ["# Coverage of behaviour", "", f"The suite met {met} of {len(self._met)}, {self.percent():.0f} %.", ""]
+        lines += ["| behaviour | met | how to bring it about |", "|---|---|---|"]
+        lines += [f"| {known.what} | {count or 'never'} | {known.how} |" for known, count in self._met.items()]
+        return "\n".join([*lines, ""])
+
+
+class SeenRequest(NamedTuple):
+    """A request and what became of it; no ``status`` where it was not answered."""
+
+    number: int
+    at: float
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    endpoint: str
+    status: int | None
+    seconds: float
+    refusal: Refusal | None
+    faults: tuple[int, ...]
+
+    def public(self) -> dict[str, Json]:
+        """What the owner sees, secrets blanked."""
+        return {
+            "number": self.number,
+            "at": timestamp(self.at),
+            "endpoint": self.endpoint,
+            "method": self.method,
+            "url": SECRET_PARAMETERS.sub(rf"\1={BLANK}", self.url),
+            "headers": {name: blank_header(name, value) for name, value in self.headers.items()},
+            "body": blank_body(self.body),
+            "status": self.status,
+            "seconds": round(self.seconds, 4),
+            "refusal": {"message": self.refusal.message, "hint": self.refusal.hint} if self.refusal else None,
+            "faults": list(self.faults),
+        }
+
+
+class SeenMessage(NamedTuple):
+    """A message, or where there is a ``code`` the end of a socket, and to whom it went."""
+
+    number: int
+    at: float
+    type: str
+    endpoint: str
+    to: tuple[int, ...]
+    push: tuple[Endpoint, Change] | None = None
+    code: int | None = None
+    reason: str = ""
+    faults: tuple[int, ...] = ()
+
+    def public(self) -> dict[str, Json]:
+        """What the owner sees."""
+        seen: dict[str, Json] = {"number": self.number, "at": timestamp(self.at), "endpoint": self.endpoint}
+        seen |= {"type": self.type, "to": list(self.to)}
+        if self.push:
+            message: dict[str, Json] = json.loads(Push.of(*self.push).message)
+            return seen | {"record": message["record"], "faults": list(self.faults)}
+        return seen | ({"code": self.code, "reason": self.reason} if self.type == CLOSE else {})
+
+
+OPEN, CLOSE = "OPEN", "CLOSE"
+Seen: TypeAlias = "SeenRequest | SeenMessage"
+
+
+def blank_header(name: str, value: str) -> str:
+    """A header as it may be shown."""
+    if name == "Cookie":
+        return SECRET_COOKIES.sub(f"={BLANK}", value)
+    return f"{value.partition(' ')[0]} {BLANK}" if name == "Authorization" else value
+
+
+def blank_body(body: bytes) -> Json:
+    """A body as it may be shown: what it says as JSON, or as text."""
+    text = body.decode(errors="replace")
+    try:
+        value: Json = DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, dict):
+        return {name: BLANK if name in SECRET_MEMBERS else member for name, member in value.items()}
+    return value
+
+
+class Waiting(NamedTuple):
+    """Somebody who waits until so many were seen."""
+
+    wanted: int
+    find: Callable[[], list[dict[str, Json]]]
+    then: Callable[[], None]
+
+
+class Evidence:
+    """What was asked and what was pushed, for tests to read; of much the latest.
+
+    One row of numbers goes through requests and messages, so that they tell what came before what.
+    """
+
+    def __init__(self, clock: Clock, coverage: Coverage) -> None:
+        self._clock = clock
+        self.coverage = coverage
+        self.in_flight = 0  # requests that have come and are not answered yet
+        self._numbers = itertools.count(1)
+        self._requests: deque[SeenRequest] = deque(maxlen=MOST_SEEN)
+        self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
+        self._deleted: deque[str] = deque(maxlen=MOST_SEEN)
+        self._ended: dict[str, int] = {}  # sockets that were ended and have not come back, by endpoint
+        self._waiting: list[Waiting] = []
+
+    def saw_request(
+        self,
+        *,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        endpoint: str,
+        status: int | None,
+        seconds: float,
+        refusal: Refusal | None = None,
+        faults: tuple[int, ...] = (),
+    ) -> None:
+        """Take note of a request that is over."""
+        number, at = next(self._numbers), self._clock.now()
+        kept = body if len(body) <= LONGEST_BODY else body[:LONGEST_BODY]
+        seen = SeenRequest(number, at, method, url, headers, kept, endpoint, status, seconds, refusal, faults)
+        self._requests.append(seen)
+        if status != 200 or seconds >= SLOW_SECONDS:
+            self._judge(seen)
+        if self._waiting:
+            self._look()
+
+    def _judge(self, seen: SeenRequest) -> None:
+        """Count the behaviours that a request has met."""
+        meet, refusal = self.coverage.meet, seen.refusal
+        meet(Behaviour.SLOW if seen.seconds >= SLOW_SECONDS else None)
+        if seen.status is None:
+            meet(Behaviour.CUT)
+        elif seen.method == WEBSOCKET:
+            meet(Behaviour.SOCKET_REFUSED)
+        elif seen.status >= 500:
+            meet(Behaviour.SERVER_ERROR)
+        elif refusal is not None:
+            meet(SEEN_AS.get(refusal.message))
+            if refusal.message is Message.NO_RECORD and seen.method in ("PUT", "DELETE"):
+                meet(Behaviour.CONFLICT if any(unique_id in seen.url for unique_id in self._deleted) else None)
+
+    def saw_change(self, endpoint: Endpoint, change: Change, told: Sequence[Seat], hit: ActiveFault | None) -> None:
+        """Take note of a change, of who was told, and of the fault that has hit the message."""
+        if change.type == "DELETE":
+            self._deleted.append(change.record.unique_id)
+        if told:
+            self.coverage.meet(HEARD_AS[change.type])
+        if hit:
+            self.coverage.meet(HEARD_AS.get(hit.fault.what))
+        if len(change.record.wire) > LONGEST_BODY:
+            note = encode(f"{len(change.record.wire)} bytes, which are not kept here")
+            change = Change(change.type, change.record.with_data(note))
+        to, faults = tuple([seat.number for seat in told]), (hit.number,) if hit else ()
+        push = endpoint, change
+        self._saw(
+            SeenMessage(next(self._numbers), self._clock.now(), change.type, endpoint.name, to, push, faults=faults)
+        )
+
+    def saw_open(self, seat: Seat) -> None:
+        """Take note of a listener."""
+        if self._ended.get(seat.endpoint):
+            self._ended[seat.endpoint] -= 1
+            self.coverage.meet(Behaviour.RECONNECT)
+        self._saw(SeenMessage(next(self._numbers), self._clock.now(), OPEN, seat.endpoint, (seat.number,)))
+
+    def saw_end(self, endpoint: str, seat: Seat | None, code: int, reason: str, *, by_client: bool = False) -> None:
+        """Take note of the end of a socket, which may not have had a seat."""
+        if not by_client:
+            self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
+            lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
+            self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
+        to = (seat.number,) if seat else ()
+        self._saw(SeenMessage(next(self._numbers), self._clock.now(), CLOSE, endpoint, to, None, code, reason))
+
+    def _saw(self, seen: SeenMessage) -> None:
+        self._messages.append(seen)
+        if self._waiting:
+            self._look()
+
+    def requests(self, **wanted: object) -> list[dict[str, Json]]:
+        """The requests that fit: ``endpoint``, ``method``, ``status``, and ``since``, a number they come after."""
+        return find_seen(self._requests, wanted)
+
+    def messages(self, **wanted: object) -> list[dict[str, Json]]:
+        """The messages and ends of sockets that fit: ``endpoint``, ``type``, and ``since``."""
+        return find_seen(self._messages, wanted)
+
+    def clear_requests(self) -> int:
+        """Forget the requests; how many there were."""
+        cleared = len(self._requests)
+        self._requests.clear()
+        return cleared
+
+    def clear_messages(self) -> int:
+        """Forget the messages; how many there were."""
+        cleared = len(self._messages)
+        self._messages.clear()
+        return cleared
+
+    def when(self, count: int, find: Callable[[], list[dict[str, Json]]], then: Callable[[], None]) -> Waiting:
+        """Call ``then`` once as many were seen as ``find`` finds, maybe now; returns what ``forget`` takes."""
+        waiting = Waiting(count, find, then)
+        self._waiting.append(waiting)
+        self._look()
+        return waiting
+
+    def forget(self, waiting: Waiting) -> None:
+        """Do not wait any more."""
+        self._waiting = [other for other in self._waiting if other is not waiting]
+
+    def _look(self) -> None:
+        for waiting in list(self._waiting):
+            if len(waiting.find()) >= waiting.wanted:
+                self.forget(waiting)
+                waiting.then()
+
+
+def find_seen(seen: Iterable[Seen], wanted: Mapping[str, object]) -> list[dict[str, Json]]:
+    """Those that have the wanted values, as the owner sees them."""
+    fixed = {name: value for name, value in wanted.items() if value is not None and name != "since"}
+    since = wanted.get("since") or 0
+    assert isinstance(since, int)
+    return [
+        one.public()
+        for one in seen
+        if one.number > since and all(getattr(one, name) == value for name, value in fixed.items())
+    ]
 
 
 # - Backend ------------------------------------------------------------------------------------------
@@ -2853,13 +3687,19 @@ class Backend:
     alike; they return what they did as a JSON object, and raise OptionError for a wrong argument.
     """
 
-    def __init__(self, store: Store, clock: Clock, gate: Gate, files: Files | None = None) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, gate: Gate, files: Files | None = None, coverage: Coverage | None = None
+    ) -> None:
         self.store = store
         self.clock = clock
         self.gate = gate
         self.files = files or Files(None)
         store.on_file_gone = self.files.drop
         self.hub = Hub()
+        self.stage = Faults(clock, self.hub)
+        self.evidence = Evidence(clock, coverage or Coverage())
+        self.hub.on_end = lambda seat, code, reason: self.evidence.saw_end(seat.endpoint, seat, code, reason)
+        self._clocks = {START: clock.state}
         self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
         self._accounts = Accounts(store, clock)
         self._accounts.forget_expired()
@@ -3059,10 +3899,21 @@ class Backend:
 
     def listen(self, approach: Approach, listener: Listener) -> None:
         """Let a listener hear of every change it may read, from now on (contract 7.1)."""
-        endpoint, caller = self.admit(approach, Operation.LISTEN)
-        self.hub.join(endpoint.name, listener, caller)
+        try:
+            endpoint, caller = self.admit(approach, Operation.LISTEN)
+        except Refusal as refusal:
+            self.evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason)
+            raise
+        self.evidence.saw_open(self.hub.join(endpoint.name, listener, caller))
         if caller.session is not None:
             self.clock.at(caller.session.expires_at, self._close_expired)
+
+    def leave(self, endpoint: str, listener: Listener, code: int) -> bool:
+        """Let a listener go that has left, with its client's code; tells whether it had a seat."""
+        seat = self.hub.leave(endpoint, listener)
+        if seat:
+            self.evidence.saw_end(endpoint, seat, code, "", by_client=True)
+        return seat is not None
 
     def _add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
         record = self._new_record(data, owner)
@@ -3076,9 +3927,11 @@ class Backend:
 
     def _publish(self, endpoint: Endpoint, change: Change) -> None:
         told = self.hub.publish(endpoint, change)
+        self.stage.note_missed(endpoint, change)
+        self.evidence.saw_change(endpoint, change, told, self.stage.last if told else None)
         if told:
             ids = " ".join(record.unique_id for record in change.listing or (change.record,))
-            log.info("push %s %s %s to %d", change.type, endpoint.name, ids, told)
+            log.info("push %s %s %s to %d", change.type, endpoint.name, ids, len(told))
 
     def _find(self, endpoint: Endpoint, caller: Caller, unique_id: str) -> Record | None:
         """The record, unless it is one that this caller must not even know of (contract 6.8)."""
@@ -3200,45 +4053,166 @@ class Backend:
     def advance(self, seconds: float) -> dict[str, Json]:
         """Move the clock on; what is due by then happens before the call returns (contract 7.4)."""
         if seconds < 0:
-            raise OptionError(f"seconds is {seconds:g}; time goes only forward")
+            raise OptionError(f"seconds is {seconds:g}; time goes only forward here, and back with set-time")
+        self._check_moment(self.clock.now() + seconds, f"seconds is {seconds:g}")
+        return self._pass_time(lambda: self.clock.advance(seconds))
+
+    def set_time(self, time: str) -> dict[str, Json]:
+        """Set the clock, as ``advance`` does if it is forward, else as going back does; time goes on from there."""
+        moment = parse_moment(time, "time")
+        self._check_moment(moment, f"time is {shown(time)}")
+        skew, frozen = self.clock.state
+        ahead = moment - self.clock.now()
+        if ahead < 0:
+            return self._pass_time(lambda: self._set_back(ClockState(skew + ahead, frozen)))
+        return self._pass_time(lambda: self.clock.advance(ahead))
+
+    def freeze(self) -> dict[str, Json]:
+        """Let the clock stand, but for ``advance`` and ``set_time``."""
+        return self._pass_time(self.clock.freeze)
+
+    def unfreeze(self) -> dict[str, Json]:
+        """Let the clock go on from where it stands."""
+        return self._pass_time(self.clock.unfreeze)
+
+    def _pass_time(self, step: Callable[[], None]) -> dict[str, Json]:
+        """Do something to the clock, and say what happened by it."""
+        before, listeners = self.clock.now(), len(self.hub)
+        step()
+        now = self.clock.now()
+        expired = sum(before < session.expires_at <= now for session in self.store.sessions())
+        return {"now": timestamp(now), "tokensExpired": expired, "closed": listeners - len(self.hub)}
+
+    def _check_moment(self, moment: float, what: str) -> None:
+        """Raise OptionError for a time so late that tokens would outlive the calendar, or before 1970."""
         try:
-            timestamp(self.clock.now() + seconds + LONGEST)  # no token may outlive the calendar
-        except (ValueError, OverflowError):
-            raise OptionError(f"seconds is {seconds:g}; that is too near to the year 9999") from None
-        before = len(self.hub)
-        self.clock.advance(seconds)
-        return {"now": timestamp(self.clock.now()), "closed": before - len(self.hub)}
+            timestamp(moment + LONGEST)
+        except (ValueError, OverflowError, OSError):
+            raise OptionError(f"{what}; that is too near to the year 9999") from None
+        if moment < 0:
+            raise OptionError(f"{what}; that is before 1970")
+
+    def _set_back(self, state: ClockState) -> None:
+        """Set the clock as it was; whatever is due stays as far away, or at its own moment."""
+        before = self.clock.now()
+        self.clock.restore(state)
+        self.stage.move(self.clock.now() - before)
+        for session in {seat.caller.session for seat in self.hub.seats() if seat.caller.session}:
+            self.clock.at(session.expires_at, self._close_expired)
 
     def close_listeners(
         self, *, code: int = CloseCode.NORMAL, reason: str = "", endpoint: str | None = None
     ) -> dict[str, Json]:
         """End sockets with a code and reason of one's own: all, or those of an endpoint."""
-        if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and not 3000 <= code <= 4999:
-            raise OptionError(f"code is {code}; a server may send 1000 to 1014 (not 1004 to 1006) or 3000 to 4999")
-        if len(reason.encode(errors="replace")) > 123:
-            raise OptionError("reason is longer than the 123 bytes that fit into a close frame")
+        check_close(code, reason)
         names = [item.name for item in self.store.endpoints()]
         if endpoint is not None:
             names = [self._known_endpoint(endpoint).name]
         return {"closed": self.hub.close_endpoints(names, code, reason)}
 
     def reset(self) -> dict[str, Json]:
-        """Go back to the state at start: data, users, options, clock.
+        """Go back to the state at start: data, users, tokens, options, clock; faults that were added are cleared.
 
         Sockets stay open and hear the difference as ordinary messages, so that a page on screen moves
         back by itself. Tokens made since are revoked, which ends their sockets like an expiry; the
         sockets of an endpoint that is gone, or is read by others than before, end like an option change.
         """
+        self.stage.clear()
+        return self._go_back(START)
+
+    def checkpoint(self, name: str) -> dict[str, Json]:
+        """Remember data, users, tokens, options and clock as they are, for ``restore``; a name is given anew."""
+        check_key(name, "name")
+        self.store.mark(name)
+        self._clocks[name] = self.clock.state
+        return {"name": name, "checkpoints": list(self.store.checkpoints()[1:])}
+
+    def restore(self, name: str) -> dict[str, Json]:
+        """Go back to a checkpoint, as ``reset`` goes back to the start; faults stay as they are."""
+        known = self.store.checkpoints()[1:]
+        if name not in known:
+            raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(known) or 'none'}")
+        return self._go_back(name)
+
+    def _go_back(self, name: str) -> dict[str, Json]:
         readers = self._readers()
         before = {session.token for session in self.store.sessions()}
-        changes = self.store.restore()
-        self.clock.restore(ClockState())
+        changes = self.store.restore(name)
+        self._set_back(self._clocks[name])
         closed = self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
-        closed += self._end_listeners(name for name, options in readers.items() if self._readers().get(name) != options)
-        messages = self._tell(changes)
-        for session in {caller.session for _, _, caller in self.hub.seats() if caller.session}:
-            self.clock.at(session.expires_at, self._close_expired)
-        return {"messages": messages, "closed": closed}
+        now = self._readers()
+        closed += self._end_listeners(name for name, options in readers.items() if now.get(name) != options)
+        return {"messages": self._tell(changes), "closed": closed}
+
+    def add_fault(
+        self,
+        kind: str,
+        *,
+        endpoint: str | None = None,
+        method: str | None = None,
+        times: int | None = None,
+        chance: float | None = None,
+        seed: int | None = None,
+        status: int | None = None,
+        body: Json = None,
+        seconds: float | None = None,
+        when: str | None = None,
+        code: int | None = None,
+        reason: str | None = None,
+        what: str | None = None,
+        mode: str | None = None,
+    ) -> dict[str, Json]:
+        """Make something go wrong, from now on (README, "Faults"); ``clear_faults`` ends it.
+
+        Returns its id, and how many open sockets it has hit at once.
+        """
+        own = {"status": status, "body": body, "seconds": seconds, "when": when, "code": code}
+        own |= {"reason": reason, "what": what, "mode": mode}
+        common = {"endpoint": endpoint, "method": method, "times": times, "chance": chance, "seed": seed}
+        fault = check_fault(kind, common | own)
+        if fault.endpoint is not None:
+            self._known_endpoint(fault.endpoint)
+        number, sockets = self.stage.add(fault)
+        if fault.kind is FaultKind.OUTAGE:
+            self.evidence.coverage.meet(Behaviour.OUTAGE)
+        return {"id": number, "sockets": sockets}
+
+    def faults(self) -> list[dict[str, Json]]:
+        """Every fault, with how often it has hit, and for an outage what each listener missed."""
+        return self.stage.report()
+
+    def clear_faults(self) -> dict[str, Json]:
+        """Let nothing go wrong any more; what was held up goes on."""
+        return {"cleared": self.stage.clear()}
+
+    def requests(
+        self,
+        *,
+        endpoint: str | None = None,
+        method: str | None = None,
+        status: int | None = None,
+        since: int | None = None,
+    ) -> list[dict[str, Json]]:
+        """The requests that were seen, of many the latest; ``since`` is a number that they come after."""
+        return self.evidence.requests(endpoint=endpoint, method=method, status=status, since=since)
+
+    def messages(
+        self, *, endpoint: str | None = None, type: str | None = None, since: int | None = None
+    ) -> list[dict[str, Json]]:
+        """The messages that were pushed, and the opening and end of sockets (``type`` OPEN and CLOSE)."""
+        return self.evidence.messages(endpoint=endpoint, type=type, since=since)
+
+    def clear_requests(self) -> dict[str, Json]:
+        """Forget the requests that were seen."""
+        return {"cleared": self.evidence.clear_requests()}
+
+    def clear_messages(self) -> dict[str, Json]:
+        """Forget the messages that were seen."""
+        return {"cleared": self.evidence.clear_messages()}
+
+    def coverage(self) -> dict[str, Json]:
+        """Which behaviours of the service were met, and which never."""
+        return self.evidence.coverage.public()
 
     def status(self) -> dict[str, Json]:
         """What there is: projects, endpoints with options and counts, users logged in, clock, uptime."""
@@ -4151,6 +5125,7 @@ class Outbox:
     """
 
     def __init__(self) -> None:
+        self.silent: list[socket.socket] = []  # connections that are open, and that nobody serves
         self._ready: dict[Socket, None] = {}
         self._writing: set[Socket] = set()
         self._message, self._frame = b"", b""
@@ -4230,8 +5205,9 @@ class Socket:
         """Take note that the connection is over."""
         self._over = True
         self._frames.clear()
-        if self._ending is None and self._backend.hub.leave(self._endpoint, self):
-            log.info("close %s: by the client, %s", self._endpoint, self._handler.close_code or 1006)
+        code = self._handler.close_code or CloseCode.LOST
+        if self._ending is None and self._backend.leave(self._endpoint, self, code):
+            log.info("close %s: by the client, %d", self._endpoint, code)
 
     # As a Listener
 
@@ -4243,6 +5219,22 @@ class Socket:
             self._cut(f"{self._waiting} bytes wait for it")
         else:
             self._outbox.add(self)
+
+    @property
+    def waiting(self) -> int:
+        return 0 if self._over else self._waiting
+
+    def drop(self) -> None:
+        self._ending = CloseCode.LOST, ""
+        self._close_stream()
+
+    def silence(self) -> None:
+        """Leave the connection to nobody: Tornado lets go of it, and the system keeps it open."""
+        self._ending = CloseCode.LOST, ""
+        stream = self._stream()
+        if stream is not None:
+            self._outbox.silent.append(stream.socket.dup())
+        self._close_stream()
 
     def is_closed(self) -> bool:
         """Whether the connection is over, confirmed or dropped."""
@@ -4302,10 +5294,17 @@ class Socket:
 
     def _cut(self, why: str) -> None:
         """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
-        if self._backend.hub.leave(self._endpoint, self):
-            self._ending = 1006, why
+        seat = self._backend.hub.leave(self._endpoint, self)
+        if seat:
+            self._ending = CloseCode.LOST, why
+            self._backend.evidence.saw_end(self._endpoint, seat, CloseCode.LOST, why)
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
+        self._close_stream()
+
+    def _close_stream(self) -> None:
+        """Let go of the connection, without a close frame."""
         self._frames.clear()
+        self._waiting = 0
         stream = self._stream()
         if stream is not None:
             stream.close()
@@ -4988,9 +5987,9 @@ class Server:
         if self._timer:
             self._timer.cancel()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
-        leaving = [(name, listener) for name, listener, _ in self.backend.hub.seats()]
+        leaving = self.backend.hub.seats()
         self.backend.hub.close(leaving, CloseCode.GOING_AWAY, Message.STOPPING)
-        ending = [listener for _, listener in leaving if isinstance(listener, Socket)]
+        ending = [seat.listener for seat in leaving if isinstance(seat.listener, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
         await self._front.evaluator.stop()

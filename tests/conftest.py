@@ -75,6 +75,16 @@ class Ear:
         self.ended = code, reason
 
     @property
+    def waiting(self) -> int:
+        return 0
+
+    def drop(self) -> None:
+        self.end(1006, "dropped")
+
+    def silence(self) -> None:
+        self.end(1006, "silenced")
+
+    @property
     def types(self) -> list[str]:
         return [message["type"] for message in self.heard]
 

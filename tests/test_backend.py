@@ -223,7 +223,7 @@ def test_a_refused_strategy_leaves_the_record_as_it_was(backend: Backend, strate
 
 def test_a_change_moves_updated_at_and_leaves_created_at(backend: Backend) -> None:
     record = backend.create(knock(PLANTS, "new"))
-    assert backend.advance(90) == {"now": LATER, "closed": 0}
+    assert backend.advance(90) == {"now": LATER, "tokensExpired": 0, "closed": 0}
     updated = backend.update(knock(PLANTS, "newer", unique_id=record.unique_id))
     assert (updated.created_at, updated.updated_at) == (MORNING, LATER)
 
@@ -544,8 +544,8 @@ def test_an_unknown_endpoint_is_a_wrong_argument_that_lists_the_known_ones(backe
 
 def test_time_moves_and_what_is_due_happens_before_the_answer(backend: Backend, listen: Listen, ada: str) -> None:
     ears = [listen(DIARY, token=ada), listen(CHORES, token=ada), listen(PLANTS)]
-    assert backend.advance(0) == {"now": MORNING, "closed": 0}
-    assert backend.advance(86400) == {"now": "2027-01-16T08:00:00.000Z", "closed": 2}
+    assert backend.advance(0) == {"now": MORNING, "tokensExpired": 0, "closed": 0}
+    assert backend.advance(86400) == {"now": "2027-01-16T08:00:00.000Z", "tokensExpired": 1, "closed": 2}
     assert [ear.ended for ear in ears] == [EXPIRED, EXPIRED, None]
 
 
