@@ -3716,9 +3716,10 @@ def evaluate(expression, data):
     try:
         found = plain(Jsonata(expression).evaluate(json.loads(data)))
         text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        if len(text) > 2**25:
+            return b"-", b"it results in more than 32 MB"
         # The halves of a character, each escaped, become one in JavaScript.
-        answer = text.encode("utf-16", "surrogatepass").decode("utf-16").encode()
-        return (b"+", answer) if len(answer) < 2**26 else (b"-", b"it results in more than 64 MB")
+        return b"+", text.encode("utf-16", "surrogatepass").decode("utf-16").encode()
     except JException as error:
         place = f" at position {error.location}" if error.location >= 0 else ""
         return b"-", f"{error.error}: {error}{place}".encode(errors="replace")

@@ -61,19 +61,30 @@ FILES = {
 }
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Path:
-    """A folder of files, next to which lies what is nobody's business."""
-    folder = tmp_path / "site"
+def make_site(parent: Path) -> Path:
+    """Make a folder of files, next to which lies what is nobody's business."""
+    folder = parent / "site"
     for name, content in FILES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     for secret in ("secret.txt", "site-secret.txt", "index.html", "outside/index.html"):
-        path = tmp_path / secret
+        path = parent / secret
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(SECRET)
     return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    return make_site(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestedEmulator]:
+    """The garden, and files; tests only read it."""
+    with RestedEmulator(data=GARDEN, static=make_site(tmp_path_factory.mktemp("served"))) as running:
+        yield running
 
 
 @pytest.fixture
@@ -122,12 +133,12 @@ def assert_file(reply: Reply, content: bytes) -> None:
         ("/./app.js", "app.js"),
     ],
 )
-def test_a_file_is_sent_as_it_is(emulator: RestedEmulator, target: str, name: str) -> None:
-    assert_file(get(emulator, target), FILES[name])
+def test_a_file_is_sent_as_it_is(served: RestedEmulator, target: str, name: str) -> None:
+    assert_file(get(served, target), FILES[name])
 
 
-def test_bytes_of_utf8_that_a_client_did_not_escape_are_understood(emulator: RestedEmulator) -> None:
-    with wire(emulator) as connection:
+def test_bytes_of_utf8_that_a_client_did_not_escape_are_understood(served: RestedEmulator) -> None:
+    with wire(served) as connection:
         connection.sendall(head("GET", "/K\u00fcrbis/index.html"))
         assert_file(answer_on(connection), b"<p>pumpkin")
 
@@ -195,12 +206,12 @@ def test_the_content_type_is_by_the_name(emulator: RestedEmulator, site: Path, n
     assert reply.headers["content-type"] in kinds
 
 
-def test_index_html_has_its_type_too(emulator: RestedEmulator) -> None:
-    assert get(emulator, "/").headers["content-type"] == "text/html; charset=utf-8"
+def test_index_html_has_its_type_too(served: RestedEmulator) -> None:
+    assert get(served, "/").headers["content-type"] == "text/html; charset=utf-8"
 
 
-def test_an_answer_has_these_headers_and_no_others(emulator: RestedEmulator) -> None:
-    reply = get(emulator, "/docs/page.html")
+def test_an_answer_has_these_headers_and_no_others(served: RestedEmulator) -> None:
+    reply = get(served, "/docs/page.html")
     assert reply.headers == {
         "content-type": "text/html; charset=utf-8",
         "content-length": "7",
@@ -253,8 +264,8 @@ def test_a_client_that_leaves_amid_a_file_does_no_harm(emulator: RestedEmulator,
     assert_file(get(emulator, "/app.js"), b"export {}")
 
 
-def test_a_connection_that_closes_after_the_file(emulator: RestedEmulator) -> None:
-    with wire(emulator) as connection:
+def test_a_connection_that_closes_after_the_file(served: RestedEmulator) -> None:
+    with wire(served) as connection:
         connection.sendall(head("GET", "/digits.bin", "Connection: close"))
         assert_file(answer_on(connection), DIGITS)
         assert at_end(connection)
@@ -299,8 +310,8 @@ def test_a_file_that_is_cut_while_it_is_sent_ends_the_connection(emulator: Reste
     assert_file(get(emulator, "/app.js"), b"export {}")
 
 
-def test_requests_on_one_connection_are_answered_in_order(emulator: RestedEmulator) -> None:
-    with wire(emulator) as connection:
+def test_requests_on_one_connection_are_answered_in_order(served: RestedEmulator) -> None:
+    with wire(served) as connection:
         targets = ["/", "/nothing", "/docs", "/app.js", at(PLANTS), "/empty.bin", "/digits.bin"]
         connection.sendall(b"".join(head("GET", target) for target in targets))
         answers = [answer_on(connection) for _ in targets]
@@ -366,18 +377,18 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("target", NOTHING.values(), ids=NOTHING.keys())
-def test_what_is_not_in_the_folder_is_a_404(emulator: RestedEmulator, site: Path, target: str) -> None:
-    assert get(emulator, target, "HEAD").status == 404
-    reply = get(emulator, target)
+def test_what_is_not_in_the_folder_is_a_404(served: RestedEmulator, target: str) -> None:
+    assert get(served, target, "HEAD").status == 404
+    reply = get(served, target)
     assert_refusal(reply, 404, NOT_FOUND)
     assert SECRET not in reply.body
     assert "--static" in reply.json["hint"]
-    assert str(site.parent) not in reply.json["hint"]
+    assert str(served.options.static) not in reply.json["hint"]
 
 
-def test_a_folder_is_not_listed(emulator: RestedEmulator) -> None:
+def test_a_folder_is_not_listed(served: RestedEmulator) -> None:
     for target in ("/bare/", "/bare"):
-        assert b"file.txt" not in get(emulator, target).body
+        assert b"file.txt" not in get(served, target).body
 
 
 @pytest.mark.parametrize(
@@ -498,11 +509,11 @@ def test_a_file_that_cannot_be_read_says_so_of_the_file(
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_folder_without_its_slash_leads_to_the_one_with_it(
-    emulator: RestedEmulator, method: str, target: str, location: str
+    served: RestedEmulator, method: str, target: str, location: str
 ) -> None:
-    reply = get(emulator, target, method)
+    reply = get(served, target, method)
     assert (reply.status, reply.headers["location"], reply.body) == (301, location, b"")
-    followed = get(emulator, location.partition("#")[0])
+    followed = get(served, location.partition("#")[0])
     assert followed.status == (404 if location == "/bare/" else 200)
 
 
@@ -541,8 +552,8 @@ def test_a_redirect_never_leaves_this_host(emulator: RestedEmulator, site: Path,
         ("Bytes=1-2", (1, 2)),
     ],
 )
-def test_a_range_gets_its_part(emulator: RestedEmulator, wanted: str, sent: tuple[int, int]) -> None:
-    reply = get(emulator, "/digits.bin", Range=wanted)
+def test_a_range_gets_its_part(served: RestedEmulator, wanted: str, sent: tuple[int, int]) -> None:
+    reply = get(served, "/digits.bin", Range=wanted)
     first, last = sent
     assert (reply.status, reply.body) == (206, DIGITS[first : last + 1])
     assert reply.headers["content-range"] == f"bytes {first}-{last}/10"
@@ -551,8 +562,8 @@ def test_a_range_gets_its_part(emulator: RestedEmulator, wanted: str, sent: tupl
 
 
 @pytest.mark.parametrize("wanted", ["bytes=10-", "bytes=10-20", "bytes=99-", "bytes=-0"])
-def test_a_range_behind_the_end_is_refused(emulator: RestedEmulator, wanted: str) -> None:
-    reply = get(emulator, "/digits.bin", Range=wanted)
+def test_a_range_behind_the_end_is_refused(served: RestedEmulator, wanted: str) -> None:
+    reply = get(served, "/digits.bin", Range=wanted)
     assert_refusal(reply, 416, "Range not satisfiable.")
     assert reply.headers["content-range"] == "bytes */10"
 
@@ -577,26 +588,26 @@ def test_a_range_behind_the_end_is_refused(emulator: RestedEmulator, wanted: str
         f"bytes=-{'9' * 5000}",
     ],
 )
-def test_a_range_that_is_none_is_ignored(emulator: RestedEmulator, wanted: str) -> None:
-    reply = get(emulator, "/digits.bin", Range=wanted)
+def test_a_range_that_is_none_is_ignored(served: RestedEmulator, wanted: str) -> None:
+    reply = get(served, "/digits.bin", Range=wanted)
     assert_file(reply, DIGITS)
     assert "content-range" not in reply.headers
 
 
-def test_of_an_empty_file_there_is_no_part(emulator: RestedEmulator) -> None:
+def test_of_an_empty_file_there_is_no_part(served: RestedEmulator) -> None:
     for wanted in ("bytes=0-", "bytes=0-0", "bytes=-1"):
-        reply = get(emulator, "/empty.bin", Range=wanted)
+        reply = get(served, "/empty.bin", Range=wanted)
         assert (reply.status, reply.headers["content-range"]) == (416, "bytes */0")
 
 
-def test_a_range_that_depends_on_a_version_is_ignored(emulator: RestedEmulator) -> None:
-    reply = get(emulator, "/digits.bin", Range="bytes=0-3", If_Range='"of-another-server"')
+def test_a_range_that_depends_on_a_version_is_ignored(served: RestedEmulator) -> None:
+    reply = get(served, "/digits.bin", Range="bytes=0-3", If_Range='"of-another-server"')
     assert_file(reply, DIGITS)
 
 
-def test_a_range_of_what_is_not_there_is_a_404(emulator: RestedEmulator) -> None:
-    assert get(emulator, "/nothing", Range="bytes=99-").status == 404
-    assert get(emulator, "/docs", Range="bytes=99-").status == 301
+def test_a_range_of_what_is_not_there_is_a_404(served: RestedEmulator) -> None:
+    assert get(served, "/nothing", Range="bytes=99-").status == 404
+    assert get(served, "/docs", Range="bytes=99-").status == 301
 
 
 def test_a_range_deep_inside_a_large_file_is_found(emulator: RestedEmulator, site: Path) -> None:
@@ -610,26 +621,26 @@ def test_a_range_deep_inside_a_large_file_is_found(emulator: RestedEmulator, sit
 
 
 @pytest.mark.parametrize("target", ["/", "/app.js", "/docs/", "/digits.bin", "/empty.bin"])
-def test_head_gets_the_same_headers_and_no_body(emulator: RestedEmulator, target: str) -> None:
-    with wire(emulator) as connection:
+def test_head_gets_the_same_headers_and_no_body(served: RestedEmulator, target: str) -> None:
+    with wire(served) as connection:
         connection.sendall(head("HEAD", target) + head("GET", target))
         without, whole = answer_on(connection, "HEAD"), answer_on(connection)
     assert (without.status, without.body, without.headers) == (200, b"", whole.headers)
 
 
-def test_a_range_is_for_get_alone(emulator: RestedEmulator) -> None:
+def test_a_range_is_for_get_alone(served: RestedEmulator) -> None:
     for wanted in ("bytes=0-3", "bytes=99-"):
-        reply = get(emulator, "/digits.bin", "HEAD", Range=wanted)
+        reply = get(served, "/digits.bin", "HEAD", Range=wanted)
         assert (reply.status, reply.headers["content-length"]) == (200, "10")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW", "get"])
-def test_other_methods_get_a_405_that_says_what_is_allowed(emulator: RestedEmulator, site: Path, method: str) -> None:
+def test_other_methods_get_a_405_that_says_what_is_allowed(served: RestedEmulator, method: str) -> None:
     for target in ("/", "/app.js", "/docs", "/nothing", "/../secret.txt"):
-        reply = call(base(emulator) + target, method, body=b"{}", headers={"Content-Type": "application/json"})
+        reply = call(base(served) + target, method, body=b"{}", headers={"Content-Type": "application/json"})
         assert_refusal(reply, 405, WRONG_METHOD)
         assert reply.headers["allow"].split(", ") == ["GET", "HEAD"]
-    assert (site / "app.js").read_bytes() == b"export {}"
+    assert get(served, "/app.js").body == b"export {}"
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "text/plain"])
@@ -670,9 +681,9 @@ def test_sockets_work_beside_it_and_a_handshake_for_a_file_is_a_request_for_it(e
     assert reply.body in (b"", b"export {}")
 
 
-def test_a_page_from_here_uses_the_api(emulator: RestedEmulator) -> None:
-    here = base(emulator)
-    reply = call(emulator.url(PLANTS), headers={"Origin": here})
+def test_a_page_from_here_uses_the_api(served: RestedEmulator) -> None:
+    here = base(served)
+    reply = call(served.url(PLANTS), headers={"Origin": here})
     assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, here)
 
 
@@ -695,8 +706,8 @@ def test_without_the_option_there_are_no_files(site: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 @pytest.mark.parametrize("target", ["/app.js", "/docs", "/nothing"])
-def test_a_foreign_host_or_page_gets_nothing(emulator: RestedEmulator, method: str, target: str) -> None:
-    url = base(emulator) + target
+def test_a_foreign_host_or_page_gets_nothing(served: RestedEmulator, method: str, target: str) -> None:
+    url = base(served) + target
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", ""):
         assert call(url, method, headers={"Host": host}).status in (400, 403)
     for origin in (FOREIGN, "null", "http://localhost.evil.example"):
@@ -705,14 +716,14 @@ def test_a_foreign_host_or_page_gets_nothing(emulator: RestedEmulator, method: s
         assert "location" not in reply.headers
 
 
-def test_a_refusal_of_the_gate_names_the_rule(emulator: RestedEmulator) -> None:
-    assert_refusal(call(f"{base(emulator)}/", headers={"Host": "evil.example"}), 403, HOST)
-    assert_refusal(call(f"{base(emulator)}/", headers={"Origin": FOREIGN}), 403, ORIGIN)
+def test_a_refusal_of_the_gate_names_the_rule(served: RestedEmulator) -> None:
+    assert_refusal(call(f"{base(served)}/", headers={"Host": "evil.example"}), 403, HOST)
+    assert_refusal(call(f"{base(served)}/", headers={"Origin": FOREIGN}), 403, ORIGIN)
 
 
-def test_a_page_of_another_port_may_load_a_file_but_not_read_it(emulator: RestedEmulator) -> None:
+def test_a_page_of_another_port_may_load_a_file_but_not_read_it(served: RestedEmulator) -> None:
     for origin in (PAGE, OTHER_PAGE):
-        reply = get(emulator, "/app.js", Origin=origin)
+        reply = get(served, "/app.js", Origin=origin)
         assert_file(reply, b"export {}")
         assert cors_of(reply) == {}
 
