@@ -361,7 +361,7 @@ class NotInstalled(Refusal):
 
 
 class Overloaded(Refusal):
-    """503: more sockets than this process may open."""
+    """503: more sockets than this process may open, or it stops."""
 
     status = 503
 
@@ -4368,6 +4368,7 @@ class Backend:
 IDLE_SECONDS = 75.0
 COPIED_BYTES = 2**16
 FILE_BLOCK = 2**18
+HEAD_BYTES = 2**18  # of a request: room for a long expression, and read within a quarter of a second at worst
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 64 * 2**20
 
@@ -4405,9 +4406,9 @@ class Request:
 
 
 class FileBody(NamedTuple):
-    """The part of a file that is an answer's body; ``start`` and ``length`` in bytes."""
+    """The part of an open file that is an answer's body; ``start`` and ``length`` in bytes."""
 
-    path: str
+    file: BinaryIO
     start: int
     length: int
 
@@ -4448,14 +4449,21 @@ def refuse(refusal: Refusal) -> Answer:
     return answer
 
 
-def send_file(path: str, content_type: str, range_header: str | None) -> Answer:
-    """The answer that is a file, or the range of it that is asked for; raises RangeRefused, or OSError."""
-    size = os.stat(path).st_size
-    found = parse_range(range_header, size) if range_header else None
-    start, length = found or (0, size)
-    answer = Answer(206 if found else 200, content_type=content_type, file=FileBody(path, start, length))
+def send_file(path: str, content_type: str, request: Request, *, ranges: bool = True) -> Answer:
+    """The answer that is a file, or with ``ranges`` the part that is asked for; raises RangeRefused, or OSError."""
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(open(path, "rb"))
+        size = os.fstat(file.fileno()).st_size
+        header = request.headers.get("Range") if ranges and request.method == "GET" else None
+        # There is nothing by which a client could know an older version, so If-Range never matches.
+        found = parse_range(header, size) if header and "If-Range" not in request.headers else None
+        start, length = found or (0, size)
+        answer = Answer(206 if found else 200, content_type=content_type, file=FileBody(file, start, length))
+        opened.pop_all()  # whoever writes the answer closes it
     if found:
         answer.headers.append(("Content-Range", f"bytes {start}-{start + length - 1}/{size}"))
+    if ranges:
+        answer.headers.append(("Accept-Ranges", "bytes"))
     return answer
 
 
@@ -4604,14 +4612,13 @@ class Api(Door):
     def _send_file(self, approach: Approach, request: Request) -> Answer:
         """The answer that is an uploaded file (contract 8.2)."""
         file, path = self.backend.download(approach)
-        streams = approach.parameters.stream
-        # There is nothing by which a client could know an older version, so If-Range never matches.
-        wanted = request.headers.get("Range") if streams and "If-Range" not in request.headers else None
         kind = file["mimeType"] if MIME_TYPE.match(file["mimeType"]) else "application/octet-stream"
-        answer = send_file(path, kind, wanted)
+        try:
+            answer = send_file(path, kind, request, ranges=approach.parameters.stream)
+        except OSError as error:
+            log.error("%s: %s", path, error.strerror)
+            raise BadRequest(Message.NO_FILE, f"The file is not readable: {error.strerror}.") from None
         answer.headers.append(("Content-Disposition", content_disposition(file["originalName"])))
-        if streams:
-            answer.headers.append(("Accept-Ranges", "bytes"))
         return answer
 
     def _show(self, result: Record | Listing, approach: Approach, request: Request) -> Answer:
@@ -4704,39 +4711,42 @@ class Static(Door):
         self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins())
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(request.method, ("GET", "HEAD"))
-        path = self._find(request.path)
+        wanted = unquote_to_bytes(request.path.encode("latin1"))  # as which a request's first line is read
+        path = self._find(wanted, request)
         if os.path.isdir(path):
             if not request.path.endswith("/"):
-                where = f"{quote(unquote_to_bytes(request.path))}/{'?' if request.query else ''}{request.query}"
+                where = f"{quote(wanted)}/{'?' if request.query else ''}{request.query}"
                 return Answer(301, headers=[("Location", "/" + where.lstrip("/"))])
-            path = os.path.join(path, "index.html")
+            wanted += b"index.html"
+            path = self._find(wanted, request)
         elif request.path.endswith("/"):
-            raise self._missing(request.path)
+            raise self._missing(request)
         import mimetypes
 
-        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        kind, encoding = mimetypes.guess_type(wanted.decode())
+        if kind is None or encoding:  # a packed page is sent packed, as a file to keep
+            kind = "application/octet-stream"
         kind += "; charset=utf-8" if kind.startswith("text/") or kind.endswith(("javascript", "json")) else ""
         try:
-            answer = send_file(self._find(request.path, path), kind, request.headers.get("Range"))
-        except OSError:
-            raise self._missing(request.path) from None
-        answer.headers += [("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]
+            answer = send_file(path, kind, request)
+        except OSError as error:
+            raise self._missing(request, f" that can be read: {error.strerror}") from None
+        answer.headers.append(("Cache-Control", "no-cache"))
         return answer
 
-    def _find(self, path: str, found: str | None = None) -> str:
+    def _find(self, wanted: bytes, request: Request) -> str:
         """Where a path leads to, all links followed; raises NotFound where that is outside, or nothing."""
         try:
-            found = found or os.path.join(self._folder, unquote_to_bytes(path).decode().lstrip("/"))
-            real = os.path.realpath(found)
+            real = os.path.realpath(os.path.join(self._folder, wanted.decode().lstrip("/")))
             inside = os.path.commonpath((real, self._folder)) == self._folder
         except ValueError:  # not UTF-8, or with a null byte
             inside, real = False, ""
         if inside and (os.path.isfile(real) or os.path.isdir(real)):
             return real
-        raise self._missing(path)
+        raise self._missing(request)
 
-    def _missing(self, path: str) -> NotFound:
-        return NotFound(Message.NOT_FOUND, f"There is no file {shown(path)} in the folder of --static.")
+    def _missing(self, request: Request, why: str = "") -> NotFound:
+        return NotFound(Message.NOT_FOUND, f"There is no file {shown(request.path)} in the folder of --static{why}.")
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
         return []
@@ -4746,7 +4756,7 @@ EVALUATION_SECONDS = 2.0
 EVALUATORS = 4
 
 # Runs in a process of its own, which can be stopped in the middle of anything. The first bytes of each message
-# say how long its two parts are; an answer begins with + or -.
+# say how long its two parts are; ! says that it has been read, and an answer begins with + or -.
 EVALUATOR = """
 import json, math, signal, struct, sys
 from jsonata import Jsonata, JException
@@ -4769,8 +4779,12 @@ def plain(value):
 
 def evaluate(expression, data):
     try:
-        found = Jsonata(expression, timeout=2000).evaluate(json.loads(data))
-        return b"+", json.dumps(plain(found), ensure_ascii=False, separators=(",", ":")).encode()
+        found = plain(Jsonata(expression).evaluate(json.loads(data)))
+        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        if len(text) > 2**25:
+            return b"-", b"it results in more than 32 MB"
+        # The halves of a character, each escaped, become one in JavaScript.
+        return b"+", text.encode("utf-16", "surrogatepass").decode("utf-16").encode()
     except JException as error:
         place = f" at position {error.location}" if error.location >= 0 else ""
         return b"-", f"{error.error}: {error}{place}".encode(errors="replace")
@@ -4782,15 +4796,15 @@ def evaluate(expression, data):
         return b"-", f"{type(error).__name__}: {error}".encode(errors="replace")
 
 source, out = sys.stdin.buffer, sys.stdout.buffer
-out.write(b"ready")
-out.flush()
 while header := source.read(16):
     expression, data = (source.read(size) for size in struct.unpack(">QQ", header))
-    if hasattr(signal, "alarm"):
-        signal.alarm(3)  # should the emulator be gone by then
+    out.write(b"!")
+    out.flush()
+    if hasattr(signal, "setitimer"):  # ends what is endless, should the emulator be gone
+        signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
     sign, answer = evaluate(expression.decode(), data)
-    if hasattr(signal, "alarm"):
-        signal.alarm(0)
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
     out.write(sign + struct.pack(">Q", len(answer)) + answer)
     out.flush()
 """
@@ -4810,54 +4824,91 @@ class Evaluator:
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(EVALUATORS)
         self._idle: list[asyncio.subprocess.Process] = []
+        self._asking: set[asyncio.Task[Any]] = set()
+        self._is_stopping = False
 
     async def evaluate(self, expression: str, data: bytes) -> bytes:
-        """What the expression makes of the data, both JSON; raises BadRequest, with position, where it fails."""
-        async with self._slots:
-            process = self._idle.pop() if self._idle else await self._start()
-            try:
-                async with asyncio.timeout(EVALUATION_SECONDS):
-                    sign, answer = await self._ask(process, expression.encode(errors="replace"), data)
-            except TimeoutError:
-                process.kill()
-                sign, answer = b"-", f"it takes longer than {EVALUATION_SECONDS:g} seconds".encode()
-            except (OSError, EOFError):
-                sign, answer = b"-", b"it takes too much memory, or recurses too deep"
-            except BaseException:
-                process.kill()
+        """What the expression makes of the data, both JSON.
+
+        Raises BadRequest, with position, where it fails; Overloaded when the emulator stops before it is done;
+        and a Refusal where there is no process to be had.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._asking.add(task)
+        try:
+            async with self._slots:
+                if self._is_stopping:
+                    raise asyncio.CancelledError
+                sign, answer = await self._ask(expression.encode(errors="replace"), data)
+        except asyncio.CancelledError:
+            if not self._is_stopping:
                 raise
-            else:
-                self._idle.append(process)
+            raise Overloaded(Message.STOPPING, "It stops before the JSONata expression is evaluated.") from None
+        finally:
+            self._asking.discard(task)
         if sign == b"+":
             return answer
         why = answer.decode(errors="replace")
         raise BadRequest(Message.WRONG_EXPRESSION, f"Expression {shown(expression)} fails: {shown(why, 300)[1:-1]}.")
 
+    async def _ask(self, expression: bytes, data: bytes) -> tuple[bytes, bytes]:
+        """Sign and answer of a process: of an idle one, or of a new one where there is none or it has died."""
+        while True:
+            is_new, has_begun = not self._idle, False
+            process = await self._start() if is_new else self._idle.pop()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                process.stdin.write(len(expression).to_bytes(8) + len(data).to_bytes(8) + expression + data)
+                await process.stdin.drain()
+                has_begun = await process.stdout.readexactly(1) == b"!"
+                async with asyncio.timeout(EVALUATION_SECONDS):
+                    header = await process.stdout.readexactly(9)
+                    answer = header[:1], await process.stdout.readexactly(int.from_bytes(header[1:]))
+            except BaseException as error:
+                await self._end(process)
+                if isinstance(error, TimeoutError):
+                    return b"-", f"it takes longer than {EVALUATION_SECONDS:g} seconds".encode()
+                if not isinstance(error, (OSError, EOFError)):
+                    raise
+                if has_begun:
+                    return b"-", b"it takes too much memory, or recurses too deep"
+                if is_new:
+                    why = f"it ends at once; {sys.executable} -c 'import jsonata' may say why"
+                    raise self._no_process(why) from None
+            else:
+                self._idle.append(process)
+                return answer
+
     async def _start(self) -> asyncio.subprocess.Process:
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-c", EVALUATOR, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
-        )
-        assert process.stdout is not None
-        with contextlib.suppress(EOFError):  # then it fails at once when it is asked
-            await process.stdout.readexactly(5)
-        return process
+        pipe, limit = asyncio.subprocess.PIPE, f"{EVALUATION_SECONDS + 1:g}"
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-c", EVALUATOR, limit, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+            )
+        except OSError as error:
+            raise self._no_process(f"{sys.executable}: {error.strerror}") from None
 
-    async def _ask(self, process: asyncio.subprocess.Process, expression: bytes, data: bytes) -> tuple[bytes, bytes]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(len(expression).to_bytes(8) + len(data).to_bytes(8) + expression + data)
-        await process.stdin.drain()
-        header = await process.stdout.readexactly(9)
-        return header[:1], await process.stdout.readexactly(int.from_bytes(header[1:]))
+    def _no_process(self, why: str) -> Refusal:
+        return Refusal(Message.BUG, f"JSONata takes a process of its own, which cannot be started: {why}.")
 
-    async def stop(self) -> None:
-        """End the processes."""
-        for process in self._idle:
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        if not process.stdout.at_eof():  # one that is dead is not to be signalled: asyncio would miss its end
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
-        self._idle.clear()
+        await process.communicate()
+
+    async def stop(self) -> None:
+        """End the processes, in the middle of what they do."""
+        self._is_stopping = True
+        for task in self._asking:
+            task.cancel()
+        for _ in range(EVALUATORS):
+            await self._slots.acquire()  # whoever had it is done
+        while self._idle:
+            await self._end(self._idle.pop())
 
 
 class Front(HTTPServerConnectionDelegate):
@@ -4902,10 +4953,10 @@ class Front(HTTPServerConnectionDelegate):
             getattr(connection, "close")()
 
     async def evaluate(self, answer: Answer) -> None:
-        """Put what the expression makes of the body into its place, or why it fails."""
+        """Put what the expression makes of the body into its place, or why there is nothing."""
         try:
             answer.body = await self.evaluator.evaluate(answer.expression or "", answer.body)
-        except BadRequest as refusal:
+        except Refusal as refusal:
             failed = refuse(refusal)
             answer.status, answer.body, answer.refusal = failed.status, failed.body, refusal
 
@@ -5005,31 +5056,32 @@ class Exchange(HTTPMessageDelegate):
         self._discard_upload()
         if answer.delay or answer.file or answer.expression is not None:
             self._answering = asyncio.ensure_future(self._answer_later(answer))
+            getattr(self._connection, "set_close_callback")(self._answering.cancel)
         else:
             self._write(answer)
 
     async def _answer_later(self, answer: Answer) -> None:
-        """Write an answer that needs a while."""
-        if answer.expression is not None:
-            await self._front.evaluate(answer)
-        if answer.delay:
-            await asyncio.sleep(answer.delay)
-        if answer.file is None or self._request.method == "HEAD":
-            self._write(answer)
-            return
-        loop = asyncio.get_running_loop()
-        try:
-            file = await loop.run_in_executor(None, open, answer.file.path, "rb")
-        except OSError as error:
-            log.error("%s: %s", answer.file.path, error.strerror)
-            hint = f"The file is not readable any more: {error.strerror}."
-            self._write(refuse(BadRequest(Message.NO_FILE, hint, hidden=True)))
-            return
-        with file, contextlib.suppress(StreamClosedError):
-            file.seek(answer.file.start)
-            self._write_head(answer)
-            left = answer.file.length
-            while left and (block := await loop.run_in_executor(None, file.read, min(left, FILE_BLOCK))):
+        """Write an answer that needs a while, unless the client leaves."""
+        with contextlib.ExitStack() as finally_:
+            finally_.callback(self._front.pending.discard, self)
+            if answer.file:
+                finally_.enter_context(answer.file.file)
+            if answer.expression is not None:
+                await self._front.evaluate(answer)
+            if answer.delay:
+                await asyncio.sleep(answer.delay)
+            if answer.file and self._request.method != "HEAD":
+                await self._write_file(answer, answer.file)
+            else:
+                self._write(answer)
+
+    async def _write_file(self, answer: Answer, body: FileBody) -> None:
+        """Write an answer that is a file; the client is sent no more than it takes."""
+        self._write_head(answer)
+        loop, left = asyncio.get_running_loop(), body.length
+        body.file.seek(body.start)
+        with contextlib.suppress(StreamClosedError):
+            while left and (block := await loop.run_in_executor(None, body.file.read, min(left, FILE_BLOCK))):
                 await self._connection.write(block)
                 left -= len(block)
             if left:  # somebody has cut the file
@@ -5932,6 +5984,7 @@ class Server:
             self._front,
             ssl_options=self._tls,
             max_body_size=math.inf,  # ours is lower, and not a bare 400
+            max_header_size=HEAD_BYTES,
         )
         self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
         self._http.most, self._http.streams = most + 64, weakref.WeakSet()
@@ -5974,7 +6027,7 @@ class Server:
         """Stop serving, losing nothing. In this order:
 
         1. no more connections are accepted, no socket opens, and no timer rings;
-        2. requests under way end, within two seconds;
+        2. JSONata expressions are given up, and other requests under way end, within two seconds;
         3. every socket is closed with 1001, and its client has a second to confirm;
         4. what is still connected is dropped;
         5. an edit of the data file is taken over, and the data file is written.
@@ -5986,13 +6039,13 @@ class Server:
         self.backend.clock.on_earlier = lambda: None
         if self._timer:
             self._timer.cancel()
+        await self._front.evaluator.stop()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
         leaving = self.backend.hub.seats()
         self.backend.hub.close(leaving, CloseCode.GOING_AWAY, Message.STOPPING)
         ending = [seat.listener for seat in leaving if isinstance(seat.listener, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
-        await self._front.evaluator.stop()
         if self._saving:
             await self._saving
         try:

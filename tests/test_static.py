@@ -1,0 +1,804 @@
+"""Static: the files of a folder at /, with what browsers want of them, and no way out of the folder (--static)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rested_emulator
+from rested_emulator import OptionError, Options, RestedEmulator
+from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS, ROOT
+from tests.wire import (
+    FOREIGN,
+    HANDSHAKE,
+    HOST,
+    ORIGIN,
+    OTHER_PAGE,
+    PAGE,
+    Reply,
+    answer_on,
+    assert_refusal,
+    at,
+    at_end,
+    base,
+    call,
+    cors_of,
+    head,
+    next_of,
+    open_socket,
+    wire,
+)
+
+NOT_FOUND = "Nothing is here."
+WRONG_METHOD = "Method not allowed."
+SECRET = b"the key is under the third stone"
+DIGITS = b"0123456789"
+BINARY = bytes(range(256))
+
+FILES = {
+    "index.html": b"<!doctype html><title>Garden</title>",
+    "app.js": b"export {}",
+    "digits.bin": DIGITS,
+    "empty.bin": b"",
+    "docs/index.html": b"<p>docs",
+    "docs/deep/index.html": b"<p>deep",
+    "docs/page.html": b"<p>page",
+    "bare/file.txt": b"bare",
+    "with space/index.html": b"<p>space",
+    "K\u00fcrbis/index.html": b"<p>pumpkin",
+    "evil.example/index.html": b"<p>harmless",
+}
+
+
+def make_site(parent: Path) -> Path:
+    """Make a folder of files, next to which lies what is nobody's business."""
+    folder = parent / "site"
+    for name, content in FILES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for secret in ("secret.txt", "site-secret.txt", "index.html", "outside/index.html"):
+        path = parent / secret
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(SECRET)
+    return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    return make_site(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestedEmulator]:
+    """The garden, and files; tests only read it."""
+    with RestedEmulator(data=GARDEN, static=make_site(tmp_path_factory.mktemp("served"))) as running:
+        yield running
+
+
+@pytest.fixture
+def emulator(site: Path) -> Iterator[RestedEmulator]:
+    """The garden, and the files, over a real port."""
+    with RestedEmulator(data=GARDEN, static=site) as running:
+        yield running
+
+
+def get(emulator: RestedEmulator, target: str, method: str = "GET", **headers: str) -> Reply:
+    """Ask for a file, by a target that no client library puts in order."""
+    with wire(emulator) as connection:
+        lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        connection.sendall(head(method, target, *lines))
+        return answer_on(connection, method)
+
+
+def assert_file(reply: Reply, content: bytes) -> None:
+    assert (reply.status, reply.body) == (200, content)
+    assert reply.headers["content-length"] == str(len(content))
+
+
+# What there is
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("/", "index.html"),
+        ("/index.html", "index.html"),
+        ("/app.js", "app.js"),
+        ("/empty.bin", "empty.bin"),
+        ("/docs/", "docs/index.html"),
+        ("/docs/deep/", "docs/deep/index.html"),
+        ("/docs/page.html", "docs/page.html"),
+        ("/bare/file.txt", "bare/file.txt"),
+        ("/with%20space/", "with space/index.html"),
+        ("/K%C3%BCrbis/", "K\u00fcrbis/index.html"),
+        ("/K%c3%bcrbis/index.html", "K\u00fcrbis/index.html"),
+        ("/%61pp.js", "app.js"),
+        ("/app.js?v=2", "app.js"),
+        ("/app.js?/../../secret.txt", "app.js"),
+        ("/?route=/docs", "index.html"),
+        ("/docs/?a=%00", "docs/index.html"),
+        ("/docs/../app.js", "app.js"),
+        ("/./app.js", "app.js"),
+    ],
+)
+def test_a_file_is_sent_as_it_is(served: RestedEmulator, target: str, name: str) -> None:
+    assert_file(get(served, target), FILES[name])
+
+
+def test_bytes_of_utf8_that_a_client_did_not_escape_are_understood(served: RestedEmulator) -> None:
+    with wire(served) as connection:
+        connection.sendall(head("GET", "/K\u00fcrbis/index.html"))
+        assert_file(answer_on(connection), b"<p>pumpkin")
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("100%.txt", "/100%25.txt"),
+        ("%41.txt", "/%2541.txt"),
+        ("%2e%2e", "/%252e%252e"),
+        ("what?.txt", "/what%3F.txt"),
+        ("a#b.txt", "/a%23b.txt"),
+        ("a;b.txt", "/a;b.txt"),
+        ("a+b.txt", "/a+b.txt"),
+        ("a b.txt", "/a%20b.txt"),
+        (" .txt", "/%20.txt"),
+        ("\U0001f955 \u0436.txt", "/%F0%9F%A5%95%20%D0%B6.txt"),
+        ("'\"<>&.txt", "/%27%22%3C%3E%26.txt"),
+        ("back\\slash.txt", "/back%5Cslash.txt"),
+        ("new\nline.txt", "/new%0Aline.txt"),
+        ("http:x.txt", "/http:x.txt"),
+        ("...", "/..."),
+        (".hidden", "/.hidden"),
+        ("x" * 255, "/" + "x" * 255),
+    ],
+)
+def test_a_file_may_have_any_name(emulator: RestedEmulator, site: Path, name: str, target: str) -> None:
+    (site / name).write_bytes(BINARY)
+    assert_file(get(emulator, target), BINARY)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("a.html", ["text/html; charset=utf-8"]),
+        ("a.htm", ["text/html; charset=utf-8"]),
+        ("A.HTML", ["text/html; charset=utf-8"]),
+        ("a.js", ["text/javascript; charset=utf-8", "application/javascript; charset=utf-8"]),
+        ("a.mjs", ["text/javascript; charset=utf-8", "application/javascript; charset=utf-8"]),
+        ("a.min.js", ["text/javascript; charset=utf-8", "application/javascript; charset=utf-8"]),
+        ("a.css", ["text/css; charset=utf-8"]),
+        ("a.json", ["application/json; charset=utf-8"]),
+        ("a.txt", ["text/plain; charset=utf-8"]),
+        ("a.svg", ["image/svg+xml"]),
+        ("a.png", ["image/png"]),
+        ("a.jpg", ["image/jpeg"]),
+        ("a.wasm", ["application/wasm"]),
+        ("a.pdf", ["application/pdf"]),
+        ("a.nobodyknows", ["application/octet-stream"]),
+        ("a", ["application/octet-stream"]),
+        ("html", ["application/octet-stream"]),
+        (".html", ["application/octet-stream"]),
+        ("a.b/c", ["application/octet-stream"]),
+        ("a.js.gz", ["application/gzip", "application/x-gzip", "application/octet-stream"]),
+        ("a.html.br", ["application/octet-stream"]),
+    ],
+)
+def test_the_content_type_is_by_the_name(emulator: RestedEmulator, site: Path, name: str, kinds: list[str]) -> None:
+    path = site / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(BINARY)
+    reply = get(emulator, f"/{name}")
+    assert_file(reply, BINARY)
+    assert "content-encoding" not in reply.headers
+    assert reply.headers["content-type"] in kinds
+
+
+def test_index_html_has_its_type_too(served: RestedEmulator) -> None:
+    assert get(served, "/").headers["content-type"] == "text/html; charset=utf-8"
+
+
+def test_an_answer_has_these_headers_and_no_others(served: RestedEmulator) -> None:
+    reply = get(served, "/docs/page.html")
+    assert reply.headers == {
+        "content-type": "text/html; charset=utf-8",
+        "content-length": "7",
+        "accept-ranges": "bytes",
+        "cache-control": "no-cache",
+    }
+
+
+# What is there now
+
+
+def test_a_file_that_changes_is_served_fresh(emulator: RestedEmulator, site: Path) -> None:
+    page = site / "page.html"
+    assert get(emulator, "/page.html").status == 404
+    for content in (b"one", b"another", b"", b"two"):
+        page.write_bytes(content)
+        assert_file(get(emulator, "/page.html", If_Modified_Since="Fri, 31 Dec 9999 23:59:59 GMT"), content)
+    page.unlink()
+    page.mkdir()
+    assert get(emulator, "/page.html").status == 301
+    (page / "index.html").write_bytes(b"a folder now")
+    assert_file(get(emulator, "/page.html/"), b"a folder now")
+
+
+def test_a_folder_that_is_built_anew_is_served_fresh(emulator: RestedEmulator, site: Path) -> None:
+    site.rename(site.parent / "old")
+    assert get(emulator, "/").status == 404
+    site.mkdir()
+    (site / "index.html").write_bytes(b"built")
+    assert_file(get(emulator, "/"), b"built")
+
+
+def test_a_large_file_arrives_whole_while_others_are_served(emulator: RestedEmulator, site: Path) -> None:
+    content = BINARY * 2**15
+    (site / "large.bin").write_bytes(content)
+    with wire(emulator) as patient:
+        patient.sendall(head("GET", "/large.bin"))
+        assert_file(get(emulator, "/app.js"), b"export {}")
+        assert len(call(emulator.url(PLANTS)).json) == 3
+        assert_file(answer_on(patient), content)
+
+
+def test_a_client_that_leaves_amid_a_file_does_no_harm(emulator: RestedEmulator, site: Path) -> None:
+    (site / "large.bin").write_bytes(bytes(2**26))
+    for _ in range(3):
+        with wire(emulator) as connection:
+            connection.sendall(head("GET", "/large.bin"))
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert_file(get(emulator, "/app.js"), b"export {}")
+
+
+def test_a_connection_that_closes_after_the_file(served: RestedEmulator) -> None:
+    with wire(served) as connection:
+        connection.sendall(head("GET", "/digits.bin", "Connection: close"))
+        assert_file(answer_on(connection), DIGITS)
+        assert at_end(connection)
+
+
+def test_a_stop_has_nothing_to_wait_for_once_a_client_has_left(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rested_emulator, "STOP_SECONDS", 9.0)
+    (site / "large.bin").write_bytes(bytes(2**26))
+    emulator = RestedEmulator(data=GARDEN, static=site)
+    emulator.start()
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", "/large.bin"))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+    begun = time.monotonic()
+    emulator.stop()
+    assert time.monotonic() - begun < 8
+
+
+def test_a_stop_does_not_wait_for_a_client_that_does_not_read(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (site / "large.bin").write_bytes(bytes(2**26))
+    monkeypatch.setattr(rested_emulator, "STOP_SECONDS", 0.2)
+    emulator = RestedEmulator(data=GARDEN, static=site)
+    emulator.start()
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", "/large.bin"))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        begun = time.monotonic()
+        emulator.stop()
+        assert time.monotonic() - begun < 8
+
+
+def test_a_file_that_is_cut_while_it_is_sent_ends_the_connection(emulator: RestedEmulator, site: Path) -> None:
+    size = 2**26
+    (site / "large.bin").write_bytes(bytes(size))
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", "/large.bin"))
+        received = len(connection.recv(1000))
+        os.truncate(site / "large.bin", 2**20)
+        while part := connection.recv(2**20):
+            received += len(part)
+    assert received < size
+    assert_file(get(emulator, "/app.js"), b"export {}")
+
+
+def test_requests_on_one_connection_are_answered_in_order(served: RestedEmulator) -> None:
+    with wire(served) as connection:
+        targets = ["/", "/nothing", "/docs", "/app.js", at(PLANTS), "/empty.bin", "/digits.bin"]
+        connection.sendall(b"".join(head("GET", target) for target in targets))
+        answers = [answer_on(connection) for _ in targets]
+    assert [answer.status for answer in answers] == [200, 404, 301, 200, 200, 200, 200]
+    assert (answers[0].body, answers[3].body, answers[6].body) == (FILES["index.html"], b"export {}", DIGITS)
+
+
+# What there is not
+
+
+NOTHING = {
+    "no file": "/nothing.html",
+    "no file in a folder": "/docs/nothing.html",
+    "no folder": "/nothing/",
+    "a file as a folder": "/app.js/",
+    "a file in a file": "/app.js/index.html",
+    "another case": "/APP.JS",
+    "a folder without index": "/bare/",
+    "index of a folder without": "/bare/index.html",
+    "dots": "/../secret.txt",
+    "dots in a folder": "/docs/../../secret.txt",
+    "dots as a folder": "/..",
+    "dots and a slash": "/../",
+    "many dots": "/" + "../" * 40 + "etc/passwd",
+    "escaped dots": "/%2e%2e/secret.txt",
+    "upper case escapes": "/%2E%2E%2Fsecret.txt",
+    "an escaped slash": "/..%2fsecret.txt",
+    "escaped dots in a folder": "/docs/%2e%2e/%2e%2e/secret.txt",
+    "escaped twice": "/%252e%252e/secret.txt",
+    "escaped twice whole": "/%252e%252e%252fsecret.txt",
+    "an overlong slash": "/..%c0%afsecret.txt",
+    "an overlong dot": "/%c0%ae%c0%ae/secret.txt",
+    "a wide slash": "/..%ef%bc%8fsecret.txt",
+    "dots by backslash": "/..\\secret.txt",
+    "dots by escaped backslash": "/..%5csecret.txt",
+    "a backslash": "/docs\\page.html",
+    "a folder that begins like ours": "/../site-secret.txt",
+    "an absolute path": "//etc/passwd",
+    "an escaped absolute path": "/%2fetc/passwd",
+    "a path below": "/../outside/",
+    "a null": "/app.js%00",
+    "a null and more": "/app.js%00.html",
+    "a null before": "/%00/app.js",
+    "not UTF-8": "/%ff",
+    "half of a letter": "/K%C3",
+    "a surrogate": "/%ed%a0%80",
+    "a broken escape": "/%zz",
+    "an escape that breaks off": "/app.js%",
+    "a question mark escaped": "/app.js%3Fv=2",
+    "a fragment": "/app.js%23top",
+    "a very long name": "/" + "x" * 256,
+    "a very long path": "/" + "x/" * 5000,
+    "a home": "/~root/.profile",
+    "a variable": "/$HOME",
+    "a drive": "/C:/index.html",
+    "a star": "*",
+    "a whole URL": "http://localhost/app.js",
+    "a whole file URL": "file:///etc/passwd",
+    "the API without its slash": "/api/1/ce",
+    "another API": "/api/2/ce/garden/plants",
+    "control without its slash": "/__emulator__",
+}
+
+
+@pytest.mark.parametrize("target", NOTHING.values(), ids=NOTHING.keys())
+def test_what_is_not_in_the_folder_is_a_404(served: RestedEmulator, target: str) -> None:
+    assert get(served, target, "HEAD").status == 404
+    reply = get(served, target)
+    assert_refusal(reply, 404, NOT_FOUND)
+    assert SECRET not in reply.body
+    assert "--static" in reply.json["hint"]
+    assert str(served.options.static) not in reply.json["hint"]
+
+
+def test_a_folder_is_not_listed(served: RestedEmulator) -> None:
+    for target in ("/bare/", "/bare"):
+        assert b"file.txt" not in get(served, target).body
+
+
+@pytest.mark.parametrize(
+    ("link", "leads_to", "target"),
+    [
+        ("link.txt", "../secret.txt", "/link.txt"),
+        ("link", "..", "/link/secret.txt"),
+        ("link", "..", "/link/"),
+        ("link", "..", "/link"),
+        ("link", "../outside", "/link/"),
+        ("link", "/", "/link/etc/passwd"),
+        ("link", "/etc/passwd", "/link"),
+        ("link", "/dev/null", "/link"),
+        ("link", "/dev/zero", "/link"),
+        ("link", "/proc/self/environ", "/link"),
+        ("bare/index.html", "../../secret.txt", "/bare/"),
+        ("loop", "loop", "/loop"),
+        ("loop", ".", "/loop/loop/nothing"),
+        ("one", "two", "/one/"),
+        ("lost", "nothing", "/lost"),
+    ],
+)
+def test_a_link_leads_nowhere_outside(
+    emulator: RestedEmulator, site: Path, link: str, leads_to: str, target: str
+) -> None:
+    (site / link).symlink_to(leads_to)
+    if link == "one":
+        (site / "two").symlink_to("one")
+    reply = get(emulator, target)
+    assert_refusal(reply, 404, NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    ("link", "leads_to", "target", "content"),
+    [
+        ("link.js", "app.js", "/link.js", b"export {}"),
+        ("manual", "docs", "/manual/", b"<p>docs"),
+        ("manual", "docs", "/manual/page.html", b"<p>page"),
+        ("docs/root", "..", "/docs/root/docs/page.html", b"<p>page"),
+        ("bare/index.html", "../docs/page.html", "/bare/", b"<p>page"),
+        ("one", "two", "/one", b"export {}"),
+    ],
+)
+def test_a_link_to_what_is_inside_works(
+    emulator: RestedEmulator, site: Path, link: str, leads_to: str, target: str, content: bytes
+) -> None:
+    (site / link).symlink_to(leads_to)
+    if link == "one":
+        (site / "two").symlink_to(site / "app.js")
+    assert_file(get(emulator, target), content)
+
+
+def test_the_type_of_what_a_link_leads_to_is_by_the_name_of_the_link(emulator: RestedEmulator, site: Path) -> None:
+    (site / "page.html").symlink_to("digits.bin")
+    assert get(emulator, "/page.html").headers["content-type"] == "text/html; charset=utf-8"
+
+
+def test_a_link_to_the_folder_may_be_the_folder(site: Path) -> None:
+    link = site.parent / "current"
+    link.symlink_to("site")
+    with RestedEmulator(static=link) as emulator:
+        assert_file(get(emulator, "/docs/page.html"), b"<p>page")
+        assert get(emulator, "/../secret.txt").status == 404
+
+
+@pytest.mark.parametrize("name", ["pipe", "bare/index.html", "door"])
+def test_what_is_no_regular_file_is_not_opened(emulator: RestedEmulator, site: Path, name: str) -> None:
+    with socket.socket(socket.AF_UNIX) as door:
+        if name == "door":
+            door.bind(os.path.relpath(site / name))
+        else:
+            os.mkfifo(site / name)
+        for method in ("GET", "HEAD"):
+            assert get(emulator, f"/{name}", method).status == 404
+            assert get(emulator, "/bare/", method).status == 404
+    assert_file(get(emulator, "/app.js"), b"export {}")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_index_that_is_a_folder_is_no_index(emulator: RestedEmulator, site: Path, method: str) -> None:
+    (site / "bare" / "index.html").mkdir()
+    assert get(emulator, "/bare/", method).status == 404
+
+
+def test_a_file_that_cannot_be_read_says_so_of_the_file(
+    emulator: RestedEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, *_: object) -> Any:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(rested_emulator, "open", refuse, raising=False)
+    reply = get(emulator, "/app.js")
+    assert_refusal(reply, 404, NOT_FOUND)
+    assert "Permission denied" in reply.json["hint"]
+
+
+# Folders
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("/docs", "/docs/"),
+        ("/docs/deep", "/docs/deep/"),
+        ("/docs?a=1&b=%20#", "/docs/?a=1&b=%20#"),
+        ("/docs?", "/docs/"),
+        ("/docs?next=//evil.example", "/docs/?next=//evil.example"),
+        ("/bare", "/bare/"),
+        ("/with%20space", "/with%20space/"),
+        ("/K%C3%BCrbis", "/K%C3%BCrbis/"),
+        ("/docs%2Fdeep", "/docs/deep/"),
+        ("//evil.example", "/evil.example/"),
+        ("///evil.example", "/evil.example/"),
+        ("//evil.example?x", "/evil.example/?x"),
+        ("/%2Fevil.example", "/evil.example/"),
+        ("/%2f%2fevil.example", "/evil.example/"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_folder_without_its_slash_leads_to_the_one_with_it(
+    served: RestedEmulator, method: str, target: str, location: str
+) -> None:
+    reply = get(served, target, method)
+    assert (reply.status, reply.headers["location"], reply.body) == (301, location, b"")
+    followed = get(served, location.partition("#")[0])
+    assert followed.status == (404 if location == "/bare/" else 200)
+
+
+@pytest.mark.parametrize("name", ["\\evil.example", "\\\\evil.example", "@evil.example", "a\r\nSet-Cookie: x=y", "\t"])
+def test_a_redirect_never_leaves_this_host(emulator: RestedEmulator, site: Path, name: str) -> None:
+    (site / name).mkdir()
+    escaped = "".join(f"%{byte:02x}" for byte in name.encode())
+    for prefix in ("/", "//", "/%2f", "/.//"):
+        reply = get(emulator, prefix + escaped)
+        location = reply.headers["location"]
+        assert reply.status == 301
+        assert "set-cookie" not in reply.headers
+        assert location.startswith("/")
+        assert not location.startswith(("//", "/\\"))
+        assert not set(location) & set("\\\r\n\t")
+
+
+# Parts of a file
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sent"),
+    [
+        ("bytes=0-0", (0, 0)),
+        ("bytes=0-3", (0, 3)),
+        ("bytes=2-5", (2, 5)),
+        ("bytes=7-", (7, 9)),
+        ("bytes=0-", (0, 9)),
+        ("bytes=9-9", (9, 9)),
+        ("bytes=5-100", (5, 9)),
+        ("bytes=0-9", (0, 9)),
+        ("bytes=-1", (9, 9)),
+        ("bytes=-4", (6, 9)),
+        ("bytes=-10", (0, 9)),
+        ("bytes=-100", (0, 9)),
+        ("Bytes=1-2", (1, 2)),
+    ],
+)
+def test_a_range_gets_its_part(served: RestedEmulator, wanted: str, sent: tuple[int, int]) -> None:
+    reply = get(served, "/digits.bin", Range=wanted)
+    first, last = sent
+    assert (reply.status, reply.body) == (206, DIGITS[first : last + 1])
+    assert reply.headers["content-range"] == f"bytes {first}-{last}/10"
+    assert reply.headers["content-length"] == str(last - first + 1)
+    assert reply.headers["accept-ranges"] == "bytes"
+
+
+@pytest.mark.parametrize("wanted", ["bytes=10-", "bytes=10-20", "bytes=99-", "bytes=-0"])
+def test_a_range_behind_the_end_is_refused(served: RestedEmulator, wanted: str) -> None:
+    reply = get(served, "/digits.bin", Range=wanted)
+    assert_refusal(reply, 416, "Range not satisfiable.")
+    assert reply.headers["content-range"] == "bytes */10"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "bytes=5-2",
+        "bytes=-",
+        "bytes=",
+        "bytes",
+        "",
+        "0-3",
+        "bytes=a-b",
+        "bytes=1-x",
+        "bytes=--1",
+        "bytes=0x1-2",
+        "items=0-3",
+        "bytes=0-1,3-4",
+        "bytes=0-1,",
+        f"bytes={'9' * 5000}-",
+        f"bytes=-{'9' * 5000}",
+    ],
+)
+def test_a_range_that_is_none_is_ignored(served: RestedEmulator, wanted: str) -> None:
+    reply = get(served, "/digits.bin", Range=wanted)
+    assert_file(reply, DIGITS)
+    assert "content-range" not in reply.headers
+
+
+def test_of_an_empty_file_there_is_no_part(served: RestedEmulator) -> None:
+    for wanted in ("bytes=0-", "bytes=0-0", "bytes=-1"):
+        reply = get(served, "/empty.bin", Range=wanted)
+        assert (reply.status, reply.headers["content-range"]) == (416, "bytes */0")
+
+
+def test_a_range_that_depends_on_a_version_is_ignored(served: RestedEmulator) -> None:
+    reply = get(served, "/digits.bin", Range="bytes=0-3", If_Range='"of-another-server"')
+    assert_file(reply, DIGITS)
+
+
+def test_a_range_of_what_is_not_there_is_a_404(served: RestedEmulator) -> None:
+    assert get(served, "/nothing", Range="bytes=99-").status == 404
+    assert get(served, "/docs", Range="bytes=99-").status == 301
+
+
+def test_a_range_deep_inside_a_large_file_is_found(emulator: RestedEmulator, site: Path) -> None:
+    content = b"".join(number.to_bytes(4) for number in range(2**18))
+    (site / "large.bin").write_bytes(content)
+    reply = get(emulator, "/large.bin", Range="bytes=500001-900002")
+    assert (reply.status, reply.body) == (206, content[500001:900003])
+
+
+# Methods
+
+
+@pytest.mark.parametrize("target", ["/", "/app.js", "/docs/", "/digits.bin", "/empty.bin"])
+def test_head_gets_the_same_headers_and_no_body(served: RestedEmulator, target: str) -> None:
+    with wire(served) as connection:
+        connection.sendall(head("HEAD", target) + head("GET", target))
+        without, whole = answer_on(connection, "HEAD"), answer_on(connection)
+    assert (without.status, without.body, without.headers) == (200, b"", whole.headers)
+
+
+def test_a_range_is_for_get_alone(served: RestedEmulator) -> None:
+    for wanted in ("bytes=0-3", "bytes=99-"):
+        reply = get(served, "/digits.bin", "HEAD", Range=wanted)
+        assert (reply.status, reply.headers["content-length"]) == (200, "10")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW", "get"])
+def test_other_methods_get_a_405_that_says_what_is_allowed(served: RestedEmulator, method: str) -> None:
+    for target in ("/", "/app.js", "/docs", "/nothing", "/../secret.txt"):
+        reply = call(base(served) + target, method, body=b"{}", headers={"Content-Type": "application/json"})
+        assert_refusal(reply, 405, WRONG_METHOD)
+        assert reply.headers["allow"].split(", ") == ["GET", "HEAD"]
+    assert get(served, "/app.js").body == b"export {}"
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "text/plain"])
+def test_a_large_body_for_a_file_is_answered_too(emulator: RestedEmulator, site: Path, kind: str) -> None:
+    before = sorted(path.name for path in site.iterdir())
+    reply = call(f"{base(emulator)}/upload", "POST", body=bytes(3 * 2**20), headers={"Content-Type": kind})
+    assert_refusal(reply, 405, WRONG_METHOD)
+    assert sorted(path.name for path in site.iterdir()) == before
+
+
+# Beside it
+
+
+def test_api_and_control_stand_before_the_files(site: Path) -> None:
+    for name in (f"api/1/ce/{PLANTS}", "api/1/ce/index.html", "__emulator__/status", "__emulator__/index.html"):
+        path = site / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(SECRET)
+    with RestedEmulator(data=GARDEN, static=site) as emulator:
+        assert len(call(emulator.url(PLANTS)).json) == 3
+        assert call(emulator.url(PLANTS), "POST", {"name": "Leek"}).status == 200
+        assert call(f"{emulator.facts['controlUrl']}/status").json["projects"]
+        assert call(f"{emulator.facts['controlUrl']}/health").json["ready"] is True
+        for target in ("/api/1/ce/", "/api/1/ce/index.html", "/__emulator__/", "/__emulator__/index.html"):
+            assert SECRET not in get(emulator, target).body
+        # An address that only looks like one of these is a file's.
+        assert get(emulator, "/api/1").headers["location"] == "/api/1/"
+
+
+def test_sockets_work_beside_it_and_a_handshake_for_a_file_is_a_request_for_it(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as ear:
+        record = call(emulator.url(PLANTS), "POST", {"name": "Leek"}).json
+        assert next_of(ear) == {"type": "POST", "record": record}
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", "/app.js", *HANDSHAKE))
+        reply = answer_on(connection)
+    assert reply.status != 101
+    assert reply.body in (b"", b"export {}")
+
+
+def test_a_page_from_here_uses_the_api(served: RestedEmulator) -> None:
+    here = base(served)
+    reply = call(served.url(PLANTS), headers={"Origin": here})
+    assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, here)
+
+
+def test_latency_is_none_of_its_business(site: Path) -> None:
+    with RestedEmulator(data=GARDEN, static=site, latency=60) as emulator:
+        assert_file(get(emulator, "/"), FILES["index.html"])
+        assert get(emulator, "/nothing").status == 404
+        assert get(emulator, "/docs").status == 301
+
+
+def test_without_the_option_there_are_no_files(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(site)
+    with RestedEmulator(data=GARDEN) as emulator:
+        for target in ("/", "/index.html", "/app.js"):
+            assert_refusal(get(emulator, target), 404, NOT_FOUND)
+
+
+# The outer gate
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("target", ["/app.js", "/docs", "/nothing"])
+def test_a_foreign_host_or_page_gets_nothing(served: RestedEmulator, method: str, target: str) -> None:
+    url = base(served) + target
+    for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", ""):
+        assert call(url, method, headers={"Host": host}).status in (400, 403)
+    for origin in (FOREIGN, "null", "http://localhost.evil.example"):
+        reply = call(url, method, headers={"Origin": origin})
+        assert (reply.status, cors_of(reply)) == (403, {})
+        assert "location" not in reply.headers
+
+
+def test_a_refusal_of_the_gate_names_the_rule(served: RestedEmulator) -> None:
+    assert_refusal(call(f"{base(served)}/", headers={"Host": "evil.example"}), 403, HOST)
+    assert_refusal(call(f"{base(served)}/", headers={"Origin": FOREIGN}), 403, ORIGIN)
+
+
+def test_a_page_of_another_port_may_load_a_file_but_not_read_it(served: RestedEmulator) -> None:
+    for origin in (PAGE, OTHER_PAGE):
+        reply = get(served, "/app.js", Origin=origin)
+        assert_file(reply, b"export {}")
+        assert cors_of(reply) == {}
+
+
+def test_the_gate_opens_as_for_the_api(site: Path) -> None:
+    options: dict[str, Any] = {"data": GARDEN, "static": site}
+    with RestedEmulator(**options, allow_host=["box.lan"], allow_origin=[FOREIGN]) as emulator:
+        assert call(f"{base(emulator)}/app.js", headers={"Host": "box.lan", "Origin": FOREIGN}).status == 200
+        assert call(f"{base(emulator)}/app.js", headers={"Origin": "https://other.example"}).status == 403
+    with RestedEmulator(**options, allow_any_origin=True) as emulator:
+        assert call(f"{base(emulator)}/app.js", headers={"Origin": "https://other.example"}).status == 200
+        assert call(f"{base(emulator)}/app.js", headers={"Host": "evil.example"}).status == 403
+
+
+def test_what_the_project_asks_of_the_api_is_not_asked_for_a_file(emulator: RestedEmulator) -> None:
+    emulator.change_project(disallow_no_origin=True, allowed_origins=[PAGE])
+    emulator.change_endpoint(PLANTS, secure=True)
+    assert_file(get(emulator, "/app.js"), b"export {}")
+    assert call(emulator.url(GARDENERS)).status == 403
+
+
+# The option
+
+
+@contextmanager
+def program(*arguments: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the emulator as a program on a free port."""
+    command = [sys.executable, str(ROOT / "rested_emulator.py"), str(GARDEN), "--memory", "--port", "0", "--json", "-q"]
+    process = subprocess.Popen(
+        [*command, *arguments],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "named"),
+    [
+        (["--static", "nowhere"], {}, "--static: 'nowhere'"),
+        ([], {"RESTED_EMULATOR_STATIC": "site/app.js"}, "RESTED_EMULATOR_STATIC: 'site/app.js'"),
+    ],
+)
+def test_a_folder_that_is_not_there_ends_with_2_and_is_named(
+    site: Path, arguments: list[str], environment: dict[str, str], named: str
+) -> None:
+    with program(*arguments, cwd=site.parent, **environment) as process:
+        out, said = process.communicate(timeout=10)
+    assert (process.returncode, out) == (2, "")
+    assert named in said.splitlines()[-1]
+
+
+def test_a_folder_that_is_not_there_is_an_option_error(site: Path) -> None:
+    for folder in (site / "nowhere", site / "app.js", "", 5):
+        with pytest.raises(OptionError, match=r"^static: "):
+            RestedEmulator(static=folder)
+    assert Options.of(static=site).static == str(site)
+
+
+def test_a_folder_is_found_from_where_the_program_starts(site: Path) -> None:
+    with program("--static", "site/docs", cwd=site.parent) as process:
+        assert process.stdout
+        facts = json.loads(process.stdout.readline())
+        here = f"http://{facts['host']}"
+        assert call(f"{here}/").body == b"<p>docs"
+        assert call(f"{here}/page.html").body == b"<p>page"
+        assert call(f"{here}/../app.js").status == 404
+        assert len(call(f"{facts['url']}/{PLANTS}?key={KEY}").json) == 3
+        process.terminate()
+        assert process.wait(timeout=10) == 0
