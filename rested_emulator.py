@@ -19,7 +19,7 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
     Store            projects, endpoints, records and sessions, in TinyDB
     Access           what a request shows, who that is, what they may touch
     Accounts         users and tokens
-    Uploads          files (not emulated yet)
+    Uploads          files on disk, and what takes a multipart body apart
     Live             who listens where
     Backend          the verbs: admit, act, publish
     HTTP             a request becomes an Approach and a verb, its outcome an answer
@@ -1887,6 +1887,7 @@ class Store:
 
     def _apply(self, steps: Iterable[Step]) -> None:
         latest = next(reversed(self._checkpoints.values())).touched
+        had_files: list[str] = []
         for name, run in itertools.groupby(steps, lambda step: step.table):
             self._listings.pop(name, None)
             touched = latest.setdefault(name, {})
@@ -1894,12 +1895,12 @@ class Store:
             for _, key, document, after in run:
                 if key is None:
                     touched.update(dict.fromkeys(self._documents(name), True))
-                    self._forget_files(name, list(self._documents(name)))
+                    had_files += [key for key, known in self._documents(name).items() if has_file(known)]
                     self._database.drop_table(name)
                     continue
                 touched[key] = document is None or touched.get(key, False)
-                if document is None:
-                    self._forget_files(name, [key])
+                if has_file(self._documents(name).get(key)):
+                    had_files.append(key)
                 if document is None:
                     self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
                     if not self._documents(name):
@@ -1910,26 +1911,34 @@ class Store:
                     back[after] = key, document
             if back:
                 self._table(name).put_back(back)
+        self._forget_files(had_files)
 
-    def _forget_files(self, name: str, keys: Iterable[str]) -> None:
-        """Let go of the files of records that are to be deleted, but for those that ``restore`` can bring back."""
-        for key in keys:
-            if has_file(self._documents(name).get(key)) and not self._is_kept(name, key):
-                self.on_file_gone(key)
+    def _forget_files(self, unique_ids: Iterable[str]) -> None:
+        """Let go of the files of records that are gone, but for those that ``restore`` can bring back.
 
-    def _is_kept(self, name: str, key: str) -> bool:
-        """Whether a checkpoint has the record."""
-        return any(key in checkpoint.tree.get(name, {}) for checkpoint in self._checkpoints.values())
+        A record that was only moved to another endpoint, by an edit of the data file, keeps its file.
+        """
+        for unique_id in unique_ids:
+            if not self.has_file(unique_id) and not self._is_kept(unique_id):
+                self.on_file_gone(unique_id)
+
+    def has_file(self, unique_id: str) -> bool:
+        """Whether there is a record of that id with a file, whatever its endpoint."""
+        return any(map(has_file, found_in(self._storage.tree, unique_id)))
+
+    def _is_kept(self, unique_id: str) -> bool:
+        """Whether a checkpoint has a record of that id with a file."""
+        return any(any(map(has_file, found_in(kept.tree, unique_id))) for kept in self._checkpoints.values())
 
     def lost_files(self) -> list[str]:
         """The records with a file that only checkpoints still have."""
-        return [key for name in self._checkpoints for _, key in self._lost_files(name)]
+        return [unique_id for name in self._checkpoints for unique_id in self._lost_files(name)]
 
-    def _lost_files(self, name: str) -> Iterator[tuple[str, str]]:
-        """The records with a file, by table, that a checkpoint has and that are gone."""
+    def _lost_files(self, name: str) -> Iterator[str]:
+        """The records with a file that a checkpoint has and that are gone."""
         for table, touched in self._touched_since(name).items():
-            then, now = self._checkpoints[name].tree.get(table, {}), self._documents(table)
-            yield from ((table, key) for key in touched if has_file(then.get(key)) and key not in now)
+            then = self._checkpoints[name].tree.get(table, {})
+            yield from (key for key in touched if has_file(then.get(key)) and not self.has_file(key))
 
     def replay(self) -> None:
         """Do what the journal of an emulator that was killed holds. Raises DataFileError."""
@@ -2123,9 +2132,7 @@ class Store:
                 for key in [key for key in touched if then.get(key) is now.get(key)]:
                     if not (touched[key] and key in now):  # it came and went, so nobody will ever ask
                         del touched[key]
-        for table, key in lost:
-            if not self._is_kept(table, key):
-                self.on_file_gone(key)
+        self._forget_files(lost)
 
     def _touched_since(self, name: str) -> dict[str, dict[str, bool]]:
         """What was touched since a checkpoint, and whether its place was lost."""
@@ -2158,6 +2165,11 @@ class Store:
 def has_file(document: object) -> bool:
     """Whether a document is a record that stands for an uploaded file."""
     return isinstance(document, Record) and document.file is not None
+
+
+def found_in(tree: Tree, document_id: str) -> Iterator[object]:
+    """The documents of that id, in all tables of a tree."""
+    return (table.get(document_id) for table in tree.values() if table)
 
 
 def merge_touched(into: dict[str, dict[str, bool]], more: Mapping[str, Mapping[str, bool]]) -> None:
@@ -2540,7 +2552,7 @@ LARGEST_FILE = 100 * 2**20
 MULTIPART = "multipart/form-data"
 FILE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
 MIME_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;[\x20-\x7e]*)?\Z", re.ASCII)
-EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*([\w-]+)'[^']*'([^;\s]+)", re.IGNORECASE | re.ASCII)
+DISPOSITION_OPTION = re.compile(r';\s*([\w-]+\*?)\s*=\s*("(?:\\"|[^"])*"|[^;\s]*)', re.ASCII)
 
 
 class Files:
@@ -2554,9 +2566,17 @@ class Files:
         self._folder = folder
         self._others = others
         self._is_temporary = folder is None
-        for name in os.listdir(folder) if folder and os.path.isdir(folder) else ():
-            if name.endswith(".part"):
-                os.unlink(os.path.join(folder or "", name))  # by an emulator that was killed
+
+    def settle(self, has_file: Callable[[str], bool]) -> None:
+        """End the drafts of an emulator that was killed: those of records are kept. Raises OSError."""
+        for name in os.listdir(self._folder) if self._folder and os.path.isdir(self._folder) else ():
+            unique_id = name.removesuffix(".part")
+            if unique_id == name:
+                continue
+            if has_file(unique_id):
+                self.keep(unique_id)
+            else:
+                self.drop_draft(unique_id)
 
     def path(self, unique_id: str) -> str | None:
         """Where the file of a record is; None where there is none."""
@@ -2565,18 +2585,28 @@ class Files:
         folders = filter(None, (self._folder, *self._others))
         return next(filter(os.path.isfile, (os.path.join(folder, unique_id) for folder in folders)), None)
 
-    def draft(self, unique_id: str) -> str:
-        """Where a file is written to until all of it is there. Raises OSError."""
+    def open_draft(self, unique_id: str) -> int:
+        """Begin the file of a record to be; it is a draft until ``keep``. Raises OSError."""
         if self._folder is None:
             import tempfile
 
             self._folder = tempfile.mkdtemp(prefix="rested-emulator-")
         os.makedirs(self._folder, exist_ok=True)
-        return os.path.join(self._folder, f"{unique_id}.part")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        return os.open(self.draft(unique_id), flags, 0o600)
+
+    def draft(self, unique_id: str) -> str:
+        """Where a draft is."""
+        return os.path.join(self._folder or "", f"{unique_id}.part")
 
     def keep(self, unique_id: str) -> None:
         """Let a draft be the file of a record. Raises OSError."""
         os.replace(self.draft(unique_id), os.path.join(self._folder or "", unique_id))
+
+    def drop_draft(self, unique_id: str) -> None:
+        """Delete a draft; what cannot be deleted stays until the next start."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.draft(unique_id))
 
     def drop(self, unique_id: str) -> None:
         """Delete the file of a record; what cannot be deleted stays."""
@@ -2615,22 +2645,29 @@ class Upload:
     def __init__(self, files: Files, content: Content, max_fields: int) -> None:
         """Raises NotInstalled, or BadRequest for a content type that names no boundary."""
         try:
-            import multipart  # type: ignore[import-untyped]
+            # Another package of this module's name, python-multipart, lacks the first of these.
+            from multipart import (  # type: ignore[import-untyped]
+                MultipartError,
+                PushMultipartParser,
+                parse_options_header,
+            )
         except ImportError:
             raise NotInstalled("File uploads", "multipart>=2,<3") from None
         check_encoding(content.encoding)
-        _, options = multipart.parse_options_header(content.type or "")
+        _, options = parse_options_header(content.type or "")
+        boundary = options.get("boundary", "")
         try:
-            self._parser = multipart.PushMultipartParser(options.get("boundary", ""), max_segment_count=1000)
-        except multipart.MultipartError as error:
+            self._parser = PushMultipartParser(boundary, max_header_size=2**14, max_segment_count=1000)
+        except MultipartError as error:
             raise BadRequest(Message.WRONG_BODY, f"Content-Type {shown(content.type)}: {error}.") from None
-        self._error = multipart.MultipartError
+        self._error = MultipartError
         self._files = files
         self._max_fields = max_fields
         self._fields_size = 0
         self._fields: list[tuple[str, bytearray]] = []
         self._done: list[UploadedFile] = []
-        self._name: str | None = None  # of the file that arrives
+        self._part = ""  # the part that arrives, and the name of the file in it
+        self._name: str | None = None
         self._type = ""
         self._id = ""
         self._size = 0
@@ -2638,8 +2675,8 @@ class Upload:
         self.refusal: Refusal | None = None
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes; after a refusal they are dropped."""
-        if self.refusal is not None:
+        """Take the next bytes; after the last part, or a refusal, they are dropped."""
+        if self.refusal is not None or self._parser.closed:
             return
         try:
             for event in self._parser.parse(chunk):
@@ -2654,30 +2691,43 @@ class Upload:
         except self._error as error:
             self.refusal = BadRequest(Message.WRONG_BODY, f"The multipart body is not valid: {error}.")
         except OSError as error:
-            self.refusal = not_stored(error)
+            self.refusal = not_stored(error, self._files.draft(self._id))
 
     def _begin(self, part: Any) -> None:
-        self._name = file_name(part)
+        self._part, self._name = part.name, file_name(part)
         if self._name is None:
             self._fields.append((part.name, bytearray()))
+            self._count(len(part.name))
             return
-        if part.name != "file":
-            hint = f"A file came as part {shown(part.name)}; every file is a part named file."
+        kind = part.header("Content-Type", "")
+        self._type = kind if MIME_TYPE.match(kind) else "application/octet-stream"
+        if self._name:
+            self._open()
+
+    def _open(self) -> None:
+        """Begin the draft of a file."""
+        if self._part != "file":
+            hint = f"A file came as part {shown(self._part)}; every file is a part named file."
             raise BadRequest(Message.WRONG_FILES, hint)
         if len(self._done) == MOST_FILES:
             raise BadRequest(Message.WRONG_FILES, f"There are more than {MOST_FILES} files.")
-        kind = part.header("Content-Type", "")
-        self._type = kind if MIME_TYPE.match(kind) else "application/octet-stream"
         self._id, self._size = new_id(), 0
-        self._out = os.open(self._files.draft(self._id), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._out = self._files.open_draft(self._id)
+
+    def _count(self, size: int) -> None:
+        """Bound what is kept of text fields in memory."""
+        self._fields_size += size
+        if self._fields_size > self._max_fields:
+            raise TooLarge(Message.TOO_LARGE, "The text fields are over the limit; raise it with --max-body.")
 
     def _take(self, chunk: bytes) -> None:
-        if self._out is None:
-            self._fields_size += len(chunk)
-            if self._fields_size > self._max_fields:
-                raise TooLarge(Message.TOO_LARGE, "The text fields are over the limit; raise it with --max-body.")
+        if self._name is None:
+            self._count(len(chunk))
             self._fields[-1][1].extend(chunk)
             return
+        if self._out is None:  # the file has no name
+            self._open()
+            assert self._out is not None
         self._size += len(chunk)
         if self._size > LARGEST_FILE:
             raise TooLarge(Message.TOO_LARGE, f"File {shown(self._name)} is over {LARGEST_FILE} bytes.")
@@ -2685,14 +2735,11 @@ class Upload:
             chunk = chunk[os.write(self._out, chunk) :]
 
     def _end(self) -> None:
-        if self._out is None:
+        if self._out is None:  # a text field, or what a browser sends for an input in which no file was chosen
             return
-        os.close(self._out)
-        self._out = None
-        if self._name == "" and not self._size:  # what a browser sends for an input in which no file was chosen
-            os.unlink(self._files.draft(self._id))
-        else:
-            self._done.append(UploadedFile(self._id, self._name or "", self._type, self._size))
+        out, self._out = self._out, None
+        os.close(out)
+        self._done.append(UploadedFile(self._id, self._name or "", self._type, self._size))
 
     def finish(self) -> tuple[list[UploadedFile], dict[str, Json]]:
         """The files and the metadata, when all has arrived; raises a Refusal where that is not so."""
@@ -2723,22 +2770,27 @@ class Upload:
         if self._out is not None:
             os.close(self._out)
             self._out = None
-        for unique_id in [self._id, *(file.unique_id for file in self._done)]:
-            if unique_id:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._files.draft(unique_id))
+        for unique_id in filter(None, {self._id, *(file.unique_id for file in self._done)}):
+            self._files.drop_draft(unique_id)
 
 
 def file_name(part: Any) -> str | None:
     """The name of the file in a part, exactly as the client has it; None for a text field.
 
     ``filename*`` (RFC 5987), which old HTTP libraries send for names beyond ASCII, counts before ``filename``.
+    The library's own reading is not used, as it cuts ``C:\\a`` down to ``a`` for the sake of Internet Explorer 6.
     """
-    extended = EXTENDED_NAME.search(part.header("Content-Disposition", ""))
-    if extended:
-        with contextlib.suppress(LookupError, UnicodeDecodeError):
-            return unquote_to_bytes(extended[2]).decode(extended[1])
-    name: str | None = part.filename
+    from multipart import content_disposition_unquote
+
+    options = {
+        name.lower(): value for name, value in DISPOSITION_OPTION.findall(part.header("Content-Disposition", ""))
+    }
+    with contextlib.suppress(LookupError, ValueError):
+        charset, _, extended = options["filename*"].strip('"').split("'")
+        return unquote_to_bytes(extended).decode(charset)
+    if "filename" not in options:
+        return None
+    name: str = content_disposition_unquote(options["filename"])
     return name
 
 
@@ -2749,7 +2801,7 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     Raises RangeRefused.
     """
     match = re.fullmatch(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)", header.strip(), re.IGNORECASE | re.ASCII)
-    if match is None or match.groups() == ("", "") or max(map(len, match.groups())) > 18:
+    if match is None or match.groups() == ("", "") or max(map(len, match.groups())) > 100:
         return None
     first, last = match.groups()
     if not first:
@@ -3694,6 +3746,7 @@ class Backend:
         self.clock = clock
         self.gate = gate
         self.files = files or Files(None)
+        self.files.settle(store.has_file)
         store.on_file_gone = self.files.drop
         self.hub = Hub()
         self.stage = Faults(clock, self.hub)
@@ -3785,16 +3838,17 @@ class Backend:
             except UnicodeEncodeError:
                 raise BadRequest(Message.WRONG_BODY, f"The name {shown(file.original_name)} is not UTF-8.") from None
             records.append(Record.of(file.unique_id, data, now, now, caller.user, {"file": facts}))
-        try:
+        with self.store.batch():
+            for record in records:
+                self.store.put_record(endpoint.name, record)
+        try:  # after the records, so that a kill in between leaves no file of nobody: see Files.settle
             for record in records:
                 self.files.keep(record.unique_id)
+        except OSError as error:
             with self.store.batch():
                 for record in records:
-                    self.store.put_record(endpoint.name, record)
-        except (NotStored, OSError) as error:
-            for record in records:
-                self.files.drop(record.unique_id)
-            raise not_stored(error) if isinstance(error, OSError) else error from None
+                    self.store.drop_record(endpoint.name, record.unique_id)
+            raise not_stored(error) from None
         made = Listing(records)
         self._publish(endpoint, Change("POST", made[0], made if len(made) > 1 else None))
         return made[0] if len(made) == 1 else made
@@ -4370,7 +4424,9 @@ COPIED_BYTES = 2**16
 FILE_BLOCK = 2**18
 HEAD_BYTES = 2**18  # of a request: room for a long expression, and read within a quarter of a second at worst
 LINGER_SECONDS = 5.0
-LINGER_BYTES = 64 * 2**20
+LINGER_BYTES = MOST_FILES * LARGEST_FILE  # an upload is read to its end, however early it is answered
+# Whatever was uploaded, in a browser it is no page of the emulator's: no script runs, no other type is guessed.
+HARMLESS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox"))
 
 
 @dataclass(slots=True)
@@ -4569,8 +4625,8 @@ class Api(Door):
         )
 
     def start_upload(self, request: Request) -> Upload | None:
-        kind = request.headers.get("Content-Type", "")
-        if request.method != "POST" or not kind.strip().lower().startswith(MULTIPART):
+        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if (request.method, media_type) != ("POST", MULTIPART) or not request.path.startswith(API_PREFIX):
             return None
         approach = self.approach(request)
         if self.backend.operation(approach, "POST") is not Operation.CREATE:
@@ -4619,6 +4675,7 @@ class Api(Door):
             log.error("%s: %s", path, error.strerror)
             raise BadRequest(Message.NO_FILE, f"The file is not readable: {error.strerror}.") from None
         answer.headers.append(("Content-Disposition", content_disposition(file["originalName"])))
+        answer.headers += HARMLESS
         return answer
 
     def _show(self, result: Record | Listing, approach: Approach, request: Request) -> Answer:
