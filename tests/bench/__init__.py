@@ -1,0 +1,1 @@
+"""Measures the emulator beside its peers: ``python -m tests.bench``. It is no test."""

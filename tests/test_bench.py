@@ -1,0 +1,47 @@
+"""The benchmark at its smallest: it works, and its report has a row for each measurement."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench.measures import SMALLEST
+from tests.bench.peers import PEERS
+from tests.bench.report import Target, rows, verdict
+from tests.conftest import ROOT
+
+
+def test_the_smallest_size_fills_every_row(tmp_path: Path) -> None:
+    output = tmp_path / "table.md"
+    command = [sys.executable, "-m", "tests.bench", "--smallest", "--output", str(output)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert run.returncode == 0, run.stderr
+    report = output.read_text()
+    lines = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
+    assert [line[0].removeprefix("| ") for line in lines[2:]] == [row.title for row in rows(SMALLEST)]
+    assert all(re.fullmatch(r"[\d,.e+-]+", line[1]) for line in lines[2:])
+    left_out = [peer.name for peer in PEERS if f"{peer.name} is left out: " in report]
+    assert all(peer.name in " ".join(lines[0]) for peer in PEERS if peer.name not in left_out)
+    if shutil.which("npm") is None:
+        assert "bare Node" in left_out
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "expected"),
+    [
+        (Target(0.6, 0.4, "J"), 0.61, "**no**"),
+        (Target(0.6, 0.4, "J"), 0.6, "must"),
+        (Target(0.6, 0.4, "J"), 0.4, "stretch"),
+        (Target(5, 25, "J", at_least=True), 4.9, "**no**"),
+        (Target(5, 25, "J", at_least=True), 5, "must"),
+        (Target(5, 25, "J", at_least=True), 25, "stretch"),
+        (Target(1.3, over="P", at_least=True), 900, "must"),
+    ],
+)
+def test_a_target_holds_up_to_its_bound(target: Target, value: float, expected: str) -> None:
+    assert verdict(target, value) == expected
