@@ -79,7 +79,6 @@ import socket
 import stat
 import sys
 import threading
-import time
 import weakref
 import zlib
 from collections import deque
@@ -91,6 +90,7 @@ from enum import Enum, IntEnum, StrEnum
 from heapq import heappop, heappush
 from http.client import responses
 from json.encoder import encode_basestring
+from time import time as machine_time
 from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
@@ -995,7 +995,7 @@ class Clock:
     so that whoever waits for it can wait for less.
     """
 
-    def __init__(self, read: Callable[[], float] = time.time) -> None:
+    def __init__(self, read: Callable[[], float] = machine_time) -> None:
         self._read = read
         self._last = self._started = read()
         self._lost = 0.0  # what the machine's clock went back
