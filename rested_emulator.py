@@ -21,7 +21,10 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
     Accounts         users and tokens
     Uploads          files on disk, and what takes a multipart body apart
     Live             who listens where
+    Faults           what goes wrong on purpose, between the verbs and their doors
+    Evidence         what was asked and what was pushed, for tests to read
     Backend          the verbs: admit, act, publish
+    Worlds           backends by API key, for tests side by side
     HTTP             a request becomes an Approach and a verb, its outcome an answer
     WebSocket        the same URL, the other protocol
     Control          the owner's verbs over HTTP
@@ -31,8 +34,8 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
 Down to Backend everything is synchronous and knows neither Tornado nor a socket: a verb is atomic, and
 messages leave in the order of the writes. A request flows like this:
 
-    bytes -> Exchange -> Api.answer -> Approach -> Backend verb -> Store, then Hub.publish
-    bytes <- Exchange <- Answer     <- Record or Refusal           Socket.send <-'
+    bytes -> Exchange -> Api.answer -> Approach -> Faults -> Backend verb -> Store, then Hub.publish
+    bytes <- Exchange <- Answer     <- Record or Refusal     Socket.send <- Faults <-'
 
 Clauses in parentheses, as in "(contract 7.4)", number the rules of the emulated service; the README's
 section "True to the service" says which of them its documentation states.
@@ -51,11 +54,13 @@ Errors:
         |   +-- OriginRefused
         +-- NotFound         404
         +-- MethodNotAllowed 405
+        +-- NotSeen          408
         +-- TooLarge         413
         +-- RangeRefused     416
         +-- NotInstalled     501
         +-- Overloaded       503
         +-- NotStored        507
+        +-- Struck           any: a fault that was asked for
 """
 
 from __future__ import annotations
@@ -77,12 +82,13 @@ import re
 import signal
 import socket
 import stat
+import struct
 import sys
 import threading
 import weakref
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -96,7 +102,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     BinaryIO,
-    ClassVar,
     Concatenate,
     NamedTuple,
     NoReturn,
@@ -106,6 +111,7 @@ from typing import (
     TextIO,
     TypeAlias,
     TypeVar,
+    cast,
 )
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
@@ -209,6 +215,9 @@ class Message(StrEnum):
     NOT_INSTALLED = "A package is missing."
     TOO_MANY_SOCKETS = "Too many open connections."
     NOT_STORED = "The change could not be stored."
+    NOT_SEEN = "It did not happen in time."
+    STRUCK = "The emulator fails as it was told to."
+    DROPPED = "The world is dropped."
     STOPPING = "The emulator stops."
     BUG = "The emulator failed."
 
@@ -280,7 +289,7 @@ class Refusal(RestedError):
     answer carries no CORS headers.
     """
 
-    status: ClassVar[int] = 500
+    status: int = 500
 
     def __init__(self, message: Message, hint: str, *, reason: Message | None = None, hidden: bool = False) -> None:
         super().__init__(f"{message} ({hint})")
@@ -335,6 +344,15 @@ class MethodNotAllowed(Refusal):
         super().__init__(Message.WRONG_METHOD, f"{shown(method)} is not one of {', '.join(allowed)}.")
 
 
+class NotSeen(Refusal):
+    """408: what was waited for did not happen in time."""
+
+    status = 408
+
+    def __init__(self, hint: str) -> None:
+        super().__init__(Message.NOT_SEEN, hint)
+
+
 class TooLarge(Refusal):
     """413: a body over the limit (contract 5.7)."""
 
@@ -364,6 +382,16 @@ class Overloaded(Refusal):
     """503: more sockets than this process may open, or it stops."""
 
     status = 503
+
+
+class Struck(Refusal):
+    """Any status: a fault has struck, as it was asked for; a ``body`` of one's own takes the place of the usual one."""
+
+    def __init__(self, numbers: Sequence[int], status: int, body: Json = None) -> None:
+        which = ", ".join(map(str, numbers))
+        super().__init__(Message.STRUCK, f"Fault {which} was asked for; DELETE /__emulator__/faults clears it.")
+        self.status = status
+        self.body = body
 
 
 class NotStored(Refusal):
@@ -927,11 +955,15 @@ def check_kind(value: object, kind: str, name: str) -> Any:
         case "Sequence[str]" | "tuple[str, ...]" if isinstance(value, list | tuple):
             if all(isinstance(item, str) for item in value):
                 return tuple(value)
+        case "Json":
+            return value
+        case "Mapping[str, Json]" if isinstance(value, dict):
+            return value
         case "Mapping[str, str]" if isinstance(value, dict):
             if all(isinstance(item, str) for pair in value.items() for item in pair):
                 return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
     words = {"bool": "true or false", "str": "a text", "int": "a whole number", "float": "a number"}
-    words |= {"Mapping[str, str]": "an object of texts"}
+    words |= {"Mapping[str, str]": "an object of texts", "Mapping[str, Json]": "an object"}
     raise OptionError(f"{name} is {shown(value)}; it takes {words.get(wanted, 'a list of texts')}")
 
 
@@ -1005,6 +1037,10 @@ class Clock:
         self._numbers = itertools.count()
         self._second, self._timestamp = -1, ""
         self.on_earlier: Callable[[], None] = lambda: None
+
+    def another(self) -> Clock:
+        """A clock of its own, by the same machine's time."""
+        return Clock(self._read)
 
     def _machine_time(self) -> float:
         """The machine's time, which goes on from where it was when the machine's clock is set back."""
@@ -2106,6 +2142,19 @@ class Store:
         """The names by which ``restore`` knows a state, the oldest first."""
         return list(self._checkpoints)
 
+    def fork(self, key: str) -> Store:
+        """A store in memory that begins as this one began, with its first project alone, known by this key."""
+        begin = self._checkpoints[START].tree
+        default, project = next(iter(begin[PROJECTS].items()))
+        endpoints = {
+            name: document | {"project": key}
+            for name, document in begin[ENDPOINTS].items()
+            if document["project"] == default
+        }
+        sessions = {token: session for token, session in begin[SESSIONS].items() if session["endpoint"] in endpoints}
+        tables = {name: table for name, table in begin.items() if name in endpoints}
+        return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints, SESSIONS: sessions} | tables))
+
     def mark(self, name: str = START, like: Store | None = None) -> None:
         """Remember the present state, or that of another store, for ``restore``; a name is given anew."""
         self._unmark(name)
@@ -2577,6 +2626,10 @@ class Files:
                 self.keep(unique_id)
             else:
                 self.drop_draft(unique_id)
+
+    def reader(self) -> Files:
+        """Files of its own, which begin with these."""
+        return Files(None, *filter(None, (self._folder, *self._others)))
 
     def path(self, unique_id: str) -> str | None:
         """Where the file of a record is; None where there is none."""
@@ -3171,6 +3224,14 @@ class Strike(NamedTuple):
     cut: Cut | None = None
     hangs: Callable[[Callable[[], None]], None] | None = None
 
+    @property
+    def lets_through(self) -> bool:
+        """Whether the request takes effect all the same."""
+        return self.status is None and self.cut is not Cut.BEFORE and self.hangs is None
+
+
+NO_STRIKE = Strike()
+
 
 class Faults:
     """A stage between the verbs and their doors, where requests and messages can come to grief.
@@ -3183,8 +3244,10 @@ class Faults:
         self._clock = clock
         self._hub = hub
         self._numbers = itertools.count(1)
+        self._due_numbers = itertools.count(1)
         self._faults: dict[int, ActiveFault] = {}
         self._due: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._late: set[int] = set()  # those of them that are messages
         self._owed = 0.0  # how long the answer that is being made has to wait for its messages
         self.last: ActiveFault | None = None  # what has hit the last message
         hub.deliver = self.deliver
@@ -3192,7 +3255,7 @@ class Faults:
     @property
     def waiting(self) -> int:
         """Messages that are still to come."""
-        return len(self._due)
+        return len(self._late & self._due.keys())
 
     def add(self, fault: Fault) -> tuple[int, int]:
         """Let something go wrong from now on; its number, and how many sockets it has hit at once."""
@@ -3233,10 +3296,15 @@ class Faults:
         for number in self._due:
             self._arm(number)
 
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        number = next(self._numbers)
+    def _later(self, seconds: float, action: Callable[[], None]) -> int:
+        number = next(self._due_numbers)
         self._due[number] = self._clock.now() + seconds, action
         self._arm(number)
+        return number
+
+    def _send_later(self, seconds: float, seats: Sequence[Seat], push: Push) -> None:
+        self._late &= self._due.keys()
+        self._late.add(self._later(seconds, lambda: self._send(seats, push)))
 
     def _arm(self, number: int) -> None:
         self._clock.at(self._due[number][0], lambda: self._ring(number))
@@ -3258,11 +3326,11 @@ class Faults:
 
     def on_handshake(self, endpoint: str) -> Strike | None:
         """What strikes this handshake, if anything does."""
-        strike = self._strike(endpoint, WEBSOCKET, FaultKind.REFUSE, FaultKind.OUTAGE)
+        strike = self._strike(endpoint, WEBSOCKET, FaultKind.REFUSE, FaultKind.DELAY, FaultKind.OUTAGE)
         return strike if strike.numbers else None
 
     def _strike(self, endpoint: str, method: str, *kinds: FaultKind) -> Strike:
-        strike = Strike()
+        strike = NO_STRIKE
         for active in list(self._faults.values()):
             fault = active.fault
             if fault.kind not in kinds or not active.hits_at(endpoint, method):
@@ -3367,9 +3435,9 @@ class Faults:
             case Mishap.SWAP:
                 active.kept = seats, push
             case Mishap.LATE:
-                self._later(fault.lasts(1.0), lambda: self._send(seats, push))
+                self._send_later(fault.lasts(1.0), seats, push)
             case Mishap.AFTER_ANSWER:
-                self._later(fault.lasts(0.1), lambda: self._send(seats, push))
+                self._send_later(fault.lasts(0.1), seats, push)
             case Mishap.BEFORE_ANSWER:
                 self._owed = fault.lasts(0.1)
                 self._send(seats, push)
@@ -3594,7 +3662,6 @@ class Evidence:
     def __init__(self, clock: Clock, coverage: Coverage) -> None:
         self._clock = clock
         self.coverage = coverage
-        self.in_flight = 0  # requests that have come and are not answered yet
         self._numbers = itertools.count(1)
         self._requests: deque[SeenRequest] = deque(maxlen=MOST_SEEN)
         self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
@@ -3753,9 +3820,24 @@ class Backend:
         self.evidence = Evidence(clock, coverage or Coverage())
         self.hub.on_end = lambda seat, code, reason: self.evidence.saw_end(seat.endpoint, seat, code, reason)
         self._clocks = {START: clock.state}
+        self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
         self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
         self._accounts = Accounts(store, clock)
         self._accounts.forget_expired()
+
+    def begin(self, like: Store | None = None, faults: Sequence[Fault] = ()) -> None:
+        """Let this be the state that ``reset`` goes back to, or with the data of another store."""
+        self.store.mark(like=like)
+        self._clocks[START] = self.clock.state
+        for fault in faults:
+            if fault.endpoint is not None:
+                self._known_endpoint(fault.endpoint)
+        self._standing = tuple(faults)
+        self._add_standing_faults()
+
+    def _add_standing_faults(self) -> None:
+        for fault in self._standing:
+            self.stage.add(fault)
 
     # Admission
 
@@ -4172,7 +4254,9 @@ class Backend:
         sockets of an endpoint that is gone, or is read by others than before, end like an option change.
         """
         self.stage.clear()
-        return self._go_back(START)
+        done = self._go_back(START)
+        self._add_standing_faults()
+        return done
 
     def checkpoint(self, name: str) -> dict[str, Json]:
         """Remember data, users, tokens, options and clock as they are, for ``restore``; a name is given anew."""
@@ -4417,6 +4501,113 @@ class Backend:
         }
 
 
+# - Worlds -------------------------------------------------------------------------------------------
+
+UNUSED_SECONDS = 3600.0
+MOST_WORLDS = 1000
+
+
+class Worlds:
+    """Backends by API key: the default one, and private copies of how it began, for tests side by side.
+
+    A world has the endpoints of the default project under a key of its own, and its own data, users, tokens,
+    clock, faults, evidence and sockets; it is in memory, and over after an hour without use. A key that fits
+    one of ``patterns``, as test-*, makes its world at first use. ``prepare`` is called with each new one.
+    """
+
+    def __init__(
+        self, default: Backend, patterns: Sequence[str] = (), prepare: Callable[[Backend], None] = lambda _: None
+    ) -> None:
+        self.default = default
+        self._patterns = patterns
+        self._prepare = prepare
+        self._private: dict[str, Backend] = {}
+        self._used: dict[str, float] = {}
+
+    def __iter__(self) -> Iterator[Backend]:
+        return iter([self.default, *self._private.values()])
+
+    def listeners(self) -> int:
+        """How many listen in all worlds."""
+        return sum(len(world.hub) for world in self)
+
+    def of(self, key: str | None) -> Backend:
+        """The world that a request with this key is for."""
+        if not key or not (self._private or self._patterns):
+            return self.default
+        world = self._private.get(key)
+        if world is None:
+            return self._make(key) if self._is_wanted(key) else self.default
+        self._used[key] = self.default.clock.uptime()
+        return world
+
+    def named(self, key: str | None) -> Backend:
+        """The world that an owner means by this key; raises OptionError where there is none."""
+        if key is None or self.default.store.project(key) is not None:
+            return self.default
+        world = self._private.get(key)
+        if world is None:
+            known = ", ".join(self._private) or "none"
+            raise OptionError(f"key {shown(key)} names no world; there are: {known}; make it with fork")
+        self._used[key] = self.default.clock.uptime()
+        return world
+
+    def _is_wanted(self, key: str) -> bool:
+        from fnmatch import fnmatchcase
+
+        wanted = any(fnmatchcase(key, pattern) for pattern in self._patterns)
+        return wanted and self.default.store.project(key) is None and len(self._private) < MOST_WORLDS
+
+    def _make(self, key: str) -> Backend:
+        default = self.default
+        clock, coverage = default.clock.another(), default.evidence.coverage
+        world = Backend(default.store.fork(key), clock, default.gate, default.files.reader(), coverage)
+        self._prepare(world)
+        self._private[key] = world
+        self._used[key] = default.clock.uptime()
+        log.info("world %s begins", shown(key))
+        return world
+
+    def fork(self, key: str) -> dict[str, Json]:
+        """Make a world of this key, a private copy of how the default one began; one that is there begins anew."""
+        check_key(key)
+        if self.default.store.project(key) is not None:
+            raise OptionError(f"key {shown(key)} is a project's; a world takes one of its own")
+        closed = self._end(key)
+        if len(self._private) >= MOST_WORLDS:
+            raise OptionError(f"there are {MOST_WORLDS} worlds, which is enough; drop some first")
+        self._make(key)
+        return {"key": key, "closed": closed}
+
+    def drop(self, key: str) -> dict[str, Json]:
+        """End a world; its sockets close with 1001."""
+        if key not in self._private:
+            raise OptionError(f"key {shown(key)} names no world; there are: {', '.join(self._private) or 'none'}")
+        return {"closed": self._end(key)}
+
+    def _end(self, key: str) -> int:
+        world = self._private.pop(key, None)
+        if world is None:
+            return 0
+        log.info("world %s ends", shown(key))
+        world.stage.clear()
+        closed = world.hub.close(world.hub.seats(), CloseCode.GOING_AWAY, Message.DROPPED)
+        world.close()
+        return closed
+
+    def until_next(self) -> float:
+        """Seconds until something is due in any world."""
+        return min(world.clock.until_next() for world in self)
+
+    def tick(self) -> None:
+        """Do what is due in every world, and end those that nobody uses."""
+        for world in self:
+            world.tick()
+        oldest = self.default.clock.uptime() - UNUSED_SECONDS
+        for key in [key for key, world in self._private.items() if self._used[key] < oldest and not len(world.hub)]:
+            self._end(key)
+
+
 # - HTTP ---------------------------------------------------------------------------------------------
 
 IDLE_SECONDS = 75.0
@@ -4433,7 +4624,8 @@ HARMLESS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "
 class Request:
     """One HTTP request; ``body`` is None when it was over the limit, an ``upload`` has taken it where it is files.
 
-    It may be ``refused`` before its body is read.
+    It may be ``refused`` before its body is read. Of a request to the API the door says which ``world`` it
+    is for, and which faults ``strike`` it.
 
     Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined.
     """
@@ -4445,6 +4637,8 @@ class Request:
     body: bytes | None = b""
     upload: Upload | None = None
     refused: Refusal | None = None
+    world: Backend | None = None
+    strike: Strike = NO_STRIKE
 
     @classmethod
     def of(cls, method: str, target: str, headers: HTTPHeaders) -> Self:
@@ -4473,8 +4667,8 @@ class FileBody(NamedTuple):
 class Answer:
     """What goes back: written in one place, so that every answer has the same form.
 
-    ``delay`` is in seconds; ``refusal`` is kept for the log. The body may be in a ``file``, or be what a
-    JSONata ``expression`` makes of the body (contract 4.6).
+    ``delay`` is in seconds; ``refusal`` is kept for the log. The body may be in a ``file``, or be made ``later``
+    by what is called then, and may raise a Refusal.
     """
 
     status: int = 200
@@ -4484,7 +4678,7 @@ class Answer:
     delay: float = 0.0
     refusal: Refusal | None = None
     file: FileBody | None = None
-    expression: str | None = None
+    later: Callable[[], Awaitable[bytes]] | None = None
 
     def head(self) -> list[tuple[str, str]]:
         """The headers, those of the body included."""
@@ -4497,6 +4691,8 @@ class Answer:
 def refuse(refusal: Refusal) -> Answer:
     """The error answer of contract 5.1."""
     body = encode({"code": refusal.status, "message": refusal.message, "hint": refusal.hint})
+    if isinstance(refusal, Struck) and refusal.body is not None:
+        body = encode(refusal.body)
     answer = Answer(refusal.status, body, refusal=refusal)
     if isinstance(refusal, MethodNotAllowed):
         answer.headers.append(("Allow", ", ".join(refusal.allowed)))
@@ -4521,292 +4717,6 @@ def send_file(path: str, content_type: str, request: Request, *, ranges: bool = 
     if ranges:
         answer.headers.append(("Accept-Ranges", "bytes"))
     return answer
-
-
-class Door:
-    """Answers requests: ``perform`` carries one out or raises, ``cors`` says who may read the answer."""
-
-    def answer(self, request: Request) -> Answer:
-        """Carry out a request; whatever it raises becomes an error answer."""
-        origin = request.headers.get("Origin")
-        try:
-            answer = self.perform(request)
-        except Refusal as refusal:
-            answer = refuse(refusal)
-        except Exception:
-            log.exception("%s %s failed", request.method, request.path)
-            hint = "This is a bug of the emulator; its log has the traceback."
-            answer = refuse(Refusal(Message.BUG, hint, hidden=not is_loopback_origin(origin or "")))
-        if origin is not None and not (answer.refusal and answer.refusal.hidden):
-            answer.headers += self.cors(origin)
-        return answer
-
-    def perform(self, request: Request) -> Answer:
-        """Carry out a request, or raise a Refusal."""
-        raise NotImplementedError
-
-    def start_upload(self, request: Request) -> Upload | None:
-        """What takes the body of a request while it arrives; None where it is collected."""
-
-    def cors(self, origin: str) -> list[tuple[str, str]]:
-        """The headers that let a page of this origin read the answer."""
-        raise NotImplementedError
-
-
-class Api(Door):
-    """The emulated service over HTTP."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        is_secure: bool = False,
-        plain_cookie: bool = False,
-        latency: tuple[float, float] = (0, 0),
-        max_body: int = 1_000_000,
-    ) -> None:
-        self.backend = backend
-        self._latency = latency
-        self._max_body = max_body
-        # In order of preference, with the attributes that a browser wants for each (contract 6.6).
-        self._cookies = {ACCESS_TOKEN_COOKIE: "Path=/; Secure; HttpOnly; SameSite=None"}
-        if plain_cookie and not is_secure:
-            self._cookies[PLAIN_COOKIE] = "HttpOnly; SameSite=Lax; Path=/"
-        self._warned_of_cookies = plain_cookie or is_secure
-        self.is_stopping = False
-        self._last_host: str | None = None
-
-    def latency(self) -> float:
-        """How long the next answer waits, in seconds."""
-        if not any(self._latency):
-            return 0.0
-        import random
-
-        return random.uniform(*self._latency)
-
-    def answer(self, request: Request) -> Answer:
-        answer = super().answer(request)
-        answer.delay = self.latency()
-        return answer
-
-    def perform(self, request: Request) -> Answer:
-        if request.refused:
-            raise request.refused
-        host = request.headers.get("Host")
-        if host is None or host != self._last_host:  # what has passed once passes again
-            self.backend.gate.check_host(host)
-            self._last_host = host
-        approach = self.approach(request)
-        if request.method == "OPTIONS":
-            return self._preflight(approach, request)
-        if not request.path.startswith(API_PREFIX):
-            self.backend.check_gate(approach)
-            hint = f"{shown(request.path)} is no address of the API; endpoints are at {API_PREFIX}NAME."
-            raise NotFound(Message.NOT_FOUND, hint)
-        if request.method not in METHODS:
-            self.backend.check_gate(approach)
-            raise MethodNotAllowed(request.method, METHODS)
-        return self._carry_out(self.backend.operation(approach, request.method), approach, request)
-
-    def approach(self, request: Request, *, over_socket: bool = False) -> Approach:
-        """What the request shows. A WebSocket may bring its token in the URL (contract 6.7)."""
-        parameters = parse_parameters(request.query)
-        candidates = [bearer_token(request.headers.get("Authorization", ""))]
-        if over_socket:
-            candidates.append(parameters.access_token)
-        if cookies := request.headers.get("Cookie"):
-            candidates += [cookie_value(cookies, name) for name in self._cookies]
-        return Approach(
-            request.path.removeprefix(API_PREFIX),
-            parameters,
-            request.headers.get("Origin"),
-            next(filter(None, candidates), None),
-            request.content(),
-        )
-
-    def start_upload(self, request: Request) -> Upload | None:
-        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if (request.method, media_type) != ("POST", MULTIPART) or not request.path.startswith(API_PREFIX):
-            return None
-        approach = self.approach(request)
-        if self.backend.operation(approach, "POST") is not Operation.CREATE:
-            return None
-        try:
-            self.backend.gate.check_host(request.headers.get("Host"))
-            return self.backend.start_upload(approach, self._max_body)
-        except Refusal as refusal:
-            request.refused = refusal
-            return None
-
-    def _carry_out(self, operation: Operation, approach: Approach, request: Request) -> Answer:
-        match operation:
-            case Operation.CREATE if request.upload:
-                return self._show(self.backend.upload(approach, request.upload), approach, request)
-            case Operation.READ if approach.parameters.file_only:
-                return self._send_file(approach, request)
-            case Operation.LOGIN:
-                user, session = self.backend.login(approach)
-                answer = self._show(user, approach, request)
-                if approach.parameters.no_at_cookie:
-                    answer.headers.append(("Authorization", f"Bearer {session.token}"))
-                else:
-                    answer.headers += self._set_cookies(session.token)
-                    self._warn_of_lost_cookie(request)
-                return answer
-            case Operation.SEND_RESET:
-                self.backend.send_reset(approach)
-                return Answer(body=b"{}")
-            case Operation.RESET_PASSWORD:
-                self.backend.reset_password(approach)
-                return Answer(body=b"{}")
-            case Operation.LOGOUT:
-                self.backend.logout(approach)
-                return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
-        verb: Callable[[Approach], Record | Listing] = getattr(self.backend, operation)
-        return self._show(verb(approach), approach, request)
-
-    def _send_file(self, approach: Approach, request: Request) -> Answer:
-        """The answer that is an uploaded file (contract 8.2)."""
-        file, path = self.backend.download(approach)
-        kind = file["mimeType"] if MIME_TYPE.match(file["mimeType"]) else "application/octet-stream"
-        try:
-            answer = send_file(path, kind, request, ranges=approach.parameters.stream)
-        except OSError as error:
-            log.error("%s: %s", path, error.strerror)
-            raise BadRequest(Message.NO_FILE, f"The file is not readable: {error.strerror}.") from None
-        answer.headers.append(("Content-Disposition", content_disposition(file["originalName"])))
-        answer.headers += HARMLESS
-        return answer
-
-    def _show(self, result: Record | Listing, approach: Approach, request: Request) -> Answer:
-        """The answer of a success (contract 4.7)."""
-        expression = approach.parameters.jsonata if request.method == "GET" else None
-        if expression is not None:
-            check_jsonata()
-            body = result.packed_data if approach.parameters.data_only else result.wire
-            return Answer(body=body, expression=expression)
-        if not approach.parameters.data_only:
-            return Answer(body=result.wire)
-        if isinstance(result, Record) and isinstance(result.data, str):
-            return Answer(body=result.data.encode(), content_type=TEXT_TYPE)
-        return Answer(body=result.packed_data)
-
-    def _preflight(self, approach: Approach, request: Request) -> Answer:
-        """What a browser asks before it lets a page send a request (contract 9.1).
-
-        Only what the page may not read is refused here. A wrong key or endpoint passes, since a browser
-        shows the page nothing of a failed preflight, and the request itself will say what is wrong.
-        """
-        method = request.headers.get("Access-Control-Request-Method", "GET")
-        wanted = self.backend.operation(approach, method) if method in METHODS[:4] else Operation.READ
-        try:
-            self.backend.preflight(approach, wanted)
-        except Refusal as refusal:
-            if refusal.hidden:
-                raise
-        headers = [
-            ("Access-Control-Allow-Methods", ", ".join(METHODS)),
-            ("Access-Control-Allow-Headers", request.headers.get("Access-Control-Request-Headers", "")),
-            ("Access-Control-Max-Age", "600"),
-        ]
-        return Answer(204, headers=[(name, value) for name, value in headers if value])
-
-    def cors(self, origin: str) -> list[tuple[str, str]]:
-        return [
-            ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Allow-Credentials", "true"),
-            ("Access-Control-Expose-Headers", "Authorization"),
-            ("Vary", "Origin"),
-        ]
-
-    def _set_cookies(self, value: str, extra: str = "") -> list[tuple[str, str]]:
-        return [("Set-Cookie", f"{name}={value}; {attributes}{extra}") for name, attributes in self._cookies.items()]
-
-    def _warn_of_lost_cookie(self, request: Request) -> None:
-        """Say once when a browser logs in that will drop the cookie, as it comes over plain http."""
-        origin, agent = request.headers.get("Origin"), request.headers.get("User-Agent", "")
-        page, here = origin_host(origin or ""), host_name(request.headers.get("Host", ""))
-        is_webkit = "AppleWebKit" in agent and "Chrome" not in agent
-        if self._warned_of_cookies or not (is_webkit or (page and page != here)):
-            return
-        self._warned_of_cookies = True
-        why = "it is WebKit" if is_webkit else f"the page is on {page} and the emulator on {here}"
-        log.warning(
-            "login: this browser will drop the access token cookie, because %s and this is plain http; "
-            "use one host name for both, log in with noATCookie=true, or start with --plain-cookie",
-            why,
-        )
-
-
-def content_disposition(name: str) -> str:
-    """Show the file, and save it under its name: plain for old clients, whole for others (RFC 6266)."""
-    plain = re.sub(r'[^\x20-\x7e]|["\\%]', "_", name)
-    return f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
-
-
-def bearer_token(header: str) -> str | None:
-    """The token in an Authorization header, None where it is of another scheme (contract 6.7)."""
-    scheme, _, token = header.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
-
-
-def cookie_value(header: str, name: str) -> str | None:
-    """The value of a cookie; of several with that name the last one, and junk beside it is ignored."""
-    pairs = [part.strip().partition("=") for part in header.split(";")]
-    return next((value for found, _, value in reversed(pairs) if found == name), None)
-
-
-class Static(Door):
-    """Serves the files of a folder: no listing, and no way out of it."""
-
-    def __init__(self, folder: str, backend: Backend) -> None:
-        self._folder = os.path.realpath(folder)
-        self._backend = backend
-
-    def perform(self, request: Request) -> Answer:
-        self._backend.gate.check_host(request.headers.get("Host"))
-        self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins())
-        if request.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(request.method, ("GET", "HEAD"))
-        wanted = unquote_to_bytes(request.path.encode("latin1"))  # as which a request's first line is read
-        path = self._find(wanted, request)
-        if os.path.isdir(path):
-            if not request.path.endswith("/"):
-                where = f"{quote(wanted)}/{'?' if request.query else ''}{request.query}"
-                return Answer(301, headers=[("Location", "/" + where.lstrip("/"))])
-            wanted += b"index.html"
-            path = self._find(wanted, request)
-        elif request.path.endswith("/"):
-            raise self._missing(request)
-        import mimetypes
-
-        kind, encoding = mimetypes.guess_type(wanted.decode())
-        if kind is None or encoding:  # a packed page is sent packed, as a file to keep
-            kind = "application/octet-stream"
-        kind += "; charset=utf-8" if kind.startswith("text/") or kind.endswith(("javascript", "json")) else ""
-        try:
-            answer = send_file(path, kind, request)
-        except OSError as error:
-            raise self._missing(request, f" that can be read: {error.strerror}") from None
-        answer.headers.append(("Cache-Control", "no-cache"))
-        return answer
-
-    def _find(self, wanted: bytes, request: Request) -> str:
-        """Where a path leads to, all links followed; raises NotFound where that is outside, or nothing."""
-        try:
-            real = os.path.realpath(os.path.join(self._folder, wanted.decode().lstrip("/")))
-            inside = os.path.commonpath((real, self._folder)) == self._folder
-        except ValueError:  # not UTF-8, or with a null byte
-            inside, real = False, ""
-        if inside and (os.path.isfile(real) or os.path.isdir(real)):
-            return real
-        raise self._missing(request)
-
-    def _missing(self, request: Request, why: str = "") -> NotFound:
-        return NotFound(Message.NOT_FOUND, f"There is no file {shown(request.path)} in the folder of --static{why}.")
-
-    def cors(self, origin: str) -> list[tuple[str, str]]:
-        return []
 
 
 EVALUATION_SECONDS = 2.0
@@ -4968,6 +4878,303 @@ class Evaluator:
             await self._end(self._idle.pop())
 
 
+class Door:
+    """Answers requests: ``perform`` carries one out or raises, ``cors`` says who may read the answer."""
+
+    def answer(self, request: Request) -> Answer:
+        """Carry out a request; whatever it raises becomes an error answer."""
+        origin = request.headers.get("Origin")
+        try:
+            answer = self.perform(request)
+        except Refusal as refusal:
+            answer = refuse(refusal)
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            hint = "This is a bug of the emulator; its log has the traceback."
+            answer = refuse(Refusal(Message.BUG, hint, hidden=not is_loopback_origin(origin or "")))
+        if origin is not None and not (answer.refusal and answer.refusal.hidden):
+            answer.headers += self.cors(origin)
+        return answer
+
+    def perform(self, request: Request) -> Answer:
+        """Carry out a request, or raise a Refusal."""
+        raise NotImplementedError
+
+    def start_upload(self, request: Request) -> Upload | None:
+        """What takes the body of a request while it arrives; None where it is collected."""
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        """The headers that let a page of this origin read the answer."""
+        raise NotImplementedError
+
+
+class Api(Door):
+    """The emulated service over HTTP."""
+
+    def __init__(
+        self,
+        worlds: Worlds,
+        *,
+        is_secure: bool = False,
+        plain_cookie: bool = False,
+        latency: tuple[float, float] = (0, 0),
+        max_body: int = 1_000_000,
+    ) -> None:
+        self.worlds = worlds
+        self.evaluator = Evaluator()
+        self._latency = latency
+        self._max_body = max_body
+        # In order of preference, with the attributes that a browser wants for each (contract 6.6).
+        self._cookies = {ACCESS_TOKEN_COOKIE: "Path=/; Secure; HttpOnly; SameSite=None"}
+        if plain_cookie and not is_secure:
+            self._cookies[PLAIN_COOKIE] = "HttpOnly; SameSite=Lax; Path=/"
+        self._warned_of_cookies = plain_cookie or is_secure
+        self.is_stopping = False
+        self._last_host: str | None = None
+
+    def latency(self) -> float:
+        """How long the next answer waits, in seconds."""
+        if not any(self._latency):
+            return 0.0
+        import random
+
+        return random.uniform(*self._latency)
+
+    def answer(self, request: Request) -> Answer:
+        answer = super().answer(request)
+        answer.delay = self.latency() + request.strike.delay
+        if request.world:
+            answer.delay += request.world.stage.owed
+        return answer
+
+    def perform(self, request: Request) -> Answer:
+        host = request.headers.get("Host")
+        if host is None or host != self._last_host:  # what has passed once passes again
+            self.worlds.default.gate.check_host(host)
+            self._last_host = host
+        approach = self.approach(request)
+        world = request.world = self.worlds.of(approach.parameters.key)
+        if request.refused:
+            raise request.refused
+        if request.method == "OPTIONS":
+            return self._preflight(world, approach, request)
+        if not request.path.startswith(API_PREFIX):
+            world.check_gate(approach)
+            hint = f"{shown(request.path)} is no address of the API; endpoints are at {API_PREFIX}NAME."
+            raise NotFound(Message.NOT_FOUND, hint)
+        if request.method not in METHODS:
+            world.check_gate(approach)
+            raise MethodNotAllowed(request.method, METHODS)
+        strike = world.stage.on_request(approach.endpoint, request.method)
+        if strike:
+            world.check_gate(approach)
+            request.strike = strike
+            if not strike.lets_through:
+                raise Struck(strike.numbers, strike.status or Struck.status, strike.body)
+        return self._carry_out(world, world.operation(approach, request.method), approach, request)
+
+    def approach(self, request: Request, *, over_socket: bool = False) -> Approach:
+        """What the request shows. A WebSocket may bring its token in the URL (contract 6.7)."""
+        parameters = parse_parameters(request.query)
+        candidates = [bearer_token(request.headers.get("Authorization", ""))]
+        if over_socket:
+            candidates.append(parameters.access_token)
+        if cookies := request.headers.get("Cookie"):
+            candidates += [cookie_value(cookies, name) for name in self._cookies]
+        return Approach(
+            request.path.removeprefix(API_PREFIX),
+            parameters,
+            request.headers.get("Origin"),
+            next(filter(None, candidates), None),
+            request.content(),
+        )
+
+    def start_upload(self, request: Request) -> Upload | None:
+        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if (request.method, media_type) != ("POST", MULTIPART) or not request.path.startswith(API_PREFIX):
+            return None
+        approach = self.approach(request)
+        try:
+            self.worlds.default.gate.check_host(request.headers.get("Host"))
+            world = self.worlds.of(approach.parameters.key)
+            if world.operation(approach, "POST") is not Operation.CREATE:
+                return None
+            return world.start_upload(approach, self._max_body)
+        except Refusal as refusal:
+            request.refused = refusal
+            return None
+
+    def _carry_out(self, world: Backend, operation: Operation, approach: Approach, request: Request) -> Answer:
+        match operation:
+            case Operation.CREATE if request.upload:
+                return self._show(world.upload(approach, request.upload), approach, request)
+            case Operation.READ if approach.parameters.file_only:
+                return self._send_file(world, approach, request)
+            case Operation.LOGIN:
+                user, session = world.login(approach)
+                answer = self._show(user, approach, request)
+                if approach.parameters.no_at_cookie:
+                    answer.headers.append(("Authorization", f"Bearer {session.token}"))
+                else:
+                    answer.headers += self._set_cookies(session.token)
+                    self._warn_of_lost_cookie(request)
+                return answer
+            case Operation.SEND_RESET:
+                world.send_reset(approach)
+                return Answer(body=b"{}")
+            case Operation.RESET_PASSWORD:
+                world.reset_password(approach)
+                return Answer(body=b"{}")
+            case Operation.LOGOUT:
+                world.logout(approach)
+                return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
+        verb: Callable[[Approach], Record | Listing] = getattr(world, operation)
+        return self._show(verb(approach), approach, request)
+
+    def _send_file(self, world: Backend, approach: Approach, request: Request) -> Answer:
+        """The answer that is an uploaded file (contract 8.2)."""
+        file, path = world.download(approach)
+        kind = file["mimeType"] if MIME_TYPE.match(file["mimeType"]) else "application/octet-stream"
+        try:
+            answer = send_file(path, kind, request, ranges=approach.parameters.stream)
+        except OSError as error:
+            log.error("%s: %s", path, error.strerror)
+            raise BadRequest(Message.NO_FILE, f"The file is not readable: {error.strerror}.") from None
+        answer.headers.append(("Content-Disposition", content_disposition(file["originalName"])))
+        answer.headers += HARMLESS
+        return answer
+
+    def _show(self, result: Record | Listing, approach: Approach, request: Request) -> Answer:
+        """The answer of a success (contract 4.7)."""
+        expression = approach.parameters.jsonata if request.method == "GET" else None
+        if expression is not None:
+            check_jsonata()
+            body = result.packed_data if approach.parameters.data_only else result.wire
+            return Answer(later=functools.partial(self.evaluator.evaluate, expression, body))
+        if not approach.parameters.data_only:
+            return Answer(body=result.wire)
+        if isinstance(result, Record) and isinstance(result.data, str):
+            return Answer(body=result.data.encode(), content_type=TEXT_TYPE)
+        return Answer(body=result.packed_data)
+
+    def _preflight(self, world: Backend, approach: Approach, request: Request) -> Answer:
+        """What a browser asks before it lets a page send a request (contract 9.1).
+
+        Only what the page may not read is refused here. A wrong key or endpoint passes, since a browser
+        shows the page nothing of a failed preflight, and the request itself will say what is wrong.
+        """
+        method = request.headers.get("Access-Control-Request-Method", "GET")
+        wanted = world.operation(approach, method) if method in METHODS[:4] else Operation.READ
+        try:
+            world.preflight(approach, wanted)
+        except Refusal as refusal:
+            if refusal.hidden:
+                raise
+        headers = [
+            ("Access-Control-Allow-Methods", ", ".join(METHODS)),
+            ("Access-Control-Allow-Headers", request.headers.get("Access-Control-Request-Headers", "")),
+            ("Access-Control-Max-Age", "600"),
+        ]
+        return Answer(204, headers=[(name, value) for name, value in headers if value])
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        return [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Access-Control-Expose-Headers", "Authorization"),
+            ("Vary", "Origin"),
+        ]
+
+    def _set_cookies(self, value: str, extra: str = "") -> list[tuple[str, str]]:
+        return [("Set-Cookie", f"{name}={value}; {attributes}{extra}") for name, attributes in self._cookies.items()]
+
+    def _warn_of_lost_cookie(self, request: Request) -> None:
+        """Say once when a browser logs in that will drop the cookie, as it comes over plain http."""
+        origin, agent = request.headers.get("Origin"), request.headers.get("User-Agent", "")
+        page, here = origin_host(origin or ""), host_name(request.headers.get("Host", ""))
+        is_webkit = "AppleWebKit" in agent and "Chrome" not in agent
+        if self._warned_of_cookies or not (is_webkit or (page and page != here)):
+            return
+        self._warned_of_cookies = True
+        why = "it is WebKit" if is_webkit else f"the page is on {page} and the emulator on {here}"
+        log.warning(
+            "login: this browser will drop the access token cookie, because %s and this is plain http; "
+            "use one host name for both, log in with noATCookie=true, or start with --plain-cookie",
+            why,
+        )
+
+
+def content_disposition(name: str) -> str:
+    """Show the file, and save it under its name: plain for old clients, whole for others (RFC 6266)."""
+    plain = re.sub(r'[^\x20-\x7e]|["\\%]', "_", name)
+    return f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def bearer_token(header: str) -> str | None:
+    """The token in an Authorization header, None where it is of another scheme (contract 6.7)."""
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def cookie_value(header: str, name: str) -> str | None:
+    """The value of a cookie; of several with that name the last one, and junk beside it is ignored."""
+    pairs = [part.strip().partition("=") for part in header.split(";")]
+    return next((value for found, _, value in reversed(pairs) if found == name), None)
+
+
+class Static(Door):
+    """Serves the files of a folder: no listing, and no way out of it."""
+
+    def __init__(self, folder: str, backend: Backend) -> None:
+        self._folder = os.path.realpath(folder)
+        self._backend = backend
+
+    def perform(self, request: Request) -> Answer:
+        self._backend.gate.check_host(request.headers.get("Host"))
+        self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins())
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(request.method, ("GET", "HEAD"))
+        wanted = unquote_to_bytes(request.path.encode("latin1"))  # as which a request's first line is read
+        path = self._find(wanted, request)
+        if os.path.isdir(path):
+            if not request.path.endswith("/"):
+                where = f"{quote(wanted)}/{'?' if request.query else ''}{request.query}"
+                return Answer(301, headers=[("Location", "/" + where.lstrip("/"))])
+            wanted += b"index.html"
+            path = self._find(wanted, request)
+        elif request.path.endswith("/"):
+            raise self._missing(request)
+        import mimetypes
+
+        kind, encoding = mimetypes.guess_type(wanted.decode())
+        if kind is None or encoding:  # a packed page is sent packed, as a file to keep
+            kind = "application/octet-stream"
+        kind += "; charset=utf-8" if kind.startswith("text/") or kind.endswith(("javascript", "json")) else ""
+        try:
+            answer = send_file(path, kind, request)
+        except OSError as error:
+            raise self._missing(request, f" that can be read: {error.strerror}") from None
+        answer.headers.append(("Cache-Control", "no-cache"))
+        return answer
+
+    def _find(self, wanted: bytes, request: Request) -> str:
+        """Where a path leads to, all links followed; raises NotFound where that is outside, or nothing."""
+        try:
+            real = os.path.realpath(os.path.join(self._folder, wanted.decode().lstrip("/")))
+            inside = os.path.commonpath((real, self._folder)) == self._folder
+        except ValueError:  # not UTF-8, or with a null byte
+            inside, real = False, ""
+        if inside and (os.path.isfile(real) or os.path.isdir(real)):
+            return real
+        raise self._missing(request)
+
+    def _missing(self, request: Request, why: str = "") -> NotFound:
+        return NotFound(Message.NOT_FOUND, f"There is no file {shown(request.path)} in the folder of --static{why}.")
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        return []
+
+
 class Front(HTTPServerConnectionDelegate):
     """What Tornado's HTTP server talks to: decides at first sight who answers a request.
 
@@ -4981,7 +5188,6 @@ class Front(HTTPServerConnectionDelegate):
         self._doors = doors
         self.sockets = functools.cache(sockets)
         self.max_body = max_body
-        self.evaluator = Evaluator()
         self.pending: set[Exchange] = set()
         self._waiting: dict[object, tuple[float, HTTPConnection]] = {}  # when a connection last sent something
 
@@ -5009,13 +5215,9 @@ class Front(HTTPServerConnectionDelegate):
         for _, connection in [found for found in self._waiting.values() if found[0] < longest]:
             getattr(connection, "close")()
 
-    async def evaluate(self, answer: Answer) -> None:
-        """Put what the expression makes of the body into its place, or why there is nothing."""
-        try:
-            answer.body = await self.evaluator.evaluate(answer.expression or "", answer.body)
-        except Refusal as refusal:
-            failed = refuse(refusal)
-            answer.status, answer.body, answer.refusal = failed.status, failed.body, refusal
+    def in_flight(self, world: Backend) -> int:
+        """How many requests to the API are under way that are for this world, or do not say so yet."""
+        return sum(one.is_for(world) for one in self.pending)
 
     def door(self, path: str) -> Door:
         """Who answers at this path."""
@@ -5041,6 +5243,7 @@ class Exchange(HTTPMessageDelegate):
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         assert isinstance(start_line, RequestStartLine)
         self._request = Request.of(start_line.method, start_line.path, headers)
+        self._since = asyncio.get_running_loop().time()
         # Tornado's own writing of headers is only needed where they depend on the connection.
         keeps_alive = self._request.headers.get("Connection", "keep-alive").lower() == "keep-alive"
         self._is_plain = start_line.version == "HTTP/1.1" and keeps_alive
@@ -5057,6 +5260,11 @@ class Exchange(HTTPMessageDelegate):
             headers.pop("Expect", None)  # or Tornado would ask for the body after all
             self._answer_early()
         return None
+
+    def is_for(self, world: Backend) -> bool:
+        """Whether the request is one to the API that is for this world, as far as it is known."""
+        request = self._request
+        return request.world is world or (request.world is None and request.path.startswith(API_PREFIX))
 
     def data_received(self, chunk: bytes) -> Any:
         if self._handshake:
@@ -5111,7 +5319,7 @@ class Exchange(HTTPMessageDelegate):
         request.body, request.upload = body, self._upload
         answer = self._front.door(request.path).answer(request)
         self._discard_upload()
-        if answer.delay or answer.file or answer.expression is not None:
+        if answer.delay or answer.file or answer.later or request.strike.cut or request.strike.hangs:
             self._answering = asyncio.ensure_future(self._answer_later(answer))
             getattr(self._connection, "set_close_callback")(self._answering.cancel)
         else:
@@ -5123,14 +5331,47 @@ class Exchange(HTTPMessageDelegate):
             finally_.callback(self._front.pending.discard, self)
             if answer.file:
                 finally_.enter_context(answer.file.file)
-            if answer.expression is not None:
-                await self._front.evaluate(answer)
+            if answer.later:
+                await make_body(answer, answer.later)
             if answer.delay:
                 await asyncio.sleep(answer.delay)
-            if answer.file and self._request.method != "HEAD":
+            strike = self._request.strike
+            if strike.hangs or strike.cut:
+                await self._break_off(answer, strike)
+            elif answer.file and self._request.method != "HEAD":
                 await self._write_file(answer, answer.file)
             else:
                 self._write(answer)
+
+    async def _break_off(self, answer: Answer, strike: Strike) -> None:
+        """Reset the connection in place of an answer, at once or when the fault that keeps it hanging is over."""
+        log.info("%s %s not answered", self._request.method, self._request.path)
+        self._note(answer, None)
+        if strike.hangs:
+            is_over = asyncio.Event()
+            strike.hangs(is_over.set)
+            await is_over.wait()
+        getattr(self._connection, "stream").socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        self._hang_up()
+
+    def _note(self, answer: Answer, status: int | None) -> None:
+        """Keep a request to the API, and what became of it, as evidence; a preflight only where it is refused."""
+        request = self._request
+        if request.world is None or (request.method == "OPTIONS" and answer.refusal is None):
+            return
+        request.world.evidence.saw_request(
+            method=request.method,
+            url=f"{request.path}?{request.query}" if request.query else request.path,
+            headers=request.headers,
+            body=request.body or b"",
+            endpoint=request.path.removeprefix(API_PREFIX),
+            status=status,
+            seconds=asyncio.get_running_loop().time() - self._since,
+            refusal=answer.refusal,
+            faults=request.strike.numbers,
+        )
 
     async def _write_file(self, answer: Answer, body: FileBody) -> None:
         """Write an answer that is a file; the client is sent no more than it takes."""
@@ -5166,7 +5407,8 @@ class Exchange(HTTPMessageDelegate):
         why = f" {answer.refusal}" if answer.refusal else ""
         log.info("%s %s %d%s", request.method, request.path, answer.status, why)
         log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
-        phrase = responses[answer.status]
+        self._note(answer, answer.status)
+        phrase = responses.get(answer.status, "Unknown")
         if self._is_plain and not self._answers_early:
             lines = [f"{name}: {value}" for name, value in answer.head()]
             head = "\r\n".join([f"HTTP/1.1 {answer.status} {phrase}", *lines, "\r\n"])
@@ -5197,6 +5439,15 @@ class Exchange(HTTPMessageDelegate):
     def _hang_up(self) -> None:
         self._front.pending.discard(self)
         getattr(self._connection, "close")()
+
+
+async def make_body(answer: Answer, later: Callable[[], Awaitable[bytes]]) -> None:
+    """Put the body into its place, or why there is none."""
+    try:
+        answer.body = await later()
+    except Refusal as refusal:
+        failed = refuse(refusal)
+        answer.status, answer.body, answer.refusal = failed.status, failed.body, refusal
 
 
 def is_handshake(request: Request) -> bool:
@@ -5279,7 +5530,7 @@ class Socket:
     def __init__(self, handler: WebSocketHandler, api: Api, outbox: Outbox) -> None:
         self._handler = handler
         self._api = api
-        self._backend = api.backend
+        self._backend = api.worlds.default
         self._outbox = outbox
         self._endpoint = ""
         self._frames: deque[bytes] = deque()
@@ -5298,6 +5549,7 @@ class Socket:
     def _listen(self) -> None:
         request = Request.of("GET", self._handler.request.uri or "", self._handler.request.headers)
         approach = self._api.approach(request, over_socket=True)
+        self._backend = self._api.worlds.of(approach.parameters.key)
         self._endpoint = approach.endpoint
         if self._api.is_stopping:
             self.end(CloseCode.GOING_AWAY, Message.STOPPING)
@@ -5444,15 +5696,46 @@ def socket_application(api: Api, most: int) -> HTTPServerConnectionDelegate:
             """Check what does not depend on the endpoint, before the handshake."""
             await asyncio.sleep(api.latency())
             try:
-                api.backend.gate.check_host(self.request.headers.get("Host"))
-                if len(api.backend.hub) >= most:
+                api.worlds.default.gate.check_host(self.request.headers.get("Host"))
+                if api.worlds.listeners() >= most:
                     hint = f"{most} are open; raise the limit of open files (ulimit -n)."
                     raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
+                await self._pass_faults()
             except Refusal as refusal:
                 log.info("open %s refused: %d %s", self.request.path, refusal.status, refusal)
-                self.set_status(refusal.status)
+                self.set_status(refusal.status, responses.get(refusal.status, "Unknown"))
                 self.set_header("Content-Type", JSON_TYPE)
                 self.finish(refuse(refusal).body)
+
+        async def _pass_faults(self) -> None:
+            """Be struck by the faults that wait for a handshake; raises Struck."""
+            request = Request.of("GET", self.request.uri or "", self.request.headers)
+            world = api.worlds.of(parse_parameters(request.query).key)
+            endpoint = request.path.removeprefix(API_PREFIX)
+            strike = world.stage.on_handshake(endpoint)
+            if strike is None:
+                return
+            await asyncio.sleep(strike.delay)
+            if strike.lets_through:
+                return
+            world.evidence.saw_request(
+                method=WEBSOCKET,
+                url=self.request.uri or "",
+                headers=request.headers,
+                body=b"",
+                endpoint=endpoint,
+                status=strike.status,
+                seconds=strike.delay,
+                faults=strike.numbers,
+            )
+            if strike.status is not None:
+                raise Struck(strike.numbers, strike.status)
+            log.info("open %s not answered", endpoint)
+            if strike.hangs:
+                is_over = asyncio.Event()
+                strike.hangs(is_over.set)
+                await is_over.wait()
+            self.detach().close()  # after which Tornado takes the request for finished
 
         def check_origin(self, origin: str) -> bool:
             """Accept the handshake of any page; the origin is checked with the rest."""
@@ -5478,61 +5761,162 @@ def socket_application(api: Api, most: int) -> HTTPServerConnectionDelegate:
 
 # - Control ------------------------------------------------------------------------------------------
 
-CONTROL_READS = ("health", "status", "mails")
-CONTROL_VERBS = (
-    "change-project",
-    "change-endpoint",
-    "delete-endpoint",
-    "expire-tokens",
-    "advance",
-    "close-listeners",
-    "reset",
+LONGEST_WAIT = 600.0
+
+
+class Watcher:
+    """Waits for what clients do, so that their tests need not sleep; what takes time takes the machine's."""
+
+    def __init__(self, world: Backend, in_flight: Callable[[Backend], int]) -> None:
+        self._world = world
+        self._in_flight = in_flight
+
+    async def wait(
+        self,
+        *,
+        requests: Mapping[str, Json] | None = None,
+        messages: Mapping[str, Json] | None = None,
+        count: int = 1,
+        timeout: float = 5.0,
+    ) -> dict[str, Json]:
+        """Wait until so many requests, or messages, were seen that fit; they may be there already.
+
+        ``requests`` and ``messages`` are arguments of those verbs. Returns what fits. Raises OptionError, and
+        NotSeen after ``timeout`` seconds.
+        """
+        if (requests is None) == (messages is None):
+            raise OptionError("requests, messages: exactly one of the two is waited for")
+        verb = self._world.requests if messages is None else self._world.messages
+        what = verb.__name__
+        wanted = read_arguments(verb, dict(requests or messages or {}))
+        find = functools.partial(verb, **wanted)
+        check_within({"count": count, "timeout": timeout}, "count", 1, MOST_SEEN)
+        is_seen = asyncio.Event()
+        waiting = self._world.evidence.when(count, find, is_seen.set)
+        try:
+            async with asyncio.timeout(self._check_timeout(timeout)):
+                await is_seen.wait()
+        except TimeoutError:
+            fits = f"{len(find())} of {count} {what} that fit {encode(requests or messages or {}).decode()}"
+            hint = f"There were {fits} within {timeout:g} s; GET {CONTROL_PREFIX}{what} shows all there were."
+            raise NotSeen(hint) from None
+        finally:
+            self._world.evidence.forget(waiting)
+        return {what: cast("Json", find())}
+
+    async def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
+        """Wait until no request is under way, and the system has taken every message.
+
+        Returns how long it took, in seconds. Raises OptionError, and NotSeen after ``timeout`` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        since, limit = loop.time(), self._check_timeout(timeout)
+        while any(left := self._left()):
+            if loop.time() - since > limit:
+                requests, late, listeners = left
+                hint = (
+                    f"{requests} requests are under way, {late} messages are late, {listeners} listeners do not read."
+                )
+                raise NotSeen(hint)
+            await asyncio.sleep(0.002)
+        return {"seconds": round(loop.time() - since, 3)}
+
+    def _left(self) -> tuple[int, int, int]:
+        """Requests under way, messages that are to come later, and listeners that have not taken all."""
+        world = self._world
+        return (
+            self._in_flight(world),
+            world.stage.waiting,
+            sum(bool(seat.listener.waiting) for seat in world.hub.seats()),
+        )
+
+    @staticmethod
+    def _check_timeout(timeout: float) -> float:
+        check_within({"timeout": timeout}, "timeout", 0, LONGEST_WAIT)
+        return timeout
+
+
+def health(_: Backend) -> dict[str, Json]:
+    """Whether the emulator is ready, and its version."""
+    return {"ready": True, "version": __version__}
+
+
+CONTROL_ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
+    ("GET", "health", health),
+    ("GET", "status", Backend.status),
+    ("POST", "change-project", Backend.change_project),
+    ("POST", "change-endpoint", Backend.change_endpoint),
+    ("POST", "delete-endpoint", Backend.delete_endpoint),
+    ("POST", "expire-tokens", Backend.expire_tokens),
+    ("POST", "close-listeners", Backend.close_listeners),
+    ("POST", "advance", Backend.advance),
+    ("POST", "set-time", Backend.set_time),
+    ("POST", "freeze", Backend.freeze),
+    ("POST", "unfreeze", Backend.unfreeze),
+    ("POST", "reset", Backend.reset),
+    ("POST", "checkpoint", Backend.checkpoint),
+    ("POST", "restore", Backend.restore),
+    ("POST", "fork", Worlds.fork),
+    ("POST", "drop", Worlds.drop),
+    ("GET", "faults", Backend.faults),
+    ("POST", "faults", Backend.add_fault),
+    ("DELETE", "faults", Backend.clear_faults),
+    ("GET", "requests", Backend.requests),
+    ("DELETE", "requests", Backend.clear_requests),
+    ("GET", "messages", Backend.messages),
+    ("DELETE", "messages", Backend.clear_messages),
+    ("POST", "wait", Watcher.wait),
+    ("POST", "settle", Watcher.settle),
+    ("GET", "coverage", Backend.coverage),
+    ("GET", "mails", Backend.mails),
 )
 
 
 class Control(Door):
-    """The owner's verbs over HTTP, each POST with a JSON object of arguments.
+    """The owner's verbs over HTTP, those that do something as POST with a JSON object of arguments.
 
-    With a ``token`` every request has to show it; that is so when others than this machine can connect.
+    ``?key=`` names the world they are for. With a ``token`` every request has to show it; that is so when others
+    than this machine can connect.
     """
 
-    def __init__(self, backend: Backend, token: str | None = None) -> None:
-        self._backend = backend
+    def __init__(self, worlds: Worlds, in_flight: Callable[[Backend], int], token: str | None = None) -> None:
+        self._worlds = worlds
+        self._in_flight = in_flight
         self._token = token
 
     def perform(self, request: Request) -> Answer:
         name = request.path.removeprefix(CONTROL_PREFIX)
-        if name == "health" and request.method == "GET":
-            return Answer(body=encode({"ready": True, "version": __version__}))
+        verbs = {method: verb for method, known, verb in CONTROL_ROUTES if known == name}
+        verb = verbs.get(request.method)
+        if verb is health:
+            return Answer(body=encode(health(self._worlds.default)))
         self._check_gate(request)
-        if name not in (*CONTROL_READS, *CONTROL_VERBS):
-            known = ", ".join((*CONTROL_READS, *CONTROL_VERBS))
+        if not verbs:
+            known = ", ".join(dict.fromkeys(known for _, known, _ in CONTROL_ROUTES))
             raise NotFound(Message.NOT_FOUND, f"There is no control verb {shown(name)}; there are: {known}.")
         if request.method == "OPTIONS":
             return Answer(204)
-        method = "GET" if name in CONTROL_READS else "POST"
-        if request.method != method:
-            raise MethodNotAllowed(request.method, (method, "OPTIONS"))
-        if name in CONTROL_READS:
-            return Answer(body=encode(getattr(self._backend, name)()))
-        self._check_type(request)
-        return Answer(body=encode(self._call(name, request)))
+        if verb is None:
+            raise MethodNotAllowed(request.method, (*verbs, "OPTIONS"))
+        if request.method == "POST":
+            self._check_type(request)
+        return self._call(name, verb, request)
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
         if not is_loopback_origin(origin):
             return []
         return [
             ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
+            ("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"),
             ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
             ("Vary", "Origin"),
         ]
 
     def _check_gate(self, request: Request) -> None:
         """The outer gate, without the exceptions that the API has."""
-        gate, headers = self._backend.gate, request.headers
+        gate, headers = self._worlds.default.gate, request.headers
         gate.check_host(headers.get("Host"))
-        gate.check_origin(headers.get("Origin"), self._backend.allowed_origins(), any_origin=False)
+        gate.check_origin(headers.get("Origin"), self._worlds.default.allowed_origins(), any_origin=False)
         if self._token is None or request.method == "OPTIONS":
             return
         if not same_secret(bearer_token(headers.get("Authorization", "")) or "", self._token):
@@ -5546,23 +5930,58 @@ class Control(Door):
             hint = f"Content-Type is {shown(kind) if kind else 'missing'}; send application/json."
             raise Forbidden(Message.CONTROL_REFUSED, hint)
 
-    def _call(self, name: str, request: Request) -> Json:
-        """Call the verb with the arguments in the body."""
-        verb = getattr(self._backend, name.replace("-", "_"))
-        given = decode(parse_content(request.content())) if request.body != b"" else {}
-        try:
-            result: Json = verb(**read_arguments(verb, given))
-        except OptionError as error:
-            known = ", ".join(camel(argument) for argument in inspect.signature(verb).parameters) or "none"
-            raise BadRequest(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {known}.") from None
-        return result
+    def _call(self, name: str, verb: Callable[..., Any], request: Request) -> Answer:
+        """Call the verb of the world that is meant, with the arguments in the query or in the body."""
+
+        async def later() -> bytes:
+            with explained(name, verb):
+                return encode(await result)
+
+        with explained(name, verb):
+            world = self._worlds.named(parse_parameters(request.query).key)
+            bound = functools.partial(verb, self._subject(verb, world))
+            if request.method == "POST":
+                given = decode(parse_content(request.content())) if request.body != b"" else {}
+            else:
+                given = read_query(bound, request.query)
+            result = bound(**read_arguments(bound, given))
+        return Answer(later=later) if inspect.isawaitable(result) else Answer(body=encode(result))
+
+    def _subject(self, verb: Callable[..., Any], world: Backend) -> object:
+        """Whose verb it is."""
+        if verb in (Worlds.fork, Worlds.drop):
+            return self._worlds
+        return Watcher(world, self._in_flight) if verb in (Watcher.wait, Watcher.settle) else world
+
+
+@contextlib.contextmanager
+def explained(name: str, verb: Callable[..., object]) -> Iterator[None]:
+    """Turn an OptionError into a BadRequest that lists the arguments there are."""
+    try:
+        yield
+    except OptionError as error:
+        known = ", ".join(camel(argument) for argument in list(inspect.signature(verb).parameters)[1:]) or "none"
+        raise BadRequest(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {known}.") from None
+
+
+def read_query(verb: Callable[..., object], query: str) -> dict[str, Json]:
+    """The arguments of a verb that only looks, from a query; raises OptionError."""
+    parameters = inspect.signature(verb).parameters
+    given: dict[str, Json] = {name: value for name, value in parse_qsl(query) if name != "key"}
+    for name, value in given.items():
+        if name in parameters and "int" in str(parameters[name].annotation):
+            if not re.fullmatch(r"\d{1,18}", str(value), re.ASCII):
+                raise OptionError(f"{name} is {shown(value)}; it takes a whole number")
+            given[name] = int(str(value))
+    return given
 
 
 def read_arguments(verb: Callable[..., object], given: Json) -> dict[str, Any]:
     """The JSON arguments of an owner's verb as its signature names and annotates them; raises OptionError."""
     if not isinstance(given, dict):
         raise OptionError(f"the body is {kind_of(given)}, not an object of arguments")
-    known = {camel(name): parameter for name, parameter in inspect.signature(verb).parameters.items()}
+    parameters = inspect.signature(verb).parameters
+    known = {camel(name): parameter for name, parameter in parameters.items() if name != "self"}
     unknown = given.keys() - known.keys()
     if unknown:
         raise OptionError(f"unknown argument {', '.join(map(shown, sorted(unknown)))}")
@@ -5677,6 +6096,43 @@ def check_folder(value: object) -> str:
     raise OptionError(f"{shown(path)} is no folder")
 
 
+def check_time_of_day(value: object) -> str:
+    """Return a time in ISO 8601, as text."""
+    text = check_text(value)
+    parse_moment(text, "it")
+    return text
+
+
+def check_percent(value: object) -> float:
+    """Return a share in percent."""
+    try:
+        percent = float(str(value).removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if 0 <= percent <= 100:
+        return percent
+    raise OptionError(f"{shown(value)} is no share: 0 to 100")
+
+
+def check_fault_option(value: object) -> str:
+    """Return the arguments of a fault, as JSON."""
+    text = check_text(value)
+    read_fault(text)
+    return text
+
+
+def read_fault(text: str) -> Fault:
+    """A fault from its arguments as JSON; raises OptionError."""
+    try:
+        given = DECODER.decode(text)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise OptionError(f'{shown(text)} is no JSON object; write {{"kind": "delay", "seconds": 2}}')
+    arguments = read_arguments(Backend.add_fault, given)
+    return check_fault(arguments.pop("kind"), arguments)
+
+
 def check_template(value: object) -> str:
     """Return NAME=FILE."""
     name, _, path = check_text(value).partition("=")
@@ -5728,6 +6184,14 @@ class Options:
     change_options_after: float | None = option(
         None, check_duration, "likewise the options of every endpoint change, which ends its sockets", "DURATION"
     )
+    set_time: str | None = option(
+        None, check_time_of_day, "the time it is at the start, as 2030-01-01T00:00:00Z", "TIME"
+    )
+    freeze: bool = option(False, check_flag, "let the clock stand")
+    fault: tuple[str, ...] = option((), check_fault_option, "something that goes wrong, as for POST faults", "JSON")
+    fork_keys: tuple[str, ...] = option(
+        (), check_text, "an API key of this shape, as test-*, makes a world of its own at first use", "PATTERN"
+    )
     latency: tuple[float, float] = option(
         (0.0, 0.0), check_latency, "every answer of the API waits that long, or a random time between",
         "DURATION[-DURATION]",
@@ -5737,6 +6201,11 @@ class Options:
     cert: str | None = option(None, check_path, "https and wss, with this certificate (PEM)", "FILE")
     cert_key: str | None = option(None, check_path, "the key of --cert, where it is in a file of its own", "FILE")
     static: str | None = option(None, check_folder, "also serve the files of this folder, at /", "DIR")
+    coverage: str | None = option(None, check_path, "write what the clients met of the service, as Markdown", "FILE")
+    coverage_fail_under: float | None = option(
+        None, check_percent, "exit with 3 if they met less than that many percent", "PERCENT"
+    )
+    with_parent: bool = option(False, check_flag, "end when the process ends that started it")
     no_watch: bool = option(False, check_flag, "do not look for edits of the data file while running")
     quiet: bool = option(False, check_flag, "log only what needs attention", flags=("-q",))
     verbose: bool = option(False, check_flag, "log also origin and agent of each request", flags=("-v",))
@@ -5808,6 +6277,16 @@ def set_up(backend: Backend, options: Options) -> None:
     for what, _, name in (access.partition(":") for access in options.others_can):
         others: dict[str, Any] = {f"others_can_{what}": True}
         backend.change_endpoint(name, **others)
+
+
+def begin(world: Backend, options: Options, like: Store | None = None) -> None:
+    """Set the clock and the faults of a world, take that for its start, and set its timers."""
+    if options.set_time:
+        world.set_time(options.set_time)
+    if options.freeze:
+        world.freeze()
+    world.begin(like, [read_fault(text) for text in options.fault])
+    schedule(world, options)
 
 
 def open_tls(options: Options, scratch: contextlib.ExitStack) -> tuple[ssl.SSLContext | None, str | None]:
@@ -5955,17 +6434,17 @@ class Server:
         try:
             self._tls, self._ca = open_tls(options, self._scratch)
             set_up(self.backend, options)
+            seed = None
             if options.seed:
                 seed = Backend(Store(JsonFile(None, load_tree(options.seed))), Clock(), gate)
                 set_up(seed, options)
-                self.backend.store.mark(like=seed.store)
-            else:
-                self.backend.store.mark()
+            begin(self.backend, options, seed.store if seed else None)
             self.backend.store.save()
         except BaseException:
             self._scratch.close()
             self.backend.store.let_go()
             raise
+        self.worlds = Worlds(self.backend, options.fork_keys, self._begin_world)
         beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
         self.control_token = new_id() if beyond_loopback else None
         self.port = 0
@@ -6026,13 +6505,13 @@ class Server:
         """Serve, in the running loop."""
         options = self.options
         api = self._api = Api(
-            self.backend,
+            self.worlds,
             is_secure=self._tls is not None,
             plain_cookie=options.plain_cookie,
             latency=options.latency,
             max_body=options.max_body,
         )
-        control = Control(self.backend, self.control_token)
+        control = Control(self.worlds, self.in_flight, self.control_token)
         most = most_sockets()
         static = Static(options.static, self.backend) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
@@ -6046,21 +6525,24 @@ class Server:
         self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
         self._http.most, self._http.streams = most + 64, weakref.WeakSet()
         self._http.add_sockets(self._sockets)
-        schedule(self.backend, options)
         self.backend.clock.on_earlier = self._set_timer
         self._set_timer()
+
+    def _begin_world(self, world: Backend) -> None:
+        begin(world, self.options)
+        world.clock.on_earlier = self._set_timer
 
     def _set_timer(self) -> None:
         """Wake up when something is due, and twice a second: a clock may jump, a person edit the data file."""
         if self._timer:
             self._timer.cancel()
-        wait = min(0.5, self.backend.clock.until_next())
+        wait = min(0.5, self.worlds.until_next())
         self._timer = asyncio.get_running_loop().call_later(wait, self._tick)
 
     def _tick(self) -> None:
         try:
             self._front.close_idle()
-            self.backend.tick()
+            self.worlds.tick()
             if self._saving is None or self._saving.done():
                 self._saving = asyncio.ensure_future(self._save())
         finally:
@@ -6093,13 +6575,17 @@ class Server:
         """
         self._http.stop()
         self._api.is_stopping = True
-        self.backend.clock.on_earlier = lambda: None
+        worlds = list(self.worlds)
+        for world in worlds:
+            world.clock.on_earlier = lambda: None
+            world.stage.clear()
         if self._timer:
             self._timer.cancel()
-        await self._front.evaluator.stop()
+        await self._api.evaluator.stop()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
-        leaving = self.backend.hub.seats()
-        self.backend.hub.close(leaving, CloseCode.GOING_AWAY, Message.STOPPING)
+        leaving = [seat for world in worlds for seat in world.hub.seats()]
+        for world in worlds:
+            world.hub.close(world.hub.seats(), CloseCode.GOING_AWAY, Message.STOPPING)
         ending = [seat.listener for seat in leaving if isinstance(seat.listener, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
@@ -6109,13 +6595,18 @@ class Server:
             self.backend.tick()
         finally:
             self._scratch.close()
-            self.backend.close()
+            for world in worlds[::-1]:
+                world.close()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while not done() and loop.time() < deadline:
             await asyncio.sleep(0.005)
+
+    def in_flight(self, world: Backend) -> int:
+        """How many requests are under way in a world."""
+        return self._front.in_flight(world)
 
     def facts(self) -> dict[str, Json]:
         """What a client needs to know, as the ready line says it; null for what there is not."""
@@ -6153,21 +6644,125 @@ def most_sockets() -> int:
     return 65536 if soft == resource.RLIM_INFINITY else max(16, soft - 128)
 
 
-def remote(verb: Callable[Concatenate[Backend, P], T]) -> Callable[Concatenate[RestedEmulator, P], T]:
-    """A verb of the Backend as a method of RestedEmulator: same arguments, carried out in its thread."""
-    signature = inspect.signature(verb)
+class Verbs:
+    """The owner's verbs as methods, of an emulator or of a world in it; arguments are those of the Backend's."""
 
-    @functools.wraps(verb)
-    def call(emulator: RestedEmulator, /, *args: P.args, **options: P.kwargs) -> T:
-        for name, value in signature.bind(emulator, *args, **options).arguments.items():
-            if value is not emulator:
-                check_kind(value, signature.parameters[name].annotation, name)
-        return emulator.call(lambda server: verb(server.backend, *args, **options))
+    key: str | None = None  # of the world they are for
 
-    return call
+    def call(self, verb: Callable[[Server], T]) -> T:
+        """Run something in the emulator's thread, and return what it returns or raise what it raises."""
+        raise NotImplementedError
+
+    @property
+    def facts(self) -> dict[str, Json]:
+        """What the ready line says: url, wsUrl, host, port, key, masterKey, controlUrl and so on."""
+        return self.call(Server.facts)
+
+    def url(self, endpoint: str) -> str:
+        """The URL of an endpoint, with the key."""
+        return f"{self.facts['url']}/{endpoint}?key={self._key_of(endpoint)}"
+
+    def ws_url(self, endpoint: str) -> str:
+        """The WebSocket's URL of an endpoint, with the key."""
+        return f"{self.facts['wsUrl']}/{endpoint}?key={self._key_of(endpoint)}"
+
+    def _key_of(self, endpoint: str) -> str:
+        def key(server: Server) -> str:
+            store = server.worlds.named(self.key).store
+            known = store.endpoint(endpoint)
+            return known.project if known else store.projects()[0].key
+
+        return quote(self.call(key), safe="")
+
+    def wait(
+        self,
+        *,
+        requests: Mapping[str, Json] | None = None,
+        messages: Mapping[str, Json] | None = None,
+        count: int = 1,
+        timeout: float = 5.0,
+    ) -> dict[str, Json]:
+        """Wait until so many requests, or messages, were seen that fit; raises TimeoutError."""
+        return self._watch(
+            lambda watcher: watcher.wait(requests=requests, messages=messages, count=count, timeout=timeout)
+        )
+
+    def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
+        """Wait until no request is under way and the system has taken every message; raises TimeoutError."""
+        return self._watch(lambda watcher: watcher.settle(timeout=timeout))
+
+    def _watch(self, watch: Callable[[Watcher], Coroutine[Any, Any, T]]) -> T:
+        def begin(server: Server) -> asyncio.Future[T] | Future[T]:
+            watcher = Watcher(server.worlds.named(self.key), server.in_flight)
+            return asyncio.run_coroutine_threadsafe(watch(watcher), asyncio.get_running_loop())
+
+        try:
+            return cast("Future[T]", self.call(begin)).result()
+        except NotSeen as refusal:
+            raise TimeoutError(refusal.hint) from None
+
+    @staticmethod
+    def _remote(verb: Callable[Concatenate[Backend, P], T]) -> Callable[Concatenate[Verbs, P], T]:
+        """A verb of the Backend as a method: same arguments, carried out in the emulator's thread."""
+        signature = inspect.signature(verb)
+
+        @functools.wraps(verb)
+        def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
+            for name, value in signature.bind(verbs, *args, **options).arguments.items():
+                if value is not verbs:
+                    check_kind(value, signature.parameters[name].annotation, name)
+            return verbs.call(lambda server: verb(server.worlds.named(verbs.key), *args, **options))
+
+        return call
+
+    sign_in = _remote(Backend.sign_in)
+    records = _remote(Backend.records)
+    status = _remote(Backend.status)
+    mails = _remote(Backend.mails)
+    change_project = _remote(Backend.change_project)
+    change_endpoint = _remote(Backend.change_endpoint)
+    delete_endpoint = _remote(Backend.delete_endpoint)
+    expire_tokens = _remote(Backend.expire_tokens)
+    close_listeners = _remote(Backend.close_listeners)
+    advance = _remote(Backend.advance)
+    set_time = _remote(Backend.set_time)
+    freeze = _remote(Backend.freeze)
+    unfreeze = _remote(Backend.unfreeze)
+    reset = _remote(Backend.reset)
+    checkpoint = _remote(Backend.checkpoint)
+    restore = _remote(Backend.restore)
+    faults = _remote(Backend.faults)
+    add_fault = _remote(Backend.add_fault)
+    clear_faults = _remote(Backend.clear_faults)
+    requests = _remote(Backend.requests)
+    clear_requests = _remote(Backend.clear_requests)
+    messages = _remote(Backend.messages)
+    clear_messages = _remote(Backend.clear_messages)
+    coverage = _remote(Backend.coverage)
 
 
-class RestedEmulator:
+class World(Verbs):
+    """A world of its own inside an emulator (see Worlds); with a ``with`` statement it ends by itself."""
+
+    def __init__(self, emulator: RestedEmulator, key: str) -> None:
+        self.key: str = key
+        self._emulator = emulator
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._emulator.drop(self.key)
+
+    def call(self, verb: Callable[[Server], T]) -> T:
+        return self._emulator.call(verb)
+
+    @property
+    def facts(self) -> dict[str, Json]:
+        return super().facts | {"key": self.key}
+
+
+class RestedEmulator(Verbs):
     """An emulator inside this process, in a thread of its own: the fixture for tests in Python.
 
     ``with RestedEmulator(secure=["notes/private"]) as emulator:`` keeps its data in memory and takes a
@@ -6253,37 +6848,20 @@ class RestedEmulator:
             self._loop.call_soon_threadsafe(run, self._server)
         return outcome.result()
 
-    @property
-    def facts(self) -> dict[str, Json]:
-        """What the ready line says: url, wsUrl, host, port, key, masterKey, controlUrl and so on."""
-        return self.call(Server.facts)
+    def world(self, key: str) -> World:
+        """Make a world of this key; returns what has its verbs: ``with emulator.world("test-1") as world:``."""
+        self.fork(key)
+        return World(self, key)
 
-    def url(self, endpoint: str) -> str:
-        """The URL of an endpoint, with the key."""
-        return f"{self.facts['url']}/{endpoint}?key={self._key_of(endpoint)}"
+    def fork(self, key: str) -> dict[str, Json]:
+        """Make a world of this key; one that is there begins anew."""
+        check_kind(key, "str", "key")
+        return self.call(lambda server: server.worlds.fork(key))
 
-    def ws_url(self, endpoint: str) -> str:
-        """The WebSocket's URL of an endpoint, with the key."""
-        return f"{self.facts['wsUrl']}/{endpoint}?key={self._key_of(endpoint)}"
-
-    def _key_of(self, endpoint: str) -> str:
-        def key(server: Server) -> str:
-            known = server.backend.store.endpoint(endpoint)
-            return known.project if known else server.backend.store.projects()[0].key
-
-        return quote(self.call(key), safe="")
-
-    sign_in = remote(Backend.sign_in)
-    records = remote(Backend.records)
-    status = remote(Backend.status)
-    mails = remote(Backend.mails)
-    change_project = remote(Backend.change_project)
-    change_endpoint = remote(Backend.change_endpoint)
-    delete_endpoint = remote(Backend.delete_endpoint)
-    expire_tokens = remote(Backend.expire_tokens)
-    advance = remote(Backend.advance)
-    close_listeners = remote(Backend.close_listeners)
-    reset = remote(Backend.reset)
+    def drop(self, key: str) -> dict[str, Json]:
+        """End a world; its sockets close with 1001."""
+        check_kind(key, "str", "key")
+        return self.call(lambda server: server.worlds.drop(key))
 
 
 # - Command line -------------------------------------------------------------------------------------

@@ -9,13 +9,13 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
 
 import rested_emulator
-from rested_emulator import CONTROL_VERBS, Backend, Json, RestedEmulator, camel, read_arguments
+from rested_emulator import CONTROL_ROUTES, Backend, Json, RestedEmulator, Watcher, World, Worlds, camel, read_arguments
 from tests.conftest import ROOT
 
 SECTIONS = (
@@ -28,7 +28,10 @@ SECTIONS = (
     "Accounts",
     "Uploads",
     "Live",
+    "Faults",
+    "Evidence",
     "Backend",
+    "Worlds",
     "HTTP",
     "WebSocket",
     "Control",
@@ -177,37 +180,48 @@ def test_nothing_in_the_module_is_mutable() -> None:
     assert not users({"cache", "lru_cache", "global"})
 
 
-def owners_verbs() -> dict[str, inspect.Signature]:
-    """The Backend's methods that do something for the owner: those that answer with a JSON object."""
-    methods = inspect.getmembers(Backend, inspect.isfunction)
-    signatures = {name: inspect.signature(method) for name, method in methods if not name.startswith("_")}
-    return {name: found for name, found in signatures.items() if found.return_annotation == "dict[str, Json]"}
+Verb = Callable[..., object]
+EVERYWHERE = {verb.__name__: verb for _, _, verb in CONTROL_ROUTES if verb.__name__ != "health"}
+
+
+def owners_verbs() -> set[str]:
+    """What does something for the owner, or tells something: what answers with JSON."""
+    owners = {**vars(Backend), **vars(Worlds), **vars(Watcher)}
+    answers = ("dict[str, Json]", "list[dict[str, Json]]", "list[Json]")
+    return {
+        name
+        for name, verb in owners.items()
+        if inspect.isfunction(verb) and not name.startswith("_")
+        if inspect.signature(verb).return_annotation in answers
+    }
 
 
 def test_every_verb_has_its_doors() -> None:
-    verbs = set(owners_verbs())
-    assert verbs == {verb.replace("-", "_") for verb in CONTROL_VERBS} | {"status"}
+    verbs = owners_verbs() - {"records"}  # which is GET itself
+    assert verbs == set(EVERYWHERE)
     assert all(callable(getattr(RestedEmulator, verb, None)) for verb in verbs)
+    assert all(callable(getattr(World, verb, None)) for verb in verbs - {"fork", "drop"})
 
 
-@pytest.mark.parametrize("verb", sorted(owners_verbs()))
+@pytest.mark.parametrize("verb", EVERYWHERE)
 def test_a_verb_takes_the_same_arguments_at_every_door(verb: str) -> None:
-    wanted = list(owners_verbs()[verb].parameters.values())[1:]
+    wanted = list(inspect.signature(EVERYWHERE[verb]).parameters.values())[1:]
     offered = list(inspect.signature(getattr(RestedEmulator, verb)).parameters.values())[1:]
     assert offered == wanted
 
 
-def test_control_understands_every_kind_of_argument(backend: Backend) -> None:
+def test_control_understands_every_kind_of_argument() -> None:
     examples: dict[str, Json] = {
         "str": "notes/open",
         "bool": True,
         "float": 1.5,
         "int": 1000,
+        "Json": [None],
         "Sequence[str]": ["http://localhost"],
         "Mapping[str, str]": {"welcome": "<p>{{email}}</p>"},
+        "Mapping[str, Json]": {"status": 200},
     }
-    for verb, signature in owners_verbs().items():
-        parameters = list(signature.parameters.values())[1:]
+    for verb in EVERYWHERE.values():
+        parameters = list(inspect.signature(verb).parameters.values())[1:]
         given: Json = {camel(item.name): examples[item.annotation.removesuffix(" | None")] for item in parameters}
-        read = read_arguments(getattr(backend, verb), given)
-        assert set(read) == {item.name for item in parameters}
+        assert set(read_arguments(verb, given)) == {item.name for item in parameters}
