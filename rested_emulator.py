@@ -4820,8 +4820,9 @@ class Listening(HTTPServer):
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         try:
+            connection.getpeername()  # of a client that has left, wrapping in TLS would fail and leak
             super()._handle_connection(connection, address)
-        except OSError as error:  # a client that left before TLS began, which Tornado 6.6.1 takes for a bug
+        except OSError as error:  # it left meanwhile, which Tornado 6.6.1 takes for a bug
             log.info("a connection ended before it began: %s", error)
             connection.close()
 
