@@ -5212,8 +5212,9 @@ class Front(HTTPServerConnectionDelegate):
         One look at all of them now and then does what Tornado would do with a timer for each request.
         """
         longest = asyncio.get_running_loop().time() - IDLE_SECONDS
-        for _, connection in [found for found in self._waiting.values() if found[0] < longest]:
-            getattr(connection, "close")()
+        for since, connection in list(self._waiting.values()):
+            if since < longest or begins_with_tls(connection):
+                getattr(connection, "close")()
 
     def in_flight(self, world: Backend) -> int:
         """How many requests to the API are under way that are for this world, or do not say so yet."""
@@ -5448,6 +5449,12 @@ async def make_body(answer: Answer, later: Callable[[], Awaitable[bytes]]) -> No
     except Refusal as refusal:
         failed = refuse(refusal)
         answer.status, answer.body, answer.refusal = failed.status, failed.body, refusal
+
+
+def begins_with_tls(connection: HTTPConnection) -> bool:
+    """Whether a client speaks TLS where plain http is spoken; it would wait for an answer that never comes."""
+    stream = getattr(connection, "stream")
+    return stream is not None and stream._read_buffer[:1] == b"\x16"
 
 
 def is_handshake(request: Request) -> bool:
@@ -6303,10 +6310,7 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> tuple[ssl.SSLCo
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if options.cert:
-        try:
-            context.load_cert_chain(options.cert, options.cert_key, password=refuse_password)
-        except (OSError, ValueError) as error:  # an SSLError is an OSError
-            raise OptionError(f"cert: {options.cert}: {getattr(error, 'strerror', None) or error}") from None
+        load_pair(context, "cert", options.cert, "cert_key", options.cert_key or options.cert)
         return context, None
     try:
         import trustme
@@ -6320,13 +6324,29 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> tuple[ssl.SSLCo
     ca, path = open_ca(base, trustme)
     addresses = [host.strip("[]") for host in gate_for(options).hosts]
     today = datetime.fromtimestamp(Clock().now(), UTC)
-    leaf = ca.issue_cert(
-        *dict.fromkeys(("localhost", *LOOPBACK, *addresses)),
-        not_before=today - timedelta(days=1),
-        not_after=today + timedelta(days=365),
-    )
+    try:
+        leaf = ca.issue_cert(
+            *dict.fromkeys(("localhost", *LOOPBACK, *addresses)),
+            not_before=today - timedelta(days=1),
+            not_after=today + timedelta(days=365),
+        )
+    except ValueError as error:
+        raise OptionError(f"tls: no certificate can be made for {', '.join(addresses)}: {error}") from None
     leaf.configure_cert(context)
     return context, path
+
+
+def load_pair(context: ssl.SSLContext, option: str, path: str, key_option: str, key_path: str) -> None:
+    """Let TLS use a certificate and its key; raises OptionError that names the option of the wrong one."""
+    import ssl
+
+    for name, file in ((option, path), (key_option, key_path)):
+        read_text(file, f"{name}: ")
+    try:
+        context.load_cert_chain(path, key_path, password=refuse_password)
+    except (ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise OptionError(f"{option}: {path} and {key_path} are no certificate with its key, in PEM: {why}") from None
 
 
 def refuse_password() -> str:
@@ -6336,18 +6356,26 @@ def refuse_password() -> str:
 
 def open_ca(base: str, trustme: Any) -> tuple[Any, str]:
     """The CA in files that begin with ``base``, made if missing, and where its certificate is. Raises OptionError."""
+    import ssl
+
     path, key_path = f"{base}.ca.pem", f"{base}.ca-key.pem"
     try:
-        if os.path.exists(path) or os.path.exists(key_path):
-            with open(path, "rb") as cert, open(key_path, "rb") as key:
-                return trustme.CA.from_pem(cert.read(), key.read()), path
+        if os.path.exists(path):
+            load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "tls", path, "tls", key_path)
+            return trustme.CA.from_pem(*(read_text(file).encode() for file in (path, key_path))), path
         ca = trustme.CA(organization_name="rested-emulator")
+        # Each whole or not at all, and the certificate last: where there is one, there is its key.
         for where, pem in ((key_path, ca.private_key_pem), (path, ca.cert_pem)):
-            with open(os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            draft = f"{where}.new"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(pem.bytes())
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not a certificate with its key"
-        raise OptionError(f"tls: {path} and {key_path}: {why}; delete both to have them made anew") from None
+            os.replace(draft, where)
+    except OptionError as error:
+        raise OptionError(f"{error}; delete {path} to have another made, which is to be trusted anew") from None
+    except OSError as error:
+        raise OptionError(f"tls: {error.filename or path}: {error.strerror}") from None
     return ca, path
 
 
@@ -6365,14 +6393,14 @@ def open_files(options: Options) -> Files:
     return Files(folder, *others)
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, prefix: str = "") -> str:
     """The text in a file that an option names; raises OptionError."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise OptionError(f"{path}: {why}") from None
+        raise OptionError(f"{prefix}{path}: {why}") from None
 
 
 def schedule(backend: Backend, options: Options) -> None:
@@ -6415,6 +6443,14 @@ class Listening(HTTPServer):
             return
         self.streams.add(stream)
         super().handle_stream(stream, address)
+
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        try:
+            connection.getpeername()  # of a client that has left, wrapping in TLS would fail and leak
+            super()._handle_connection(connection, address)
+        except OSError as error:  # it left meanwhile, which Tornado 6.6.1 takes for a bug
+            log.info("a connection ended before it began: %s", error)
+            connection.close()
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
@@ -6872,7 +6908,7 @@ NAME is an endpoint. Durations: 30 (seconds), 500ms, 10s, 5m, 1h. A repeatable o
 Each option has an environment twin, as RESTED_EMULATOR_TOKEN_TTL for --token-ttl (several values: with commas);
 the command line beats the environment. After -- comes a command that runs once the emulator is ready, with
 RESTED_URL, RESTED_WS_URL, RESTED_HOST, RESTED_PORT, RESTED_KEY, RESTED_MASTER_KEY, RESTED_CONTROL_URL,
-RESTED_CONTROL_TOKEN, RESTED_PID and RESTED_DATA set as far as there are such; the emulator ends with it, and
+RESTED_CONTROL_TOKEN, RESTED_PID, RESTED_DATA and RESTED_CA set as far as there are such; the emulator ends with it, and
 with its exit code.
 """
 
@@ -6954,7 +6990,10 @@ def banner(server: Server) -> str:
     rows = [("HTTP", facts["url"]), ("WebSocket", facts["wsUrl"])]
     rows += [("Key", facts["key"]), ("Master key", facts["masterKey"]), ("Data", facts["data"] or "in memory only")]
     rows += [("Control", f"{facts['controlUrl']}/status"), ("Control token", facts["controlToken"])]
-    rows += [("CA", facts["ca"]), ("", facts["ca"] and "trust it: curl --cacert, NODE_EXTRA_CA_CERTS, or the browser")]
+    rows += [
+        ("CA", facts["ca"]),
+        ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
+    ]
     lines += [f"  {name:<14}{value}" for name, value in rows if value]
     endpoints = server.backend.store.endpoints()
     width = max((len(endpoint.name) for endpoint in endpoints), default=0)
