@@ -5275,9 +5275,10 @@ class Exchange(HTTPMessageDelegate):
         if self._answers_early:
             if self._size > LINGER_BYTES:
                 self._hang_up()
-        elif self._upload:
+            return asyncio.sleep(0)  # a client may be so fast that reading it would never let go of the loop
+        if self._upload:
             return self._feed(self._upload, chunk)
-        elif self._size > self._front.max_body:
+        if self._size > self._front.max_body:
             self._answer_early()
         else:
             self._chunks.append(chunk)

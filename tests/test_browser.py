@@ -6,10 +6,13 @@ wait there has a time-out. Python only asks and compares.
 
 from __future__ import annotations
 
+import base64
 import functools
+import itertools
 import json
 import os
 import shutil
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,6 +92,10 @@ class App:
         if data is not ...:
             body, headers = json.dumps(data), {"Content-Type": "application/json"} | headers
         return self.page.evaluate("request => call(...request)", [url, method, body, headers])
+
+    def upload(self, url: str, files: list[tuple[str, str, str]], **fields: str) -> Any:
+        """Send files, each a name, type and text, as a form of JavaScript's."""
+        return self.page.evaluate("request => upload(...request)", [url, files, fields])
 
     def fetch_blindly(self, url: str, text: str) -> Any:
         """Send a POST of the kind that browsers send without asking first, and do not show the answer of."""
@@ -453,6 +460,145 @@ def test_a_foreign_page_cannot_use_the_control_interface_even_where_the_project_
     evil = open_app(EVIL)
     with RestedEmulator(data=GARDEN, allow_origin=[evil.origin]) as emulator:
         check_no_control(evil, emulator)
+
+
+# Files (contract 8)
+
+
+def element(name: str, content: bytes | int) -> bytes:
+    """An element of a WebM file; numbers and lengths always take eight bytes."""
+    content = content.to_bytes(8, "big") if isinstance(content, int) else content
+    return bytes.fromhex(name) + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+
+def webm(frames: list[bytes], width: int, height: int, milliseconds: int) -> bytes:
+    """A video of VP8 frames, each a key frame that the cues in front lead to."""
+    kind = element("4282", b"webm") + element("4287", 2) + element("4285", 2)
+    duration = struct.pack(">d", len(frames) * milliseconds)
+    info = element("1549A966", element("2AD7B1", 1_000_000) + element("4489", duration))
+    picture = element("E0", element("B0", width) + element("BA", height))
+    track = element("D7", 1) + element("73C5", 1) + element("83", 1) + element("86", b"V_VP8") + picture
+    tracks = element("1654AE6B", element("AE", track))
+    times = range(0, len(frames) * milliseconds, milliseconds)
+    clusters = [
+        element("1F43B675", element("E7", time) + element("A3", b"\x81\0\0\x80" + frame))
+        for time, frame in zip(times, frames, strict=True)
+    ]
+
+    def cues(at: int) -> bytes:
+        starts = itertools.accumulate(map(len, clusters[:-1]), initial=at)
+        places = zip(times, starts, strict=True)
+        points = [
+            element("B3", time) + element("B7", element("F7", 1) + element("F1", start)) for time, start in places
+        ]
+        return element("1C53BB6B", b"".join(element("BB", point) for point in points))
+
+    front = info + tracks
+    front += cues(len(front) + len(cues(0)))
+    return element("1A45DFA3", kind) + element("18538067", front + b"".join(clusters))
+
+
+def key_frame(webp: bytes) -> bytes:
+    """The VP8 key frame that a picture in lossy WebP consists of."""
+    at = 12
+    while webp[at : at + 4] != b"VP8 ":
+        at += 8 + -(-int.from_bytes(webp[at + 4 : at + 8], "little") // 2) * 2
+    return webp[at + 8 : at + 8 + int.from_bytes(webp[at + 4 : at + 8], "little")]
+
+
+def test_a_video_plays_and_seeks(emulator: RestedEmulator, context: BrowserContext, page_port: int) -> None:
+    page = context.new_page()
+    asked: list[tuple[int, str]] = []
+    page.on("response", lambda answer: asked.append((answer.status, answer.headers.get("content-range", ""))))
+    page.goto(f"http://localhost:{page_port}/video.html")
+    pictures = page.evaluate("pictures(4, 640, 480)")
+    frames = [key_frame(base64.b64decode(picture.partition(",")[2])) for picture in pictures]
+    video = webm(frames * 30, 640, 480, 500)
+    assert len(video) > 10 * 2**20, "so small that Chromium reads it all at once"
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="noise.webm"\r\n'
+    form += b"Content-Type: video/webm\r\n\r\n%b\r\n--x--\r\n" % video
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    record = call(emulator.url(PLANTS), "POST", body=form, headers=headers).json
+    assert record["data"]["mimeType"] == "video/webm"
+
+    asked.clear()
+    url = f"{emulator.url(PLANTS)}&uniqueId={record['uniqueId']}&fileOnly=true&stream=true"
+    assert page.evaluate("url => load(url)", url) == [60, 640, 480]
+    assert page.evaluate("play()") > 0
+    assert page.evaluate("seek(57)") == 57
+    assert page.evaluate("play()") > 57
+    assert page.evaluate("seek(3)") == 3
+    assert {status for status, _ in asked} == {206}
+    assert any(not ranges.startswith("bytes 0-") for _, ranges in asked), f"{asked}: it did not jump"
+
+
+SCRIPTS = {
+    "text/html": "<!doctype html><title>still</title><script>document.title = 'ran'</script>",
+    "image/svg+xml": (
+        '<svg xmlns="http://www.w3.org/2000/svg"><title>still</title><script>document.title = "ran"</script></svg>'
+    ),
+    "application/xhtml+xml": (
+        '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>still</title>'
+        "<script>document.title = 'ran'</script></head></html>"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_an_uploaded_page_is_shown_and_does_not_run(
+    emulator: RestedEmulator, context: BrowserContext, app: App, kind: str
+) -> None:
+    record = app.upload(emulator.url(PLANTS), [("page", kind, SCRIPTS[kind])])["body"]
+    page = context.new_page()
+    refused: list[str] = []
+    page.on("console", lambda message: refused.append(message.text))
+    page.goto(f"{emulator.url(PLANTS)}&uniqueId={record['uniqueId']}&fileOnly=true")
+    assert page.title() == "still"
+    assert any("sandboxed" in text for text in refused), refused
+
+
+def test_an_uploaded_text_is_no_script_of_a_page(emulator: RestedEmulator, app: App) -> None:
+    record = app.upload(emulator.url(PLANTS), [("a.txt", "text/plain", "window.ran = true")])["body"]
+    url = f"{emulator.url(PLANTS)}&uniqueId={record['uniqueId']}&fileOnly=true"
+    assert app.page.evaluate("url => loadScript(url)", url) == "error"
+    assert app.page.evaluate("window.ran") is None
+
+
+def test_a_page_uploads_files_and_hears_of_them(emulator: RestedEmulator, app: App) -> None:
+    ear = app.listen(emulator.ws_url(PLANTS))
+    files = [('Grüße "eins" 日本.txt', "text/plain", "Möhren"), ("leer", "", "")]
+    records = app.upload(emulator.url(PLANTS), files, title="Beet 1")["body"]
+    assert [record["data"] for record in records] == [
+        {"originalName": files[0][0], "mimeType": "text/plain", "size": 7, "metadata": {"title": "Beet 1"}},
+        {"originalName": "leer", "mimeType": "application/octet-stream", "size": 0, "metadata": {"title": "Beet 1"}},
+    ]
+    assert ear.heard(1) == [{"type": "POST", "record": records}]
+
+
+def test_a_page_reads_that_its_files_are_too_many(emulator: RestedEmulator, app: App) -> None:
+    before = emulator.records(PLANTS)
+    answer = app.upload(emulator.url(PLANTS), [("a.txt", "text/plain", "abc")] * 11)
+    check_error(answer, 400, "Files are not valid.")
+    assert emulator.records(PLANTS) == before
+
+
+def test_a_form_without_javascript_uploads_what_is_chosen(
+    emulator: RestedEmulator, context: BrowserContext, page_port: int, tmp_path: Path
+) -> None:
+    names = ["Möhren 'rot'.txt", "a;b\\c.txt"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"line\r\nline\0")
+    page = context.new_page()
+    page.goto(f"http://localhost:{page_port}/form.html")
+    page.evaluate("url => (document.forms[0].action = url)", emulator.url(PLANTS))
+    page.get_by_label("Files").set_input_files([tmp_path / name for name in names])
+    page.get_by_label("Title").fill("Beet 1")
+    with page.expect_navigation() as navigation:
+        page.get_by_role("button", name="Send").click()
+    data = [record["data"] for record in navigation.value.json()]
+    assert [each["originalName"] for each in data] == names
+    assert [(each["mimeType"], each["size"]) for each in data] == [("text/plain", 11)] * 2
+    assert [each["metadata"] for each in data] == [{"title": "Beet 1"}] * 2
 
 
 # What the documentation shows
