@@ -3199,10 +3199,11 @@ class ActiveFault:
     def public(self) -> dict[str, Json]:
         """What the owner sees of it."""
         fault = self.fault
-        shown: dict[str, Json] = {"id": self.number, "kind": fault.kind}
+        shown: dict[str, Json] = {"id": self.number, "kind": str(fault.kind)}
         for name in ("endpoint", "method", "times", "seed", *fault.kind.arguments):
-            if getattr(fault, name) is not None:
-                shown[name] = getattr(fault, name)
+            value = getattr(fault, name)
+            if value is not None:
+                shown[name] = str(value) if isinstance(value, StrEnum) else value
         if fault.chance < 1:
             shown["chance"] = fault.chance
         shown |= {"hits": self.hits, "active": not self.is_over}
@@ -3619,7 +3620,7 @@ class SeenMessage(NamedTuple):
         if self.push:
             message: dict[str, Json] = json.loads(Push.of(*self.push).message)
             return seen | {"record": message["record"], "faults": list(self.faults)}
-        return seen | ({"code": self.code, "reason": self.reason} if self.type == CLOSE else {})
+        return seen | ({"code": int(self.code), "reason": str(self.reason)} if self.code else {})
 
 
 OPEN, CLOSE = "OPEN", "CLOSE"
@@ -6949,8 +6950,16 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for item in dataclasses.fields(Options):
         text = environment.get(ENVIRONMENT_PREFIX + item.name.upper())
         if text:
-            given[item.name] = [part.strip() for part in text.split(",")] if item.default == () else text
+            given[item.name] = split_values(text) if item.default == () else text
     return given
+
+
+def split_values(text: str) -> list[str]:
+    """The values of a repeatable option in the environment: with commas between, be they texts or JSON objects."""
+    if text.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError):
+            return [json.dumps(value) for value in json.loads(f"[{text}]")]
+    return [part.strip() for part in text.split(",")]
 
 
 def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Options, list[str]]:

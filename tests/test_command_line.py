@@ -273,6 +273,8 @@ def test_the_command_line_beats_the_environment_beats_the_default() -> None:
 def test_the_environment_gives_several_values_with_commas() -> None:
     options, _ = read_command_line([], {"RESTED_EMULATOR_SECURE": "notes/one, notes/two", "RESTED_EMULATOR_KEY": ""})
     assert (options.secure, options.key) == (("notes/one", "notes/two"), None)
+    text = '{"kind": "delay", "seconds": 2}, {"kind": "cut"}'
+    assert len(read_command_line([], {"RESTED_EMULATOR_FAULT": text})[0].fault) == 2
 
 
 def test_a_wrong_environment_variable_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,6 +287,7 @@ def test_every_option_has_a_twin_in_the_environment() -> None:
     texts = {"port": "0", "others_can": "read:notes/x", "allow_origin": "http://a.example", "allow_host": "box"}
     texts |= dict.fromkeys(("latency", "token_ttl", "expire_tokens_after", "change_options_after"), "1s")
     texts |= {"max_body": "1KB", "reset_template": "welcome=mail.html", "static": "."}
+    texts |= {"set_time": "2030-01-01", "fault": '{"kind": "cut"}', "coverage_fail_under": "80"}
     for item in dataclasses.fields(Options):
         text = texts.get(item.name, "true" if item.default is False else "notes/x")
         options, _ = read_command_line([], {f"RESTED_EMULATOR_{item.name.upper()}": text})
