@@ -11,6 +11,7 @@ import pytest
 
 from rested_emulator import (
     CONTROL_ROUTES,
+    FaultKind,
     Options,
     RestedEmulator,
     Server,
@@ -57,6 +58,14 @@ def test_the_table_of_control_verbs_has_them_all() -> None:
     assert set(re.findall(r"^\| `(?:GET |DELETE )?([a-z-]+)` \|", section, re.MULTILINE)) == {
         name for _, name, _ in CONTROL_ROUTES
     }
+
+
+def test_the_table_of_faults_has_every_kind_with_what_it_takes() -> None:
+    section = README.split("### Faults")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z]+)` \|([^|]*)\|", section, re.MULTILINE)
+    takes = {kind: set(re.findall(r"`([a-z]+)`", text)) for kind, text in rows}
+    assert list(takes) == list(FaultKind)
+    assert all(set(kind.arguments) <= takes[kind] for kind in FaultKind)
 
 
 def test_the_version_is_the_programs() -> None:
