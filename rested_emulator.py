@@ -6468,8 +6468,9 @@ class Server:
         self.options = options
         gate = gate_for(options)
         self._scratch = contextlib.ExitStack()
-        self.backend = Backend(open_store(options), clock or Clock(), gate, open_files(options))
+        store = open_store(options)
         try:
+            self.backend = Backend(store, clock or Clock(), gate, open_files(options))
             self._tls, self._ca = open_tls(options, self._scratch)
             set_up(self.backend, options)
             seed = None
@@ -6480,7 +6481,7 @@ class Server:
             self.backend.store.save()
         except BaseException:
             self._scratch.close()
-            self.backend.store.let_go()
+            store.let_go()
             raise
         self.worlds = Worlds(self.backend, options.fork_keys, self._begin_world)
         beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
