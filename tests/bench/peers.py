@@ -59,6 +59,7 @@ class Peer:
     name = ""
     source = ""
     pushes = True
+    is_slow = False  # so slow that one round must do
     mark = b'"type":"POST"'
     id_pattern = rb'"uniqueId": ?"(\w+)"'
 
@@ -201,6 +202,7 @@ class JsonServer1(JsonServer):
 
 class JsonServer0(JsonServer):
     letter, name, package, script = "J0", "json-server 0.17", "json-server-0", "lib/cli/bin.js"
+    is_slow = True
 
 
 class PocketBase(Peer):
