@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from rested_emulator import RestedEmulator
 from tests.bench.load import Audience, BenchError, Connection, Flood, Missing, connected, flood
-from tests.bench.peers import Emulator, Peer, Server, Stock, running, seed_id
+from tests.bench.peers import Emulator, InstalledEmulator, Peer, Server, Stock, running, seed_id
 
 CONNECTIONS = 16
 OPERATIONS = ("post", "get", "put", "delete")
@@ -67,6 +67,9 @@ def measure_start(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
             yield Figure(f"start@{records}", 1000 * server.seconds)
             time.sleep(size.seconds)
             yield Figure(f"memory@{records}", server.resident() / 2**20)
+    if isinstance(peer, Emulator):
+        with stock.laid_out(peer, size.records[0]) as folder, running(InstalledEmulator(), folder) as server:
+            yield Figure("start-installed", 1000 * server.seconds)
 
 
 def measure_records(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:

@@ -56,6 +56,7 @@ def rows(size: Size) -> list[Row]:
     return [
         Row(f"start@{few}", f"cold start to the first answer, {few:,} records, ms", (Target(0.6, 0.4, "J"),)),
         Row(f"start@{many}", f"cold start, {many:,} records, ms", (Target(0.45, 0.25, "J"),)),
+        Row("start-installed", f"cold start of the installed command, {few:,} records, ms"),
         *(
             Row(
                 f"post-rate@{n}",
