@@ -61,15 +61,17 @@ def milliseconds(times: Iterable[float]) -> float:
 
 
 def measure_start(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
-    """Time from the start of the process to its first answer, and memory a moment later."""
+    """Time from the start of the process to its first answer, and memory a moment later.
+
+    The emulator is started as a script, and also as the installed command.
+    """
+    ways = [("", peer), ("-installed", InstalledEmulator())] if isinstance(peer, Emulator) else [("", peer)]
     for records in (size.records[0], size.records[-1]):
-        with stock.server(peer, records) as server:
-            yield Figure(f"start@{records}", 1000 * server.seconds)
-            time.sleep(size.seconds)
-            yield Figure(f"memory@{records}", server.resident() / 2**20)
-    if isinstance(peer, Emulator):
-        with stock.laid_out(peer, size.records[0]) as folder, running(InstalledEmulator(), folder) as server:
-            yield Figure("start-installed", 1000 * server.seconds)
+        for way, started in ways:
+            with stock.laid_out(peer, records) as folder, running(started, folder) as server:
+                yield Figure(f"start{way}@{records}", 1000 * server.seconds)
+                time.sleep(size.seconds)
+                yield Figure(f"memory{way}@{records}", server.resident() / 2**20)
 
 
 def measure_records(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:

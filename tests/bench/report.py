@@ -56,7 +56,7 @@ def rows(size: Size) -> list[Row]:
     return [
         Row(f"start@{few}", f"cold start to the first answer, {few:,} records, ms", (Target(0.6, 0.4, "J"),)),
         Row(f"start@{many}", f"cold start, {many:,} records, ms", (Target(0.45, 0.25, "J"),)),
-        Row("start-installed", f"cold start of the installed command, {few:,} records, ms"),
+        *(Row(f"start-installed@{n}", f"the same of the installed command, {n:,} records, ms") for n in (few, many)),
         *(
             Row(
                 f"post-rate@{n}",
@@ -86,6 +86,7 @@ def rows(size: Size) -> list[Row]:
         Row("answer-growth", f"POST's answer with {most:,} listeners over without", (Target(3, 2),)),
         Row(f"memory@{few}", "memory, idle, MiB", (Target(0.6, 0.5, "J"),)),
         Row(f"memory@{many}", f"memory at {many:,} records, MiB", (Target(0.6, 0.45, "J"),)),
+        *(Row(f"memory-installed@{n}", f"the same of the installed command, {n:,}, MiB") for n in (few, many)),
         Row("listener-kib", "memory for each listener, KiB", (Target(16, 14),)),
         Row("reset-ms", f"reset at {many:,} records, ten changed, ms", (Target(10, 1),)),
         Row("forgotten", "acknowledged records not found later, all rounds", (Target(0, 0),)),
