@@ -1,6 +1,6 @@
 """Measure the emulator beside its peers, in one interleaved run, and print a Markdown table.
 
-python -m tests.bench                          everything, about six minutes on two cores
+python -m tests.bench                          everything, some minutes on two idle cores
 python -m tests.bench --smallest               proves that it works; its figures mean nothing
 python -m tests.bench --only start,listeners --peers W,T
 """
