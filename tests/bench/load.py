@@ -1,7 +1,8 @@
 """Load: raw connections that ask, raw listeners that count, and one loop around both.
 
 A request takes this client about as long as the fastest server here, and each has a core of its own. Every
-answer is checked for its status and read to its end; a request that failed ends the run.
+answer is checked for its status and read to its end. A request that failed ends the run; only one for a
+record that a server has acknowledged and forgotten is counted by itself.
 """
 
 from __future__ import annotations
@@ -26,15 +27,20 @@ class BenchError(Exception):
     """What ends a run: a figure without it would be wrong."""
 
 
+class Missing(BenchError):
+    """A record that was acknowledged is not there: a 404."""
+
+
 class Answers:
     """Puts together the answers on one connection, where one request is under way at a time."""
 
     def __init__(self) -> None:
         self._received = bytearray()
         self._head = self._length = 0
+        self._is_missing = False
 
     def feed(self, data: bytes) -> bytes | None:
-        """The body, once an answer is complete; of an answer in chunks, with their sizes in it."""
+        """The body, once an answer is complete; of an answer in chunks, with their sizes in it. Or raise Missing."""
         received = self._received
         received += data
         if not self._head and not self._read_head():
@@ -47,6 +53,8 @@ class Answers:
             return None
         body = bytes(received[self._head :])
         self._received, self._head = bytearray(), 0
+        if self._is_missing:
+            raise Missing(body.decode(errors="replace"))
         return body
 
     def _read_head(self) -> bool:
@@ -55,7 +63,8 @@ class Answers:
         if end < 0:
             return False
         head = bytes(self._received[: end + 2])
-        if not head.startswith(b"HTTP/1.1 2"):
+        self._is_missing = head.startswith(b"HTTP/1.1 404")
+        if not head.startswith(b"HTTP/1.1 2") and not self._is_missing:
             raise BenchError(f"a request failed: {bytes(self._received[:500])!r}")
         length = OF_LENGTH.search(head)
         if length is None and OF_CHUNKS.search(head) is None and not head.startswith(b"HTTP/1.1 204"):
@@ -123,6 +132,7 @@ class Flood:
     deadline: float
     lanes: int = 0
     bodies: list[bytes] = field(default_factory=list)
+    missing: int = 0
     seconds: float = 0.0
 
     def next(self) -> bytes | None:
@@ -151,10 +161,15 @@ class Lane:
         data = self._socket.recv(BLOCK)
         if not data:
             raise BenchError("a server closed a connection before it answered")
-        body = self._answers.feed(data)
-        if body is not None:
+        try:
+            body = self._answers.feed(data)
+        except Missing:
+            self._flood.missing += 1
+        else:
+            if body is None:
+                return
             self._flood.bodies.append(body)
-            self._send()
+        self._send()
 
 
 @dataclass

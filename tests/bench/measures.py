@@ -8,13 +8,14 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rested_emulator import RestedEmulator
-from tests.bench.load import Audience, BenchError, Connection, Flood, connected, flood
-from tests.bench.peers import Emulator, Peer, Server, Stock, running, seed_id
+from tests.bench.load import Audience, BenchError, Connection, Flood, Missing, connected, flood
+from tests.bench.peers import Emulator, InstalledEmulator, Peer, Server, Stock, running, seed_id
 
 CONNECTIONS = 16
 OPERATIONS = ("post", "get", "put", "delete")
@@ -60,12 +61,17 @@ def milliseconds(times: Iterable[float]) -> float:
 
 
 def measure_start(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
-    """Time from the start of the process to its first answer, and memory a moment later."""
+    """Time from the start of the process to its first answer, and memory a moment later.
+
+    The emulator is started as a script, and also as the installed command.
+    """
+    ways = [("", peer), ("-installed", InstalledEmulator())] if isinstance(peer, Emulator) else [("", peer)]
     for records in (size.records[0], size.records[-1]):
-        with stock.server(peer, records) as server:
-            yield Figure(f"start@{records}", 1000 * server.seconds)
-            time.sleep(size.seconds)
-            yield Figure(f"memory@{records}", server.resident() / 2**20)
+        for way, started in ways:
+            with stock.laid_out(peer, records) as folder, running(started, folder) as server:
+                yield Figure(f"start{way}@{records}", 1000 * server.seconds)
+                time.sleep(size.seconds)
+                yield Figure(f"memory{way}@{records}", server.resident() / 2**20)
 
 
 def measure_records(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
@@ -79,8 +85,9 @@ def measure_records(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
                 cycles.append(cycle(server, records, size))
             for operation in OPERATIONS:
                 yield Figure(f"{operation}-rate@{records}", per_second(each[operation] for each in cycles))
-            for operation, times in one_by_one(server.peer, connection, records, size).items():
-                yield Figure(f"{operation}-ms@{records}", milliseconds(times))
+            times, missing = one_by_one(server.peer, connection, records, size)
+            yield from (Figure(f"{operation}-ms@{records}", milliseconds(found)) for operation, found in times.items())
+            yield Figure("forgotten", missing + sum(run.missing for each in cycles for run in each.values()))
             yield Figure(f"list-ms@{records}", milliseconds(time_lists(server.peer, connection, records, size)))
 
 
@@ -99,21 +106,25 @@ def cycle(server: Server, records: int, size: Size) -> dict[str, Flood]:
     return dict(zip(OPERATIONS, (post, get, put, delete), strict=True))
 
 
-def one_by_one(peer: Peer, connection: Connection, records: int, size: Size) -> dict[str, list[float]]:
-    """Seconds that each operation takes on one connection."""
-    times: dict[str, list[float]] = {operation: [] for operation in OPERATIONS}
+def one_by_one(peer: Peer, connection: Connection, records: int, size: Size) -> tuple[dict[str, list[float]], int]:
+    """Seconds that each operation takes on one connection, and how many records were forgotten."""
+    times: dict[str, list[float]] = defaultdict(list)
+    missing = 0
     deadline = time.perf_counter() + 4 * size.seconds
     for number, unique_id in enumerate(some_ids(records, size.singles)):
         start = time.perf_counter()
         made = connection.ask(peer.create(number))
         times["post"].append(time.perf_counter() - start)
         own_id = peer.id_in(made)
-        times["get"].append(connection.timed(peer.read(unique_id)))
-        times["put"].append(connection.timed(peer.update(own_id, number)))
-        times["delete"].append(connection.timed(peer.delete(own_id)))
+        try:
+            times["get"].append(connection.timed(peer.read(unique_id)))
+            times["put"].append(connection.timed(peer.update(own_id, number)))
+            times["delete"].append(connection.timed(peer.delete(own_id)))
+        except Missing:
+            missing += 1
         if start > deadline:
             break
-    return times
+    return times, missing
 
 
 def time_lists(peer: Peer, connection: Connection, records: int, size: Size) -> Iterator[float]:

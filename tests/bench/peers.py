@@ -7,6 +7,7 @@ folders that git ignores; one that cannot be had is left out.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -59,6 +60,7 @@ class Peer:
     name = ""
     source = ""
     pushes = True
+    is_slow = False  # so slow that one round must do
     mark = b'"type":"POST"'
     id_pattern = rb'"uniqueId": ?"(\w+)"'
 
@@ -154,6 +156,13 @@ class Emulator(Peer):
         return request("POST", "/__emulator__/reset", {})
 
 
+class InstalledEmulator(Emulator):
+    """The emulator as the installed command starts it: from bytecode, which a script is not."""
+
+    def command(self, port: int) -> list[str]:
+        return [sys.executable, "-m", "rested_emulator", *super().command(port)[2:]]
+
+
 class BareNode(Peer):
     letter, name, source = "W", "bare Node", "npm"
 
@@ -201,6 +210,7 @@ class JsonServer1(JsonServer):
 
 class JsonServer0(JsonServer):
     letter, name, package, script = "J0", "json-server 0.17", "json-server-0", "lib/cli/bin.js"
+    is_slow = True
 
 
 class PocketBase(Peer):
@@ -323,7 +333,12 @@ def running(peer: Peer, folder: Path) -> Iterator[Server]:
     with open(folder / "log.txt", "ab") as log:
         start = time.perf_counter()
         process = subprocess.Popen(
-            peer.command(port), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            peer.command(port),
+            cwd=folder,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
         try:
             wait_for_answer(peer, port, process)

@@ -15,6 +15,7 @@ from tests.bench.peers import Peer
 
 Figures = Mapping[tuple[str, str], Sequence[float]]  # by row and letter of the peer, one of each round
 OURS = "E"
+COUNTED = ("lost", "forgotten")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def rows(size: Size) -> list[Row]:
     return [
         Row(f"start@{few}", f"cold start to the first answer, {few:,} records, ms", (Target(0.6, 0.4, "J"),)),
         Row(f"start@{many}", f"cold start, {many:,} records, ms", (Target(0.45, 0.25, "J"),)),
+        *(Row(f"start-installed@{n}", f"the same of the installed command, {n:,} records, ms") for n in (few, many)),
         *(
             Row(
                 f"post-rate@{n}",
@@ -84,8 +86,10 @@ def rows(size: Size) -> list[Row]:
         Row("answer-growth", f"POST's answer with {most:,} listeners over without", (Target(3, 2),)),
         Row(f"memory@{few}", "memory, idle, MiB", (Target(0.6, 0.5, "J"),)),
         Row(f"memory@{many}", f"memory at {many:,} records, MiB", (Target(0.6, 0.45, "J"),)),
+        *(Row(f"memory-installed@{n}", f"the same of the installed command, {n:,}, MiB") for n in (few, many)),
         Row("listener-kib", "memory for each listener, KiB", (Target(16, 14),)),
         Row("reset-ms", f"reset at {many:,} records, ten changed, ms", (Target(10, 1),)),
+        Row("forgotten", "acknowledged records not found later, all rounds", (Target(0, 0),)),
         Row("lost", "acknowledged writes lost when killed, all rounds", (Target(0, 0),)),
         Row("pause-ms", f"longest GET at {many:,} while the data file is rewritten, ms"),
         Row("quiet-ms", "longest GET in as long a time without, ms"),
@@ -96,7 +100,7 @@ def rows(size: Size) -> list[Row]:
 def values_of(figures: Figures, size: Size) -> dict[tuple[str, str], float]:
     """One value for each row and peer: the median of the rounds, the sum for what is lost."""
     values = {
-        (key, letter): sum(found) if key == "lost" else statistics.median(found)
+        (key, letter): sum(found) if key in COUNTED else statistics.median(found)
         for (key, letter), found in figures.items()
     }
     few, *_, many = size.records
@@ -154,7 +158,7 @@ def shown(value: float | None) -> str:
 
 def circumstances(peers: Sequence[Peer], size: Size) -> str:
     """Machine, versions and date, in a paragraph."""
-    versions = ", ".join(peer.version for peer in peers)
+    versions = ", ".join(peer.version + (" (one round)" if peer.is_slow else "") for peer in peers)
     return (
         f"{datetime.now(UTC).date()}, {processor()}, {os.cpu_count()} cores, {platform.system()}, "
         f"Python {platform.python_version()}. {versions}. "
