@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import math
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -314,12 +317,14 @@ def memory_in_use() -> int:
 
 
 def test_beyond_the_limit_of_connections_it_says_503_and_stays_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rested_emulator, "most_sockets", lambda: -61)
-    with RestedEmulator() as emulator, wire(emulator), wire(emulator), wire(emulator), wire(emulator) as fourth:
-        assert answer_on(fourth).status == 503
-    with RestedEmulator() as emulator:
-        for _ in range(20):
-            assert call(emulator.url("examples/unsecure-endpoint")).status == 200
+    with open(os.devnull) as file:
+        monkeypatch.setattr(rested_emulator, "most_sockets", lambda: file.fileno() + 40 - 64)
+        with RestedEmulator() as emulator:
+            with contextlib.ExitStack() as connections:
+                *_, last = [connections.enter_context(wire(emulator)) for _ in range(40)]
+                assert answer_on(last).status == 503
+            for _ in range(20):
+                assert call(emulator.url("examples/unsecure-endpoint")).status == 200
 
 
 @pytest.mark.warns("Exception in callback")
@@ -340,7 +345,8 @@ def test_after_an_advance_an_expiry_comes_at_its_moment() -> None:
         token = emulator.sign_in(GARDENERS, "ada")
         with open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as ear:
             emulator.advance(3599.9)
-            assert emulator.call(lambda server: server.backend.clock.until_next()) < 0.2
+            wait = emulator.call(lambda server: server.backend.clock.until_next())
+            assert wait < 0.2 or wait == math.inf, "it has come already, on a busy machine"
             assert closing(ear) == (1000, "Access token expired.")
 
 
