@@ -4421,13 +4421,14 @@ class Backend:
         return self._go_back(name)
 
     def _go_back(self, name: str) -> dict[str, Json]:
-        readers = self._readers()
+        readers, listeners = self._readers(), len(self.hub)
         before = {session.token for session in self.store.sessions()}
         changes = self.store.restore(name)
         self._set_back(self._clocks[name])
-        closed = self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
+        self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
         now = self._readers()
-        closed += self._end_listeners(name for name, options in readers.items() if now.get(name) != options)
+        self._end_listeners(name for name, options in readers.items() if now.get(name) != options)
+        closed = listeners - len(self.hub)
         return {"messages": self._tell(changes), "closed": closed}
 
     def add_fault(
