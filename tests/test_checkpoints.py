@@ -315,7 +315,12 @@ def test_a_checkpoint_costs_the_same_at_any_size() -> None:
     store.put_record(NOTES, note(7).with_data(b'"changed"'))
     steps: list[Step] = []
     change = store._change
-    store._change = lambda *done: (steps.extend(done), change(*done))[1]  # type: ignore[method-assign]
+
+    def watched(*done: Step) -> None:
+        steps.extend(done)
+        change(*done)
+
+    store._change = watched  # type: ignore[method-assign]
     store.restore("a")
     assert [(step.table, step.document_id) for step in steps] == [(NOTES, "id7")]
 
