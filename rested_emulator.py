@@ -1924,31 +1924,35 @@ class Store:
             self._apply(steps)
 
     def _apply(self, steps: Iterable[Step]) -> None:
-        latest = next(reversed(self._checkpoints.values())).touched
+        latest = next(reversed(self._checkpoints.values()))
         had_files: list[str] = []
         for name, run in itertools.groupby(steps, lambda step: step.table):
             self._listings.pop(name, None)
-            touched = latest.setdefault(name, {})
+            touched, then = latest.touched.setdefault(name, {}), latest.tree.get(name, {})
             back: dict[str, tuple[str, Document | Record]] = {}
             for _, key, document, after in run:
                 if key is None:
-                    touched.update(dict.fromkeys(self._documents(name), True))
+                    touch_gone(touched, then, self._documents(name))
                     had_files += [key for key, known in self._documents(name).items() if has_file(known)]
                     self._database.drop_table(name)
                     continue
-                touched[key] = document is None or touched.get(key, False)
                 if has_file(self._documents(name).get(key)):
                     had_files.append(key)
                 if document is None:
+                    touch_gone(touched, then, [key])
                     self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
                     if not self._documents(name):
                         self._database.drop_table(name)  # an empty one would come back as an open endpoint
-                elif after is None:
+                    continue
+                touched.setdefault(key, False)
+                if after is None:
                     self._table(name).put(key, document)
                 else:
                     back[after] = key, document
             if back:
                 self._table(name).put_back(back)
+            if not touched:
+                del latest.touched[name]
         self._forget_files(had_files)
 
     def _forget_files(self, unique_ids: Iterable[str]) -> None:
@@ -2153,9 +2157,14 @@ class Store:
             for name, document in begin[ENDPOINTS].items()
             if document["project"] == default
         }
-        sessions = {token: session for token, session in begin[SESSIONS].items() if session["endpoint"] in endpoints}
+        theirs = {
+            table: {
+                token: document for token, document in begin.get(table, {}).items() if document["endpoint"] in endpoints
+            }
+            for table in (SESSIONS, MAILS)
+        }
         tables = {name: table for name, table in begin.items() if name in endpoints}
-        return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints, SESSIONS: sessions} | tables))
+        return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints} | theirs | tables))
 
     def mark(self, name: str = START, like: Store | None = None) -> None:
         """Remember the present state, or that of another store, for ``restore``; a name is given anew."""
@@ -2174,16 +2183,19 @@ class Store:
         names = list(self._checkpoints)
         if name not in names[1:]:
             return
-        lost = list(self._lost_files(name))
-        gone, before = self._checkpoints.pop(name), self._checkpoints[names[names.index(name) - 1]]
+        lost_files = list(self._lost_files(name))
+        place = names.index(name)
+        gone, before = self._checkpoints.pop(name), self._checkpoints[names[place - 1]]
+        after = self._storage.tree if name == names[-1] else self._checkpoints[names[place + 1]].tree
         merge_touched(before.touched, gone.touched)
-        if names[-1] == name:
-            for table, touched in before.touched.items():
-                then, now = before.tree.get(table, {}), self._documents(table)
-                for key in [key for key in touched if then.get(key) is now.get(key)]:
-                    if not (touched[key] and key in now):  # it came and went, so nobody will ever ask
-                        del touched[key]
-        self._forget_files(lost)
+        for table, touched in list(before.touched.items()):
+            then, now = before.tree.get(table, {}), after.get(table, {})
+            for key in [key for key in touched if then.get(key) is now.get(key)]:
+                if not (touched[key] and key in now):  # as if nobody had touched it
+                    del touched[key]
+            if not touched:
+                del before.touched[table]
+        self._forget_files(lost_files)
 
     def _touched_since(self, name: str) -> dict[str, dict[str, bool]]:
         """What was touched since a checkpoint, and whether its place was lost."""
@@ -2195,7 +2207,8 @@ class Store:
     def restore(self, name: str = START) -> list[tuple[str, Change]]:
         """Go back to what was marked; returns what changed, with the endpoint's name, deletions first.
 
-        It costs what has changed since, not what is stored.
+        It costs what has changed since, not what is stored; only where records come back to their old places,
+        their table is put together anew.
         """
         checkpoint = self._checkpoints[name]
         steps: list[Step] = []
@@ -2221,6 +2234,15 @@ def has_file(document: object) -> bool:
 def found_in(tree: Tree, document_id: str) -> Iterator[object]:
     """The documents of that id, in all tables of a tree."""
     return (table.get(document_id) for table in tree.values() if table)
+
+
+def touch_gone(touched: dict[str, bool], then: Mapping[str, object], keys: Iterable[str]) -> None:
+    """Take note of documents that are gone; of one that was not there ``then`` nobody will ever ask."""
+    for key in keys:
+        if key in then:
+            touched[key] = True
+        else:
+            touched.pop(key, None)
 
 
 def merge_touched(into: dict[str, dict[str, bool]], more: Mapping[str, Mapping[str, bool]]) -> None:
@@ -2617,6 +2639,7 @@ class Files:
         self._folder = folder
         self._others = others
         self._is_temporary = folder is None
+        self._is_closed = False
 
     def settle(self, has_file: Callable[[str], bool]) -> None:
         """End the drafts of an emulator that was killed: those of records are kept. Raises OSError."""
@@ -2642,6 +2665,8 @@ class Files:
 
     def open_draft(self, unique_id: str) -> int:
         """Begin the file of a record to be; it is a draft until ``keep``. Raises OSError."""
+        if self._is_closed:
+            raise OSError(errno.ESTALE, "the world it is for has ended")
         if self._folder is None:
             import tempfile
 
@@ -2670,7 +2695,8 @@ class Files:
                 os.unlink(os.path.join(self._folder, unique_id))
 
     def close(self, gone: Iterable[str]) -> None:
-        """Delete the files of these records, and all that is only temporary."""
+        """Delete the files of these records, and all that is only temporary; no more can begin."""
+        self._is_closed = True
         for unique_id in gone:
             self.drop(unique_id)
         if self._folder is None:
@@ -2889,8 +2915,8 @@ class Listener(Protocol):
     def drop(self) -> None:
         """Lose the connection, without being told."""
 
-    def silence(self) -> None:
-        """Neither hear nor be answered any more, on a connection that stays open."""
+    def silence(self) -> Callable[[], None]:
+        """Neither hear nor be answered any more, on a connection that stays open until what is returned is called."""
 
 
 class Seat(NamedTuple):
@@ -2986,7 +3012,7 @@ class Hub:
             seat.listener.end(code, reason)
         return len(ended)
 
-    def cut_off(self, seats: Iterable[Seat], why: str, how: Callable[[Listener], None]) -> None:
+    def cut_off(self, seats: Iterable[Seat], why: str, how: Callable[[Listener], object]) -> None:
         """Take their seats from listeners who are not told so; ``how`` is what becomes of the connection."""
         for seat in seats:
             if self.leave(seat.endpoint, seat.listener):
@@ -3014,7 +3040,7 @@ class Hub:
 # - Faults -------------------------------------------------------------------------------------------
 
 WEBSOCKET = "WEBSOCKET"  # as a fault's method: handshakes and open sockets
-MOST_MISSED = 1000
+MOST_MISSED, MOST_MISSED_BYTES = 1000, 10 * 2**20
 MOST_FAULTS = 100
 
 
@@ -3050,6 +3076,18 @@ class FaultKind(StrEnum):
             case FaultKind.OUTAGE:
                 return ("seconds", "mode")
         return ()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Of which methods are the requests, handshakes or messages that it can hit."""
+        match self:
+            case FaultKind.STATUS | FaultKind.CUT:
+                return METHODS[:4]
+            case FaultKind.MESSAGES:
+                return METHODS[1:4]
+            case FaultKind.DELAY | FaultKind.OUTAGE:
+                return (*METHODS[:4], WEBSOCKET)
+        return (WEBSOCKET,)
 
     @property
     def is_at_once(self) -> bool:
@@ -3132,8 +3170,8 @@ def check_fault(kind: str, given: Mapping[str, Any]) -> Fault:
         values[name] = check_word(words[name], values[name], name)
     if known is FaultKind.MESSAGES and "what" not in values:
         raise OptionError(f"what is missing; it is one of {', '.join(Mishap)}")
-    if "method" in values and values["method"] not in (*METHODS[:4], WEBSOCKET):
-        raise OptionError(f"method is {shown(values['method'])}; it is one of {', '.join(METHODS[:4])}, {WEBSOCKET}")
+    if "method" in values and values["method"] not in known.methods:
+        raise OptionError(f"method is {shown(values['method'])}; for {known} it is one of {', '.join(known.methods)}")
     check_within(values, "times", 1, 10**9)
     check_within(values, "chance", 0, 1)
     check_within(values, "seconds", 0, LONGEST)
@@ -3144,13 +3182,17 @@ def check_fault(kind: str, given: Mapping[str, Any]) -> Fault:
         raise OptionError("an outage hits everything while it lasts, so it takes neither times nor chance")
     if known is FaultKind.CLOSE:
         check_close(values.get("code", CloseCode.NORMAL), values.get("reason", ""))
+    try:
+        encode(values.get("body"))
+    except (TypeError, ValueError, RecursionError):
+        raise OptionError("body cannot be written as JSON") from None
     return Fault(known, **values)
 
 
 def check_within(values: Mapping[str, Any], name: str, least: float, most: float) -> None:
     """Raise OptionError for a number outside of its bounds."""
     if name in values and not least <= values[name] <= most:
-        raise OptionError(f"{name} is {values[name]:g}; it takes {least:g} to {most:g}")
+        raise OptionError(f"{name} is {shown(values[name])}; it takes {least:g} to {most:g}")
 
 
 def check_close(code: int, reason: str) -> None:
@@ -3181,7 +3223,10 @@ class Missed:
 
 @dataclass(eq=False, slots=True)
 class ActiveFault:
-    """A fault at work: how often it has hit, whom it keeps waiting, and what it has kept from whom."""
+    """A fault at work: how often it has hit, whom it keeps waiting, and what it has kept from whom.
+
+    ``held`` lets go of connections that nobody serves, once the fault is cleared or its time is over.
+    """
 
     number: int
     fault: Fault
@@ -3190,7 +3235,25 @@ class ActiveFault:
     is_over: bool = False
     kept: tuple[Sequence[Seat], Push] | None = None  # the first of two messages that change places
     missed: dict[Listener, Missed] = field(default_factory=dict)
-    hanging: list[Callable[[], None]] = field(default_factory=list)
+    missed_bytes: int = 0
+    held: set[Callable[[], None]] = field(default_factory=set)
+
+    def hold(self, let_go: Callable[[], None]) -> None:
+        """Call ``let_go`` when it is over, maybe now."""
+        if self.is_over:
+            let_go()
+        else:
+            self.held.add(let_go)
+
+    def note_missed(self, push: Push) -> None:
+        """Take note of a message that those it has cut off would have heard."""
+        for missed in self.missed.values():
+            seat = missed.seat
+            if seat.endpoint == push.endpoint.name and seat.caller.may_read(push.endpoint, push.change.record):
+                missed.count += 1
+                if len(missed.messages) < MOST_MISSED and self.missed_bytes < MOST_MISSED_BYTES:
+                    missed.messages.append(push.message)
+                    self.missed_bytes += len(push.message)
 
     def hits_at(self, endpoint: str, method: str) -> bool:
         """Whether it hits this time; then it counts."""
@@ -3223,7 +3286,7 @@ class ActiveFault:
 class Strike(NamedTuple):
     """What the faults do to one request or handshake; ``delay`` in seconds.
 
-    Where it ``hangs``, that takes a callback for the moment at which the connection may be reset.
+    Where the request ``hangs``, it does so until that fault is over; then the connection is reset.
     """
 
     numbers: tuple[int, ...] = ()
@@ -3231,7 +3294,7 @@ class Strike(NamedTuple):
     status: int | None = None
     body: Json = None
     cut: Cut | None = None
-    hangs: Callable[[Callable[[], None]], None] | None = None
+    hangs: ActiveFault | None = None
 
     @property
     def lets_through(self) -> bool:
@@ -3274,7 +3337,7 @@ class Faults:
             over = next((number for number, known in self._faults.items() if known.is_over), None)
             if over is None:
                 raise OptionError(f"{MOST_FAULTS} faults are active, which is enough; clear them first")
-            del self._faults[over]
+            self._end(self._faults.pop(over))
         chances = random.Random(fault.seed) if fault.chance < 1 else None
         active = ActiveFault(next(self._numbers), fault, chances)
         self._faults[active.number] = active
@@ -3293,7 +3356,12 @@ class Faults:
         self._faults.clear()
         for number in list(self._due):
             self._ring(number)
+        self._owed = 0.0
         return cleared
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._faults)
 
     def report(self) -> list[dict[str, Json]]:
         """All faults, with what they did."""
@@ -3325,22 +3393,21 @@ class Faults:
 
     # Requests and handshakes
 
-    def on_request(self, endpoint: str, method: str) -> Strike | None:
-        """What strikes this request, if anything does."""
-        if not self._faults:
-            return None
+    def on_request(self, endpoint: str, method: str) -> Strike:
+        """What strikes this request."""
         self._owed = 0.0
-        strike = self._strike(endpoint, method, FaultKind.STATUS, FaultKind.DELAY, FaultKind.CUT, FaultKind.OUTAGE)
-        return strike if strike.numbers else None
+        if not self._faults:
+            return NO_STRIKE
+        return self._strike(endpoint, method, FaultKind.STATUS, FaultKind.DELAY, FaultKind.CUT, FaultKind.OUTAGE)
 
-    def on_handshake(self, endpoint: str) -> Strike | None:
-        """What strikes this handshake, if anything does."""
-        strike = self._strike(endpoint, WEBSOCKET, FaultKind.REFUSE, FaultKind.DELAY, FaultKind.OUTAGE)
-        return strike if strike.numbers else None
+    def on_handshake(self, endpoint: str) -> Strike:
+        """What strikes this handshake."""
+        return self._strike(endpoint, WEBSOCKET, FaultKind.REFUSE, FaultKind.DELAY, FaultKind.OUTAGE)
 
     def _strike(self, endpoint: str, method: str, *kinds: FaultKind) -> Strike:
+        """What those of these kinds do: all delays, and the first of the others."""
         strike = NO_STRIKE
-        for active in list(self._faults.values()):
+        for active in sorted(self._faults.values(), key=lambda known: known.fault.kind is not FaultKind.DELAY):
             fault = active.fault
             if fault.kind not in kinds or not active.hits_at(endpoint, method):
                 continue
@@ -3356,14 +3423,14 @@ class Faults:
                     return strike._replace(
                         status=fault.status if fault.mode is Mode.REFUSE else None,
                         cut=Cut.BEFORE if fault.mode is Mode.RESET else None,
-                        hangs=active.hanging.append if fault.mode is Mode.HANG else None,
+                        hangs=active if fault.mode is Mode.HANG else None,
                     )
         return strike
 
-    @property
-    def owed(self) -> float:
+    def take_owed(self) -> float:
         """How long the answer to the request at hand has to wait, so that its messages come first; in seconds."""
-        return self._owed
+        owed, self._owed = self._owed, 0.0
+        return owed
 
     # Sockets
 
@@ -3375,7 +3442,7 @@ class Faults:
         elif fault.kind is FaultKind.ABORT:
             self._hub.cut_off(hit, fault.kind, lambda listener: listener.drop())
         else:
-            self._hub.cut_off(hit, fault.kind, lambda listener: listener.silence())
+            self._hub.cut_off(hit, fault.kind, lambda listener: active.held.add(listener.silence()))
         return hit
 
     # Outages
@@ -3384,28 +3451,27 @@ class Faults:
         fault = active.fault
         hit = [seat for seat in self._hub.seats() if active.hits_at(seat.endpoint, WEBSOCKET)]
         active.missed = {seat.listener: Missed(seat) for seat in hit}
-        hangs = fault.mode is Mode.HANG
-        self._hub.cut_off(hit, fault.kind, lambda one: one.silence() if hangs else one.drop())
+        if fault.mode is Mode.HANG:
+            self._hub.cut_off(hit, fault.kind, lambda listener: active.held.add(listener.silence()))
+        else:
+            self._hub.cut_off(hit, fault.kind, lambda listener: listener.drop())
         if fault.seconds is not None:
             self._later(fault.seconds, lambda: self._end(active))
         return hit
 
     def note_missed(self, endpoint: Endpoint, change: Change) -> None:
         """Take note of a change for the listeners that an outage has cut off."""
-        for active in self._faults.values():
-            for missed in active.missed.values() if not active.is_over else ():
-                seat = missed.seat
-                if seat.endpoint == endpoint.name and seat.caller.may_read(endpoint, change.record):
-                    missed.count += 1
-                    if len(missed.messages) < MOST_MISSED:
-                        missed.messages.append(Push.of(endpoint, change).message)
+        cut_off = [active for active in self._faults.values() if active.missed and not active.is_over]
+        if cut_off:
+            push = Push.of(endpoint, change)
+            for active in cut_off:
+                active.note_missed(push)
 
     def _end(self, active: ActiveFault) -> None:
-        """End a fault: what hangs is let go, and what it has kept is delivered."""
+        """End a fault: what it holds is let go, and what it has kept is delivered."""
         active.is_over = True
-        for let_go in active.hanging:
-            let_go()
-        active.hanging.clear()
+        while active.held:
+            active.held.pop()()
         if active.kept:
             self._send(*active.kept)
             active.kept = None
@@ -3418,11 +3484,12 @@ class Faults:
         if not self._faults:
             self._hub.send(seats, push.message)
             return
-        swapping = [known for known in self._faults.values() if known.kept and known.kept[1].endpoint == push.endpoint]
+        name = push.endpoint.name
+        swapping = [known for known in self._faults.values() if known.kept and known.kept[1].endpoint.name == name]
         messages = (known for known in self._faults.values() if known.fault.kind is FaultKind.MESSAGES)
         active = None
         if not swapping:
-            active = next((known for known in messages if known.hits_at(push.endpoint.name, push.change.type)), None)
+            active = next((known for known in messages if known.hits_at(name, push.change.type)), None)
         if active is None:
             self._send(seats, push)
         else:
@@ -3460,9 +3527,11 @@ class Faults:
 MOST_SEEN = 1000
 LONGEST_BODY = 10_000
 SLOW_SECONDS = 1.0
-SECRET_PARAMETERS = re.compile(r"\b(masterKey|accessToken)=[^&]*")
+SECRET_PARAMETERS = ("masterKey", "accessToken")
 SECRET_COOKIES = re.compile(r"=[^;]*")
 SECRET_MEMBERS = ("password", "passwordConfirmation", "verificationToken")
+SECRET_TEXTS = re.compile(rf'("(?:{"|".join(SECRET_MEMBERS)})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', re.DOTALL)
+SECRET_PAIRS = tuple([(name, "x")] for name in SECRET_PARAMETERS)
 BLANK = "***"
 
 
@@ -3559,12 +3628,16 @@ class Coverage:
         """The share of behaviours that were met."""
         return 100 * sum(map(bool, self._met.values())) / len(self._met)
 
+    def missed(self) -> list[Behaviour]:
+        """What was never met."""
+        return [behaviour for behaviour, count in self._met.items() if not count]
+
     def public(self) -> dict[str, Json]:
         """What was met, and what was not."""
         return {
             "percent": round(self.percent(), 1),
             "met": {behaviour.what: count for behaviour, count in self._met.items() if count},
-            "missed": {behaviour.what: behaviour.how for behaviour, count in self._met.items() if not count},
+            "missed": {behaviour.what: behaviour.how for behaviour in self.missed()},
         }
 
     def markdown(self) -> str:
@@ -3577,7 +3650,7 @@ class Coverage:
 
 
 class SeenRequest(NamedTuple):
-    """A request and what became of it; no ``status`` where it was not answered."""
+    """A request and what became of it; no ``status`` where it was not answered, be it that the client has ``left``."""
 
     number: int
     at: float
@@ -3588,8 +3661,9 @@ class SeenRequest(NamedTuple):
     endpoint: str
     status: int | None
     seconds: float
-    refusal: Refusal | None
+    refusal: tuple[Message, str] | None  # its message and hint: the exception itself would keep the whole request
     faults: tuple[int, ...]
+    left: bool = False
 
     def public(self) -> dict[str, Json]:
         """What the owner sees, secrets blanked."""
@@ -3598,13 +3672,14 @@ class SeenRequest(NamedTuple):
             "at": timestamp(self.at),
             "endpoint": self.endpoint,
             "method": self.method,
-            "url": SECRET_PARAMETERS.sub(rf"\1={BLANK}", self.url),
+            "url": blank_url(self.url),
             "headers": {name: blank_header(name, value) for name, value in self.headers.items()},
             "body": blank_body(self.body),
             "status": self.status,
             "seconds": round(self.seconds, 4),
-            "refusal": {"message": self.refusal.message, "hint": self.refusal.hint} if self.refusal else None,
+            "refusal": {"message": str(self.refusal[0]), "hint": self.refusal[1]} if self.refusal else None,
             "faults": list(self.faults),
+            "left": self.left,
         }
 
 
@@ -3635,37 +3710,73 @@ OPEN, CLOSE = "OPEN", "CLOSE"
 Seen: TypeAlias = "SeenRequest | SeenMessage"
 
 
+def blank_url(url: str) -> str:
+    """A URL as it may be shown; a parameter's name may be percent-encoded too."""
+    place, mark, query = url.partition("?")
+    return place + mark + "&".join(map(blank_parameter, query.split("&")))
+
+
+def blank_parameter(text: str) -> str:
+    name, is_given, _ = text.partition("=")
+    return f"{name}={BLANK}" if is_given and parse_qsl(f"{name}=x") in SECRET_PAIRS else text
+
+
 def blank_header(name: str, value: str) -> str:
     """A header as it may be shown."""
-    if name == "Cookie":
-        return SECRET_COOKIES.sub(f"={BLANK}", value)
-    return f"{value.partition(' ')[0]} {BLANK}" if name == "Authorization" else value
+    match name:
+        case "Cookie":
+            return SECRET_COOKIES.sub(f"={BLANK}", value)
+        case "Authorization" | "Proxy-Authorization":
+            scheme, space, _ = value.partition(" ")
+            return f"{scheme} {BLANK}" if space else BLANK
+        case "Referer":
+            return blank_url(value)
+    return value
 
 
 def blank_body(body: bytes) -> Json:
     """A body as it may be shown: what it says as JSON, or as text."""
     text = body.decode(errors="replace")
     try:
-        value: Json = DECODER.decode(text)
-    except (ValueError, RecursionError):
-        return text
+        return blank_members(decode(parse_json(text)))
+    except BadRequest:
+        return SECRET_TEXTS.sub(rf'\1"{BLANK}"', text)
+
+
+def blank_members(value: Json) -> Json:
+    """A value without its secrets, however deep they are."""
     if isinstance(value, dict):
-        return {name: BLANK if name in SECRET_MEMBERS else member for name, member in value.items()}
-    return value
+        return {name: BLANK if name in SECRET_MEMBERS else blank_members(member) for name, member in value.items()}
+    return list(map(blank_members, value)) if isinstance(value, list) else value
 
 
-class Waiting(NamedTuple):
-    """Somebody who waits until so many were seen."""
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """Somebody who waits until ``count`` requests, or messages, were seen that fit; ``then`` is called at that."""
 
-    wanted: int
-    find: Callable[[], list[dict[str, Json]]]
+    kind: type[SeenRequest] | type[SeenMessage]
+    wanted: Mapping[str, object]
+    count: int
     then: Callable[[], None]
+    seen: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.seen >= self.count
+
+    def look(self, seen: Iterable[Seen]) -> None:
+        """Count what fits, and call ``then`` at the last one."""
+        before = self.is_over
+        self.seen += sum(type(one) is self.kind and fits(one, self.wanted) for one in seen)
+        if self.is_over and not before:
+            self.then()
 
 
 class Evidence:
     """What was asked and what was pushed, for tests to read; of much the latest.
 
-    One row of numbers goes through requests and messages, so that they tell what came before what.
+    One row of numbers goes through requests and messages, so that they tell what came before what. ``over`` says
+    why nothing more will be seen, once that is so.
     """
 
     def __init__(self, clock: Clock, coverage: Coverage) -> None:
@@ -3677,6 +3788,7 @@ class Evidence:
         self._deleted: deque[str] = deque(maxlen=MOST_SEEN)
         self._ended: dict[str, int] = {}  # sockets that were ended and have not come back, by endpoint
         self._waiting: list[Waiting] = []
+        self.over: Message | None = None
 
     def saw_request(
         self,
@@ -3690,31 +3802,41 @@ class Evidence:
         seconds: float,
         refusal: Refusal | None = None,
         faults: tuple[int, ...] = (),
+        left: bool = False,
     ) -> None:
-        """Take note of a request that is over."""
+        """Take note of a request that is over; what is long in it is not kept."""
+        why = (refusal.message, refusal.hint) if refusal else None
+        if len(body) > LONGEST_BODY:
+            body = encode(f"{len(body)} bytes, which are not kept here")
+        if len(url) > LONGEST_BODY:
+            # Cut in front of a parameter, so that none of them is a secret under half a name.
+            url, endpoint = url[:LONGEST_BODY].rpartition("&")[0] + "…", endpoint[:LONGEST_BODY]
+        if sum(map(len, headers.values())) > LONGEST_BODY:
+            headers = {name: value for name, value in headers.items() if len(value) < LONGEST_BODY // 100}
         number, at = next(self._numbers), self._clock.now()
-        kept = body if len(body) <= LONGEST_BODY else body[:LONGEST_BODY]
-        seen = SeenRequest(number, at, method, url, headers, kept, endpoint, status, seconds, refusal, faults)
+        seen = SeenRequest(number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left)
         self._requests.append(seen)
         if status != 200 or seconds >= SLOW_SECONDS:
             self._judge(seen)
         if self._waiting:
-            self._look()
+            self._tell(seen)
 
     def _judge(self, seen: SeenRequest) -> None:
         """Count the behaviours that a request has met."""
-        meet, refusal = self.coverage.meet, seen.refusal
+        meet = self.coverage.meet
         meet(Behaviour.SLOW if seen.seconds >= SLOW_SECONDS else None)
         if seen.status is None:
-            meet(Behaviour.CUT)
+            meet(None if seen.left else Behaviour.CUT)
         elif seen.method == WEBSOCKET:
             meet(Behaviour.SOCKET_REFUSED)
         elif seen.status >= 500:
             meet(Behaviour.SERVER_ERROR)
-        elif refusal is not None:
-            meet(SEEN_AS.get(refusal.message))
-            if refusal.message is Message.NO_RECORD and seen.method in ("PUT", "DELETE"):
-                meet(Behaviour.CONFLICT if any(unique_id in seen.url for unique_id in self._deleted) else None)
+        elif seen.refusal is not None:
+            message, _ = seen.refusal
+            meet(SEEN_AS.get(message))
+            if message is Message.NO_RECORD and seen.method in ("PUT", "DELETE"):
+                wanted = parse_parameters(seen.url.partition("?")[2]).unique_ids
+                meet(None if set(wanted).isdisjoint(self._deleted) else Behaviour.CONFLICT)
 
     def saw_change(self, endpoint: Endpoint, change: Change, told: Sequence[Seat], hit: ActiveFault | None) -> None:
         """Take note of a change, of who was told, and of the fault that has hit the message."""
@@ -3743,7 +3865,8 @@ class Evidence:
     def saw_end(self, endpoint: str, seat: Seat | None, code: int, reason: str, *, by_client: bool = False) -> None:
         """Take note of the end of a socket, which may not have had a seat."""
         if not by_client:
-            self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
+            if endpoint in self._ended or len(self._ended) < MOST_SEEN:  # the name may be anything that was asked for
+                self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
             self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
         to = (seat.number,) if seat else ()
@@ -3752,7 +3875,7 @@ class Evidence:
     def _saw(self, seen: SeenMessage) -> None:
         self._messages.append(seen)
         if self._waiting:
-            self._look()
+            self._tell(seen)
 
     def requests(self, **wanted: object) -> list[dict[str, Json]]:
         """The requests that fit: ``endpoint``, ``method``, ``status``, and ``since``, a number they come after."""
@@ -3764,47 +3887,61 @@ class Evidence:
 
     def clear_requests(self) -> int:
         """Forget the requests; how many there were."""
-        cleared = len(self._requests)
-        self._requests.clear()
-        return cleared
+        return self._clear(self._requests, SeenRequest)
 
     def clear_messages(self) -> int:
         """Forget the messages; how many there were."""
-        cleared = len(self._messages)
-        self._messages.clear()
+        return self._clear(self._messages, SeenMessage)
+
+    def _clear(self, seen: deque[Any], kind: type) -> int:
+        cleared = len(seen)
+        seen.clear()
+        for waiting in self._waiting:
+            if waiting.kind is kind and not waiting.is_over:
+                waiting.seen = 0
         return cleared
 
-    def when(self, count: int, find: Callable[[], list[dict[str, Json]]], then: Callable[[], None]) -> Waiting:
-        """Call ``then`` once as many were seen as ``find`` finds, maybe now; returns what ``forget`` takes."""
-        waiting = Waiting(count, find, then)
+    def wait_for(self, what: str, wanted: Mapping[str, object], count: int, then: Callable[[], None]) -> Waiting:
+        """Call ``then`` once so many ``requests``, or ``messages``, were seen; returns what ``forget`` takes."""
+        kind, seen = (SeenRequest, self._requests) if what == "requests" else (SeenMessage, self._messages)
+        waiting = Waiting(kind, wanted, count, then)
         self._waiting.append(waiting)
-        self._look()
+        waiting.look(cast("Iterable[Seen]", seen))
         return waiting
 
     def forget(self, waiting: Waiting) -> None:
         """Do not wait any more."""
-        self._waiting = [other for other in self._waiting if other is not waiting]
+        self._waiting.remove(waiting)
 
-    def _look(self) -> None:
-        for waiting in list(self._waiting):
-            if len(waiting.find()) >= waiting.wanted:
-                self.forget(waiting)
-                waiting.then()
+    def _tell(self, seen: Seen) -> None:
+        for waiting in self._waiting:
+            waiting.look([seen])
+
+    def end(self, why: Message) -> None:
+        """Let nobody wait any more, as nothing is to come."""
+        self.over = why
+        for waiting in self._waiting:
+            waiting.then()
+
+
+def fits(seen: Seen, wanted: Mapping[str, object]) -> bool:
+    """Whether a request or message has the wanted values."""
+    return all(
+        seen.number > cast("int", value) if name == "since" else getattr(seen, name) == value
+        for name, value in wanted.items()
+        if value is not None
+    )
 
 
 def find_seen(seen: Iterable[Seen], wanted: Mapping[str, object]) -> list[dict[str, Json]]:
     """Those that have the wanted values, as the owner sees them."""
-    fixed = {name: value for name, value in wanted.items() if value is not None and name != "since"}
-    since = wanted.get("since") or 0
-    assert isinstance(since, int)
-    return [
-        one.public()
-        for one in seen
-        if one.number > since and all(getattr(one, name) == value for name, value in fixed.items())
-    ]
+    return [one.public() for one in seen if fits(one, wanted)]
 
 
 # - Backend ------------------------------------------------------------------------------------------
+
+
+MOST_CHECKPOINTS = 1000
 
 
 class Backend:
@@ -3830,6 +3967,7 @@ class Backend:
         self.hub.on_end = lambda seat, code, reason: self.evidence.saw_end(seat.endpoint, seat, code, reason)
         self._clocks = {START: clock.state}
         self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
+        self.is_taken: Callable[[str], bool] = lambda _: False  # whether a key is that of another world
         self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
         self._accounts = Accounts(store, clock)
         self._accounts.forget_expired()
@@ -3865,10 +4003,14 @@ class Backend:
             return Operation.LOGOUT
         return Operation.SEND_RESET if parameters.password_reset else Operation.REGISTER
 
-    def check_gate(self, approach: Approach) -> None:
-        """Raise OriginRefused for a page that may not reach the emulator at all, whatever it asks."""
+    def check_gate(self, approach: Approach, operation: Operation | None = None) -> None:
+        """Raise OriginRefused for a page that may not reach the emulator at all, whatever it asks.
+
+        The master key opens the gate too, to the operations where it counts.
+        """
         project = self.store.project(approach.parameters.key or "")
-        self.gate.check_origin(approach.origin, project.allowed_origins if project else self.allowed_origins())
+        if operation is None or not holds_master_key(project, approach, operation):
+            self.gate.check_origin(approach.origin, project.allowed_origins if project else self.allowed_origins())
 
     def allowed_origins(self) -> list[str]:
         """The allowed origins of all projects, which count where no project is known."""
@@ -3879,10 +4021,9 @@ class Backend:
 
         Returns the endpoint, and whether the request holds the master key, which lifts the limits of origin.
         """
-        master = holds_master_key(self.store.project(approach.parameters.key or ""), approach, operation)
-        if not master:
-            self.check_gate(approach)
+        self.check_gate(approach, operation)
         project, endpoint = check_project(self.store, approach)
+        master = holds_master_key(project, approach, operation)
         if not master:
             check_master_key(project, approach, operation)
             check_origin(project, approach.origin)
@@ -4141,7 +4282,7 @@ class Backend:
         options |= {"reset_templates": reset_templates}
         given = options | {"allowed_origins": allowed_origins, "token_ttl": token_ttl}
         saved = check_saved(replace(known, **check_members(Project, given)))
-        if saved.key != known.key and self.store.project(saved.key) is not None:
+        if saved.key != known.key and (self.store.project(saved.key) is not None or self.is_taken(saved.key)):
             raise OptionError(f"key {shown(saved.key)} is another project's")
         if saved != known:
             self.store.put_project(known.key, saved)
@@ -4244,6 +4385,7 @@ class Backend:
         self.stage.move(self.clock.now() - before)
         for session in {seat.caller.session for seat in self.hub.seats() if seat.caller.session}:
             self.clock.at(session.expires_at, self._close_expired)
+        self.clock.ring()
 
     def close_listeners(
         self, *, code: int = CloseCode.NORMAL, reason: str = "", endpoint: str | None = None
@@ -4270,6 +4412,11 @@ class Backend:
     def checkpoint(self, name: str) -> dict[str, Json]:
         """Remember data, users, tokens, options and clock as they are, for ``restore``; a name is given anew."""
         check_key(name, "name")
+        known = self.store.checkpoints()
+        if name not in known and len(known) > MOST_CHECKPOINTS:
+            raise OptionError(
+                f"there are {MOST_CHECKPOINTS} checkpoints, which is enough; give one of their names anew"
+            )
         self.store.mark(name)
         self._clocks[name] = self.clock.state
         return {"name": name, "checkpoints": list(self.store.checkpoints()[1:])}
@@ -4282,13 +4429,14 @@ class Backend:
         return self._go_back(name)
 
     def _go_back(self, name: str) -> dict[str, Json]:
-        readers = self._readers()
+        readers, listeners = self._readers(), len(self.hub)
         before = {session.token for session in self.store.sessions()}
         changes = self.store.restore(name)
         self._set_back(self._clocks[name])
-        closed = self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
+        self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
         now = self._readers()
-        closed += self._end_listeners(name for name, options in readers.items() if now.get(name) != options)
+        self._end_listeners(name for name, options in readers.items() if now.get(name) != options)
+        closed = listeners - len(self.hub)
         return {"messages": self._tell(changes), "closed": closed}
 
     def add_fault(
@@ -4376,6 +4524,12 @@ class Backend:
     def mails(self) -> list[Json]:
         """The outbox: every reset mail, the latest last (contract 6.9)."""
         return [mail.public() for mail in self.store.mails()]
+
+    def give_up(self, why: Message) -> int:
+        """End what goes on: nobody is kept waiting any more, and every socket closes with 1001; how many those were."""
+        self.stage.clear()
+        self.evidence.end(why)
+        return self.hub.close(self.hub.seats(), CloseCode.GOING_AWAY, why)
 
     def close(self) -> None:
         """Save everything and let go of the disk. Raises OSError; then the journal has what is new."""
@@ -4532,6 +4686,7 @@ class Worlds:
         self._prepare = prepare
         self._private: dict[str, Backend] = {}
         self._used: dict[str, float] = {}
+        default.is_taken = self._is_taken
 
     def __iter__(self) -> Iterator[Backend]:
         return iter([self.default, *self._private.values()])
@@ -4544,33 +4699,41 @@ class Worlds:
         """The world that a request with this key is for."""
         if not key or not (self._private or self._patterns):
             return self.default
-        world = self._private.get(key)
-        if world is None:
-            return self._make(key) if self._is_wanted(key) else self.default
-        self._used[key] = self.default.clock.uptime()
-        return world
+        return self._find(key) or self.default
 
     def named(self, key: str | None) -> Backend:
         """The world that an owner means by this key; raises OptionError where there is none."""
-        if key is None or self.default.store.project(key) is not None:
-            return self.default
-        world = self._private.get(key)
+        world = self.default if key is None else self._find(key)
         if world is None:
             known = ", ".join(self._private) or "none"
             raise OptionError(f"key {shown(key)} names no world; there are: {known}; make it with fork")
-        self._used[key] = self.default.clock.uptime()
         return world
+
+    def _find(self, key: str) -> Backend | None:
+        """The world of this key, be it one that was changed there; made if that is to be done at first use."""
+        name: str | None = key
+        if key not in self._private:
+            if self.default.store.project(key) is not None:
+                return self.default
+            name = next((name for name, world in self._private.items() if world.store.project(key)), None)
+        if name is not None:
+            self._used[name] = self.default.clock.uptime()
+            return self._private[name]
+        return self._make(key) if self._is_wanted(key) else None
+
+    def _is_taken(self, key: str) -> bool:
+        return key in self._private or any(world.store.project(key) for world in self)
 
     def _is_wanted(self, key: str) -> bool:
         from fnmatch import fnmatchcase
 
-        wanted = any(fnmatchcase(key, pattern) for pattern in self._patterns)
-        return wanted and self.default.store.project(key) is None and len(self._private) < MOST_WORLDS
+        return len(self._private) < MOST_WORLDS and any(fnmatchcase(key, pattern) for pattern in self._patterns)
 
     def _make(self, key: str) -> Backend:
         default = self.default
         clock, coverage = default.clock.another(), default.evidence.coverage
         world = Backend(default.store.fork(key), clock, default.gate, default.files.reader(), coverage)
+        world.is_taken = self._is_taken
         self._prepare(world)
         self._private[key] = world
         self._used[key] = default.clock.uptime()
@@ -4580,7 +4743,7 @@ class Worlds:
     def fork(self, key: str) -> dict[str, Json]:
         """Make a world of this key, a private copy of how the default one began; one that is there begins anew."""
         check_key(key)
-        if self.default.store.project(key) is not None:
+        if key not in self._private and self._is_taken(key):
             raise OptionError(f"key {shown(key)} is a project's; a world takes one of its own")
         closed = self._end(key)
         if len(self._private) >= MOST_WORLDS:
@@ -4598,9 +4761,9 @@ class Worlds:
         world = self._private.pop(key, None)
         if world is None:
             return 0
+        del self._used[key]
         log.info("world %s ends", shown(key))
-        world.stage.clear()
-        closed = world.hub.close(world.hub.seats(), CloseCode.GOING_AWAY, Message.DROPPED)
+        closed = world.give_up(Message.DROPPED)
         world.close()
         return closed
 
@@ -4940,6 +5103,20 @@ class Api(Door):
         self._warned_of_cookies = plain_cookie or is_secure
         self.is_stopping = False
         self._last_host: str | None = None
+        self._opening: list[Backend] = []  # the world of each handshake under way
+
+    @contextlib.contextmanager
+    def opens(self, world: Backend) -> Iterator[None]:
+        """Take note of a handshake that is under way, while it is."""
+        self._opening.append(world)
+        try:
+            yield
+        finally:
+            self._opening.remove(world)
+
+    def opening(self, world: Backend) -> int:
+        """How many handshakes are under way in a world."""
+        return self._opening.count(world)
 
     def latency(self) -> float:
         """How long the next answer waits, in seconds."""
@@ -4951,9 +5128,7 @@ class Api(Door):
 
     def answer(self, request: Request) -> Answer:
         answer = super().answer(request)
-        answer.delay = self.latency() + request.strike.delay
-        if request.world:
-            answer.delay += request.world.stage.owed
+        answer.delay += self.latency() + request.strike.delay
         return answer
 
     def perform(self, request: Request) -> Answer:
@@ -4974,13 +5149,15 @@ class Api(Door):
         if request.method not in METHODS:
             world.check_gate(approach)
             raise MethodNotAllowed(request.method, METHODS)
-        strike = world.stage.on_request(approach.endpoint, request.method)
-        if strike:
-            world.check_gate(approach)
-            request.strike = strike
-            if not strike.lets_through:
-                raise Struck(strike.numbers, strike.status or Struck.status, strike.body)
-        return self._carry_out(world, world.operation(approach, request.method), approach, request)
+        operation = world.operation(approach, request.method)
+        if world.stage:
+            world.check_gate(approach, operation)
+        request.strike = strike = world.stage.on_request(approach.endpoint, request.method)
+        if not strike.lets_through:
+            raise Struck(strike.numbers, strike.status or Struck.status, strike.body)
+        answer = self._carry_out(world, operation, approach, request)
+        answer.delay = world.stage.take_owed()
+        return answer
 
     def approach(self, request: Request, *, over_socket: bool = False) -> Approach:
         """What the request shows. A WebSocket may bring its token in the URL (contract 6.7)."""
@@ -5249,6 +5426,7 @@ class Exchange(HTTPMessageDelegate):
         self._has_body = False
         self._upload: Upload | None = None
         self._feeding: asyncio.Future[None] | None = None
+        self._is_noted = False
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         assert isinstance(start_line, RequestStartLine)
@@ -5340,6 +5518,7 @@ class Exchange(HTTPMessageDelegate):
         """Write an answer that needs a while, unless the client leaves."""
         with contextlib.ExitStack() as finally_:
             finally_.callback(self._front.pending.discard, self)
+            finally_.callback(self._note_left, answer)
             if answer.file:
                 finally_.enter_context(answer.file.file)
             if answer.later:
@@ -5359,16 +5538,19 @@ class Exchange(HTTPMessageDelegate):
         log.info("%s %s not answered", self._request.method, self._request.path)
         self._note(answer, None)
         if strike.hangs:
-            is_over = asyncio.Event()
-            strike.hangs(is_over.set)
-            await is_over.wait()
-        getattr(self._connection, "stream").socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )
-        self._hang_up()
+            await end_of(strike.hangs)
+        self._front.pending.discard(self)
+        reset_connection(getattr(self._connection, "stream"))
 
-    def _note(self, answer: Answer, status: int | None) -> None:
+    def _note_left(self, answer: Answer) -> None:
+        """Keep a request too whose client did not wait for the answer."""
+        if not self._is_noted:
+            log.info("%s %s not answered, its client has left", self._request.method, self._request.path)
+            self._note(answer, None, left=True)
+
+    def _note(self, answer: Answer, status: int | None, *, left: bool = False) -> None:
         """Keep a request to the API, and what became of it, as evidence; a preflight only where it is refused."""
+        self._is_noted = True
         request = self._request
         if request.world is None or (request.method == "OPTIONS" and answer.refusal is None):
             return
@@ -5382,6 +5564,7 @@ class Exchange(HTTPMessageDelegate):
             seconds=asyncio.get_running_loop().time() - self._since,
             refusal=answer.refusal,
             faults=request.strike.numbers,
+            left=left,
         )
 
     async def _write_file(self, answer: Answer, body: FileBody) -> None:
@@ -5452,6 +5635,23 @@ class Exchange(HTTPMessageDelegate):
         getattr(self._connection, "close")()
 
 
+async def end_of(fault: ActiveFault) -> None:
+    """Wait until a fault is over."""
+    is_over = asyncio.Event()
+    fault.hold(is_over.set)
+    try:
+        await is_over.wait()
+    finally:
+        fault.held.discard(is_over.set)
+
+
+def reset_connection(stream: IOStream) -> None:
+    """Close a connection so that its peer sees a reset, not an orderly end."""
+    with contextlib.suppress(OSError):  # it is closed already
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.close()
+
+
 async def make_body(answer: Answer, later: Callable[[], Awaitable[bytes]]) -> None:
     """Put the body into its place, or why there is none."""
     try:
@@ -5516,7 +5716,6 @@ class Outbox:
 
     def __init__(self) -> None:
         self.no_headers = HTTPHeaders()
-        self.silent: list[socket.socket] = []  # connections that are open, and that nobody serves
         self._ready: dict[Socket, None] = {}
         self._writing: set[Socket] = set()
         self._messages: list[tuple[Sequence[Seat], bytes]] = []
@@ -5642,13 +5841,15 @@ class Socket:
         self._ending = CloseCode.LOST, ""
         self._close_stream()
 
-    def silence(self) -> None:
+    def silence(self) -> Callable[[], None]:
         """Leave the connection to nobody: Tornado lets go of it, and the system keeps it open."""
-        self._ending = CloseCode.LOST, ""
         stream = self._stream()
-        if stream is not None:
-            self._outbox.silent.append(stream.socket.dup())
-        self._close_stream()
+        if stream is None or stream.closed():
+            self.drop()
+            return lambda: None
+        kept = os.dup(stream.socket.fileno())  # not the socket's dup, which one with TLS does not have
+        self.drop()
+        return functools.partial(os.close, kept)
 
     def is_closed(self) -> bool:
         """Whether the connection is over, confirmed or dropped."""
@@ -5749,6 +5950,7 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
 
         def initialize(self) -> None:
             self._socket = Socket(self, api, outbox)
+            self._has_left = asyncio.Event()
 
         def set_default_headers(self) -> None:
             self.clear_header("Server")
@@ -5756,48 +5958,64 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
 
         async def prepare(self) -> None:
             """Check what does not depend on the endpoint, before the handshake."""
-            await asyncio.sleep(api.latency())
+            request = Request.of("GET", self.request.uri or "", self.request.headers)
+            approach = api.approach(request, over_socket=True)
             try:
                 api.worlds.default.gate.check_host(self.request.headers.get("Host"))
-                if api.worlds.listeners() >= most:
-                    hint = f"{most} are open; raise the limit of open files (ulimit -n)."
-                    raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
-                await self._pass_faults()
+                world = api.worlds.of(approach.parameters.key)
+                with api.opens(world):
+                    await asyncio.sleep(api.latency())
+                    if api.worlds.listeners() >= most:
+                        hint = f"{most} are open; raise the limit of open files (ulimit -n)."
+                        raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
+                    await self._pass_faults(world, approach, request)
             except Refusal as refusal:
                 log.info("open %s refused: %d %s", self.request.path, refusal.status, refusal)
                 self.set_status(refusal.status, responses.get(refusal.status, "Unknown"))
                 self.set_header("Content-Type", JSON_TYPE)
                 self.finish(refuse(refusal).body)
 
-        async def _pass_faults(self) -> None:
+        async def _pass_faults(self, world: Backend, approach: Approach, request: Request) -> None:
             """Be struck by the faults that wait for a handshake; raises Struck."""
-            request = Request.of("GET", self.request.uri or "", self.request.headers)
-            world = api.worlds.of(parse_parameters(request.query).key)
-            endpoint = request.path.removeprefix(API_PREFIX)
-            strike = world.stage.on_handshake(endpoint)
-            if strike is None:
-                return
-            await asyncio.sleep(strike.delay)
-            if strike.lets_through:
+            try:
+                world.check_gate(approach)
+            except OriginRefused:
+                return  # which the socket will be told, once it is open
+            strike = world.stage.on_handshake(approach.endpoint)
+            if strike.delay:
+                await self._or_left(asyncio.sleep(strike.delay))
+            has_left = self._has_left.is_set()
+            if strike.lets_through and not has_left:
                 return
             world.evidence.saw_request(
                 method=WEBSOCKET,
                 url=self.request.uri or "",
                 headers=request.headers,
                 body=b"",
-                endpoint=endpoint,
-                status=strike.status,
+                endpoint=approach.endpoint,
+                status=None if has_left else strike.status,
                 seconds=strike.delay,
                 faults=strike.numbers,
+                left=has_left,
             )
+            if has_left:
+                return
             if strike.status is not None:
                 raise Struck(strike.numbers, strike.status)
-            log.info("open %s not answered", endpoint)
+            log.info("open %s not answered", approach.endpoint)
             if strike.hangs:
-                is_over = asyncio.Event()
-                strike.hangs(is_over.set)
-                await is_over.wait()
-            self.detach().close()  # after which Tornado takes the request for finished
+                await self._or_left(end_of(strike.hangs))
+            if not self._has_left.is_set():
+                reset_connection(self.detach())  # after which Tornado takes the request for finished
+
+        async def _or_left(self, waiting: Coroutine[Any, Any, None]) -> None:
+            """Wait for something, but no longer than the client does."""
+            tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._has_left.wait())]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
 
         def check_origin(self, origin: str) -> bool:
             """Accept the handshake of any page; the origin is checked with the rest."""
@@ -5810,6 +6028,7 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
             """Ignore what a client sends (contract 7.6)."""
 
         def on_close(self) -> None:
+            self._has_left.set()
             self._socket.closed()
 
     return Application(
@@ -5849,21 +6068,24 @@ class Watcher:
         if (requests is None) == (messages is None):
             raise OptionError("requests, messages: exactly one of the two is waited for")
         verb = self._world.requests if messages is None else self._world.messages
-        what = verb.__name__
+        what, evidence = verb.__name__, self._world.evidence
         wanted = read_arguments(verb, dict(requests or messages or {}))
         find = functools.partial(verb, **wanted)
-        check_within({"count": count, "timeout": timeout}, "count", 1, MOST_SEEN)
+        check_within({"count": count}, "count", 1, MOST_SEEN)
+        self._check_timeout(timeout)
         is_seen = asyncio.Event()
-        waiting = self._world.evidence.when(count, find, is_seen.set)
+        waiting = evidence.wait_for(what, wanted, count, is_seen.set)
         try:
-            async with asyncio.timeout(self._check_timeout(timeout)):
+            async with asyncio.timeout(timeout):
                 await is_seen.wait()
         except TimeoutError:
-            fits = f"{len(find())} of {count} {what} that fit {encode(requests or messages or {}).decode()}"
-            hint = f"There were {fits} within {timeout:g} s; GET {CONTROL_PREFIX}{what} shows all there were."
+            found = f"{len(find())} of {count} {what} that fit {encode(requests or messages or {}).decode()}"
+            hint = f"There were {found} within {timeout:g} s; GET {CONTROL_PREFIX}{what} shows all there were."
             raise NotSeen(hint) from None
         finally:
-            self._world.evidence.forget(waiting)
+            evidence.forget(waiting)
+        if not waiting.is_over:
+            self._check_goes_on()
         return {what: cast("Json", find())}
 
     async def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
@@ -5874,6 +6096,7 @@ class Watcher:
         loop = asyncio.get_running_loop()
         since, limit = loop.time(), self._check_timeout(timeout)
         while any(left := self._left()):
+            self._check_goes_on()
             if loop.time() - since > limit:
                 requests, late, listeners = left
                 hint = (
@@ -5882,6 +6105,11 @@ class Watcher:
                 raise NotSeen(hint)
             await asyncio.sleep(0.002)
         return {"seconds": round(loop.time() - since, 3)}
+
+    def _check_goes_on(self) -> None:
+        """Raise Overloaded where there is nothing to wait for any more."""
+        if self._world.evidence.over:
+            raise Overloaded(self._world.evidence.over, "Nothing more will happen there, so waiting has ended too.")
 
     def _left(self) -> tuple[int, int, int]:
         """Requests under way, messages that are to come later, and listeners that have not taken all."""
@@ -5997,7 +6225,7 @@ class Control(Door):
 
         async def later() -> bytes:
             with explained(name, verb):
-                return encode(await result)
+                return encode(await bound(**arguments))
 
         with explained(name, verb):
             world = self._worlds.named(parse_parameters(request.query).key)
@@ -6006,8 +6234,8 @@ class Control(Door):
                 given = decode(parse_content(request.content())) if request.body != b"" else {}
             else:
                 given = read_query(bound, request.query)
-            result = bound(**read_arguments(bound, given))
-        return Answer(later=later) if inspect.isawaitable(result) else Answer(body=encode(result))
+            arguments = read_arguments(bound, given)
+            return Answer(later=later) if inspect.iscoroutinefunction(verb) else Answer(body=encode(bound(**arguments)))
 
     def _subject(self, verb: Callable[..., Any], world: Backend) -> object:
         """Whose verb it is."""
@@ -6192,7 +6420,10 @@ def read_fault(text: str) -> Fault:
     if not isinstance(given, dict):
         raise OptionError(f'{shown(text)} is no JSON object; write {{"kind": "delay", "seconds": 2}}')
     arguments = read_arguments(Backend.add_fault, given)
-    return check_fault(arguments.pop("kind"), arguments)
+    fault = check_fault(arguments.pop("kind"), arguments)
+    if fault.kind.is_at_once:
+        raise OptionError(f"{fault.kind} hits the sockets that are open, and at the start there are none")
+    return fault
 
 
 def check_template(value: object) -> str:
@@ -6341,13 +6572,19 @@ def set_up(backend: Backend, options: Options) -> None:
         backend.change_endpoint(name, **others)
 
 
-def begin(world: Backend, options: Options, like: Store | None = None) -> None:
-    """Set the clock and the faults of a world, take that for its start, and set its timers."""
+def begin(world: Backend, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
+    """Set the clock and the faults of a world, take that for its start, and set its timers.
+
+    A world that is not the default one has the endpoints of one project alone, and faults as far as they go.
+    """
+    faults = [read_fault(text) for text in options.fault]
     if options.set_time:
         world.set_time(options.set_time)
     if options.freeze:
         world.freeze()
-    world.begin(like, [read_fault(text) for text in options.fault])
+    if not is_default:
+        faults = [fault for fault in faults if fault.endpoint is None or world.store.endpoint(fault.endpoint)]
+    world.begin(like, faults)
     schedule(world, options)
 
 
@@ -6520,6 +6757,9 @@ class Server:
     def __init__(self, options: Options, clock: Clock | None = None) -> None:
         """Read the data and bring in the options. Raises DataFileError, OSError, or OptionError."""
         self.options = options
+        if options.coverage:
+            with open(options.coverage, "a"):  # where it cannot be written, that is known before the suite has run
+                pass
         gate = gate_for(options)
         self._scratch = contextlib.ExitStack()
         store = open_store(options)
@@ -6624,7 +6864,7 @@ class Server:
         self._set_timer()
 
     def _begin_world(self, world: Backend) -> None:
-        begin(world, self.options)
+        begin(world, self.options, is_default=False)
         world.hub.send = self._outbox.send
         world.clock.on_earlier = self._set_timer
 
@@ -6662,12 +6902,13 @@ class Server:
         """Stop serving, losing nothing. In this order:
 
         1. no more connections are accepted, no socket opens, and no timer rings;
-        2. JSONata expressions are given up, and other requests under way end, within two seconds;
+        2. JSONata expressions are given up, as is what waits or hangs; other requests end, within two seconds;
         3. every socket is closed with 1001, and its client has a second to confirm;
         4. what is still connected is dropped;
-        5. an edit of the data file is taken over, and the data file is written.
+        5. an edit of the data file is taken over, and the data file is written;
+        6. the coverage is written, if it is wanted.
 
-        Raises OSError where the data file cannot be written; the journal beside it has what is new.
+        Raises OSError where a file cannot be written; the journal beside the data file has what is new.
         """
         self._http.stop()
         self._api.is_stopping = True
@@ -6675,13 +6916,14 @@ class Server:
         for world in worlds:
             world.clock.on_earlier = lambda: None
             world.stage.clear()
+            world.evidence.end(Message.STOPPING)
         if self._timer:
             self._timer.cancel()
         await self._api.evaluator.stop()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
         leaving = [seat for world in worlds for seat in world.hub.seats()]
         for world in worlds:
-            world.hub.close(world.hub.seats(), CloseCode.GOING_AWAY, Message.STOPPING)
+            world.give_up(Message.STOPPING)
         ending = [seat.listener for seat in leaving if isinstance(seat.listener, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
@@ -6691,8 +6933,11 @@ class Server:
             self.backend.tick()
         finally:
             self._scratch.close()
-            for world in worlds[::-1]:
-                world.close()
+            try:
+                for world in worlds[::-1]:
+                    world.close()
+            finally:
+                self._write_coverage()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -6701,12 +6946,23 @@ class Server:
             await asyncio.sleep(0.005)
 
     def in_flight(self, world: Backend) -> int:
-        """How many requests are under way in a world."""
-        return self._front.in_flight(world)
+        """How many requests and handshakes are under way in a world."""
+        return self._front.in_flight(world) + self._api.opening(world)
 
-    def facts(self) -> dict[str, Json]:
-        """What a client needs to know, as the ready line says it; null for what there is not."""
-        project = self.backend.store.projects()[0]
+    @property
+    def met(self) -> Coverage:
+        """What the clients met of the service, in all worlds."""
+        return self.backend.evidence.coverage
+
+    def _write_coverage(self) -> None:
+        """Write what the clients met, where that is wanted. Raises OSError."""
+        if self.options.coverage:
+            with open(self.options.coverage, "w", encoding="utf-8") as file:
+                file.write(self.met.markdown())
+
+    def facts(self, world: Backend | None = None) -> dict[str, Json]:
+        """What a client of a world needs to know, as the ready line says it; null for what there is not."""
+        project = (world or self.backend).store.projects()[0]
         name = self.options.host
         if name == LOOPBACK[0] or self.backend.gate.any_address:
             name = "localhost"  # cookies are kept for one host name, so everyone gets the same
@@ -6752,7 +7008,7 @@ class Verbs:
     @property
     def facts(self) -> dict[str, Json]:
         """What the ready line says: url, wsUrl, host, port, key, masterKey, controlUrl and so on."""
-        return self.call(Server.facts)
+        return self.call(lambda server: server.facts(server.worlds.named(self.key)))
 
     def url(self, endpoint: str) -> str:
         """The URL of an endpoint, with the key."""
@@ -6779,21 +7035,23 @@ class Verbs:
         timeout: float = 5.0,
     ) -> dict[str, Json]:
         """Wait until so many requests, or messages, were seen that fit; raises TimeoutError."""
-        return self._watch(
-            lambda watcher: watcher.wait(requests=requests, messages=messages, count=count, timeout=timeout)
-        )
+        return self._watch(Watcher.wait, requests=requests, messages=messages, count=count, timeout=timeout)
 
     def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
         """Wait until no request is under way and the system has taken every message; raises TimeoutError."""
-        return self._watch(lambda watcher: watcher.settle(timeout=timeout))
+        return self._watch(Watcher.settle, timeout=timeout)
 
-    def _watch(self, watch: Callable[[Watcher], Coroutine[Any, Any, T]]) -> T:
-        def begin(server: Server) -> asyncio.Future[T] | Future[T]:
+    def _watch(self, verb: Callable[..., Coroutine[Any, Any, T]], **arguments: Any) -> T:
+        parameters = inspect.signature(verb).parameters
+        for name, value in arguments.items():
+            check_kind(value, parameters[name].annotation, name)
+
+        def begin(server: Server) -> Future[T]:
             watcher = Watcher(server.worlds.named(self.key), server.in_flight)
-            return asyncio.run_coroutine_threadsafe(watch(watcher), asyncio.get_running_loop())
+            return asyncio.run_coroutine_threadsafe(verb(watcher, **arguments), asyncio.get_running_loop())
 
         try:
-            return cast("Future[T]", self.call(begin)).result()
+            return self.call(begin).result()
         except NotSeen as refusal:
             raise TimeoutError(refusal.hint) from None
 
@@ -6848,14 +7106,11 @@ class World(Verbs):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._emulator.drop(self.key)
+        with contextlib.suppress(OptionError):  # it has ended before
+            self._emulator.drop(self.key)
 
     def call(self, verb: Callable[[Server], T]) -> T:
         return self._emulator.call(verb)
-
-    @property
-    def facts(self) -> dict[str, Json]:
-        return super().facts | {"key": self.key}
 
 
 class RestedEmulator(Verbs):
@@ -7148,8 +7403,11 @@ def set_up_log(options: Options) -> None:
     log.setLevel(level)
 
 
-async def run(server: Server, command: Sequence[str]) -> int:
-    """Serve until a signal, or until the command ends; returns the exit code."""
+PARENT_SECONDS = 0.5
+
+
+async def run(server: Server, command: Sequence[str], parent: int) -> int:
+    """Serve until a signal, the end of the parent process if that counts, or of the command; returns the exit code."""
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[int] = loop.create_future()
     signals: list[int] = []
@@ -7158,8 +7416,21 @@ async def run(server: Server, command: Sequence[str]) -> int:
         signals.append(number)
         if len(signals) > 1:
             os._exit(128 + number)  # asked twice: leave at once; the data file is replaced whole or not at all
-        loop.call_soon_threadsafe(lambda: None if stopping.done() else stopping.set_result(number))
+        loop.call_soon_threadsafe(stop, number)
 
+    def stop(number: int) -> None:
+        if not stopping.done():
+            stopping.set_result(number)
+
+    def look_after_parent() -> None:
+        if os.getppid() == parent:
+            loop.call_later(PARENT_SECONDS, look_after_parent)
+        else:
+            log.info("process %d, which has started this one, has ended", parent)
+            stop(signal.SIGTERM)
+
+    if server.options.with_parent:
+        look_after_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     server.start()
@@ -7176,8 +7447,19 @@ async def run(server: Server, command: Sequence[str]) -> int:
         try:
             await server.stop()
         except OSError as error:
-            code = fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
-    return code
+            if error.filename == server.options.coverage:
+                code = fail(f"the coverage could not be written: {error}", 1)
+            else:
+                code = fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
+    return code or judge(server.met, server.options.coverage_fail_under)
+
+
+def judge(met: Coverage, least: float | None) -> int:
+    """The exit code of a suite that should meet a share of the service's behaviours, in percent."""
+    if least is None or met.percent() >= least:
+        return 0
+    missed = ", ".join(behaviour.what for behaviour in met.missed())
+    return fail(f"the suite met {met.percent():.1f} % of the behaviours, less than {least:g} %; never: {missed}", 3)
 
 
 async def run_command(command: Sequence[str], facts: Mapping[str, Json], stopping: asyncio.Future[int]) -> int:
@@ -7204,6 +7486,7 @@ async def run_command(command: Sequence[str], facts: Mapping[str, Json], stoppin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
+    parent = os.getppid()
     options, command = read_command_line(sys.argv[1:] if argv is None else argv, os.environ)
     set_up_log(options)
     if command:
@@ -7220,7 +7503,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NotStored as error:
         return fail(error.hint, 2)
     except OSError as error:
-        return fail(f"{error.filename or options.data or DEFAULT_DATA}: {error.strerror}", 2)
+        code = 1 if options.coverage and error.filename == options.coverage else 2
+        return fail(f"{error.filename or options.data or DEFAULT_DATA}: {error.strerror}", code)
     except KeyboardInterrupt:
         return 0
     try:
@@ -7229,7 +7513,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         no_address = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
         hint = "--host takes an address of this machine" if no_address else "take another with --port, 0 for a free one"
         return fail(f"port {options.port} on {options.host} cannot be had: {error.strerror or error}; {hint}", 2)
-    return asyncio.run(run(server, command))
+    return asyncio.run(run(server, command, parent))
 
 
 def fail(text: str, code: int) -> int:

@@ -65,6 +65,7 @@ class Ear:
     heard: list[Any] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
     ended: tuple[int, str] | None = None
+    let_go: bool = False
 
     def send(self, message: bytes) -> None:
         assert self.ended is None, "a message after the end"
@@ -82,8 +83,9 @@ class Ear:
     def drop(self) -> None:
         self.end(1006, "dropped")
 
-    def silence(self) -> None:
+    def silence(self) -> Callable[[], None]:
         self.end(1006, "silenced")
+        return lambda: setattr(self, "let_go", True)
 
     @property
     def types(self) -> list[str]:

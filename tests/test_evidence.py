@@ -1,0 +1,607 @@
+"""Evidence: what was asked and pushed, without its secrets and without end, waiting for it, and what was never met."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time as machine
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rested_emulator import (
+    Backend,
+    Behaviour,
+    Coverage,
+    Json,
+    Message,
+    OptionError,
+    Refusal,
+    RestedEmulator,
+    RestedError,
+    Unauthenticated,
+    blank_body,
+    blank_header,
+    blank_url,
+)
+from tests.conftest import DIARY, GARDEN, GARDENERS, MASTER_KEY, PLANTS, ROOT, TOMATO, Ear, knock
+from tests.wire import FOREIGN, HANDSHAKE, PAGE, answer_on, at, call, closing, head, open_socket, wire
+
+Listen = Callable[..., Ear]
+
+
+def ask(backend: Backend, **given: Any) -> None:
+    """Let a request be seen."""
+    asked: dict[str, Any] = {"method": "GET", "url": f"/api/1/ce/{PLANTS}", "headers": {}, "body": b""}
+    asked |= {"endpoint": PLANTS, "status": 200, "seconds": 0.001}
+    backend.evidence.saw_request(**asked | given)
+
+
+def control(emulator: RestedEmulator, verb: str, data: Any = ..., method: str = "POST") -> Any:
+    if method == "POST" and data is ...:
+        data = {}
+    reply = call(f"{emulator.facts['controlUrl']}/{verb}", method, data)
+    assert reply.status == 200, reply.body
+    return reply.json
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("/notes", "/notes"),
+        ("/notes?", "/notes?"),
+        ("/notes?key=a&masterKey=secret", "/notes?key=a&masterKey=***"),
+        ("/notes?masterKey=secret&key=a&accessToken=secret", "/notes?masterKey=***&key=a&accessToken=***"),
+        ("/notes?masterKey=", "/notes?masterKey=***"),
+        ("/notes?masterKey=a=secret", "/notes?masterKey=***"),
+        ("/notes?master%4Bey=secret", "/notes?master%4Bey=***"),
+        ("/notes?%6d%61sterKey=secret", "/notes?%6d%61sterKey=***"),
+        ("/notes?access%54oken=secret&x", "/notes?access%54oken=***&x"),
+        ("/notes?masterkey=no", "/notes?masterkey=no"),
+        ("/notes?xmasterKey=no&masterKeys=no", "/notes?xmasterKey=no&masterKeys=no"),
+        ("/notes?masterKey", "/notes?masterKey"),
+        ("/notes?a=?masterKey=no", "/notes?a=?masterKey=no"),
+        ("/notes?a=%zz&%", "/notes?a=%zz&%"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert blank_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("Authorization", "Bearer secret", "Bearer ***"),
+        ("Authorization", "secret", "***"),
+        ("Authorization", "Bearer secret,Bearer other", "Bearer ***"),
+        ("Proxy-Authorization", "Basic secret", "Basic ***"),
+        ("Cookie", "a=secret; b=secret", "a=***; b=***"),
+        ("Cookie", "a=sec=ret", "a=***"),
+        ("Referer", "http://localhost/?masterKey=secret", "http://localhost/?masterKey=***"),
+        ("Origin", PAGE, PAGE),
+    ],
+)
+def test_a_header_is_shown_without_its_secrets(name: str, value: str, shown: str) -> None:
+    assert blank_header(name, value) == shown
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"username": "ada", "password": "secret"}', {"username": "ada", "password": "***"}),
+        (b'{"password": {"a": "secret"}}', {"password": "***"}),
+        (b'{"user": [{"passwordConfirmation": "secret"}]}', {"user": [{"passwordConfirmation": "***"}]}),
+        (b'{"verificationToken": "secret"}', {"verificationToken": "***"}),
+        (b'{"password": "secret"', '{"password": "***"'),
+        (b'{"password": "sec', '{"password": "***"'),
+        (b'{"password": "sec\\"ret", }', '{"password": "***", }'),
+        (b'{"password" : 12345, ', '{"password" : "***", '),
+        (b"plain text", "plain text"),
+        (b"", ""),
+        (b"7", 7),
+        (b"NaN", "NaN"),
+        (b'"\\ud800"', '"\\ud800"'),
+        (b"\xff", "\ufffd"),
+        (b"[" * 5000, "[" * 5000),
+        (b"[" * 3000 + b"]" * 3000, "[" * 3000 + "]" * 3000),
+    ],
+)
+def test_a_body_is_shown_without_its_secrets(body: bytes, shown: Json) -> None:
+    assert blank_body(body) == shown
+
+
+def test_no_secret_is_in_what_control_shows(emulator: RestedEmulator) -> None:
+    emulator.change_project(master_key=MASTER_KEY)
+    users = emulator.url(GARDENERS)
+    call(users, "POST", {"username": "eve", "password": "s3cret", "picture": "x" * 20_000})
+    call(users, "POST", {"username": "eva", "password": "s3cret"}, headers={"Cookie": "a=s3cret; b=s3cret"})
+    call(users, "POST", body=b'{"username": "eva", "password": "s3cret"', headers={"Content-Type": "application/json"})
+    call(users, headers={"Authorization": "Bearer s3cret"}, accessToken="s3cret")
+    call(f"{users}&master%4Bey=s3cret", headers={"Authorization": "s3cret"})
+    call(users, masterKey=MASTER_KEY)
+    call(users, x="x" * 20_000, masterKey="s3cret")
+    call(users, masterKey="s3cret" * 5000)
+    text = json.dumps(control(emulator, "requests", method="GET"))
+    assert "s3cret" not in text
+    assert MASTER_KEY not in text
+    assert text.count("***") >= 8
+    assert len(emulator.requests()) == 8
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'"\\ud800"', b"[" * 9000, b"NaN", b"1e400", b"\xff\xfe", b"9" * 5000, b'{"a":' * 1000 + b"1" + b"}" * 1000],
+)
+def test_what_is_no_json_is_shown_all_the_same(emulator: RestedEmulator, body: bytes) -> None:
+    assert call(emulator.url(PLANTS), "POST", body=body, headers={"Content-Type": "application/json"}).status == 400
+    [seen] = control(emulator, "requests", method="GET")
+    assert (seen["status"], seen["refusal"]["message"]) == (400, "Body is not valid.")
+
+
+# What is kept
+
+
+def test_a_request_is_seen_with_all_there_is_to_know(emulator: RestedEmulator) -> None:
+    call(emulator.url(PLANTS), "POST", {"name": "Leek"}, headers={"Origin": PAGE})
+    call(emulator.url(DIARY), "DELETE", uniqueId=TOMATO)
+    good, bad = emulator.requests()
+    assert good["seconds"] >= 0  # type: ignore[operator]
+    assert good | {"headers": 0, "seconds": 0, "at": 0} == {
+        "number": good["number"],
+        "at": 0,
+        "endpoint": PLANTS,
+        "method": "POST",
+        "url": at(PLANTS)[: -len("?")] if at(PLANTS).endswith("?") else at(PLANTS),
+        "headers": 0,
+        "body": {"name": "Leek"},
+        "status": 200,
+        "seconds": 0,
+        "refusal": None,
+        "faults": [],
+        "left": False,
+    }
+    refusal: Any = bad["refusal"]
+    assert (bad["status"], refusal["message"], bool(refusal["hint"])) == (401, "No Access token or invalid.", True)
+
+
+def test_messages_and_ends_are_seen_with_whom_they_reached(backend: Backend, listen: Listen, ada: str) -> None:
+    ear = listen(DIARY, token=ada)
+    other = listen(DIARY, token=backend.sign_in(GARDENERS, "ben"))
+    backend.create(knock(DIARY, "dear diary", token=ada))
+    backend.leave(DIARY, other, 1001)
+    backend.expire_tokens(token=ada)
+    assert ear.ended
+    rows = [(one["type"], one["to"], one.get("code"), one.get("reason")) for one in backend.messages(endpoint=DIARY)]
+    assert rows == [
+        ("OPEN", [1], None, None),
+        ("OPEN", [2], None, None),
+        ("POST", [1], None, None),
+        ("CLOSE", [2], 1001, ""),
+        ("CLOSE", [1], 1000, "Access token expired."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", 4),
+        (f"endpoint={PLANTS}", 3),
+        ("method=POST", 1),
+        ("status=200", 3),
+        ("status=401", 1),
+        (f"endpoint={PLANTS}&method=GET&status=200", 2),
+        ("endpoint=not/there", 0),
+        ("since=0", 4),
+        ("since=999999", 0),
+    ],
+)
+def test_requests_are_found_by_what_they_are(emulator: RestedEmulator, query: str, found: int) -> None:
+    for endpoint, method in ((PLANTS, "GET"), (PLANTS, "POST"), (DIARY, "GET"), (PLANTS, "GET")):
+        call(emulator.url(endpoint), method, 1 if method == "POST" else ...)
+    assert len(control(emulator, f"requests?{query}", method="GET")) == found
+
+
+@pytest.mark.parametrize(
+    "query", ["status=x", "status=1.5", "since=-1", "colour=red", "type=POST", "status=" + "9" * 99]
+)
+def test_a_wrong_filter_is_refused(emulator: RestedEmulator, query: str) -> None:
+    reply = call(f"{emulator.facts['controlUrl']}/requests?{query}")
+    assert reply.status == 400
+    assert "Arguments of requests: endpoint, method, status, since" in reply.json["hint"]
+
+
+def test_one_row_of_numbers_goes_through_both(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS)):
+        call(emulator.url(PLANTS), "POST", "one")
+        call(emulator.url(PLANTS), "POST", "two")
+        numbers = sorted(one["number"] for one in [*emulator.requests(), *emulator.messages()])  # type: ignore[type-var]
+    assert numbers == list(range(1, 6))
+    assert emulator.clear_requests() == {"cleared": 2}
+    assert control(emulator, "messages", method="DELETE") == {"cleared": 4}
+    assert (emulator.requests(), emulator.messages()) == ([], [])
+
+
+def test_much_is_the_latest(backend: Backend) -> None:
+    for number in range(1500):
+        ask(backend, status=number)
+    assert [one["status"] for one in backend.requests()] == list(range(500, 1500))
+
+
+def refuse(data: bytes) -> Refusal:
+    """A refusal with a traceback that leads to what was refused."""
+    try:
+        raise Unauthenticated(Message.NO_TOKEN, "no")
+    except Refusal as refusal:
+        assert data
+        return refusal
+
+
+def test_a_thousand_large_requests_and_records_are_not_kept(backend: Backend) -> None:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            body = bytes(200_000 + number)
+            ask(backend, body=body, status=401, refusal=refuse(body))
+            url, headers = "/api?" + "x" * (100_000 + number), {"A": "x" * (100_000 + number)}
+            ask(backend, url=url, headers=headers)
+        record = backend.create(knock(PLANTS, "x" * 500_000))
+        for number in range(100):
+            backend.update(knock(PLANTS, "x" * (500_000 + number), unique_id=record.unique_id))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 20e6
+    assert "bytes, which are not kept here" in str(backend.messages()[-1]["record"])
+
+
+@pytest.mark.parametrize("kind", ["requests", "messages"])
+def test_refused_bodies_of_a_megabyte_are_not_kept_over_the_wire(emulator: RestedEmulator, kind: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            call(emulator.url(PLANTS), "POST", body=b"[" + b" " * 900_000, headers=headers)
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 6e6
+    assert len(emulator.requests()) == 20
+    assert kind
+
+
+def test_sockets_to_nowhere_are_not_counted_without_end(backend: Backend) -> None:
+    for number in range(3000):
+        with pytest.raises(Refusal):
+            backend.listen(knock(f"nowhere/{number}"), Ear())
+    assert len(backend.evidence._ended) <= 1000
+
+
+# Waiting
+
+
+def test_wait_returns_at_once_what_is_there(emulator: RestedEmulator) -> None:
+    call(emulator.url(PLANTS))
+    found: Any = emulator.wait(requests={"endpoint": PLANTS})
+    assert [one["endpoint"] for one in found["requests"]] == [PLANTS]
+    assert len(control(emulator, "wait", {"requests": {"status": 200}, "count": 1})["requests"]) == 1
+
+
+def test_wait_returns_when_enough_have_come(emulator: RestedEmulator) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(emulator.wait, messages={"type": "PUT", "endpoint": PLANTS}, count=2)
+        other = pool.submit(control, emulator, "wait", {"requests": {"method": "PUT"}, "count": 2})
+        call(emulator.url(PLANTS), "PUT", "one", uniqueId=TOMATO)
+        assert not waiting.done()
+        call(emulator.url(PLANTS), "PUT", "two", uniqueId=TOMATO)
+        found: Any = waiting.result(10)
+        assert [one["record"]["data"] for one in found["messages"]] == ["one", "two"]
+        assert len(other.result(10)["requests"]) == 2
+
+
+def test_wait_counts_anew_after_a_clear(backend: Backend) -> None:
+    rung: list[int] = []
+    ask(backend)
+    waiting = backend.evidence.wait_for("requests", {}, 2, lambda: rung.append(1))
+    backend.clear_requests()
+    ask(backend)
+    assert rung == []
+    ask(backend)
+    ask(backend)
+    assert rung == [1]
+    backend.evidence.forget(waiting)
+    assert backend.evidence._waiting == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({}, "exactly one"),
+        ({"requests": {}, "messages": {}}, "exactly one"),
+        ({"requests": {"colour": 1}}, "unknown argument 'colour'"),
+        ({"requests": {"status": "200"}}, "a whole number"),
+        ({"requests": []}, "an object"),
+        ({"requests": {}, "count": 0}, "1 to 1000"),
+        ({"requests": {}, "count": 1001}, "1 to 1000"),
+        ({"requests": {}, "count": True}, "a whole number"),
+        ({"requests": {}, "timeout": -1}, "0 to 600"),
+        ({"requests": {}, "timeout": 601}, "0 to 600"),
+        ({"requests": {}, "timeout": "5"}, "a number"),
+    ],
+)
+def test_a_wrong_wait_is_refused(emulator: RestedEmulator, arguments: Any, why: str) -> None:
+    reply = call(f"{emulator.facts['controlUrl']}/wait", "POST", arguments)
+    assert (reply.status, why in reply.json["hint"]) == (400, True), reply.json
+    assert "Arguments of wait: requests, messages, count, timeout" in reply.json["hint"]
+    with pytest.raises(OptionError):
+        emulator.wait(**arguments)
+
+
+def test_wait_says_how_far_it_came(emulator: RestedEmulator) -> None:
+    call(emulator.url(PLANTS))
+    reply = call(f"{emulator.facts['controlUrl']}/wait", "POST", {"requests": {}, "count": 2, "timeout": 0.05})
+    assert (reply.status, reply.json["message"]) == (408, "It did not happen in time.")
+    assert "1 of 2 requests" in reply.json["hint"]
+    with pytest.raises(TimeoutError, match="0 of 1 messages"):
+        emulator.wait(messages={}, timeout=0)
+
+
+def waiting_in(emulator: RestedEmulator) -> int:
+    return emulator.call(lambda server: len(server.backend.evidence._waiting))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Look again and again, for what has no event of its own."""
+    deadline = machine.monotonic() + 10
+    while not condition():
+        assert machine.monotonic() < deadline
+
+
+WAIT = b'{"requests": {"method": "PUT"}, "timeout": 60}'
+
+
+def test_a_waiting_client_that_leaves_is_forgotten(emulator: RestedEmulator) -> None:
+    with wire(emulator) as connection:
+        headers = ("Content-Type: application/json", f"Content-Length: {len(WAIT)}")
+        connection.sendall(head("POST", "/__emulator__/wait", *headers) + WAIT)
+        until(lambda: waiting_in(emulator) == 1)
+    until(lambda: waiting_in(emulator) == 0)
+
+
+def test_many_wait_and_nobody_is_slowed_down_or_forgotten(emulator: RestedEmulator) -> None:
+    for _ in range(30):
+        call(emulator.url(PLANTS))
+    with ThreadPoolExecutor(50) as pool:
+        waiting = [pool.submit(emulator.wait, requests={"method": "PUT"}) for _ in range(50)]
+        until(lambda: waiting_in(emulator) == 50)
+        call(emulator.url(PLANTS), "PUT", "x", uniqueId=TOMATO)
+        assert all(len(one.result(10)["requests"]) == 1 for one in waiting)  # type: ignore[arg-type]
+    assert waiting_in(emulator) == 0
+
+
+def test_a_stop_ends_waiting_at_once() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        with RestedEmulator(data=GARDEN) as emulator:
+            python: Future[Any] = pool.submit(emulator.wait, requests={}, timeout=60)
+            until(lambda: waiting_in(emulator) == 1)
+            with wire(emulator) as connection:
+                headers = ("Content-Type: application/json", f"Content-Length: {len(WAIT)}")
+                connection.sendall(head("POST", "/__emulator__/wait", *headers) + WAIT)
+                until(lambda: waiting_in(emulator) == 2)
+                since = machine.monotonic()
+                emulator.stop()
+                assert machine.monotonic() - since < 1.5
+                assert answer_on(connection).status == 503
+        with pytest.raises(RestedError, match="stops"):
+            python.result(10)
+
+
+def test_a_dropped_world_ends_waiting(emulator: RestedEmulator) -> None:
+    world = emulator.world("test-1")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(world.wait, requests={}, timeout=60)
+        until(lambda: emulator.call(lambda server: len(server.worlds.named("test-1").evidence._waiting)) == 1)
+        emulator.drop("test-1")
+        with pytest.raises(RestedError, match="dropped"):
+            waiting.result(10)
+
+
+def test_settle_is_at_once_where_nothing_is_under_way(emulator: RestedEmulator) -> None:
+    assert control(emulator, "settle")["seconds"] < 0.1
+    assert control(emulator, "settle", {"timeout": 0})["seconds"] < 0.1
+
+
+@pytest.mark.parametrize("timeout", [-1, 601, "1", True])
+def test_a_wrong_timeout_is_refused(emulator: RestedEmulator, timeout: Any) -> None:
+    assert call(f"{emulator.facts['controlUrl']}/settle", "POST", {"timeout": timeout}).status == 400
+    with pytest.raises(OptionError):
+        emulator.settle(timeout=timeout)
+
+
+def test_settle_waits_for_an_answer_that_is_late(emulator: RestedEmulator) -> None:
+    emulator.add_fault("delay", seconds=0.3, times=1)
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS)))
+        until(lambda: emulator.faults()[0]["hits"] == 1)
+        emulator.settle()
+        assert len(emulator.requests()) == 1
+
+
+def test_settle_waits_for_a_handshake_that_is_late(emulator: RestedEmulator) -> None:
+    emulator.add_fault("delay", method="WEBSOCKET", seconds=0.3)
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS), *HANDSHAKE))
+        until(lambda: emulator.faults()[0]["hits"] == 1)
+        emulator.settle()
+        assert emulator.status()["listeners"] == 1
+
+
+def test_settle_says_who_does_not_read(emulator: RestedEmulator) -> None:
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS), *HANDSHAKE))
+        emulator.wait(messages={"type": "OPEN"})
+        for _ in range(12):
+            call(emulator.url(PLANTS), "POST", "x" * 900_000)
+        with pytest.raises(TimeoutError, match="1 listeners do not read"):
+            emulator.settle(timeout=0.05)
+
+
+def test_after_settle_every_message_is_with_its_client(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        for number in range(20):
+            call(emulator.url(PLANTS), "POST", number)
+        emulator.settle()
+        heard = [json.loads(listener.recv(timeout=1))["record"]["data"] for _ in range(20)]
+    assert heard == list(range(20))
+
+
+def test_settle_waits_for_messages_that_are_late_by_the_clock(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS)):
+        emulator.add_fault("messages", what="late", seconds=600)
+        call(emulator.url(PLANTS), "POST", 1)
+        with pytest.raises(TimeoutError, match="1 messages are late"):
+            emulator.settle(timeout=0.05)
+        emulator.advance(600)
+        emulator.settle()
+
+
+# Coverage of behaviour
+
+
+def test_a_conflict_is_a_change_of_what_is_deleted_and_not_of_what_never_was(emulator: RestedEmulator) -> None:
+    def met() -> bool:
+        found: Any = emulator.coverage()["met"]
+        return Behaviour.CONFLICT.what in found
+
+    url = emulator.url(PLANTS)
+    call(url, "DELETE", uniqueId=TOMATO)
+    call(url, "PUT", 1, uniqueId=f"{TOMATO}x")
+    assert not met()
+    call(url, "PUT", 1, uniqueId=TOMATO.replace("0", "%30"))
+    assert met()
+
+
+def test_what_clients_meet_is_counted(emulator: RestedEmulator) -> None:
+    emulator.change_project(allowed_origins=[PAGE])
+    assert call(emulator.url(DIARY)).status == 401
+    call(emulator.url(PLANTS), headers={"Origin": FOREIGN})
+    token = emulator.sign_in(GARDENERS, "ada")
+    with open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as listener:
+        emulator.expire_tokens()
+        closing(listener)
+    with open_socket(emulator.ws_url(DIARY)) as listener:
+        closing(listener)
+    with open_socket(emulator.ws_url(PLANTS)):
+        call(emulator.url(PLANTS), "POST", {"x": 1})
+    emulator.add_fault("status", status=500, times=1)
+    call(emulator.url(PLANTS))
+    met: Any = emulator.coverage()["met"]
+    expected = {Behaviour.NO_TOKEN, Behaviour.ORIGIN_REFUSED, Behaviour.SOCKET_EXPIRED, Behaviour.SOCKET_NO_TOKEN}
+    expected |= {Behaviour.MESSAGE_POST, Behaviour.SERVER_ERROR}
+    assert set(met) == {behaviour.what for behaviour in expected}
+
+
+def test_a_client_that_left_has_met_no_cut(backend: Backend) -> None:
+    ask(backend, status=None, seconds=2.0, left=True)
+    assert backend.coverage()["met"] == {Behaviour.SLOW.what: 1}
+    ask(backend, status=None)
+    assert backend.coverage()["met"] == {Behaviour.SLOW.what: 1, Behaviour.CUT.what: 1}
+
+
+def test_every_behaviour_is_named_once_and_says_how() -> None:
+    assert len({behaviour.what for behaviour in Behaviour}) == len(Behaviour)
+    page = Coverage().markdown()
+    assert all(f"| {behaviour.what} | never | {behaviour.how} |" in page for behaviour in Behaviour)
+
+
+def test_coverage_is_written_when_the_emulator_ends(tmp_path: Path) -> None:
+    page = tmp_path / "coverage.md"
+    with RestedEmulator(data=GARDEN, coverage=page) as emulator:
+        call(emulator.url(DIARY))
+        with emulator.world("test-1") as world:
+            call(world.url(DIARY))
+    text = page.read_text()
+    assert text.startswith("# Coverage of behaviour\n")
+    assert f"| {Behaviour.NO_TOKEN.what} | 2 |" in text
+
+
+def test_a_coverage_file_that_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), RestedEmulator(data=GARDEN, coverage=tmp_path / "no" / "coverage.md"):
+        pass
+
+
+def run_emulator(*arguments: str, check: str = "pass") -> subprocess.CompletedProcess[str]:
+    """Run the program with a command in Python."""
+    line = [sys.executable, "-m", "rested_emulator", "--memory", "-q", "-p", "0", *arguments]
+    return subprocess.run(
+        [*line, "--", sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("least", "command", "code"),
+    [("0", "pass", 0), ("3", "pass", 3), ("100", "pass", 3), ("100", "raise SystemExit(7)", 7)],
+)
+def test_too_little_coverage_is_an_exit_code_and_a_line(tmp_path: Path, least: str, command: str, code: int) -> None:
+    page = tmp_path / "coverage.md"
+    ended = run_emulator("--coverage", str(page), "--coverage-fail-under", least, check=command)
+    assert ended.returncode == code
+    lines = [line for line in ended.stderr.splitlines() if "rested-emulator: error" in line]
+    assert len(lines) == (code == 3)
+    if code == 3:
+        assert f"met 0.0 % of the behaviours, less than {least} %" in lines[0]
+        assert Behaviour.RECONNECT.what in lines[0]
+    assert "met 0 of 30" in page.read_text()
+
+
+def test_a_coverage_file_that_cannot_be_written_is_exit_code_1(tmp_path: Path) -> None:
+    ended = run_emulator("--coverage", str(tmp_path))
+    assert (ended.returncode, str(tmp_path) in ended.stderr, ended.stderr.count("\n")) == (1, True, 1)
+
+
+def test_a_coverage_file_that_cannot_be_written_at_the_end_is_exit_code_1(tmp_path: Path) -> None:
+    page = tmp_path / "coverage.md"
+    ended = run_emulator("--coverage", str(page), check=f"import os; os.unlink({str(page)!r}); os.mkdir({str(page)!r})")
+    assert (ended.returncode, "coverage could not be written" in ended.stderr) == (1, True), ended.stderr
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen(
+    [sys.executable, "-m", "rested_emulator", sys.argv[1], "-p", "0", "--json", "--with-parent"], stdout=subprocess.PIPE
+)
+print(child.stdout.readline().decode(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_emulator_ends_with_its_parent_and_saves(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    line = [sys.executable, "-c", PARENT, str(path)]
+    with subprocess.Popen(
+        line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout
+        assert parent.stdin
+        assert parent.stderr
+        facts = json.loads(parent.stdout.readline())
+        url = f"{facts['url']}/examples/unsecure-endpoint?key={facts['key']}"
+        assert call(url, "POST", "kept").status == 200
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.stdout.read()
+        parent.stderr.read()  # until the emulator, which has them too, has ended
+    assert not path.with_name("data.json.lock").exists()
+    assert not path.with_name("data.json.journal").exists()
+    assert "kept" in path.read_text()

@@ -1,0 +1,713 @@
+"""Faults: what goes wrong on purpose, as a client sees it, and that it ends when it should."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import time as machine
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from rested_emulator import Backend, OptionError, RestedEmulator
+from tests.conftest import DIARY, GARDEN, MASTER_KEY, NOON, PLANTS, Ear, StoppedTime, knock
+from tests.wire import (
+    FOREIGN,
+    HANDSHAKE,
+    PAGE,
+    answer_on,
+    at,
+    at_end,
+    call,
+    closing,
+    head,
+    next_of,
+    open_socket,
+    take,
+    wire,
+)
+
+Listen = Callable[..., Ear]
+Fault = dict[str, Any]
+
+
+def is_gone(listener: ClientConnection) -> bool:
+    """Wait until a client sees 1006."""
+    with suppress(ConnectionClosed):
+        while True:
+            listener.recv(timeout=10)
+    return listener.close_code == 1006
+
+
+def post(backend: Backend, data: Any = "note") -> None:
+    backend.create(knock(PLANTS, data))
+
+
+def said(ear: Ear) -> list[Any]:
+    return [message["record"]["data"] for message in ear.heard]
+
+
+# What a fault may be
+
+WRONG: list[tuple[Fault, str]] = [
+    ({}, "kind"),
+    ({"kind": "explode"}, "status, delay, cut, refuse, close, abort, silence, messages, outage"),
+    ({"kind": "status", "status": 199}, "200 to 599"),
+    ({"kind": "status", "status": 600}, "200 to 599"),
+    ({"kind": "status", "status": 204}, "without a body"),
+    ({"kind": "status", "status": True}, "a whole number"),
+    ({"kind": "status", "status": 500.5}, "a whole number"),
+    ({"kind": "status", "seconds": 1}, "takes status and body"),
+    ({"kind": "status", "method": "WEBSOCKET"}, "GET, POST, PUT, DELETE"),
+    ({"kind": "status", "method": "get"}, "GET, POST, PUT, DELETE"),
+    ({"kind": "delay", "seconds": -1}, "takes 0 to"),
+    ({"kind": "delay", "seconds": 1e11}, "takes 0 to"),
+    ({"kind": "delay", "seconds": 10**400}, "seconds is"),
+    ({"kind": "delay", "seconds": "1"}, "a number"),
+    ({"kind": "delay", "seconds": True}, "a number"),
+    ({"kind": "delay", "times": 0}, "times is"),
+    ({"kind": "delay", "times": 10**400}, "times is"),
+    ({"kind": "delay", "chance": 2}, "takes 0 to 1"),
+    ({"kind": "delay", "chance": True}, "a number"),
+    ({"kind": "delay", "endpoint": "not/there"}, "garden/plants"),
+    ({"kind": "cut", "when": "between"}, "before, after"),
+    ({"kind": "cut", "when": 1}, "a text"),
+    ({"kind": "cut", "status": 500}, "takes when"),
+    ({"kind": "refuse", "status": 200}, "400 to 599"),
+    ({"kind": "refuse", "method": "GET"}, "WEBSOCKET"),
+    ({"kind": "close", "code": 1006}, "1000 to 1014"),
+    ({"kind": "close", "code": 10**400}, "code is"),
+    ({"kind": "close", "reason": "ä" * 62}, "123 bytes"),
+    ({"kind": "abort", "code": 1000}, "nothing of its own"),
+    ({"kind": "silence", "seconds": 1}, "nothing of its own"),
+    ({"kind": "messages"}, "late, twice, drop, swap, before-answer, after-answer"),
+    ({"kind": "messages", "what": "lost"}, "late, twice, drop, swap, before-answer, after-answer"),
+    ({"kind": "messages", "what": "drop", "method": "GET"}, "POST, PUT, DELETE"),
+    ({"kind": "outage", "mode": "break"}, "refuse, hang, reset"),
+    ({"kind": "outage", "times": 2}, "neither times nor chance"),
+    ({"kind": "outage", "chance": 0.5}, "neither times nor chance"),
+    ({"kind": "delay", "Seconds": 1}, "Arguments of faults: kind, endpoint, method, times, chance, seed"),
+]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RestedEmulator]:
+    """One emulator for what is refused and so changes nothing."""
+    with RestedEmulator(data=GARDEN) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("fault", "why"), WRONG)
+def test_a_wrong_fault_is_refused_and_says_what_is_right(shared: RestedEmulator, fault: Fault, why: str) -> None:
+    reply = call(f"{shared.facts['controlUrl']}/faults", "POST", fault)
+    assert (reply.status, reply.json["message"]) == (400, "Parameter not valid.")
+    assert why in reply.json["hint"]
+    assert "Arguments of faults: kind, endpoint" in reply.json["hint"]
+    assert shared.faults() == []
+
+
+@pytest.mark.parametrize("body", [float("nan"), {"a": {1}}, "\ud800"])
+def test_python_may_not_answer_what_is_no_json(backend: Backend, body: Any) -> None:
+    with pytest.raises(OptionError, match="body cannot be written"):
+        backend.add_fault("status", body=body)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_time_is_a_number(emulator: RestedEmulator, number: float) -> None:
+    with pytest.raises(OptionError, match="finite"):
+        emulator.add_fault("delay", seconds=number)
+
+
+def test_a_fault_is_shown_with_what_it_did(backend: Backend) -> None:
+    added = backend.add_fault("status", endpoint=PLANTS, method="POST", times=2, status=500)
+    assert added == {"id": 1, "sockets": 0}
+    backend.stage.on_request(PLANTS, "POST")
+    shown = {"id": 1, "kind": "status", "endpoint": PLANTS, "method": "POST", "times": 2, "status": 500}
+    assert backend.faults() == [shown | {"hits": 1, "active": True}]
+    backend.stage.on_request(PLANTS, "POST")
+    backend.stage.on_request(PLANTS, "POST")
+    assert backend.faults() == [shown | {"hits": 2, "active": False}]
+    assert backend.clear_faults() == {"cleared": 1}
+    assert backend.faults() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "endpoint", "method", "hits"),
+    [
+        ({"endpoint": PLANTS}, PLANTS, "GET", 1),
+        ({"endpoint": PLANTS}, DIARY, "GET", 0),
+        ({"method": "PUT"}, PLANTS, "PUT", 1),
+        ({"method": "PUT"}, PLANTS, "GET", 0),
+        ({"endpoint": PLANTS, "method": "PUT"}, DIARY, "PUT", 0),
+        ({"chance": 0}, PLANTS, "GET", 0),
+        ({"chance": 1}, PLANTS, "GET", 1),
+        ({}, PLANTS, "DELETE", 1),
+    ],
+)
+def test_a_fault_hits_where_it_should(backend: Backend, fault: Fault, endpoint: str, method: str, hits: int) -> None:
+    backend.add_fault("status", **fault)
+    assert bool(backend.stage.on_request(endpoint, method).numbers) == bool(hits)
+    assert backend.faults()[0]["hits"] == hits
+
+
+def rolls(backend: Backend, seed: int | None) -> list[bool]:
+    backend.clear_faults()
+    backend.add_fault("status", chance=0.5, seed=seed)
+    return [bool(backend.stage.on_request(PLANTS, "GET").numbers) for _ in range(64)]
+
+
+def test_a_seed_makes_chance_the_same_every_time(backend: Backend) -> None:
+    assert rolls(backend, 7) == rolls(backend, 7)
+    assert rolls(backend, 7) != rolls(backend, 8)
+    assert rolls(backend, None) != rolls(backend, None)
+
+
+def test_there_is_an_end_to_faults_and_those_that_are_over_make_room(backend: Backend) -> None:
+    for _ in range(99):
+        backend.add_fault("delay")
+    backend.add_fault("abort")
+    backend.add_fault("delay")
+    with pytest.raises(OptionError, match="enough"):
+        backend.add_fault("delay")
+    assert [fault["kind"] for fault in backend.faults()] == ["delay"] * 100
+
+
+@pytest.mark.parametrize("status_first", [True, False])
+def test_a_delay_and_a_status_add_up_in_any_order(backend: Backend, status_first: bool) -> None:
+    faults: list[Fault] = [{"kind": "status", "status": 500}, {"kind": "delay", "seconds": 2.0}]
+    for fault in faults if status_first else faults[::-1]:
+        backend.add_fault(**fault)
+    backend.add_fault("delay", seconds=3.0)
+    strike = backend.stage.on_request(PLANTS, "GET")
+    assert (strike.delay, strike.status, len(strike.numbers)) == (5.0, 500, 3)
+
+
+# Messages
+
+
+def test_a_message_comes_late_by_the_emulators_clock(backend: Backend, listen: Listen, time: StoppedTime) -> None:
+    ear = listen(PLANTS)
+    backend.add_fault("messages", what="late", seconds=10.0, times=1)
+    post(backend, 1)
+    post(backend, 2)
+    assert (said(ear), backend.stage.waiting) == ([2], 1)
+    backend.advance(9)
+    assert said(ear) == [2]
+    time.now = NOON + 1
+    backend.tick()
+    assert (said(ear), backend.stage.waiting) == ([2, 1], 0)
+
+
+@pytest.mark.parametrize(
+    ("what", "heard"),
+    [("twice", [1, 1, 2]), ("drop", [2]), ("swap", [2, 1]), ("before-answer", [1, 2]), ("late", [2])],
+)
+def test_one_message_comes_to_grief(backend: Backend, listen: Listen, what: str, heard: list[int]) -> None:
+    ears = listen(PLANTS), listen(PLANTS)
+    backend.add_fault("messages", what=what, times=1)
+    post(backend, 1)
+    post(backend, 2)
+    assert [said(ear) for ear in ears] == [heard, heard]
+    assert backend.faults()[0]["hits"] == 1  # for each message, however many listen
+
+
+def test_every_pair_changes_places(backend: Backend, listen: Listen) -> None:
+    ear = listen(PLANTS)
+    backend.add_fault("messages", what="swap")
+    for number in range(6):
+        post(backend, number)
+    assert said(ear) == [1, 0, 3, 2, 5, 4]
+
+
+def test_messages_change_places_on_an_endpoint_whose_options_change_meanwhile(backend: Backend, listen: Listen) -> None:
+    backend.add_fault("messages", what="swap", times=1)
+    ear = listen(PLANTS)
+    post(backend, 1)
+    endpoint = backend.store.endpoint(PLANTS)
+    assert endpoint
+    backend.store.put_endpoint(replace(endpoint, description="edited by hand"))
+    post(backend, 2)
+    assert said(ear) == [2, 1]
+
+
+@pytest.mark.parametrize("end", [Backend.clear_faults, Backend.reset])
+@pytest.mark.parametrize("what", ["late", "swap", "after-answer"])
+def test_what_was_held_up_comes_when_faults_are_cleared(
+    backend: Backend, listen: Listen, what: str, end: Callable[[Backend], object]
+) -> None:
+    ear = listen(PLANTS)
+    backend.add_fault("messages", what=what)
+    post(backend, 1)
+    end(backend)
+    assert said(ear)[:1] == [1]
+    post(backend, 2)
+    assert said(ear)[-1] == 2
+
+
+def test_a_late_message_does_not_reach_one_who_came_later_or_has_left(backend: Backend, listen: Listen) -> None:
+    early = listen(PLANTS)
+    backend.add_fault("messages", what="late", seconds=10.0)
+    post(backend, 1)
+    late = listen(PLANTS)
+    backend.leave(PLANTS, early, 1000)
+    backend.advance(10)
+    assert (said(early), said(late)) == ([], [])
+
+
+@pytest.mark.parametrize("back", ["reset-clock", "restore"])
+def test_a_late_message_is_as_late_when_the_clock_goes_back(backend: Backend, listen: Listen, back: str) -> None:
+    backend.checkpoint("here")
+    backend.advance(1000)
+    ear = listen(PLANTS)
+    backend.add_fault("messages", what="late", seconds=10.0, times=1)
+    post(backend, 1)
+    if back == "restore":
+        backend.restore("here")
+    else:
+        backend.set_time("2027-01-15T08:00:00Z")
+    assert "POST" not in ear.types
+    backend.advance(9)
+    assert "POST" not in ear.types
+    backend.advance(1)
+    assert "POST" in ear.types
+
+
+def test_an_answer_owes_nothing_to_messages_of_others(backend: Backend) -> None:
+    ear = Ear()
+    backend.listen(knock(PLANTS), ear)
+    backend.add_fault("messages", what="before-answer", seconds=5.0)
+    backend.stage.on_request(PLANTS, "POST")
+    post(backend)
+    assert backend.stage.take_owed() == 5.0
+    backend.stage.on_request(PLANTS, "GET")
+    assert backend.stage.take_owed() == 0.0
+    post(backend)
+    backend.clear_faults()
+    assert backend.stage.take_owed() == 0.0
+
+
+# Outages
+
+
+def test_an_outage_tells_what_each_listener_missed(backend: Backend, listen: Listen, ada: str, ben: str) -> None:
+    ears = listen(DIARY, token=ada), listen(DIARY, token=ben), listen(PLANTS)
+    assert backend.add_fault("outage", seconds=60.0) == {"id": 1, "sockets": 3}
+    assert [ear.ended for ear in ears] == [(1006, "dropped")] * 3
+    backend.create(knock(DIARY, "of ada", token=ada))
+    post(backend, "a plant")
+    backend.advance(60)
+    post(backend, "after")
+    missed: Any = backend.faults()[0]["missed"]
+    told = [[message["record"]["data"] for message in one["messages"]] for one in missed]
+    assert told == [["of ada"], [], ["a plant"]]
+    assert [one["count"] for one in missed] == [1, 0, 1]
+    assert backend.faults()[0]["active"] is False
+
+
+def test_what_an_outage_keeps_is_bounded(backend: Backend, listen: Listen) -> None:
+    for _ in range(3):
+        listen(PLANTS)
+    backend.add_fault("outage")
+    for _ in range(5):
+        post(backend, "x" * 900_000)
+    missed: Any = backend.faults()[0]["missed"]
+    assert [one["count"] for one in missed] == [5, 5, 5]
+    assert sum(len(one["messages"]) for one in missed) == 12
+
+
+def test_an_outage_of_one_endpoint_leaves_the_others_alone(backend: Backend, listen: Listen, ada: str) -> None:
+    here, there = listen(PLANTS), listen(DIARY, token=ada)
+    backend.add_fault("outage", endpoint=PLANTS)
+    assert (here.ended, there.ended) == ((1006, "dropped"), None)
+    assert not backend.stage.on_request(PLANTS, "GET").lets_through
+    assert backend.stage.on_request(DIARY, "GET").lets_through
+    assert not backend.stage.on_handshake(PLANTS).lets_through
+
+
+@pytest.mark.parametrize("end", [Backend.clear_faults, Backend.reset, lambda backend: backend.advance(60)])
+def test_silenced_connections_are_given_back_at_the_end(backend: Backend, end: Callable[[Backend], object]) -> None:
+    ears = [Ear(), Ear()]
+    for ear in ears:
+        backend.listen(knock(PLANTS), ear)
+    backend.add_fault("outage", mode="hang", seconds=60.0)
+    assert [(ear.ended, ear.let_go) for ear in ears] == [((1006, "silenced"), False)] * 2
+    end(backend)
+    assert [ear.let_go for ear in ears] == [True, True]
+
+
+# As a client sees it
+
+
+def fail(emulator: RestedEmulator, **fault: Any) -> int:
+    """Add a fault by control; its id."""
+    reply = call(f"{emulator.facts['controlUrl']}/faults", "POST", fault)
+    assert reply.status == 200, reply.body
+    return int(reply.json["id"])
+
+
+def test_a_status_takes_the_place_of_the_answer_and_nothing_is_stored(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="status", status=503, times=1)
+    reply = call(emulator.url(PLANTS), "POST", "new", headers={"Origin": PAGE})
+    assert (reply.status, reply.json["code"], list(reply.json)) == (503, 503, ["code", "message", "hint"])
+    assert reply.headers["access-control-allow-origin"] == PAGE
+    assert len(emulator.records(PLANTS)) == 3
+    assert call(emulator.url(PLANTS), "POST", "new").status == 200
+
+
+def test_a_status_may_have_a_body_of_its_own(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="status", status=429, body={"retry": [1, None]})
+    reply = call(emulator.url(PLANTS))
+    assert (reply.status, reply.json) == (429, {"retry": [1, None]})
+
+
+def test_an_answer_is_late_by_the_delay(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="delay", seconds=0.2, times=1)
+    since = machine.monotonic()
+    assert call(emulator.url(PLANTS)).status == 200
+    assert machine.monotonic() - since >= 0.2
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_cut_resets_the_connection_before_or_after_the_write(emulator: RestedEmulator, when: str) -> None:
+    fail(emulator, kind="cut", when=when, method="POST", times=1)
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        with pytest.raises(ConnectionResetError):
+            call(emulator.url(PLANTS), "POST", "new")
+        assert len(emulator.records(PLANTS)) == (4 if when == "after" else 3)
+        if when == "after":
+            assert next_of(listener)["record"]["data"] == "new"
+    seen = emulator.requests(method="POST")
+    assert [(one["status"], one["faults"], one["left"]) for one in seen] == [(None, [1], False)]
+
+
+def test_a_cut_after_and_a_late_message_go_together(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="cut", when="after", times=1)
+    fail(emulator, kind="messages", what="late", seconds=60, times=1)
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        with pytest.raises(ConnectionResetError):
+            call(emulator.url(PLANTS), "POST", "new")
+        emulator.advance(60)
+        assert next_of(listener)["record"]["data"] == "new"
+
+
+@pytest.mark.parametrize("code", [1000, 1011, 4321])
+def test_a_close_comes_with_code_and_reason(emulator: RestedEmulator, code: int) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        assert emulator.add_fault("close", code=code, reason="as asked") == {"id": 1, "sockets": 1}
+        assert closing(listener) == (code, "as asked")
+    with open_socket(emulator.ws_url(PLANTS)):
+        assert emulator.faults()[0]["hits"] == 1
+
+
+def test_an_abort_is_1006(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        fail(emulator, kind="abort")
+        assert is_gone(listener)
+    assert emulator.status()["listeners"] == 0
+    assert [one.get("code") for one in emulator.messages(type="CLOSE")] == [1006]
+
+
+def test_the_next_handshakes_are_refused(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="refuse", status=429, times=2)
+    for _ in range(2):
+        with pytest.raises(InvalidStatus) as caught, open_socket(emulator.ws_url(PLANTS)):
+            pass
+        assert caught.value.response.status_code == 429
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        assert call(emulator.url(PLANTS), "POST", "new").status == 200
+        assert next_of(listener)["record"]["data"] == "new"
+    assert len(emulator.requests(method="WEBSOCKET", status=429)) == 2
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def shake_hands(emulator: RestedEmulator) -> socket.socket:
+    """A WebSocket whose bytes a test sees itself."""
+    connection = socket.create_connection(("127.0.0.1", int(str(emulator.facts["port"]))), timeout=10)
+    connection.sendall(head("GET", at(PLANTS), *HANDSHAKE))
+    assert answer_on(connection, "HEAD").status == 101
+    emulator.wait(messages={"type": "OPEN"})
+    return connection
+
+
+PING = b"\x89\x80\x00\x00\x00\x00"
+
+
+def is_silent(connection: socket.socket) -> bool:
+    """Whether a ping is not answered, on a connection that is open."""
+    connection.sendall(PING)
+    connection.settimeout(0.1)
+    try:
+        return connection.recv(1) == b"?"
+    except TimeoutError:
+        return True
+    finally:
+        connection.settimeout(10)
+
+
+ENDS: dict[str, Callable[[RestedEmulator], object]] = {
+    "DELETE faults": lambda emulator: call(f"{emulator.facts['controlUrl']}/faults", "DELETE"),
+    "reset": lambda emulator: emulator.reset(),
+    "stop": lambda emulator: emulator.stop(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_silence_leaves_an_open_connection_until_it_is_given_back(end: str) -> None:
+    with RestedEmulator(data=GARDEN) as emulator, shake_hands(emulator) as connection:
+        connection.sendall(PING)
+        assert take(connection, 2) == b"\x8a\x00"
+        assert emulator.add_fault("silence")["sockets"] == 1
+        assert emulator.status()["listeners"] == 0
+        emulator.settle()
+        call(emulator.url(PLANTS), "POST", "not heard")
+        assert is_silent(connection)
+        ENDS[end](emulator)
+        with suppress(ConnectionResetError):
+            assert at_end(connection)
+
+
+@pytest.mark.parametrize("fault", [{"kind": "silence"}, {"kind": "outage", "mode": "hang"}])
+def test_silenced_connections_cost_no_descriptor_once_it_is_over(emulator: RestedEmulator, fault: Fault) -> None:
+    for _ in range(2):
+        before = descriptors()
+        connections = [shake_hands(emulator) for _ in range(5)]
+        emulator.add_fault(**fault)
+        for connection in connections:
+            connection.close()
+        emulator.clear_faults()
+        emulator.clear_messages()
+        assert descriptors() <= before
+
+
+def test_a_silence_works_over_tls() -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        RestedEmulator(data=GARDEN, tls=True) as emulator,
+        open_socket(emulator.ws_url(PLANTS), ssl=context) as listener,
+    ):
+        emulator.add_fault("silence")
+        with pytest.raises(TimeoutError):
+            listener.recv(timeout=0.1)
+        emulator.clear_faults()
+        assert is_gone(listener)
+
+
+@contextmanager
+def hanging(emulator: RestedEmulator, count: int = 3) -> Iterator[list[socket.socket]]:
+    """Requests, and a handshake, that an outage leaves without an answer."""
+    port = int(str(emulator.facts["port"]))
+    connections = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(count)]
+    for number, connection in enumerate(connections):
+        connection.sendall(head("GET", at(PLANTS), *(HANDSHAKE if number == 0 else ())))
+    emulator.wait(requests={"endpoint": PLANTS}, count=count)
+    yield connections
+    for connection in connections:
+        connection.close()
+
+
+def is_reset(connection: socket.socket) -> bool:
+    """Wait for the end of a connection; whether it was a reset."""
+    try:
+        assert connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("end", [*ENDS, "advance"])
+def test_what_hangs_is_let_go(end: str) -> None:
+    with RestedEmulator(data=GARDEN) as emulator:
+        fail(emulator, kind="outage", mode="hang", seconds=600)
+        with hanging(emulator) as connections:
+            since = machine.monotonic()
+            if end == "advance":
+                emulator.advance(600)
+            else:
+                ENDS[end](emulator)
+            assert [is_reset(connection) for connection in connections] == [True] * 3
+            assert machine.monotonic() - since < 1.5
+
+
+def test_a_client_that_leaves_while_it_hangs_is_forgotten(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="outage", mode="hang")
+    with hanging(emulator):
+        assert held(emulator) == 3
+    emulator.settle()
+    assert held(emulator) == 0
+
+
+def held(emulator: RestedEmulator) -> int:
+    return emulator.call(lambda server: len(next(iter(server.backend.stage._faults.values())).held))
+
+
+@pytest.mark.parametrize(("mode", "wanted"), [("refuse", 503), ("reset", ConnectionResetError)])
+def test_an_outage_hits_requests_handshakes_and_sockets(emulator: RestedEmulator, mode: str, wanted: Any) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        fail(emulator, kind="outage", mode=mode, seconds=30)
+        assert is_gone(listener)
+    with pytest.raises((InvalidStatus, InvalidMessage)), open_socket(emulator.ws_url(PLANTS)):
+        pass
+    if wanted == 503:
+        assert call(emulator.url(PLANTS)).status == 503
+    else:
+        with pytest.raises(wanted):
+            call(emulator.url(PLANTS))
+    emulator.advance(30)
+    assert call(emulator.url(PLANTS)).status == 200
+    with open_socket(emulator.ws_url(PLANTS)):
+        pass
+
+
+def test_a_reset_handshake_is_reset(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="outage", mode="reset")
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS), *HANDSHAKE))
+        assert is_reset(connection)
+
+
+@pytest.mark.parametrize("what", ["before-answer", "after-answer"])
+def test_a_message_comes_before_or_after_the_answer(emulator: RestedEmulator, what: str) -> None:
+    fail(emulator, kind="messages", what=what, seconds=0.3, times=1)
+    with open_socket(emulator.ws_url(PLANTS)) as listener, ThreadPoolExecutor(1) as pool:
+        since = machine.monotonic()
+        heard = pool.submit(lambda: (next_of(listener), machine.monotonic())[1])
+        call(emulator.url(PLANTS), "POST", "new")
+        answered = machine.monotonic()
+        assert (heard.result() < answered) == (what == "before-answer")
+        assert max(heard.result(), answered) - since >= 0.3
+    since = machine.monotonic()
+    emulator.clear_faults()
+    call(emulator.url(PLANTS), "OPTIONS")
+    call(emulator.url(PLANTS))
+    assert machine.monotonic() - since < 0.3
+
+
+# Who is hit
+
+
+def test_a_foreign_page_gets_the_gate_and_uses_nothing_up(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="status", status=500, times=1)
+    fail(emulator, kind="refuse", times=1)
+    assert call(emulator.url(PLANTS), headers={"Origin": FOREIGN}).status == 403
+    with open_socket(emulator.ws_url(PLANTS), origin=FOREIGN) as listener:
+        assert closing(listener) == (4000, "Origin not allowed.")
+    assert [fault["hits"] for fault in emulator.faults()] == [0, 0]
+
+
+def test_a_foreign_page_with_the_master_key_passes_the_gate_beside_faults_too() -> None:
+    with RestedEmulator(data=GARDEN, master_key=MASTER_KEY) as emulator:
+        fail(emulator, kind="status", status=500, endpoint=DIARY)
+        fail(emulator, kind="delay", seconds=0, endpoint=PLANTS)
+        reply = call(emulator.url(PLANTS), headers={"Origin": FOREIGN}, masterKey=MASTER_KEY)
+        assert reply.status == 200
+
+
+def test_a_preflight_is_never_hit(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="status", status=500)
+    fail(emulator, kind="outage", mode="reset")
+    reply = call(emulator.url(PLANTS), "OPTIONS", headers={"Origin": PAGE, "Access-Control-Request-Method": "PUT"})
+    assert reply.status == 204
+    assert emulator.requests() == []
+
+
+def test_control_is_never_hit(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="outage", mode="reset")
+    assert call(f"{emulator.facts['controlUrl']}/status").status == 200
+
+
+def test_a_client_that_does_not_wait_is_seen_all_the_same(emulator: RestedEmulator) -> None:
+    fail(emulator, kind="delay", seconds=60)
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS)))
+        with pytest.raises(TimeoutError):
+            emulator.settle(timeout=0.05)
+    emulator.wait(requests={"endpoint": PLANTS})
+    [seen] = emulator.requests()
+    assert (seen["status"], seen["faults"], seen["left"]) == (None, [1], True)
+
+
+# Files
+
+
+def upload(emulator: RestedEmulator) -> Any:
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nhello\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    return call(emulator.url(PLANTS), "POST", body=part, headers=headers)
+
+
+@pytest.mark.parametrize(("when", "more"), [("before", 0), ("after", 1)])
+def test_a_cut_upload_is_there_or_not_and_leaves_no_draft(emulator: RestedEmulator, when: str, more: int) -> None:
+    assert upload(emulator).status == 200
+    before = descriptors()
+    fail(emulator, kind="cut", when=when, times=3)
+    for _ in range(3):
+        with pytest.raises(ConnectionResetError):
+            upload(emulator)
+    emulator.settle()
+    assert descriptors() <= before
+    folder = emulator.call(lambda server: str(server.backend.files._folder))
+    assert len(emulator.records(PLANTS)) == 3 + 1 + 3 * more
+    assert len([name for name in os.listdir(folder) if not name.endswith(".part")]) == 1 + 3 * more
+    assert not [name for name in os.listdir(folder) if name.endswith(".part")]
+
+
+def test_a_cut_download_leaves_no_open_file(emulator: RestedEmulator) -> None:
+    unique_id = upload(emulator).json["uniqueId"]
+    before = descriptors()
+    fail(emulator, kind="cut", when="after")
+    for _ in range(5):
+        with pytest.raises(ConnectionResetError):
+            call(emulator.url(PLANTS), fileOnly="true", uniqueId=unique_id)
+    emulator.settle()
+    assert descriptors() <= before
+
+
+# From the start
+
+
+def test_faults_of_the_command_line_are_there_and_come_back_with_reset() -> None:
+    fault = json.dumps({"kind": "status", "status": 500, "times": 1})
+    with RestedEmulator(data=GARDEN, fault=[fault]) as emulator:
+        for _ in range(2):
+            assert [call(emulator.url(PLANTS)).status for _ in range(2)] == [500, 200]
+            fail(emulator, kind="status", status=501)
+            emulator.reset()
+        assert [one["kind"] for one in emulator.faults()] == ["status"]
+        emulator.clear_faults()
+        assert call(emulator.url(PLANTS)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("delay", "is no JSON object"),
+        ('{"kind": "delay", "second": 1}', "unknown argument 'second'"),
+        ('{"kind": "explode"}', "explode"),
+        ('{"kind": "delay", "seconds": NaN}', "is no JSON object"),
+        ('{"kind": "close"}', "at the start there are none"),
+        ('{"kind": "silence"}', "at the start there are none"),
+        ('{"kind": "delay", "endpoint": "not/there"}', "there is no endpoint 'not/there'"),
+    ],
+)
+def test_a_wrong_fault_option_says_why(fault: str, why: str) -> None:
+    with pytest.raises(OptionError, match=why), RestedEmulator(data=GARDEN, fault=[fault]):
+        pass
+
+
+def test_a_restore_leaves_faults_alone(backend: Backend) -> None:
+    backend.checkpoint("here")
+    backend.add_fault("delay")
+    backend.restore("here")
+    assert len(backend.faults()) == 1
