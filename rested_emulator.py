@@ -144,7 +144,7 @@ except ImportError:  # Windows has neither these locks nor these limits
     fcntl = resource = None  # type: ignore[assignment]
 
 __version__ = "0.1.0"
-__all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "main")
+__all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "World", "main")
 
 # - Vocabulary ---------------------------------------------------------------------------------------
 
@@ -4543,15 +4543,13 @@ class Worlds:
         return world
 
     def named(self, key: str | None) -> Backend:
-        """The world that an owner means by this key; raises OptionError where there is none."""
+        """The world that an owner means by this key, made if it is wanted; raises OptionError where there is none."""
         if key is None or self.default.store.project(key) is not None:
             return self.default
-        world = self._private.get(key)
-        if world is None:
+        if key not in self._private and not self._is_wanted(key):
             known = ", ".join(self._private) or "none"
             raise OptionError(f"key {shown(key)} names no world; there are: {known}; make it with fork")
-        self._used[key] = self.default.clock.uptime()
-        return world
+        return self.of(key)
 
     def _is_wanted(self, key: str) -> bool:
         from fnmatch import fnmatchcase
@@ -5947,8 +5945,7 @@ class Control(Door):
                 return encode(await result)
 
         with explained(name, verb):
-            world = self._worlds.named(parse_parameters(request.query).key)
-            bound = functools.partial(verb, self._subject(verb, world))
+            bound = functools.partial(verb, self._subject(verb, parse_parameters(request.query).key))
             if request.method == "POST":
                 given = decode(parse_content(request.content())) if request.body != b"" else {}
             else:
@@ -5956,10 +5953,11 @@ class Control(Door):
             result = bound(**read_arguments(bound, given))
         return Answer(later=later) if inspect.isawaitable(result) else Answer(body=encode(result))
 
-    def _subject(self, verb: Callable[..., Any], world: Backend) -> object:
-        """Whose verb it is."""
+    def _subject(self, verb: Callable[..., Any], key: str | None) -> object:
+        """Whose verb it is; a key in the query means nothing to fork and drop, which may be about another world."""
         if verb in (Worlds.fork, Worlds.drop):
             return self._worlds
+        world = self._worlds.named(key)
         return Watcher(world, self._in_flight) if verb in (Watcher.wait, Watcher.settle) else world
 
 
