@@ -6640,6 +6640,12 @@ class Server:
         while not done() and loop.time() < deadline:
             await asyncio.sleep(0.005)
 
+    def write_coverage(self) -> None:
+        """Write what the clients met to where the options say. Raises OSError."""
+        if self.options.coverage:
+            with open(self.options.coverage, "w", encoding="utf-8") as file:
+                file.write(self.backend.evidence.coverage.markdown())
+
     def in_flight(self, world: Backend) -> int:
         """How many requests are under way in a world."""
         return self._front.in_flight(world)
@@ -6837,7 +6843,7 @@ class RestedEmulator(Verbs):
         """Stop serving: sockets close with 1001, data is saved. Does nothing when it does not run.
 
         Waits until all is done, a second for clients that do not confirm; in a coroutine call it with
-        ``asyncio.to_thread``. Raises OSError where the data cannot be saved.
+        ``asyncio.to_thread``. Raises OSError where the data, or the coverage, cannot be saved.
         """
         with self._lock:
             if self._server is None:
@@ -6867,6 +6873,7 @@ class RestedEmulator(Verbs):
         ready.set_result(None)
         await self._stopping.wait()
         await server.stop()
+        server.write_coverage()
 
     def call(self, verb: Callable[[Server], T]) -> T:
         """Run something in the emulator's thread, and return what it returns or raise what it raises."""
@@ -7036,6 +7043,7 @@ def say(text: str, *, to_stderr: bool) -> None:
 
 
 LOG_SECONDS = 0.05
+PARENT_SECONDS = 0.2
 
 
 class LogLines(logging.Formatter):
@@ -7088,8 +7096,8 @@ def set_up_log(options: Options) -> None:
     log.setLevel(level)
 
 
-async def run(server: Server, command: Sequence[str]) -> int:
-    """Serve until a signal, or until the command ends; returns the exit code."""
+async def run(server: Server, command: Sequence[str], parent: int) -> int:
+    """Serve until a signal, or until the command ends, or the parent where that is asked for; returns the exit code."""
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[int] = loop.create_future()
     signals: list[int] = []
@@ -7107,17 +7115,41 @@ async def run(server: Server, command: Sequence[str]) -> int:
     text = json.dumps(server.facts()) if server.options.json else banner(server)
     say(text, to_stderr=bool(command))
     code = 0
+    watching = asyncio.ensure_future(end_with(parent, stopping)) if server.options.with_parent else None
     try:
         if command:
             code = await run_command(command, server.facts(), stopping)
         else:
             log.info("stopping, by %s", signal.Signals(await stopping).name)
     finally:
+        if watching:
+            watching.cancel()
         try:
             await server.stop()
         except OSError as error:
             code = fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
-    return code
+    return code or judge_coverage(server)
+
+
+async def end_with(parent: int, stopping: asyncio.Future[int]) -> None:
+    """Stop as on SIGTERM once the parent has ended; then this process has another one."""
+    while os.getppid() == parent:
+        await asyncio.sleep(PARENT_SECONDS)
+    if not stopping.done():
+        log.info("the process that started the emulator has ended")
+        stopping.set_result(signal.SIGTERM)
+
+
+def judge_coverage(server: Server) -> int:
+    """Write down what the clients met; returns the exit code: 0 where it is enough."""
+    try:
+        server.write_coverage()
+    except OSError as error:
+        return fail(f"coverage: {error.filename}: {error.strerror}", 2)
+    least, met = server.options.coverage_fail_under, server.backend.evidence.coverage.percent()
+    if least is None or met >= least:
+        return 0
+    return fail(f"the clients met {met:.1f} % of the service's behaviours, less than {least:g} %", 3)
 
 
 async def run_command(command: Sequence[str], facts: Mapping[str, Json], stopping: asyncio.Future[int]) -> int:
@@ -7144,6 +7176,7 @@ async def run_command(command: Sequence[str], facts: Mapping[str, Json], stoppin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
+    parent = os.getppid()  # first of all, for it may end at any time
     options, command = read_command_line(sys.argv[1:] if argv is None else argv, os.environ)
     set_up_log(options)
     if command:
@@ -7169,7 +7202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         no_address = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
         hint = "--host takes an address of this machine" if no_address else "take another with --port, 0 for a free one"
         return fail(f"port {options.port} on {options.host} cannot be had: {error.strerror or error}; {hint}", 2)
-    return asyncio.run(run(server, command))
+    return asyncio.run(run(server, command, parent))
 
 
 def fail(text: str, code: int) -> int:
