@@ -323,3 +323,48 @@ def test_help_names_every_option() -> None:
     text = build_parser().format_help()
     missing = [item.name for item in dataclasses.fields(Options) if item.name.replace("_", "-") not in text.lower()]
     assert missing == []
+
+
+# Coverage, and the end of who started it
+
+COVER = "import os, urllib.request as r; r.urlopen(os.environ['RESTED_CONTROL_URL'] + '/status'); raise SystemExit({})"
+
+
+def test_coverage_is_written_at_the_end(tmp_path: Path) -> None:
+    with program("--memory", "--coverage", "met.md", cwd=tmp_path) as (process, facts):
+        assert call(f"{facts['url']}/secure-endpoint?key={facts['key']}").status == 401
+        process.terminate()
+        assert process.wait(10) == 0
+    assert "| 401 No Access token or invalid. | 1 |" in (tmp_path / "met.md").read_text()
+
+
+@pytest.mark.parametrize(("least", "command_code", "code"), [("0", 0, 0), ("1", 0, 3), ("1", 7, 7)])
+def test_too_little_coverage_exits_with_3_where_the_command_was_fine(
+    tmp_path: Path, least: str, command_code: int, code: int
+) -> None:
+    options = ["--memory", "--port", "0", "--coverage-fail-under", least]
+    done = finish(*options, "--", sys.executable, "-c", COVER.format(command_code), cwd=tmp_path)
+    assert done.returncode == code
+    assert ("the clients met 0.0 % of the service's behaviours, less than 1 %" in done.stderr) == (code == 3)
+
+
+def test_coverage_that_cannot_be_written_exits_with_2(tmp_path: Path) -> None:
+    options = ["--memory", "--port", "0", "--coverage", str(tmp_path / "missing" / "met.md")]
+    done = finish(*options, "--", sys.executable, "-c", COVER.format(0), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "met.md: No such file or directory" in done.stderr
+
+
+def test_with_parent_it_ends_when_the_parent_is_killed(tmp_path: Path) -> None:
+    starter = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(60)"
+    arguments = ["--memory", "--port", "0", "--json", "--with-parent"]
+    with subprocess.Popen(
+        [sys.executable, "-c", starter, *PROGRAM, *arguments], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as parent:  # fmt: skip
+        assert parent.stdout
+        assert json.loads(parent.stdout.readline())["port"]
+        parent.kill()
+        assert parent.stdout.read() == ""  # the pipe ends with the emulator, who has it too
+        assert parent.stderr
+        assert "the process that started the emulator has ended" in parent.stderr.read()

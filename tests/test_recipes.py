@@ -140,13 +140,15 @@ def test_playwright_starts_the_emulator_and_each_worker_has_a_world(run: Run) ->
 @pytest.mark.browser
 def test_the_emulator_starts_playwright(run: Run) -> None:
     command = "python rested_emulator.py --memory -- npx playwright test"
-    printed = run(shown(f"RESTED_EMULATOR_STATIC=app {command}"))
+    # One worker, so that the second test finds what the first one has stored, unless the checkpoint is restored.
+    printed = run(f"{shown(f'RESTED_EMULATOR_STATIC=app {command}')} --workers 1")
     assert "2 passed" in printed
     assert "[WebServer]" not in printed
 
 
 def test_node(run: Run) -> None:
-    assert "pass 2\n" in run(shown("python rested_emulator.py --memory --port 0 -- node --test node/notes.test.js"))
+    tests = "node --test --test-timeout 5000 node/notes.test.js"
+    assert "pass 2\n" in run(shown(f"python rested_emulator.py --memory --port 0 -- {tests}"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
