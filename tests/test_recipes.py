@@ -147,7 +147,7 @@ def test_the_emulator_starts_playwright(run: Run) -> None:
 
 
 def test_node(run: Run) -> None:
-    tests = "node --test --test-timeout 5000 node/notes.test.js"
+    tests = "node --test --test-timeout 20000 node/notes.test.js"
     assert "pass 2\n" in run(shown(f"python rested_emulator.py --memory --port 0 -- {tests}"))
 
 
