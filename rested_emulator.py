@@ -144,7 +144,7 @@ except ImportError:  # Windows has neither these locks nor these limits
     fcntl = resource = None  # type: ignore[assignment]
 
 __version__ = "0.1.0"
-__all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "main")
+__all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "World", "main")
 
 # - Vocabulary ---------------------------------------------------------------------------------------
 
@@ -6228,8 +6228,7 @@ class Control(Door):
                 return encode(await bound(**arguments))
 
         with explained(name, verb):
-            world = self._worlds.named(parse_parameters(request.query).key)
-            bound = functools.partial(verb, self._subject(verb, world))
+            bound = functools.partial(verb, self._subject(verb, parse_parameters(request.query).key))
             if request.method == "POST":
                 given = decode(parse_content(request.content())) if request.body != b"" else {}
             else:
@@ -6237,10 +6236,11 @@ class Control(Door):
             arguments = read_arguments(bound, given)
             return Answer(later=later) if inspect.iscoroutinefunction(verb) else Answer(body=encode(bound(**arguments)))
 
-    def _subject(self, verb: Callable[..., Any], world: Backend) -> object:
-        """Whose verb it is."""
+    def _subject(self, verb: Callable[..., Any], key: str | None) -> object:
+        """Whose verb it is; a key in the query means nothing to fork and drop, which may be about another world."""
         if verb in (Worlds.fork, Worlds.drop):
             return self._worlds
+        world = self._worlds.named(key)
         return Watcher(world, self._in_flight) if verb in (Watcher.wait, Watcher.settle) else world
 
 

@@ -40,6 +40,7 @@ ADA, BEN = "1c7a4d2f6b8e4f9dae31b2c3d4e5f6a1", "1c7a4d2f6b8e4f9dae31b2c3d4e5f6a2
 DIARY_OF_ADA, DIARY_OF_BEN = "2d8b5e3f7c9f4a0ebf42c3d4e5f6a7b1", "2d8b5e3f7c9f4a0ebf42c3d4e5f6a7b2"
 CHORE_OF_ADA, CHORE_OF_BEN = "3e9c6f4a8dab4b1f8053d4e5f6a7b8c1", "3e9c6f4a8dab4b1f8053d4e5f6a7b8c2"
 CHORE_OF_NOBODY = "3e9c6f4a8dab4b1f8053d4e5f6a7b8c3"
+collect_ignore = ["recipes"]  # test_recipes.py runs them, each with its own tool
 NOON = 1_800_000_000.0  # 2027-01-15T08:00:00Z, a moment that tests can count from
 
 

@@ -24,11 +24,12 @@ from tests.conftest import GARDEN, ROOT
 from tests.wire import call
 
 README = (ROOT / "README.md").read_text()
+GUIDE = re.sub(r"^## Recipes\n.*?(?=^## )", "", README, flags=re.MULTILINE | re.DOTALL)  # test_recipes.py has the rest
 
 
 def blocks(language: str) -> list[str]:
-    """The fenced blocks of one language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    """The fenced blocks of one language, in order, without those of the recipes."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 
 def option_table() -> str:
