@@ -1826,14 +1826,18 @@ class Records(Table):
         """Add documents with their ids, each behind the one whose id it goes by here, in front by the empty one."""
 
         def rebuild(table: dict[Any, Any]) -> None:
-            known = list(table.items())
+            keys, known = list(table), list(table.values())  # pairs would be so many that the collector comes
+            places = [number for number, key in enumerate(table, 1) if key in documents]
+            done = 0
             table.clear()
-            for place in itertools.chain([("", None)], known):
-                follower: tuple[str, Any] | None = place
+            for place in [0, *places]:
+                table.update(zip(keys[done:place], known[done:place], strict=True))
+                follower = documents.get(keys[place - 1] if place else "")
                 while follower is not None:
-                    if follower[0]:
-                        table[follower[0]] = follower[1]
+                    table[follower[0]] = follower[1]
                     follower = documents.get(follower[0])
+                done = place
+            table.update(zip(keys[done:], known[done:], strict=True))
 
         self._update_table(rebuild)
 
