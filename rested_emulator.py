@@ -3807,7 +3807,7 @@ class Evidence:
         if len(url) > LONGEST_BODY:
             # Cut in front of a parameter, so that none of them is a secret under half a name.
             url, endpoint = url[:LONGEST_BODY].rpartition("&")[0] + "…", endpoint[:LONGEST_BODY]
-        if sum(map(len, headers.values())) > LONGEST_BODY:
+        if len("".join(headers.values())) > LONGEST_BODY:  # quicker than a sum
             headers = {name: value for name, value in headers.items() if len(value) < LONGEST_BODY // 100}
         number, at = next(self._numbers), self._clock.now()
         seen = SeenRequest(number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left)
