@@ -2288,6 +2288,7 @@ class Approach(NamedTuple):
     origin: str | None = None
     token: str | None = None
     content: Content | None = None
+    host: str | None = None
 
 
 class Caller(NamedTuple):
@@ -2346,12 +2347,19 @@ class Gate:
         hint = f"Host {shown(host)} is not this machine; allow it with --allow-host {name or 'NAME'}."
         raise Forbidden(Message.HOST_REFUSED, hint, hidden=True)
 
-    def check_origin(self, origin: str | None, allowed: Sequence[str], *, any_origin: bool | None = None) -> None:
-        """Raise OriginRefused for a page of another site (cross-site requests and sockets)."""
+    def check_origin(
+        self, origin: str | None, allowed: Sequence[str], host: str | None = None, *, any_origin: bool | None = None
+    ) -> None:
+        """Raise OriginRefused for a page of another site (cross-site requests and sockets).
+
+        A page that came from ``host``, the Host header that ``check_host`` let in, is the emulator's own.
+        """
         if origin is None or (self.any_origin if any_origin is None else any_origin):
             return
         known = parse_origin(origin)
         if known in allowed or is_loopback_origin(origin):
+            return
+        if known and host and known in (parse_origin(f"http://{host}"), parse_origin(f"https://{host}")):
             return
         hint = f"Origin {shown(origin)} is foreign to this machine; "
         if any_origin is False:
@@ -3277,6 +3285,15 @@ class Faults:
         hit = self._begin_outage(active) if fault.kind is FaultKind.OUTAGE else []
         return active.number, len(hit)
 
+    def clear_one(self, number: int) -> int:
+        """Let one fault be over, and what it held up go on; raises OptionError where there is no such."""
+        active = self._faults.pop(number, None)
+        if active is None:
+            known = ", ".join(map(str, self._faults)) or "none"
+            raise OptionError(f"id {number} is no fault's; there are: {known}")
+        self._end(active)
+        return 1
+
     def clear(self) -> int:
         """Let nothing go wrong any more, and what was held up go on; how many faults there were."""
         cleared = len(self._faults)
@@ -3612,6 +3629,7 @@ class SeenMessage(NamedTuple):
     code: int | None = None
     reason: str = ""
     faults: tuple[int, ...] = ()
+    hint: str = ""
 
     def public(self) -> dict[str, Json]:
         """What the owner sees."""
@@ -3620,11 +3638,12 @@ class SeenMessage(NamedTuple):
         if self.push:
             message: dict[str, Json] = json.loads(Push.of(*self.push).message)
             return seen | {"record": message["record"], "faults": list(self.faults)}
-        return seen | ({"code": int(self.code), "reason": str(self.reason)} if self.code else {})
+        if self.code:
+            seen |= {"code": int(self.code), "reason": str(self.reason)}
+        return seen | ({"hint": self.hint} if self.hint else {})
 
 
 OPEN, CLOSE = "OPEN", "CLOSE"
-Seen: TypeAlias = "SeenRequest | SeenMessage"
 
 
 def blank_header(name: str, value: str) -> str:
@@ -3732,14 +3751,17 @@ class Evidence:
             self.coverage.meet(Behaviour.RECONNECT)
         self._saw(SeenMessage(next(self._numbers), self._clock.now(), OPEN, seat.endpoint, (seat.number,)))
 
-    def saw_end(self, endpoint: str, seat: Seat | None, code: int, reason: str, *, by_client: bool = False) -> None:
-        """Take note of the end of a socket, which may not have had a seat."""
+    def saw_end(
+        self, endpoint: str, seat: Seat | None, code: int, reason: str, hint: str = "", *, by_client: bool = False
+    ) -> None:
+        """Take note of the end of a socket, which has had no seat where it was refused."""
         if not by_client:
             self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
             self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
         to = (seat.number,) if seat else ()
-        self._saw(SeenMessage(next(self._numbers), self._clock.now(), CLOSE, endpoint, to, None, code, reason))
+        number, at = next(self._numbers), self._clock.now()
+        self._saw(SeenMessage(number, at, CLOSE, endpoint, to, None, code, reason, hint=hint))
 
     def _saw(self, seen: SeenMessage) -> None:
         self._messages.append(seen)
@@ -3777,6 +3799,12 @@ class Evidence:
         """Do not wait any more."""
         self._waiting = [other for other in self._waiting if other is not waiting]
 
+    def give_up(self) -> None:
+        """Let nobody wait any more: nothing is to come."""
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.then()
+
     def _look(self) -> None:
         for waiting in list(self._waiting):
             if len(waiting.find()) >= waiting.wanted:
@@ -3784,16 +3812,14 @@ class Evidence:
                 waiting.then()
 
 
-def find_seen(seen: Iterable[Seen], wanted: Mapping[str, object]) -> list[dict[str, Json]]:
+def find_seen(seen: deque[Any], wanted: Mapping[str, object]) -> list[dict[str, Json]]:
     """Those that have the wanted values, as the owner sees them."""
     fixed = {name: value for name, value in wanted.items() if value is not None and name != "since"}
     since = wanted.get("since") or 0
     assert isinstance(since, int)
-    return [
-        one.public()
-        for one in seen
-        if one.number > since and all(getattr(one, name) == value for name, value in fixed.items())
-    ]
+    later = itertools.takewhile(lambda one: one.number > since, reversed(seen))  # of many only the new are looked at
+    found = [one for one in later if all(getattr(one, name) == value for name, value in fixed.items())]
+    return [one.public() for one in found[::-1]]
 
 
 # - Backend ------------------------------------------------------------------------------------------
@@ -3860,7 +3886,8 @@ class Backend:
     def check_gate(self, approach: Approach) -> None:
         """Raise OriginRefused for a page that may not reach the emulator at all, whatever it asks."""
         project = self.store.project(approach.parameters.key or "")
-        self.gate.check_origin(approach.origin, project.allowed_origins if project else self.allowed_origins())
+        allowed = project.allowed_origins if project else self.allowed_origins()
+        self.gate.check_origin(approach.origin, allowed, approach.host)
 
     def allowed_origins(self) -> list[str]:
         """The allowed origins of all projects, which count where no project is known."""
@@ -4039,7 +4066,7 @@ class Backend:
         try:
             endpoint, caller = self.admit(approach, Operation.LISTEN)
         except Refusal as refusal:
-            self.evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason)
+            self.evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, refusal.hint)
             raise
         self.evidence.saw_open(self.hub.join(endpoint.name, listener, caller))
         if caller.session is not None:
@@ -4320,9 +4347,9 @@ class Backend:
         """Every fault, with how often it has hit, and for an outage what each listener missed."""
         return self.stage.report()
 
-    def clear_faults(self) -> dict[str, Json]:
-        """Let nothing go wrong any more; what was held up goes on."""
-        return {"cleared": self.stage.clear()}
+    def clear_faults(self, *, id: int | None = None) -> dict[str, Json]:
+        """Let nothing go wrong any more, or one fault be over; what was held up goes on."""
+        return {"cleared": self.stage.clear() if id is None else self.stage.clear_one(id)}
 
     def requests(
         self,
@@ -4361,9 +4388,24 @@ class Backend:
             "projects": [self._project_status(project) for project in self.store.projects()],
             "users": [self._session_status(session) for session in sessions],
             "listeners": len(self.hub),
+            "checkpoints": list(self.store.checkpoints()[1:]),
             "now": timestamp(now),
+            "frozen": self.clock.state.frozen is not None,
             "uptime": round(self.clock.uptime(), 3),
         }
+
+    def listeners(self, *, endpoint: str | None = None) -> list[dict[str, Json]]:
+        """Who listens: the numbers that ``messages`` names under ``to``, and the user of each, null for nobody."""
+        seats = self.hub.seats(endpoint and self._known_endpoint(endpoint).name)
+        return [
+            {
+                "number": seat.number,
+                "endpoint": seat.endpoint,
+                "user": self._session_status(seat.caller.session) if seat.caller.session else None,
+                "waiting": seat.listener.waiting,
+            }
+            for seat in seats
+        ]
 
     def mails(self) -> list[Json]:
         """The outbox: every reset mail, the latest last (contract 6.9)."""
@@ -4528,7 +4570,7 @@ class Worlds:
     def __iter__(self) -> Iterator[Backend]:
         return iter([self.default, *self._private.values()])
 
-    def listeners(self) -> int:
+    def count_listeners(self) -> int:
         """How many listen in all worlds."""
         return sum(len(world.hub) for world in self)
 
@@ -4988,6 +5030,7 @@ class Api(Door):
             request.headers.get("Origin"),
             next(filter(None, candidates), None),
             request.content(),
+            request.headers.get("Host"),
         )
 
     def start_upload(self, request: Request) -> Upload | None:
@@ -5123,24 +5166,49 @@ def cookie_value(header: str, name: str) -> str | None:
     return next((value for found, _, value in reversed(pairs) if found == name), None)
 
 
-class Static(Door):
-    """Serves the files of a folder: no listing, and no way out of it."""
+# What the console may do: run its own files, and speak to the emulator; nobody puts it into a frame.
+CONSOLE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' ws: wss:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+)
+CONSOLE_HEADERS = (
+    ("Content-Security-Policy", CONSOLE_POLICY),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+)
+NOTICE = f"""\
+rested-emulator {__version__} runs here, a local stand-in for RESTED_DEV.
 
-    def __init__(self, folder: str, backend: Backend) -> None:
+Endpoints    {API_PREFIX}NAME?key=KEY
+Control      {CONTROL_PREFIX}status
+
+The console is not here: only the module was copied. It is the folder sample_data/console of a checkout,
+looked for beside the module, and comes along with an installed package.
+"""
+
+
+class Static(Door):
+    """Serves the files of a folder below ``base``: no listing, and no way out of it."""
+
+    def __init__(self, folder: str, backend: Backend, base: str = "/", headers: Sequence[tuple[str, str]] = ()) -> None:
         self._folder = os.path.realpath(folder)
         self._backend = backend
+        self._base = base
+        self._headers = headers
 
     def perform(self, request: Request) -> Answer:
-        self._backend.gate.check_host(request.headers.get("Host"))
-        self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins())
+        host = request.headers.get("Host")
+        self._backend.gate.check_host(host)
+        self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins(), host)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(request.method, ("GET", "HEAD"))
-        wanted = unquote_to_bytes(request.path.encode("latin1"))  # as which a request's first line is read
+        path = "/" + request.path.removeprefix(self._base)
+        wanted = unquote_to_bytes(path.encode("latin1"))  # as which a request's first line is read
         path = self._find(wanted, request)
         if os.path.isdir(path):
             if not request.path.endswith("/"):
                 where = f"{quote(wanted)}/{'?' if request.query else ''}{request.query}"
-                return Answer(301, headers=[("Location", "/" + where.lstrip("/"))])
+                return Answer(301, headers=[("Location", self._base + where.lstrip("/"))])
             wanted += b"index.html"
             path = self._find(wanted, request)
         elif request.path.endswith("/"):
@@ -5155,7 +5223,7 @@ class Static(Door):
             answer = send_file(path, kind, request)
         except OSError as error:
             raise self._missing(request, f" that can be read: {error.strerror}") from None
-        answer.headers.append(("Cache-Control", "no-cache"))
+        answer.headers += [("Cache-Control", "no-cache"), *self._headers]
         return answer
 
     def _find(self, wanted: bytes, request: Request) -> str:
@@ -5176,17 +5244,38 @@ class Static(Door):
         return []
 
 
+class Notice(Door):
+    """Says in plain text what runs here, where there is no page to show it."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def perform(self, request: Request) -> Answer:
+        self._gate.check_host(request.headers.get("Host"))
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(request.method, ("GET", "HEAD"))
+        return Answer(body=NOTICE.encode(), content_type=TEXT_TYPE)
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        return []
+
+
 class Front(HTTPServerConnectionDelegate):
     """What Tornado's HTTP server talks to: decides at first sight who answers a request.
 
-    ``doors`` are tried by the prefix of the path, in order. WebSocket handshakes go to what
-    ``sockets`` returns, which is called when there is one.
+    ``doors`` are tried by the prefix of the path, in order, after the ``pages``, which are whole paths.
+    WebSocket handshakes go to what ``sockets`` returns, which is called when there is one.
     """
 
     def __init__(
-        self, doors: Sequence[tuple[str, Door]], sockets: Callable[[], HTTPServerConnectionDelegate], max_body: int
+        self,
+        doors: Sequence[tuple[str, Door]],
+        sockets: Callable[[], HTTPServerConnectionDelegate],
+        max_body: int,
+        pages: Mapping[str, Door],
     ) -> None:
         self._doors = doors
+        self._pages = pages
         self.sockets = functools.cache(sockets)
         self.max_body = max_body
         self.pending: set[Exchange] = set()
@@ -5223,7 +5312,8 @@ class Front(HTTPServerConnectionDelegate):
 
     def door(self, path: str) -> Door:
         """Who answers at this path."""
-        return next(door for prefix, door in self._doors if path.startswith(prefix))
+        page = self._pages.get(path)
+        return page or next(door for prefix, door in self._doors if path.startswith(prefix))
 
 
 class Exchange(HTTPMessageDelegate):
@@ -5706,7 +5796,7 @@ def socket_application(api: Api, most: int) -> HTTPServerConnectionDelegate:
             await asyncio.sleep(api.latency())
             try:
                 api.worlds.default.gate.check_host(self.request.headers.get("Host"))
-                if api.worlds.listeners() >= most:
+                if api.worlds.count_listeners() >= most:
                     hint = f"{most} are open; raise the limit of open files (ulimit -n)."
                     raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
                 await self._pass_faults()
@@ -5788,30 +5878,38 @@ class Watcher:
         count: int = 1,
         timeout: float = 5.0,
     ) -> dict[str, Json]:
-        """Wait until so many requests, or messages, were seen that fit; they may be there already.
+        """Wait until so many requests, or messages, or both together, were seen; they may be there already.
 
         ``requests`` and ``messages`` are arguments of those verbs. Returns what fits. Raises OptionError, and
-        NotSeen after ``timeout`` seconds.
+        NotSeen after ``timeout`` seconds, or when the emulator stops.
         """
-        if (requests is None) == (messages is None):
-            raise OptionError("requests, messages: exactly one of the two is waited for")
-        verb = self._world.requests if messages is None else self._world.messages
-        what = verb.__name__
-        wanted = read_arguments(verb, dict(requests or messages or {}))
-        find = functools.partial(verb, **wanted)
+        verbs = (self._world.requests, requests), (self._world.messages, messages)
+        finds = {
+            verb.__name__: functools.partial(verb, **read_arguments(verb, dict(given)))
+            for verb, given in verbs
+            if given is not None
+        }
+        if not finds:
+            raise OptionError("requests, messages: at least one of the two is waited for")
         check_within({"count": count, "timeout": timeout}, "count", 1, MOST_SEEN)
+
+        def seen() -> list[dict[str, Json]]:
+            return [one for find in finds.values() for one in find()]
+
         is_seen = asyncio.Event()
-        waiting = self._world.evidence.when(count, find, is_seen.set)
+        waiting = self._world.evidence.when(count, seen, is_seen.set)
         try:
             async with asyncio.timeout(self._check_timeout(timeout)):
                 await is_seen.wait()
         except TimeoutError:
-            fits = f"{len(find())} of {count} {what} that fit {encode(requests or messages or {}).decode()}"
-            hint = f"There were {fits} within {timeout:g} s; GET {CONTROL_PREFIX}{what} shows all there were."
-            raise NotSeen(hint) from None
+            pass
         finally:
             self._world.evidence.forget(waiting)
-        return {what: cast("Json", find())}
+        if (found := len(seen())) < count:
+            what, wanted = " and ".join(finds), encode(requests or messages or {}).decode()
+            hint = f"There were {found} of {count} {what} that fit {wanted} within {timeout:g} s; "
+            raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{what.partition(' ')[0]} shows all there were.")
+        return {what: cast("Json", find()) for what, find in finds.items()}
 
     async def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
         """Wait until no request is under way, and the system has taken every message.
@@ -5850,9 +5948,17 @@ def health(_: Backend) -> dict[str, Json]:
     return {"ready": True, "version": __version__}
 
 
+def sign_in(world: Backend, endpoint: str, username: str, password: str = "password") -> dict[str, Json]:
+    """Log a user in (see Backend): what is a text in Python is an object here, as every answer."""
+    return {"token": world.sign_in(endpoint, username, password)}
+
+
 CONTROL_ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("GET", "health", health),
     ("GET", "status", Backend.status),
+    ("GET", "listeners", Backend.listeners),
+    ("GET", "records", Backend.records),
+    ("POST", "sign-in", sign_in),
     ("POST", "change-project", Backend.change_project),
     ("POST", "change-endpoint", Backend.change_endpoint),
     ("POST", "delete-endpoint", Backend.delete_endpoint),
@@ -5925,7 +6031,8 @@ class Control(Door):
         """The outer gate, without the exceptions that the API has."""
         gate, headers = self._worlds.default.gate, request.headers
         gate.check_host(headers.get("Host"))
-        gate.check_origin(headers.get("Origin"), self._worlds.default.allowed_origins(), any_origin=False)
+        allowed = self._worlds.default.allowed_origins()
+        gate.check_origin(headers.get("Origin"), allowed, headers.get("Host"), any_origin=False)
         if self._token is None or request.method == "OPTIONS":
             return
         if not same_secret(bearer_token(headers.get("Authorization", "")) or "", self._token):
@@ -6381,6 +6488,23 @@ def open_ca(base: str, trustme: Any) -> tuple[Any, str]:
     return ca, path
 
 
+def console_folder() -> str | None:
+    """Where the console's files are: beside the module in a checkout or in an installation; None without them."""
+    here = os.path.dirname(os.path.realpath(__file__))
+    places = (os.path.join(here, "sample_data", "console"), os.path.join(here, "rested_emulator_console"))
+    return next((place for place in places if os.path.isfile(os.path.join(place, "index.html"))), None)
+
+
+def open_pages(options: Options, backend: Backend) -> dict[str, Door]:
+    """Who answers at the paths of the console, which is at the root unless --static takes that place."""
+    folder = console_folder()
+    bases = (CONTROL_PREFIX,) if options.static else (CONTROL_PREFIX, "/")
+    if folder is None:
+        return {base: Notice(backend.gate) for base in bases}
+    console = {base: Static(folder, backend, base, CONSOLE_HEADERS) for base in bases}
+    return {f"{base}{name}": console[base] for base in bases for name in ("", *os.listdir(folder))}
+
+
 def open_files(options: Options) -> Files:
     """The uploaded files that go with the data; those of a seed are only read. Raises OSError."""
     data = options.data or DEFAULT_DATA
@@ -6553,7 +6677,8 @@ class Server:
         most = most_sockets()
         static = Static(options.static, self.backend) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
-        self._front = Front(doors, lambda: socket_application(api, most), options.max_body)
+        pages = open_pages(options, self.backend)
+        self._front = Front(doors, lambda: socket_application(api, most), options.max_body, pages)
         self._http = Listening(
             self._front,
             ssl_options=self._tls,
@@ -6604,7 +6729,7 @@ class Server:
         """Stop serving, losing nothing. In this order:
 
         1. no more connections are accepted, no socket opens, and no timer rings;
-        2. JSONata expressions are given up, and other requests under way end, within two seconds;
+        2. JSONata expressions and waits are given up, and other requests under way end, within two seconds;
         3. every socket is closed with 1001, and its client has a second to confirm;
         4. what is still connected is dropped;
         5. an edit of the data file is taken over, and the data file is written.
@@ -6617,6 +6742,7 @@ class Server:
         for world in worlds:
             world.clock.on_earlier = lambda: None
             world.stage.clear()
+            world.evidence.give_up()
         if self._timer:
             self._timer.cancel()
         await self._api.evaluator.stop()
@@ -6756,6 +6882,7 @@ class Verbs:
     sign_in = _remote(Backend.sign_in)
     records = _remote(Backend.records)
     status = _remote(Backend.status)
+    listeners = _remote(Backend.listeners)
     mails = _remote(Backend.mails)
     change_project = _remote(Backend.change_project)
     change_endpoint = _remote(Backend.change_endpoint)
@@ -6993,6 +7120,31 @@ def spelled(source: str, name: str) -> str:
     return "DATA" if name == "data" else f"--{name.replace('_', '-')}"
 
 
+def lan_address() -> str | None:
+    """This machine's address for others on its network, found without sending anything."""
+    address = None
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # for a datagram that only looks up the way to it (RFC 5737)
+        address = probe.getsockname()[0]
+    if address is None:
+        with contextlib.suppress(OSError):
+            address = socket.gethostbyname(socket.gethostname())
+    return None if address is None or is_loopback(address) else address
+
+
+def console_urls(server: Server) -> list[tuple[str, str]]:
+    """Where a person finds the console, and from another device, if that can connect; with the token it wants."""
+    if console_folder() is None:
+        return []
+    facts = server.facts()
+    url = str(facts["url"]).removesuffix(API_PREFIX.rstrip("/"))
+    url += CONTROL_PREFIX if server.options.static else "/"
+    url += f"#token={server.control_token}" if server.control_token else ""
+    address = lan_address() if server.backend.gate.any_address else None
+    elsewhere = [("On the LAN", url.replace("//localhost:", f"//{address}:", 1))] if address else []
+    return [("Console", url), *elsewhere]
+
+
 def banner(server: Server) -> str:
     """What a person wants to know when the emulator is ready."""
     facts = server.facts()
@@ -7000,6 +7152,7 @@ def banner(server: Server) -> str:
     rows = [("HTTP", facts["url"]), ("WebSocket", facts["wsUrl"])]
     rows += [("Key", facts["key"]), ("Master key", facts["masterKey"]), ("Data", facts["data"] or "in memory only")]
     rows += [("Control", f"{facts['controlUrl']}/status"), ("Control token", facts["controlToken"])]
+    rows += console_urls(server)
     rows += [
         ("CA", facts["ca"]),
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
