@@ -13,7 +13,7 @@ function showEndpoints() {
     endpoints().map((endpoint) => {
       const kind = endpoint.authentication ? "authentication" : endpoint.secure ? "secure" : "open";
       const count = plural(endpoint.records, endpoint.authentication ? "user" : "record");
-      const text = `${kind}, ${count}, ${endpoint.listeners} listening`;
+      const text = [kind, count, endpoint.listeners ? `${endpoint.listeners} listening` : ""].filter(Boolean).join(" · ");
       const name = make("b", { text: endpoint.name });
       const current = String(endpoint.name === state.endpoint);
       const button = make("button", { "aria-current": current, "aria-label": `${endpoint.name}: ${text}` }, name, make("small", { text }));
@@ -81,11 +81,12 @@ async function readUsers() {
 function showPeople() {
   const sessions = users.map((user) => state.status.users.filter((one) => one.endpoint === user.endpoint && one.uniqueId === user.uniqueId).length);
   $("no-people").hidden = users.length > 0;
+  const places = new Set(users.map((user) => user.endpoint)).size;
   show($("people"), JSON.stringify([users, sessions, acting.who.id]), () =>
     users.map((user, at) => {
       const id = `${user.endpoint}/${user.uniqueId}`;
       const logged = sessions[at] ? `${plural(sessions[at], "token")} valid` : "not logged in";
-      const who = make("span", { class: "who" }, make("strong", { text: user.name }), make("small", { text: `${user.endpoint} · ${logged}` }));
+      const who = make("span", { class: "who" }, make("strong", { text: user.name }), make("small", { text: places > 1 ? `${user.endpoint} · ${logged}` : logged }));
       const enter = make("button", { text: "Log in as", "aria-label": `Log in as ${user.name}`, "aria-pressed": String(acting.who.id === id) });
       when(enter, "click", () => actFor(id).then(refresh));
       const expire = make("button", { text: "Expire", "aria-label": `Expire tokens of ${user.name}`, disabled: !sessions[at] });

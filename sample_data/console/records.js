@@ -22,7 +22,7 @@ function makeLine() {
   const id = make("small");
   const data = make("span", { class: "cut grow" });
   const at = make("small");
-  const slot = { id, data, at };
+  const slot = { parts: { id, data, at } };
   const edit = make("button", { class: "edit", onclick: () => openEditor(slot.item) }, id, data, at);
   const remove = make("button", { class: "remove danger", text: "Delete", onclick: () => deleteRecord(slot.item) });
   return Object.assign(slot, { edit, remove, element: make("li", {}, edit, remove) });
@@ -30,10 +30,11 @@ function makeLine() {
 
 function fillLine(slot, { record, at }) {
   const name = record.uniqueId.slice(0, 8);
-  slot.id.textContent = name;
-  slot.data.textContent = inShort(record.data);
-  slot.at.textContent = record.updatedAt.slice(0, 19).replace("T", " ");
-  slot.edit.setAttribute("aria-label", `Edit record ${name}: ${slot.data.textContent.slice(0, 80)}`);
+  const { id, data, at: time } = slot.parts;
+  id.textContent = name;
+  data.textContent = inShort(record.data);
+  time.textContent = record.updatedAt.slice(0, 19).replace("T", " ");
+  slot.edit.setAttribute("aria-label", `Edit record ${name}: ${data.textContent.slice(0, 80)}`);
   slot.remove.setAttribute("aria-label", `Delete record ${name}`);
   slot.element.classList.toggle("fresh", performance.now() - at < 1000);
 }
