@@ -85,7 +85,7 @@ function showPeople() {
   show($("people"), JSON.stringify([users, sessions, acting.who.id]), () =>
     users.map((user, at) => {
       const id = `${user.endpoint}/${user.uniqueId}`;
-      const logged = sessions[at] ? `${plural(sessions[at], "token")} valid` : "not logged in";
+      const logged = sessions[at] ? plural(sessions[at], "token") : "no token";
       const who = make("span", { class: "who" }, make("strong", { text: user.name }), make("small", { text: places > 1 ? `${user.endpoint} · ${logged}` : logged }));
       const enter = make("button", { text: "Log in as", "aria-label": `Log in as ${user.name}`, "aria-pressed": String(acting.who.id === id) });
       when(enter, "click", () => actFor(id).then(refresh));

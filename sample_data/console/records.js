@@ -16,6 +16,7 @@ let socket = null;
 let shownFor = ""; // endpoint, options and identity that the records are of
 let ended = "";
 let refusal = "";
+let title = ""; // of the refusal
 let editing = null;
 
 function makeLine() {
@@ -51,7 +52,10 @@ function draw() {
     list.items = [...known.values()];
     list.draw();
     tell();
-    $("records-title").textContent = `${state.endpoint ?? "Records"}${state.endpoint ? ` · ${plural(known.size, "record")}` : ""}`;
+    $("empty").hidden = known.size > 0;
+    $("empty").className = refusal ? "empty refusal" : "empty";
+    $("empty").textContent = refusal ? `Nothing to see: ${title}` : "No records.";
+    $("records-title").textContent = state.endpoint ? `${state.endpoint}${refusal ? "" : ` · ${plural(known.size, "record")}`}` : "Records";
   });
 }
 
@@ -114,6 +118,7 @@ async function reload(endpoint) {
     if (mine !== shownFor) return;
     known.clear();
     refusal = error.message;
+    title = error.title ?? "no answer";
     $("again").hidden = false;
   }
   list.edition++;

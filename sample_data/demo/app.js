@@ -12,7 +12,8 @@ const LISTEN = `ws${TLS}://${HOST}/api/1/ce/picnic/items?key=${KEY}`;
 const STORE = `picnic ${window.name}`;
 
 const $ = (id) => document.getElementById(id);
-const items = new Map(); // records by uniqueId; those on their way have an id that begins with "new"
+const items = new Map(); // records by uniqueId, and what is not stored yet by its `ref`
+const underWay = new Set(); // ids and refs that the server has not answered for
 let me = JSON.parse(sessionStorage.getItem(STORE)); // { username, token }
 let socket = null;
 let retry = 0;
@@ -87,8 +88,8 @@ function begin() {
   socket.onopen = async () => {
     try {
       const records = await send(ITEMS);
-      for (const id of items.keys()) if (!id.startsWith("new")) items.delete(id);
-      for (const record of records) items.set(record.uniqueId, record);
+      for (const id of items.keys()) if (!underWay.has(id)) items.delete(id);
+      for (const record of records) take(record);
       retry = 0;
       showLine("Live", "good");
       draw();
@@ -100,7 +101,7 @@ function begin() {
   socket.onmessage = (event) => {
     const { type, record } = JSON.parse(event.data);
     if (type === "DELETE") items.delete(record.uniqueId);
-    else items.set(record.uniqueId, record);
+    else take(record);
     draw();
   };
   socket.onclose = (event) => {
@@ -115,38 +116,48 @@ function begin() {
   };
 }
 
+// A record of the server's. It may come before the answer to our own request, and then stands for what waits for it.
+function take(record) {
+  items.delete(record.data?.ref);
+  items.set(record.uniqueId, record);
+}
+
 // Change the list: at once on the screen, and taken back where the server refuses
 
 async function change(id, record, request) {
   const before = items.get(id);
+  underWay.add(id);
   if (record) items.set(id, record);
   else items.delete(id);
   $("problem").textContent = "";
   draw();
   try {
     const saved = await request();
-    if (id.startsWith("new")) items.delete(id);
-    if (record) items.set(saved.uniqueId, saved);
+    // While we listen, the message was here first, and maybe later ones: the answer could be old news.
+    if (record && socket?.readyState !== WebSocket.OPEN) take(saved);
   } catch (error) {
     if (before) items.set(id, before);
     else items.delete(id);
     if (error instanceof Unauthorized) return leave("Your session has ended. Please log in again.");
     $("problem").textContent = `“${(record ?? before).data.text}” was not saved: ${error.message}`;
+  } finally {
+    underWay.delete(id);
+    draw();
   }
-  draw();
 }
 
 $("add").addEventListener("submit", (event) => {
   event.preventDefault();
-  const data = { text: $("text").value, by: me.username, done: false };
+  const ref = crypto.getRandomValues(new Uint32Array(3)).join("-");
+  const data = { text: $("text").value, by: me.username, done: false, ref };
   $("text").value = "";
-  change(`new ${crypto.getRandomValues(new Uint32Array(2)).join("")}`, { data, pending: true }, () => send(ITEMS, "POST", data));
+  change(ref, { data }, () => send(ITEMS, "POST", data));
 });
 
 function check(record) {
   const data = { ...record.data, done: !record.data.done };
   const url = `${ITEMS}&uniqueId=${record.uniqueId}&strategy=merge`;
-  change(record.uniqueId, { ...record, data, pending: true }, () => send(url, "PUT", { done: data.done }));
+  change(record.uniqueId, { ...record, data }, () => send(url, "PUT", { done: data.done }));
 }
 
 function remove(record) {
@@ -178,19 +189,20 @@ function draw() {
 }
 
 function makeItem(record) {
-  const { text, by, done } = Object(record.data);
+  const { text, by, done, ref } = Object(record.data);
+  const isPending = underWay.has(record.uniqueId) || underWay.has(ref);
   const item = document.createElement("li");
   const label = document.createElement("label");
   const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: Boolean(done), disabled: !record.uniqueId });
   const words = Object.assign(document.createElement("span"), { className: "words", textContent: String(text ?? JSON.stringify(record.data)) });
-  const who = Object.assign(document.createElement("small"), { textContent: record.pending ? "saving …" : String(by ?? "") });
+  const who = Object.assign(document.createElement("small"), { textContent: isPending ? "saving …" : String(by ?? "") });
   const button = Object.assign(document.createElement("button"), { textContent: "×", disabled: !record.uniqueId });
   button.setAttribute("aria-label", `Remove ${text}`);
   box.dataset.of = `box ${record.uniqueId}`;
   button.dataset.of = `button ${record.uniqueId}`;
   box.addEventListener("change", () => check(record));
   button.addEventListener("click", () => remove(record));
-  item.classList.toggle("pending", Boolean(record.pending));
+  item.classList.toggle("pending", isPending);
   item.classList.toggle("done", Boolean(done));
   label.append(box, words);
   item.append(label, who, button);

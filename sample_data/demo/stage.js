@@ -72,7 +72,7 @@ function begin() {
   // The app shows its form once it knows that nobody is logged in.
   frames.forEach((frame, at) => frame.addEventListener("load", () => setTimeout(() => logIn(frame, PEOPLE[at]), 100)));
 
-  on("login", async () => {
+  on("log-in", async () => {
     logBothIn();
     say("Both are logged in.");
   });
