@@ -70,6 +70,22 @@ export class Lines {
       this.place(slot, at, items[index]);
     }
     for (const slot of this.slots) if (!used.has(slot)) slot.element.hidden = true;
+    clearTimeout(this.sorting);
+    // Tab and screen readers go by the order in the document; while lines pour in it can wait.
+    if (this.list.contains(document.activeElement)) this.sort();
+    else this.sorting = setTimeout(() => this.sort(), 200);
+  }
+
+  // Put the lines in the order in which they are seen, around the one that has the focus, which must not move.
+  sort() {
+    const focused = this.slots.find(({ element }) => element.contains(document.activeElement));
+    const sorted = this.slots.filter(({ element }) => !element.hidden).sort((one, other) => one.at - other.at);
+    const children = [...this.list.children].filter((element) => !element.hidden);
+    if (sorted.every(({ element }, at) => element === children[at])) return;
+    for (const slot of sorted) {
+      if (slot === focused) continue;
+      this.list.insertBefore(slot.element, focused && slot.at < focused.at ? focused.element : null);
+    }
   }
 
   place(slot, at, item) {
