@@ -69,6 +69,7 @@ export const chosenEndpoint = () => endpoints().find((endpoint) => endpoint.name
 
 // How the last socket ended, and why reading is refused, with what lifts it.
 function tell() {
+  $("trouble").classList.toggle("refusal", refusal !== "");
   $("trouble").textContent = [ended, refusal].filter(Boolean).join(" · ");
 }
 
