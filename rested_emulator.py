@@ -7137,7 +7137,7 @@ def console_urls(server: Server) -> list[tuple[str, str]]:
     url = str(facts["url"]).removesuffix(API_PREFIX.rstrip("/"))
     url += CONTROL_PREFIX if server.options.static else "/"
     url += f"#token={server.control_token}" if server.control_token else ""
-    address = lan_address() if server.backend.gate.any_address else None
+    address = lan_address() if server.options.host == "0.0.0.0" else None
     elsewhere = [("On the LAN", url.replace("//localhost:", f"//{address}:", 1))] if address else []
     return [("Console", url), *elsewhere]
 

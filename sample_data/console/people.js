@@ -5,7 +5,8 @@ import { acting, actFor, chosenEndpoint, setUsers } from "./records.js";
 import { act, address, look } from "./speak.js";
 import { choose, endpoints, onChange, onEvents, refresh, state } from "./state.js";
 
-const MOST_USERS = 100;
+const MOST_USERS = 100; // that are shown
+const MOST_READ = 500; // of an endpoint with more users nobody is offered: it would have to be read at every change
 
 function showEndpoints() {
   const key = JSON.stringify([state.endpoint, endpoints()]);
@@ -13,7 +14,7 @@ function showEndpoints() {
     endpoints().map((endpoint) => {
       const kind = endpoint.authentication ? "authentication" : endpoint.secure ? "secure" : "open";
       const count = plural(endpoint.records, endpoint.authentication ? "user" : "record");
-      const text = [kind, count, endpoint.listeners ? `${endpoint.listeners} listening` : ""].filter(Boolean).join(" · ");
+      const text = [kind, count, endpoint.listeners ? plural(endpoint.listeners, "socket") : ""].filter(Boolean).join(" · ");
       const name = make("b", { text: endpoint.name });
       const current = String(endpoint.name === state.endpoint);
       const button = make("button", { "aria-current": current, "aria-label": `${endpoint.name}: ${text}` }, name, make("small", { text }));
@@ -69,7 +70,7 @@ let stale = true;
 
 async function readUsers() {
   stale = false;
-  const places = endpoints().filter((endpoint) => endpoint.authentication);
+  const places = endpoints().filter((endpoint) => endpoint.authentication && endpoint.records <= MOST_READ);
   const found = await Promise.all(places.map(({ name }) => look("records", { endpoint: name })));
   users = found.flatMap((records, at) =>
     records.map(({ uniqueId, data }) => ({ endpoint: places[at].name, uniqueId, name: data?.username ?? data?.email })),
@@ -104,14 +105,14 @@ function showPeople() {
 
 function showListeners() {
   const shown = state.listeners.slice(0, 50);
-  $("close-listeners").disabled = !state.listeners.length;
-  show($("listeners"), JSON.stringify([shown, state.listeners.length]), () => {
+  $("close-listeners").disabled = !state.status.listeners;
+  show($("listeners"), JSON.stringify([shown, state.status.listeners]), () => {
     const items = shown.map(({ number, endpoint, user, waiting }) => {
       const who = user ? user.username ?? user.uniqueId : "nobody logged in";
       return make("li", { text: `#${number} ${endpoint} · ${who}${waiting > 1e5 ? ` · ${Math.round(waiting / 1000)} kB wait` : ""}` });
     });
-    const more = state.listeners.length - shown.length;
-    if (!items.length) items.push(make("li", { class: "muted", text: "Nobody." }));
+    const more = state.status.listeners - shown.length;
+    if (!state.status.listeners) items.push(make("li", { class: "muted", text: "Nobody." }));
     return more > 0 ? [...items, make("li", { class: "muted", text: `and ${more} more` })] : items;
   });
 }

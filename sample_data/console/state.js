@@ -5,6 +5,7 @@ import { act, look, Refused } from "./speak.js";
 
 const QUIET = 100; // milliseconds between two looks at what happened, however much it is
 const FRESH = 400; // between two looks at the state, while things happen
+const MOST_LISTENERS = 500; // beyond, they are counted and not listed
 const SLOW = 2000; // and while nothing seems to: options may change without anybody hearing of it
 
 export const state = { status: null, listeners: [], faults: [], mails: [], project: null, endpoint: null };
@@ -66,7 +67,8 @@ function refreshSoon() {
 }
 
 async function refreshNow() {
-  const [status, listeners, faults, mails] = await Promise.all([look("status"), look("listeners"), look("faults"), look("mails")]);
+  const many = state.status?.listeners > MOST_LISTENERS;
+  const [status, listeners, faults, mails] = await Promise.all([look("status"), many ? [] : look("listeners"), look("faults"), look("mails")]);
   Object.assign(state, { status, listeners, faults, mails });
   settle();
 }
@@ -78,6 +80,9 @@ function inSight() {
 }
 
 let since = 0;
+let lost = false;
+
+setInterval(() => document.hidden || lost || !state.status || refresh().catch(() => {}), SLOW);
 
 async function waitForEvents() {
   const leaving = new AbortController();
@@ -95,8 +100,6 @@ async function waitForEvents() {
 
 // Follow what happens for ever; without the control token, return.
 export async function follow(onLost, onFound) {
-  setInterval(() => document.hidden || lost || refresh().catch(() => {}), SLOW);
-  let lost = false;
   for (;;) {
     try {
       await inSight();
