@@ -136,7 +136,10 @@ function listen(endpoint, wait = 500) {
   const mine = shownFor;
   setPill("connecting …", "");
   const own = (socket = new WebSocket(address(endpoint, { socket: true, accessToken: acting.token })));
-  own.onopen = () => setPill("listening", "good");
+  own.onopen = () => {
+    wait = 500;
+    setPill("listening", "good");
+  };
   own.onmessage = (message) => {
     const { type, record } = JSON.parse(message.data);
     for (const one of Array.isArray(record) ? record : [record]) {
