@@ -2316,6 +2316,7 @@ class Approach(NamedTuple):
     origin: str | None = None
     token: str | None = None
     content: Content | None = None
+    host: str | None = None
 
 
 class Caller(NamedTuple):
@@ -2374,12 +2375,19 @@ class Gate:
         hint = f"Host {shown(host)} is not this machine; allow it with --allow-host {name or 'NAME'}."
         raise Forbidden(Message.HOST_REFUSED, hint, hidden=True)
 
-    def check_origin(self, origin: str | None, allowed: Sequence[str], *, any_origin: bool | None = None) -> None:
-        """Raise OriginRefused for a page of another site (cross-site requests and sockets)."""
+    def check_origin(
+        self, origin: str | None, allowed: Sequence[str], host: str | None = None, *, any_origin: bool | None = None
+    ) -> None:
+        """Raise OriginRefused for a page of another site (cross-site requests and sockets).
+
+        A page that came from ``host``, the Host header that ``check_host`` let in, is the emulator's own.
+        """
         if origin is None or (self.any_origin if any_origin is None else any_origin):
             return
         known = parse_origin(origin)
         if known in allowed or is_loopback_origin(origin):
+            return
+        if known and host and known in (parse_origin(f"http://{host}"), parse_origin(f"https://{host}")):
             return
         hint = f"Origin {shown(origin)} is foreign to this machine; "
         if any_origin is False:
@@ -3352,6 +3360,15 @@ class Faults:
         hit = self._begin_outage(active) if fault.kind is FaultKind.OUTAGE else []
         return active.number, len(hit)
 
+    def clear_one(self, number: int) -> int:
+        """Let one fault be over, and what it held up go on; raises OptionError where there is no such."""
+        active = self._faults.pop(number, None)
+        if active is None:
+            known = ", ".join(map(str, self._faults)) or "none"
+            raise OptionError(f"id {number} is no fault's; there are: {known}")
+        self._end(active)
+        return 1
+
     def clear(self) -> int:
         """Let nothing go wrong any more, and what was held up go on; how many faults there were."""
         cleared = len(self._faults)
@@ -3699,6 +3716,7 @@ class SeenMessage(NamedTuple):
     code: int | None = None
     reason: str = ""
     faults: tuple[int, ...] = ()
+    hint: str = ""
 
     def public(self) -> dict[str, Json]:
         """What the owner sees."""
@@ -3707,11 +3725,13 @@ class SeenMessage(NamedTuple):
         if self.push:
             message: dict[str, Json] = json.loads(Push.of(*self.push).message)
             return seen | {"record": message["record"], "faults": list(self.faults)}
-        return seen | ({"code": int(self.code), "reason": str(self.reason)} if self.code else {})
+        if self.code:
+            seen |= {"code": int(self.code), "reason": str(self.reason)}
+        return seen | ({"hint": self.hint} if self.hint else {})
 
 
 OPEN, CLOSE = "OPEN", "CLOSE"
-Seen: TypeAlias = "SeenRequest | SeenMessage"
+Seen: TypeAlias = SeenRequest | SeenMessage
 
 
 def blank_url(url: str) -> str:
@@ -3756,10 +3776,9 @@ def blank_members(value: Json) -> Json:
 
 @dataclass(eq=False, slots=True)
 class Waiting:
-    """Somebody who waits until ``count`` requests, or messages, were seen that fit; ``then`` is called at that."""
+    """Somebody who waits until ``count`` were seen that are ``wanted`` of their kind; ``then`` is called at that."""
 
-    kind: type[SeenRequest] | type[SeenMessage]
-    wanted: Mapping[str, object]
+    wanted: Mapping[type[Seen], Mapping[str, object]]
     count: int
     then: Callable[[], None]
     seen: int = 0
@@ -3771,7 +3790,7 @@ class Waiting:
     def look(self, seen: Iterable[Seen]) -> None:
         """Count what fits, and call ``then`` at the last one."""
         before = self.is_over
-        self.seen += sum(type(one) is self.kind and fits(one, self.wanted) for one in seen)
+        self.seen += sum(type(one) in self.wanted and fits(one, self.wanted[type(one)]) for one in seen)
         if self.is_over and not before:
             self.then()
 
@@ -3866,15 +3885,18 @@ class Evidence:
             self.coverage.meet(Behaviour.RECONNECT)
         self._saw(SeenMessage(next(self._numbers), self._clock.now(), OPEN, seat.endpoint, (seat.number,)))
 
-    def saw_end(self, endpoint: str, seat: Seat | None, code: int, reason: str, *, by_client: bool = False) -> None:
-        """Take note of the end of a socket, which may not have had a seat."""
+    def saw_end(
+        self, endpoint: str, seat: Seat | None, code: int, reason: str, hint: str = "", *, by_client: bool = False
+    ) -> None:
+        """Take note of the end of a socket, which has had no seat where it was refused."""
         if not by_client:
             if endpoint in self._ended or len(self._ended) < MOST_SEEN:  # the name may be anything that was asked for
                 self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
             self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
         to = (seat.number,) if seat else ()
-        self._saw(SeenMessage(next(self._numbers), self._clock.now(), CLOSE, endpoint, to, None, code, reason))
+        number, at = next(self._numbers), self._clock.now()
+        self._saw(SeenMessage(number, at, CLOSE, endpoint, to, None, code, reason, hint=hint))
 
     def _saw(self, seen: SeenMessage) -> None:
         self._messages.append(seen)
@@ -3891,26 +3913,27 @@ class Evidence:
 
     def clear_requests(self) -> int:
         """Forget the requests; how many there were."""
-        return self._clear(self._requests, SeenRequest)
+        return self._clear(self._requests)
 
     def clear_messages(self) -> int:
         """Forget the messages; how many there were."""
-        return self._clear(self._messages, SeenMessage)
+        return self._clear(self._messages)
 
-    def _clear(self, seen: deque[Any], kind: type) -> int:
+    def _clear(self, seen: deque[Any]) -> int:
         cleared = len(seen)
         seen.clear()
         for waiting in self._waiting:
-            if waiting.kind is kind and not waiting.is_over:
+            if not waiting.is_over:
                 waiting.seen = 0
+                waiting.look([*self._requests, *self._messages])
         return cleared
 
-    def wait_for(self, what: str, wanted: Mapping[str, object], count: int, then: Callable[[], None]) -> Waiting:
-        """Call ``then`` once so many ``requests``, or ``messages``, were seen; returns what ``forget`` takes."""
-        kind, seen = (SeenRequest, self._requests) if what == "requests" else (SeenMessage, self._messages)
-        waiting = Waiting(kind, wanted, count, then)
+    def wait_for(self, wanted: Mapping[str, Mapping[str, object]], count: int, then: Callable[[], None]) -> Waiting:
+        """Call ``then`` once so many of the wanted ``requests`` and ``messages`` were seen; ``forget`` ends that."""
+        kinds: dict[str, type[Seen]] = {"requests": SeenRequest, "messages": SeenMessage}
+        waiting = Waiting({kinds[what]: filters for what, filters in wanted.items()}, count, then)
         self._waiting.append(waiting)
-        waiting.look(cast("Iterable[Seen]", seen))
+        waiting.look([*self._requests, *self._messages])
         return waiting
 
     def forget(self, waiting: Waiting) -> None:
@@ -3937,9 +3960,12 @@ def fits(seen: Seen, wanted: Mapping[str, object]) -> bool:
     )
 
 
-def find_seen(seen: Iterable[Seen], wanted: Mapping[str, object]) -> list[dict[str, Json]]:
+def find_seen(seen: deque[Any], wanted: Mapping[str, object]) -> list[dict[str, Json]]:
     """Those that have the wanted values, as the owner sees them."""
-    return [one.public() for one in seen if fits(one, wanted)]
+    since = cast("int", wanted.get("since") or 0)
+    later = itertools.takewhile(lambda one: one.number > since, reversed(seen))  # of many only the new are looked at
+    found = [one for one in later if fits(one, wanted)]
+    return [one.public() for one in found[::-1]]
 
 
 # - Backend ------------------------------------------------------------------------------------------
@@ -4014,7 +4040,8 @@ class Backend:
         """
         project = self.store.project(approach.parameters.key or "")
         if operation is None or not holds_master_key(project, approach, operation):
-            self.gate.check_origin(approach.origin, project.allowed_origins if project else self.allowed_origins())
+            allowed = project.allowed_origins if project else self.allowed_origins()
+            self.gate.check_origin(approach.origin, allowed, approach.host)
 
     def allowed_origins(self) -> list[str]:
         """The allowed origins of all projects, which count where no project is known."""
@@ -4192,7 +4219,7 @@ class Backend:
         try:
             endpoint, caller = self.admit(approach, Operation.LISTEN)
         except Refusal as refusal:
-            self.evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason)
+            self.evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, refusal.hint)
             raise
         self.evidence.saw_open(self.hub.join(endpoint.name, listener, caller))
         if caller.session is not None:
@@ -4480,9 +4507,9 @@ class Backend:
         """Every fault, with how often it has hit, and for an outage what each listener missed."""
         return self.stage.report()
 
-    def clear_faults(self) -> dict[str, Json]:
-        """Let nothing go wrong any more; what was held up goes on."""
-        return {"cleared": self.stage.clear()}
+    def clear_faults(self, *, id: int | None = None) -> dict[str, Json]:
+        """Let nothing go wrong any more, or one fault be over; what was held up goes on."""
+        return {"cleared": self.stage.clear() if id is None else self.stage.clear_one(id)}
 
     def requests(
         self,
@@ -4521,9 +4548,24 @@ class Backend:
             "projects": [self._project_status(project) for project in self.store.projects()],
             "users": [self._session_status(session) for session in sessions],
             "listeners": len(self.hub),
+            "checkpoints": list(self.store.checkpoints()[1:]),
             "now": timestamp(now),
+            "frozen": self.clock.state.frozen is not None,
             "uptime": round(self.clock.uptime(), 3),
         }
+
+    def listeners(self, *, endpoint: str | None = None) -> list[dict[str, Json]]:
+        """Who listens: the numbers that ``messages`` names under ``to``, and the user of each, null for nobody."""
+        seats = self.hub.seats(endpoint and self._known_endpoint(endpoint).name)
+        return [
+            {
+                "number": seat.number,
+                "endpoint": seat.endpoint,
+                "user": self._session_status(seat.caller.session) if seat.caller.session else None,
+                "waiting": seat.listener.waiting,
+            }
+            for seat in seats
+        ]
 
     def mails(self) -> list[Json]:
         """The outbox: every reset mail, the latest last (contract 6.9)."""
@@ -4695,7 +4737,7 @@ class Worlds:
     def __iter__(self) -> Iterator[Backend]:
         return iter([self.default, *self._private.values()])
 
-    def listeners(self) -> int:
+    def count_listeners(self) -> int:
         """How many listen in all worlds."""
         return sum(len(world.hub) for world in self)
 
@@ -5177,6 +5219,7 @@ class Api(Door):
             request.headers.get("Origin"),
             next(filter(None, candidates), None),
             request.content(),
+            request.headers.get("Host"),
         )
 
     def start_upload(self, request: Request) -> Upload | None:
@@ -5312,24 +5355,49 @@ def cookie_value(header: str, name: str) -> str | None:
     return next((value for found, _, value in reversed(pairs) if found == name), None)
 
 
-class Static(Door):
-    """Serves the files of a folder: no listing, and no way out of it."""
+# What the console may do: run its own files, and speak to the emulator; nobody puts it into a frame.
+CONSOLE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' ws: wss:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+)
+CONSOLE_HEADERS = (
+    ("Content-Security-Policy", CONSOLE_POLICY),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+)
+NOTICE = f"""\
+rested-emulator {__version__} runs here, a local stand-in for RESTED_DEV.
 
-    def __init__(self, folder: str, backend: Backend) -> None:
+Endpoints    {API_PREFIX}NAME?key=KEY
+Control      {CONTROL_PREFIX}status
+
+The console is not here: only the module was copied. It is the folder sample_data/console of a checkout,
+looked for beside the module, and comes along with an installed package.
+"""
+
+
+class Static(Door):
+    """Serves the files of a folder below ``base``: no listing, and no way out of it."""
+
+    def __init__(self, folder: str, backend: Backend, base: str = "/", headers: Sequence[tuple[str, str]] = ()) -> None:
         self._folder = os.path.realpath(folder)
         self._backend = backend
+        self._base = base
+        self._headers = headers
 
     def perform(self, request: Request) -> Answer:
-        self._backend.gate.check_host(request.headers.get("Host"))
-        self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins())
+        host = request.headers.get("Host")
+        self._backend.gate.check_host(host)
+        self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins(), host)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(request.method, ("GET", "HEAD"))
-        wanted = unquote_to_bytes(request.path.encode("latin1"))  # as which a request's first line is read
+        path = "/" + request.path.removeprefix(self._base)
+        wanted = unquote_to_bytes(path.encode("latin1"))  # as which a request's first line is read
         path = self._find(wanted, request)
         if os.path.isdir(path):
             if not request.path.endswith("/"):
                 where = f"{quote(wanted)}/{'?' if request.query else ''}{request.query}"
-                return Answer(301, headers=[("Location", "/" + where.lstrip("/"))])
+                return Answer(301, headers=[("Location", self._base + where.lstrip("/"))])
             wanted += b"index.html"
             path = self._find(wanted, request)
         elif request.path.endswith("/"):
@@ -5344,7 +5412,7 @@ class Static(Door):
             answer = send_file(path, kind, request)
         except OSError as error:
             raise self._missing(request, f" that can be read: {error.strerror}") from None
-        answer.headers.append(("Cache-Control", "no-cache"))
+        answer.headers += [("Cache-Control", "no-cache"), *self._headers]
         return answer
 
     def _find(self, wanted: bytes, request: Request) -> str:
@@ -5365,17 +5433,38 @@ class Static(Door):
         return []
 
 
+class Notice(Door):
+    """Says in plain text what runs here, where there is no page to show it."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def perform(self, request: Request) -> Answer:
+        self._gate.check_host(request.headers.get("Host"))
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(request.method, ("GET", "HEAD"))
+        return Answer(body=NOTICE.encode(), content_type=TEXT_TYPE)
+
+    def cors(self, origin: str) -> list[tuple[str, str]]:
+        return []
+
+
 class Front(HTTPServerConnectionDelegate):
     """What Tornado's HTTP server talks to: decides at first sight who answers a request.
 
-    ``doors`` are tried by the prefix of the path, in order. WebSocket handshakes go to what
-    ``sockets`` returns, which is called when there is one.
+    ``doors`` are tried by the prefix of the path, in order, after the ``pages``, which are whole paths.
+    WebSocket handshakes go to what ``sockets`` returns, which is called when there is one.
     """
 
     def __init__(
-        self, doors: Sequence[tuple[str, Door]], sockets: Callable[[], HTTPServerConnectionDelegate], max_body: int
+        self,
+        doors: Sequence[tuple[str, Door]],
+        sockets: Callable[[], HTTPServerConnectionDelegate],
+        max_body: int,
+        pages: Mapping[str, Door],
     ) -> None:
         self._doors = doors
+        self._pages = pages
         self.sockets = functools.cache(sockets)
         self.max_body = max_body
         self.pending: set[Exchange] = set()
@@ -5412,7 +5501,8 @@ class Front(HTTPServerConnectionDelegate):
 
     def door(self, path: str) -> Door:
         """Who answers at this path."""
-        return next(door for prefix, door in self._doors if path.startswith(prefix))
+        page = self._pages.get(path)
+        return page or next(door for prefix, door in self._doors if path.startswith(prefix))
 
 
 class Exchange(HTTPMessageDelegate):
@@ -5969,7 +6059,7 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
                 world = api.worlds.of(approach.parameters.key)
                 with api.opens(world):
                     await asyncio.sleep(api.latency())
-                    if api.worlds.listeners() >= most:
+                    if api.worlds.count_listeners() >= most:
                         hint = f"{most} are open; raise the limit of open files (ulimit -n)."
                         raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
                     await self._pass_faults(world, approach, request)
@@ -6064,33 +6154,31 @@ class Watcher:
         count: int = 1,
         timeout: float = 5.0,
     ) -> dict[str, Json]:
-        """Wait until so many requests, or messages, were seen that fit; they may be there already.
+        """Wait until so many requests, or messages, or both together, were seen; they may be there already.
 
         ``requests`` and ``messages`` are arguments of those verbs. Returns what fits. Raises OptionError, and
-        NotSeen after ``timeout`` seconds.
+        NotSeen after ``timeout`` seconds, or when the emulator stops.
         """
-        if (requests is None) == (messages is None):
-            raise OptionError("requests, messages: exactly one of the two is waited for")
-        verb = self._world.requests if messages is None else self._world.messages
-        what, evidence = verb.__name__, self._world.evidence
-        wanted = read_arguments(verb, dict(requests or messages or {}))
-        find = functools.partial(verb, **wanted)
+        verbs = (self._world.requests, requests), (self._world.messages, messages)
+        wanted = {verb.__name__: read_arguments(verb, dict(given)) for verb, given in verbs if given is not None}
+        if not wanted:
+            raise OptionError("requests, messages: at least one of the two is waited for")
         check_within({"count": count}, "count", 1, MOST_SEEN)
         self._check_timeout(timeout)
-        is_seen = asyncio.Event()
-        waiting = evidence.wait_for(what, wanted, count, is_seen.set)
+        evidence, is_seen = self._world.evidence, asyncio.Event()
+        waiting = evidence.wait_for(wanted, count, is_seen.set)
         try:
             async with asyncio.timeout(timeout):
                 await is_seen.wait()
         except TimeoutError:
-            found = f"{len(find())} of {count} {what} that fit {encode(requests or messages or {}).decode()}"
-            hint = f"There were {found} within {timeout:g} s; GET {CONTROL_PREFIX}{what} shows all there were."
-            raise NotSeen(hint) from None
+            what, fit = " and ".join(wanted), encode(requests or messages or {}).decode()
+            hint = f"There were {waiting.seen} of {count} {what} that fit {fit} within {timeout:g} s; "
+            raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(wanted))} shows all there were.") from None
         finally:
             evidence.forget(waiting)
         if not waiting.is_over:
             self._check_goes_on()
-        return {what: cast("Json", find())}
+        return {what: cast("Json", getattr(self._world, what)(**filters)) for what, filters in wanted.items()}
 
     async def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
         """Wait until no request is under way, and the system has taken every message.
@@ -6138,6 +6226,9 @@ def health(_: Backend) -> dict[str, Json]:
 CONTROL_ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("GET", "health", health),
     ("GET", "status", Backend.status),
+    ("GET", "listeners", Backend.listeners),
+    ("GET", "records", Backend.records),
+    ("POST", "sign-in", Backend.sign_in),
     ("POST", "change-project", Backend.change_project),
     ("POST", "change-endpoint", Backend.change_endpoint),
     ("POST", "delete-endpoint", Backend.delete_endpoint),
@@ -6210,7 +6301,8 @@ class Control(Door):
         """The outer gate, without the exceptions that the API has."""
         gate, headers = self._worlds.default.gate, request.headers
         gate.check_host(headers.get("Host"))
-        gate.check_origin(headers.get("Origin"), self._worlds.default.allowed_origins(), any_origin=False)
+        allowed = self._worlds.default.allowed_origins()
+        gate.check_origin(headers.get("Origin"), allowed, headers.get("Host"), any_origin=False)
         if self._token is None or request.method == "OPTIONS":
             return
         if not same_secret(bearer_token(headers.get("Authorization", "")) or "", self._token):
@@ -6238,7 +6330,12 @@ class Control(Door):
             else:
                 given = read_query(bound, request.query)
             arguments = read_arguments(bound, given)
-            return Answer(later=later) if inspect.iscoroutinefunction(verb) else Answer(body=encode(bound(**arguments)))
+            if inspect.iscoroutinefunction(verb):
+                return Answer(later=later)
+            result = bound(**arguments)
+        if isinstance(result, str):  # what is a text in Python is an object here, as every answer
+            result = {"token": result}
+        return Answer(body=encode(result))
 
     def _subject(self, verb: Callable[..., Any], key: str | None) -> object:
         """Whose verb it is; a key in the query means nothing to fork and drop, which may be about another world."""
@@ -6675,6 +6772,23 @@ def open_ca(base: str, trustme: Any) -> tuple[Any, str]:
     return ca, path
 
 
+def console_folder() -> str | None:
+    """Where the console's files are: beside the module in a checkout or in an installation; None without them."""
+    here = os.path.dirname(os.path.realpath(__file__))
+    places = (os.path.join(here, "sample_data", "console"), os.path.join(here, "rested_emulator_console"))
+    return next((place for place in places if os.path.isfile(os.path.join(place, "index.html"))), None)
+
+
+def open_pages(options: Options, backend: Backend) -> dict[str, Door]:
+    """Who answers at the paths of the console, which is at the root unless --static takes that place."""
+    folder = console_folder()
+    bases = (CONTROL_PREFIX,) if options.static else (CONTROL_PREFIX, "/")
+    if folder is None:
+        return {base: Notice(backend.gate) for base in bases}
+    console = {base: Static(folder, backend, base, CONSOLE_HEADERS) for base in bases}
+    return {f"{base}{name}": console[base] for base in bases for name in ("", *os.listdir(folder))}
+
+
 def open_files(options: Options) -> Files:
     """The uploaded files that go with the data; those of a seed are only read. Raises OSError."""
     data = options.data or DEFAULT_DATA
@@ -6854,7 +6968,8 @@ class Server:
         most = most_sockets()
         static = Static(options.static, self.backend) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
-        self._front = Front(doors, lambda: socket_application(api, self._outbox, most), options.max_body)
+        pages = open_pages(options, self.backend)
+        self._front = Front(doors, lambda: socket_application(api, self._outbox, most), options.max_body, pages)
         self._http = Listening(
             self._front,
             ssl_options=self._tls,
@@ -7076,6 +7191,7 @@ class Verbs:
     sign_in = _remote(Backend.sign_in)
     records = _remote(Backend.records)
     status = _remote(Backend.status)
+    listeners = _remote(Backend.listeners)
     mails = _remote(Backend.mails)
     change_project = _remote(Backend.change_project)
     change_endpoint = _remote(Backend.change_endpoint)
@@ -7310,6 +7426,31 @@ def spelled(source: str, name: str) -> str:
     return "DATA" if name == "data" else f"--{name.replace('_', '-')}"
 
 
+def lan_address() -> str | None:
+    """This machine's address for others on its network, found without sending anything."""
+    address = None
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # for a datagram that only looks up the way to it (RFC 5737)
+        address = probe.getsockname()[0]
+    if address is None:
+        with contextlib.suppress(OSError):
+            address = socket.gethostbyname(socket.gethostname())
+    return None if address is None or is_loopback(address) else address
+
+
+def console_urls(server: Server) -> list[tuple[str, str]]:
+    """Where a person finds the console, and from another device, if that can connect; with the token it wants."""
+    if console_folder() is None:
+        return []
+    facts = server.facts()
+    url = str(facts["url"]).removesuffix(API_PREFIX.rstrip("/"))
+    url += CONTROL_PREFIX if server.options.static else "/"
+    url += f"#token={server.control_token}" if server.control_token else ""
+    address = lan_address() if server.options.host == "0.0.0.0" else None
+    elsewhere = [("On the LAN", url.replace("//localhost:", f"//{address}:", 1))] if address else []
+    return [("Console", url), *elsewhere]
+
+
 def banner(server: Server) -> str:
     """What a person wants to know when the emulator is ready."""
     facts = server.facts()
@@ -7317,6 +7458,7 @@ def banner(server: Server) -> str:
     rows = [("HTTP", facts["url"]), ("WebSocket", facts["wsUrl"])]
     rows += [("Key", facts["key"]), ("Master key", facts["masterKey"]), ("Data", facts["data"] or "in memory only")]
     rows += [("Control", f"{facts['controlUrl']}/status"), ("Control token", facts["controlToken"])]
+    rows += console_urls(server)
     rows += [
         ("CA", facts["ca"]),
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),

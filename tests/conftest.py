@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -28,6 +30,9 @@ from rested_emulator import (
     Tree,
     load_tree,
 )
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
 
 ROOT = Path(__file__).parent.parent
 GARDEN = ROOT / "sample_data" / "garden.json"
@@ -47,6 +52,7 @@ NOON = 1_800_000_000.0  # 2027-01-15T08:00:00Z, a moment that tests can count fr
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=5, help="how often test_crash.py kills the emulator")
     parser.addoption("--megabytes", type=int, default=20, help="the size of the ten files in test_uploads.py")
+    parser.addoption("--screenshots", action="store_true", help="renew the pictures of the README, in sample_data")
 
 
 class StoppedTime:
@@ -164,6 +170,49 @@ def emulator() -> Iterator[RestedEmulator]:
     """The garden over a real port, in memory."""
     with RestedEmulator(data=GARDEN) as running:
         yield running
+
+
+# A real Chromium
+
+TIMEOUT = 15_000  # milliseconds, for what is not waited for in a page
+REQUIRED = "RESTED_EMULATOR_TEST_BROWSER"
+HOW_TO_INSTALL = "there is no `chromium` on the PATH; install it, on Debian with: apt-get install chromium"
+EVIL = "evil.example"
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    # Nothing leaves this machine, and a foreign name leads to it as it does in DNS rebinding.
+    f"--host-resolver-rules=MAP {EVIL} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    if path is None and os.environ.get(REQUIRED) == "required":
+        pytest.fail(HOW_TO_INSTALL, pytrace=False)
+    if path is None:
+        pytest.skip(HOW_TO_INSTALL)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser without past: no cookies, no cache."""
+    with browser.new_context() as context:
+        context.set_default_timeout(TIMEOUT)
+        yield context
 
 
 # Nothing unexpected in the log

@@ -10,8 +10,6 @@ import base64
 import functools
 import itertools
 import json
-import os
-import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -21,31 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, JSHandle, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Error, JSHandle, Page, expect
 
 from rested_emulator import ACCESS_TOKEN_COOKIE, SAMPLE_KEY, RestedEmulator
-from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, PLANTS, TOMATO
+from tests.conftest import DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, TIMEOUT, TOMATO
 from tests.wire import call
 
 pytestmark = pytest.mark.browser
 
 PAGES = Path(__file__).parent / "pages"
-TIMEOUT = 15_000  # milliseconds, for what is not waited for in a page
-REQUIRED = "RESTED_EMULATOR_TEST_BROWSER"
-HOW_TO_INSTALL = "there is no `chromium` on the PATH; install it, on Debian with: apt-get install chromium"
-EVIL = "evil.example"
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-    # Nothing leaves this machine, and a foreign name leads to it as it does in DNS rebinding.
-    f"--host-resolver-rules=MAP {EVIL} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
-]
 UNREADABLE = "TypeError: Failed to fetch"  # all that Chromium tells a page of an answer not meant for it
 OPAQUE = {"status": 0, "authorization": None, "body": None}
 ADA = {"username": "ada", "password": "apricot"}
@@ -127,19 +109,6 @@ OpenApp = Callable[..., App]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    if path is None and os.environ.get(REQUIRED) == "required":
-        pytest.fail(HOW_TO_INSTALL, pytrace=False)
-    if path is None:
-        pytest.skip(HOW_TO_INSTALL)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def page_port() -> Iterator[int]:
     """The port of a web server for the pages, which is what makes them of another origin than the emulator."""
     handler = functools.partial(QuietHandler, directory=str(PAGES))
@@ -149,14 +118,6 @@ def page_port() -> Iterator[int]:
         yield server.server_port
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser without past: no cookies, no cache."""
-    with browser.new_context() as context:
-        context.set_default_timeout(TIMEOUT)
-        yield context
 
 
 @pytest.fixture

@@ -17,7 +17,16 @@ from typing import Any
 import pytest
 from tinydb import TinyDB
 
-from rested_emulator import OptionError, Options, __version__, build_parser, read_command_line
+from rested_emulator import (
+    OptionError,
+    Options,
+    Server,
+    __version__,
+    banner,
+    build_parser,
+    lan_address,
+    read_command_line,
+)
 from tests.conftest import GARDEN, KEY, PLANTS, ROOT
 from tests.wire import call, closing, open_socket
 
@@ -110,6 +119,44 @@ def test_the_banner_shows_urls_key_and_endpoints(tmp_path: Path) -> None:
     assert "garden/chores     secure, others can read, 3 records" in shown
     assert "127.0.0.1" not in shown, "page and emulator must share the host name, or cookies get lost"
     assert rest.strip() == "", "nothing but the banner goes to stdout"
+
+
+def shown_rows(**options: Any) -> dict[str, str]:
+    """The rows of the banner, by name."""
+    server = Server(Options.of(memory=True, **options))
+    server.port = 7378
+    lines = [line.strip() for line in banner(server).splitlines()]
+    return {line[:14].strip(): line[14:] for line in lines if line[14:].startswith(("http", "ws"))}
+
+
+def test_the_banner_names_the_console(tmp_path: Path) -> None:
+    assert shown_rows()["Console"] == "http://localhost:7378/"
+    assert shown_rows(static=tmp_path)["Console"] == "http://localhost:7378/__emulator__/"
+    assert "On the LAN" not in shown_rows()
+
+
+def test_the_banner_names_the_address_on_the_lan_with_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rested_emulator.lan_address", lambda: "192.168.1.5")
+    rows = shown_rows(host="0.0.0.0")
+    token = rows["Console"].removeprefix("http://localhost:7378/#token=")
+    assert len(token) == 32
+    assert rows["On the LAN"] == f"http://192.168.1.5:7378/#token={token}"
+    assert "On the LAN" not in shown_rows(host="127.0.0.1")
+
+
+def test_the_address_on_the_lan_is_found_without_a_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Probe(socket.socket):
+        def sendto(self, *_: Any) -> int:
+            raise AssertionError("a packet")
+
+        send = sendall = sendto  # type: ignore[assignment]
+
+    monkeypatch.setattr(socket, "socket", Probe)
+    address = lan_address()
+    assert address is None or not address.startswith("127.")
+    monkeypatch.setattr(Probe, "connect", lambda *_: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr(socket, "gethostbyname", lambda _: "192.168.1.7")
+    assert lan_address() == "192.168.1.7"
 
 
 # Ending

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -283,7 +285,7 @@ def test_a_verb_needs_no_body_where_it_needs_no_argument(emulator: RestedEmulato
 # Wrong requests
 
 
-@pytest.mark.parametrize("verb", ["", "restet", "Reset", "reset/", "reset/now", "change_project", "sign-in", "records"])
+@pytest.mark.parametrize("verb", ["restet", "Reset", "reset/", "reset/now", "change_project", "sign_in"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_unknown_verb_is_a_404_that_lists_the_known_ones(emulator: RestedEmulator, verb: str, method: str) -> None:
     with nothing_happens(emulator):
@@ -594,3 +596,88 @@ def test_fork_and_drop_take_the_key_from_their_arguments_alone() -> None:
     with RestedEmulator(data=GARDEN) as emulator:
         assert control(emulator, "fork?key=mine", {"key": "mine"}).json == {"key": "mine", "closed": 0}
         assert control(emulator, "drop?key=another", {"key": "mine"}).json == {"closed": 0}
+
+
+# What the console needs
+
+
+def test_sign_in_logs_a_user_in_without_the_password(emulator: RestedEmulator) -> None:
+    token = control(emulator, "sign-in", {"endpoint": GARDENERS, "username": "ada"}).json["token"]
+    [record] = call(emulator.url(DIARY), headers=bearer(token)).json
+    assert record["data"] == {"text": "First tomato flower."}
+    refused = control(emulator, "sign-in", {"endpoint": PLANTS, "username": "ada"})
+    assert_refusal(refused, 400, WRONG)
+    assert "no authentication endpoint" in refused.json["hint"]
+
+
+def test_records_are_shown_to_the_owner_without_passwords(emulator: RestedEmulator) -> None:
+    shown = control(emulator, f"records?endpoint={DIARY}", method="GET").json
+    assert shown == emulator.records(DIARY)
+    assert len(shown) == 2
+    users = control(emulator, f"records?endpoint={GARDENERS}", method="GET").json
+    assert [user["data"]["username"] for user in users] == ["ada", "ben"]
+    assert "apricot" not in str(users)
+    assert_refusal(control(emulator, "records", method="GET"), 400, WRONG)
+
+
+def test_listeners_are_told_with_their_user(emulator: RestedEmulator) -> None:
+    token = emulator.sign_in(GARDENERS, "ada")
+    with open_socket(emulator.ws_url(PLANTS)), open_socket(f"{emulator.ws_url(CHORES)}&accessToken={token}"):
+        emulator.wait(messages={"type": "OPEN"}, count=2)
+        anyone, ada = control(emulator, "listeners", method="GET").json
+        assert anyone == {"number": 1, "endpoint": PLANTS, "user": None, "waiting": 0}
+        assert (ada["number"], ada["endpoint"], ada["user"]["username"]) == (2, CHORES, "ada")
+        assert control(emulator, f"listeners?endpoint={CHORES}", method="GET").json == [ada]
+        assert token not in str(ada)
+
+
+def test_status_tells_checkpoints_and_whether_the_clock_stands(emulator: RestedEmulator) -> None:
+    assert (emulator.status()["checkpoints"], emulator.status()["frozen"]) == ([], False)
+    emulator.checkpoint("one")
+    emulator.freeze()
+    assert (emulator.status()["checkpoints"], emulator.status()["frozen"]) == (["one"], True)
+
+
+def test_one_fault_ends_and_the_others_stay(emulator: RestedEmulator) -> None:
+    for status in (500, 501):
+        emulator.add_fault("status", status=status)
+    assert control(emulator, "faults?id=1", method="DELETE").json == {"cleared": 1}
+    assert [fault["status"] for fault in emulator.faults()] == [501]
+    refused = control(emulator, "faults?id=1", method="DELETE")
+    assert_refusal(refused, 400, WRONG)
+    assert "there are: 2" in refused.json["hint"]
+    assert control(emulator, "faults", method="DELETE").json == {"cleared": 1}
+
+
+def test_requests_and_messages_are_waited_for_together(emulator: RestedEmulator) -> None:
+    call(emulator.url(PLANTS), "POST", {})
+    found = control(emulator, "wait", {"requests": {"since": 0}, "messages": {"since": 0}, "count": 2}).json
+    assert [len(found[what]) for what in ("requests", "messages")] == [1, 1]
+    last = found["requests"][0]["number"]
+    late = control(emulator, "wait", {"requests": {"since": last}, "messages": {"since": last}, "timeout": 0})
+    assert_refusal(late, 408, "It did not happen in time.")
+    assert "0 of 1 requests and messages" in late.json["hint"]
+
+
+def test_whoever_waits_is_let_go_when_the_emulator_stops() -> None:
+    replies: list[Reply] = []
+    with RestedEmulator(data=GARDEN) as emulator:
+        url = str(emulator.facts["controlUrl"])
+        waiting = threading.Thread(
+            target=lambda: replies.append(call(f"{url}/wait", "POST", {"requests": {}, "timeout": 600}))
+        )
+        waiting.start()
+        while not emulator.call(lambda server: server.backend.evidence._waiting):
+            time.sleep(0.005)
+        since = time.monotonic()
+    waiting.join(10)
+    assert time.monotonic() - since < 1.5
+    assert replies[0].status == 503
+
+
+def test_a_refused_socket_is_noted_with_the_hint(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(DIARY)) as ear:
+        assert closing(ear)[0] == 4000
+    [end] = emulator.messages(type="CLOSE")
+    assert (end["code"], end["reason"], end["to"]) == (4000, "No Access token or invalid.", [])
+    assert "log in" in str(end["hint"])

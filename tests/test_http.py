@@ -153,7 +153,7 @@ def from_origin(origin: str | None, message: str = ORIGIN, **project: Any) -> Ro
 
 REFUSED = {
     # Addresses and methods (1.7)
-    "the root": Row("GET", "/", 404, NOT_FOUND),
+    "no address": Row("GET", "/nothing", 404, NOT_FOUND),
     "no prefix": Row("POST", f"/{PLANTS}?key={KEY}", 404, NOT_FOUND, AS_JSON, b"{}"),
     "another version": Row("POST", f"/api/2/ce/{PLANTS}?key={KEY}", 404, NOT_FOUND, AS_JSON, b"{}"),
     "upper case prefix": Row("POST", f"/API/1/ce/{PLANTS}?key={KEY}", 404, NOT_FOUND, AS_JSON, b"{}"),

@@ -697,8 +697,9 @@ def test_latency_is_none_of_its_business(site: Path) -> None:
 def test_without_the_option_there_are_no_files(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(site)
     with RestedEmulator(data=GARDEN) as emulator:
-        for target in ("/", "/index.html", "/app.js"):
+        for target in ("/app.js", "/docs/", "/digits.bin"):
             assert_refusal(get(emulator, target), 404, NOT_FOUND)
+        assert get(emulator, "/").body != FILES["index.html"]
 
 
 # The outer gate

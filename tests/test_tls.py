@@ -23,8 +23,8 @@ import trustme
 from playwright.sync_api import BrowserContext, Error, sync_playwright
 
 from rested_emulator import ACCESS_TOKEN_COOKIE, PLAIN_COOKIE, OptionError, Options, RestedEmulator, Server, banner
-from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, PLANTS, ROOT
-from tests.test_browser import CHROMIUM_ARGUMENTS, PAGES, REQUIRED, TIMEOUT, App
+from tests.conftest import CHROMIUM_ARGUMENTS, DIARY, GARDEN, GARDENERS, KEY, PLANTS, REQUIRED, ROOT, TIMEOUT
+from tests.test_browser import PAGES, App
 from tests.wire import bearer, call, call_securely, closing, head, next_of, open_socket, wire
 
 NAMES = ["localhost", "127.0.0.1", "[::1]"]

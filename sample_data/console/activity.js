@@ -1,0 +1,146 @@
+// Requests, messages and ends of sockets as they happen, each refusal with its rule and what lifts it.
+
+import { $, inShort, make, say, when } from "./dom.js";
+import { Lines } from "./lines.js";
+import { clear } from "./speak.js";
+import { onEvents, state } from "./state.js";
+
+const MOST = 500;
+
+const all = []; // the latest lines, those that the filters hide too
+let held = null; // what came since it was paused
+let chosen = null;
+
+function makeLine() {
+  const parts = Object.fromEntries(["time", "badge", "where", "what"].map((name) => [name, make("span", { class: `${name} cut` })]));
+  return { element: make("li", {}, ...Object.values(parts)), parts };
+}
+
+function fillLine({ element, parts }, line) {
+  element.dataset.tone = line.tone;
+  element.classList.toggle("chosen", line.event === chosen);
+  for (const name of ["time", "badge", "where", "what"]) {
+    parts[name].textContent = line[name] ?? "";
+    parts[name].hidden = line.tone === "why" && name !== "what";
+  }
+}
+
+const list = new Lines($("log"), { make: makeLine, fill: fillLine, latestFirst: true, most: MOST });
+
+const listenersOf = (event) => (event.to.length > 6 ? `${event.to.length} listeners` : event.to.map((number) => `#${number}`).join(" ") || "nobody");
+
+function userOf(event) {
+  const user = state.listeners.find((listener) => event.to.includes(listener.number))?.user;
+  return user?.username ? ` ${user.username}` : "";
+}
+
+// The lines that tell of one event, in the order in which they come to stand below each other from the bottom up.
+function linesOf(event) {
+  const line = { event, time: event.at.slice(11, 19), where: event.endpoint };
+  if (event.method) {
+    const faults = event.faults.length ? ` · fault ${event.faults.join(", ")}` : "";
+    const took = event.seconds < 1 ? `${Math.round(event.seconds * 1000)} ms` : `${event.seconds.toFixed(1)} s`;
+    const what = `${event.status ?? "no answer"}${event.refusal ? ` ${event.refusal.message}` : ""} · ${took}${faults}`;
+    const refused = event.refusal !== null || event.status === null;
+    return withReason({ ...line, badge: event.method, what, tone: refused ? "refusal" : "request" }, event.refusal?.hint);
+  }
+  if (event.type === "OPEN") return [{ ...line, badge: "open", what: `${listenersOf(event)}${userOf(event)} listens`, tone: "socket" }];
+  if (event.type === "CLOSE") {
+    const what = `${event.to.length ? `${listenersOf(event)} ` : ""}${event.code} ${event.reason}`;
+    return withReason({ ...line, badge: "close", what, tone: event.code === 4000 ? "refusal" : "close" }, event.hint);
+  }
+  const count = Array.isArray(event.record) ? event.record.map((record) => record.data) : event.record.data;
+  return [{ ...line, badge: `→ ${event.type}`, what: `to ${listenersOf(event)}: ${inShort(count, 200)}`, tone: "message" }];
+}
+
+function withReason(line, hint) {
+  return hint ? [{ event: line.event, what: hint, tone: "why" }, line] : [line];
+}
+
+function isWanted({ tone, event }) {
+  if ($("only-refusals").checked) return tone === "refusal" || tone === "why";
+  if (event.method) return $("show-requests").checked;
+  return $(event.type === "OPEN" || event.type === "CLOSE" ? "show-sockets" : "show-messages").checked;
+}
+
+function take(events) {
+  if (held) {
+    held = [...held, ...events].slice(-MOST);
+    $("pause").textContent = `Go on (${held.length})`;
+    return;
+  }
+  const lines = events.slice(-MOST).flatMap(linesOf);
+  all.push(...lines);
+  if (all.length > MOST) all.splice(0, all.length - MOST);
+  list.add(lines.filter(isWanted));
+  const refusal = lines.findLast((line) => line.tone === "refusal");
+  if (refusal && !chosen) showDetail(refusal.event);
+}
+
+function showDetail(event) {
+  const box = $("detail");
+  const reason = event.refusal?.message ?? event.reason;
+  const hint = event.refusal?.hint ?? event.hint;
+  box.classList.toggle("refusal-detail", Boolean(hint));
+  const title = event.method
+    ? `${event.method} ${event.endpoint} · ${event.status ?? "no answer"} ${reason ?? ""}`
+    : `${event.type} ${event.endpoint} ${event.code ? `· ${event.code} ${reason}` : ""}`;
+  const text = JSON.stringify(event, null, 2);
+  const whole = text.length > 20000 ? `${text.slice(0, 20000)} …` : text;
+  box.replaceChildren(make("h3", { text: title }), ...(hint ? [make("p", { text: hint })] : []), make("pre", { text: whole }));
+  box.scrollTop = 0;
+}
+
+function choose(line) {
+  chosen = line?.event ?? null;
+  list.edition++;
+  list.draw();
+  if (line) showDetail(line.event);
+}
+
+function filter() {
+  list.set(all.filter(isWanted));
+}
+
+for (const id of ["show-requests", "show-messages", "show-sockets", "only-refusals"]) $(id).addEventListener("change", filter);
+
+$("log").addEventListener("click", (event) => {
+  const slot = list.slots.find(({ element }) => element.contains(event.target));
+  if (slot) choose(slot.item.event === chosen ? null : slot.item);
+});
+
+$("log").addEventListener("keydown", (event) => {
+  const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+  if (event.key === "Escape") choose(null);
+  if (!step) return;
+  event.preventDefault();
+  const lines = list.items.filter(({ tone }) => tone !== "why");
+  const at = lines.findIndex((line) => line.event === chosen);
+  const next = lines[at < 0 ? lines.length - 1 : Math.min(lines.length - 1, Math.max(0, at + step))];
+  if (!next) return;
+  choose(next);
+  list.reveal(next);
+});
+
+$("pause").addEventListener("click", () => {
+  const events = held;
+  held = held ? null : [];
+  $("pause").setAttribute("aria-pressed", String(held !== null));
+  $("pause").textContent = held ? "Go on (0)" : "Pause";
+  if (events) take(events);
+});
+
+when($("clear-log"), "click", async () => {
+  await Promise.all([clear("requests"), clear("messages")]);
+  forget();
+  say("The log is empty; the emulator has forgotten what it saw.");
+});
+
+export function forget() {
+  all.length = 0;
+  held &&= [];
+  chosen = null;
+  list.set([]);
+}
+
+onEvents(take);

@@ -1,0 +1,54 @@
+// The console of rested-emulator: shows the emulator at work. It speaks the emulated API and the control interface.
+
+import "./activity.js";
+import "./people.js";
+import "./switches.js";
+import { forget } from "./activity.js";
+import { $, make, say, show } from "./dom.js";
+import { keepToken, look } from "./speak.js";
+import { follow, onChange, refresh, sayLost, state } from "./state.js";
+
+onChange(() => {
+  const { projects, now, listeners } = state.status;
+  $("clock").textContent = `${now.slice(0, 19).replace("T", " ")} UTC`;
+  $("clock").dateTime = now;
+  $("listening").textContent = String(listeners);
+  $("project-choice").hidden = projects.length < 2;
+  show($("project"), JSON.stringify(projects.map(({ key, name }) => [key, name])), () =>
+    projects.map(({ key, name }) => make("option", { value: key, text: name })),
+  );
+  $("project").value = state.project?.key ?? "";
+});
+
+$("project").addEventListener("change", () => refresh().catch((error) => say(error.message, "bad")));
+
+$("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keepToken($("token").value.trim());
+  begin();
+});
+
+async function begin() {
+  try {
+    $("version").textContent = (await look("health")).version;
+    await refresh();
+    $("token-form").hidden = true;
+    document.querySelector("main").hidden = false;
+    say("Everything that happens is shown here.");
+    await follow(sayLost, () => {
+      forget();
+      say("The emulator answers again.", "good");
+    });
+  } catch (error) {
+    if (error.status !== 403) {
+      sayLost();
+      return setTimeout(begin, 1000);
+    }
+    document.querySelector("main").hidden = true;
+    $("token-form").hidden = false;
+    say(error.message, "bad");
+    $("token").focus();
+  }
+}
+
+begin();

@@ -1,0 +1,150 @@
+// Endpoints and how to use them, users, listeners, and the outbox.
+
+import { $, make, plural, say, show, when } from "./dom.js";
+import { acting, actFor, chosenEndpoint, setUsers } from "./records.js";
+import { act, address, look } from "./speak.js";
+import { choose, endpoints, onChange, onEvents, refresh, state } from "./state.js";
+
+const MOST_USERS = 100; // that are shown
+const MOST_READ = 500; // of an endpoint with more users nobody is offered: it would have to be read at every change
+
+function showEndpoints() {
+  const key = JSON.stringify([state.endpoint, endpoints()]);
+  show($("endpoints"), key, () =>
+    endpoints().map((endpoint) => {
+      const kind = endpoint.authentication ? "authentication" : endpoint.secure ? "secure" : "open";
+      const count = plural(endpoint.records, endpoint.authentication ? "user" : "record");
+      const text = [kind, count, endpoint.listeners ? plural(endpoint.listeners, "socket") : ""].filter(Boolean).join(" · ");
+      const name = make("b", { text: endpoint.name });
+      const current = String(endpoint.name === state.endpoint);
+      const button = make("button", { "aria-current": current, "aria-label": `${endpoint.name}: ${text}` }, name, make("small", { text }));
+      button.addEventListener("click", () => choose(endpoint.name));
+      return make("li", {}, button);
+    }),
+  );
+}
+
+// Ready to copy
+
+function snippets(endpoint) {
+  const token = acting.token;
+  const url = address(endpoint);
+  const bearer = token ? ` \\\n  -H 'Authorization: Bearer ${token}'` : "";
+  const headers = token ? `, { headers: { Authorization: "Bearer ${token}" } }` : "";
+  const data = endpoint.authentication ? '{"username": "eve", "password": "elder"}' : '{"hello": "world"}';
+  const socket = address(endpoint, { socket: true, accessToken: token });
+  return {
+    curl: `curl '${url}'${bearer} \\\n  -H 'Content-Type: application/json' -d '${data}'`,
+    fetch: `const answer = await fetch(${JSON.stringify(url)}${headers});\nconsole.log(await answer.json());`,
+    WebSocket: `const socket = new WebSocket(${JSON.stringify(socket)});\nsocket.onmessage = (message) => console.log(JSON.parse(message.data));\nsocket.onclose = (event) => console.log(event.code, event.reason);`,
+  };
+}
+
+async function copy(name, pre) {
+  try {
+    await navigator.clipboard.writeText(pre.textContent);
+  } catch {
+    // Over plain http from another machine there is no clipboard to ask for; then the old way.
+    getSelection().selectAllChildren(pre);
+    if (!document.execCommand("copy")) return say("The text is selected; copy it with the keyboard.");
+    getSelection().removeAllRanges();
+  }
+  say(`${name} is copied.`, "good");
+}
+
+function showSnippets() {
+  const endpoint = chosenEndpoint();
+  show($("snippets"), JSON.stringify([endpoint?.name, endpoint?.key, endpoint?.authentication, acting.token]), () =>
+    Object.entries(endpoint ? snippets(endpoint) : {}).map(([name, text]) => {
+      const pre = make("pre", { text, tabIndex: 0, role: "region", "aria-label": `${name}, ready to copy` });
+      const button = make("button", { text: "Copy", "aria-label": `Copy ${name}`, onclick: () => copy(name, pre) });
+      return make("div", { class: "snippet" }, make("div", {}, make("strong", { text: name }), button), pre);
+    }),
+  );
+}
+
+// Users
+
+let users = [];
+let stale = true;
+
+async function readUsers() {
+  stale = false;
+  const places = endpoints().filter((endpoint) => endpoint.authentication && endpoint.records <= MOST_READ);
+  const found = await Promise.all(places.map(({ name }) => look("records", { endpoint: name })));
+  users = found.flatMap((records, at) =>
+    records.map(({ uniqueId, data }) => ({ endpoint: places[at].name, uniqueId, name: data?.username ?? data?.email })),
+  );
+  users = users.filter(({ name }) => typeof name === "string").slice(0, MOST_USERS);
+  setUsers(users);
+}
+
+function showPeople() {
+  const sessions = users.map((user) => state.status.users.filter((one) => one.endpoint === user.endpoint && one.uniqueId === user.uniqueId).length);
+  $("no-people").hidden = users.length > 0;
+  const places = new Set(users.map((user) => user.endpoint)).size;
+  show($("people"), JSON.stringify([users, sessions, acting.who.id]), () =>
+    users.map((user, at) => {
+      const id = `${user.endpoint}/${user.uniqueId}`;
+      const logged = sessions[at] ? plural(sessions[at], "token") : "no token";
+      const who = make("span", { class: "who" }, make("strong", { text: user.name }), make("small", { text: places > 1 ? `${user.endpoint} · ${logged}` : logged }));
+      const enter = make("button", { text: "Log in as", "aria-label": `Log in as ${user.name}`, "aria-pressed": String(acting.who.id === id) });
+      when(enter, "click", () => actFor(id).then(refresh));
+      const expire = make("button", { text: "Expire", "aria-label": `Expire tokens of ${user.name}`, disabled: !sessions[at] });
+      when(expire, "click", async () => {
+        const { expired, closed } = await act("expire-tokens", { username: user.name });
+        say(`${plural(expired, "token")} of ${user.name} expired; ${plural(closed, "socket")} closed with 1000.`, "good");
+        await refresh();
+      });
+      return make("li", {}, who, enter, expire);
+    }),
+  );
+}
+
+// Listeners and mails
+
+function showListeners() {
+  const shown = state.listeners.slice(0, 50);
+  $("close-listeners").disabled = !state.status.listeners;
+  show($("listeners"), JSON.stringify([shown, state.status.listeners]), () => {
+    const items = shown.map(({ number, endpoint, user, waiting }) => {
+      const who = user ? user.username ?? user.uniqueId : "nobody logged in";
+      return make("li", { text: `#${number} ${endpoint} · ${who}${waiting > 1e5 ? ` · ${Math.round(waiting / 1000)} kB wait` : ""}` });
+    });
+    const more = state.status.listeners - shown.length;
+    if (!state.status.listeners) items.push(make("li", { class: "muted", text: "Nobody." }));
+    return more > 0 ? [...items, make("li", { class: "muted", text: `and ${more} more` })] : items;
+  });
+}
+
+function showOutbox() {
+  const mails = state.mails.slice(-20).reverse();
+  $("no-mails").hidden = mails.length > 0;
+  show($("outbox"), JSON.stringify(mails), () =>
+    mails.map((mail) => {
+      const summary = make("summary", { text: `${mail.email} · ${mail.templateName} · ${mail.used ? "used" : "not used"}` });
+      const text = make("pre", { text: mail.html, tabIndex: 0, role: "region", "aria-label": `Mail to ${mail.email}, as text` });
+      const token = make("p", {}, "Verification token ", make("code", { text: mail.verificationToken }));
+      return make("li", {}, make("details", {}, summary, token, text));
+    }),
+  );
+}
+
+onEvents((events) => {
+  const places = endpoints().filter((endpoint) => endpoint.authentication).map(({ name }) => name);
+  if (events.some((event) => event.type && places.includes(event.endpoint))) stale = true;
+});
+
+let knownPlaces = "";
+
+onChange(() => {
+  const places = JSON.stringify(endpoints().filter((endpoint) => endpoint.authentication).map(({ name, records }) => [name, records]));
+  if (places !== knownPlaces) stale = true;
+  knownPlaces = places;
+  if (stale) readUsers().then(showPeople, () => (stale = true));
+  showEndpoints();
+  showSnippets();
+  showPeople();
+  showListeners();
+  showOutbox();
+});

@@ -1,0 +1,62 @@
+// The two things this page speaks: the control interface, and the emulated API like any app.
+
+const WORLD = new URLSearchParams(location.search).get("key"); // the world it is about, the default one without
+const TOKEN = "rested-emulator-control-token";
+
+// The banner's address brings the control token behind #, which no server gets to see; it goes at once.
+const brought = new URLSearchParams(location.hash.slice(1)).get("token");
+if (brought) {
+  sessionStorage.setItem(TOKEN, brought);
+  history.replaceState(null, "", location.pathname + location.search);
+}
+
+export class Refused extends Error {
+  constructor(status, body) {
+    const { message, hint } = body ?? {};
+    super([`${status} ${message ?? "refused"}`, hint].filter(Boolean).join(" "));
+    this.status = status;
+    this.title = `${status} ${message ?? ""}`;
+    this.hint = hint ?? "";
+  }
+}
+
+export function keepToken(token) {
+  sessionStorage.setItem(TOKEN, token);
+}
+
+async function control(method, verb, query, body, signal) {
+  const parameters = new URLSearchParams(query);
+  if (WORLD) parameters.set("key", WORLD);
+  const headers = { "Content-Type": "application/json" };
+  const token = sessionStorage.getItem(TOKEN);
+  if (token) headers.Authorization = `Bearer ${token}`;
+  const url = `/__emulator__/${verb}?${parameters}`;
+  const answer = await fetch(url, { method, headers, body, signal, credentials: "omit", cache: "no-store" });
+  const value = await answer.json();
+  if (!answer.ok) throw new Refused(answer.status, value);
+  return value;
+}
+
+export const look = (verb, query = {}) => control("GET", verb, query);
+export const act = (verb, args = {}, signal) => control("POST", verb, {}, JSON.stringify(args), signal);
+export const clear = (verb, query = {}) => control("DELETE", verb, query);
+
+// The address of an endpoint, as an app has it.
+export function address(endpoint, { socket = false, ...parameters } = {}) {
+  const base = socket ? location.origin.replace(/^http/, "ws") : location.origin;
+  const query = Object.entries({ key: WORLD ?? endpoint.key, ...parameters }).filter(([, value]) => value != null);
+  const parts = query.map(([name, value]) => `${name}=${encodeURIComponent(value).replaceAll("'", "%27")}`);
+  return `${base}/api/1/ce/${endpoint.name}?${parts.join("&")}`;
+}
+
+// One request to the emulated API; the text of a body goes as it is, so that the service judges it.
+export async function request(endpoint, { method = "GET", text, token, ...parameters } = {}) {
+  const headers = {};
+  if (text !== undefined) headers["Content-Type"] = "application/json";
+  if (token) headers.Authorization = `Bearer ${token}`;
+  const url = address(endpoint, parameters);
+  const answer = await fetch(url, { method, headers, body: text, credentials: "omit", cache: "no-store" });
+  const value = await answer.json().catch(() => null);
+  if (!answer.ok) throw new Refused(answer.status, value);
+  return value;
+}

@@ -1,0 +1,128 @@
+// What the page knows of the emulator, kept up to date: what happens is waited for, not asked for in vain.
+
+import { $, say } from "./dom.js";
+import { act, look, Refused } from "./speak.js";
+
+const QUIET = 100; // milliseconds between two looks at what happened, however much it is
+const FRESH = 400; // between two looks at the state, while things happen
+const MOST_LISTENERS = 500; // beyond, they are counted and not listed
+const SLOW = 2000; // and while nothing seems to: options may change without anybody hearing of it
+
+export const state = { status: null, listeners: [], faults: [], mails: [], project: null, endpoint: null };
+const changed = new Set();
+const happened = new Set();
+
+export const onChange = (action) => changed.add(action);
+export const onEvents = (action) => happened.add(action);
+
+export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+// All endpoints of the chosen project, each with the key it is used with.
+export function endpoints() {
+  return state.project ? state.project.endpoints.map((endpoint) => ({ ...endpoint, key: state.project.key })) : [];
+}
+
+export function choose(name) {
+  state.endpoint = name;
+  settle();
+}
+
+function settle() {
+  const projects = state.status.projects;
+  state.project = projects.find((project) => project.key === $("project").value) ?? projects[0];
+  const names = endpoints().map((endpoint) => endpoint.name);
+  if (!names.includes(state.endpoint)) {
+    const first = endpoints().find((endpoint) => !endpoint.authentication);
+    state.endpoint = first?.name ?? names[0] ?? null;
+  }
+  for (const action of changed) action(state);
+}
+
+let refreshing = null;
+let wanted = false;
+
+// Look at everything now, or once more as soon as the look that is under way is over.
+export function refresh() {
+  if (refreshing) {
+    wanted = true;
+    return refreshing;
+  }
+  refreshing = refreshNow().finally(() => {
+    refreshing = null;
+    if (wanted) {
+      wanted = false;
+      refreshSoon();
+    }
+  });
+  return refreshing;
+}
+
+let soon = null;
+
+function refreshSoon() {
+  soon ??= setTimeout(() => {
+    soon = null;
+    refresh().catch(() => {}); // the one who follows tells
+  }, FRESH);
+}
+
+async function refreshNow() {
+  const many = state.status?.listeners > MOST_LISTENERS;
+  const [status, listeners, faults, mails] = await Promise.all([look("status"), many ? [] : look("listeners"), look("faults"), look("mails")]);
+  Object.assign(state, { status, listeners, faults, mails });
+  settle();
+}
+
+// Resolve once the page is in sight: one that nobody looks at keeps no connection busy.
+function inSight() {
+  if (!document.hidden) return null;
+  return new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+}
+
+let since = 0;
+let lost = false;
+
+setInterval(() => document.hidden || lost || !state.status || refresh().catch(() => {}), SLOW);
+
+async function waitForEvents() {
+  const leaving = new AbortController();
+  const leave = () => document.hidden && leaving.abort();
+  document.addEventListener("visibilitychange", leave);
+  try {
+    return await act("wait", { requests: { since }, messages: { since }, timeout: 600 }, leaving.signal);
+  } catch (error) {
+    if (error.name === "AbortError" || error.status === 408) return { requests: [], messages: [] };
+    throw error;
+  } finally {
+    document.removeEventListener("visibilitychange", leave);
+  }
+}
+
+// Follow what happens for ever; without the control token, return.
+export async function follow(onLost, onFound) {
+  for (;;) {
+    try {
+      await inSight();
+      if (lost) await refresh();
+      if (lost) onFound();
+      if (lost) since = 0;
+      lost = false;
+      const { requests, messages } = await waitForEvents();
+      const events = [...requests, ...messages].sort((one, other) => one.number - other.number);
+      if (!events.length) continue;
+      since = events.at(-1).number;
+      for (const action of happened) action(events);
+      refreshSoon();
+      await pause(QUIET);
+    } catch (error) {
+      if (error instanceof Refused && error.status === 403) throw error;
+      if (!lost) onLost(error);
+      lost = true;
+      await pause(1000);
+    }
+  }
+}
+
+export function sayLost() {
+  say("The emulator does not answer; trying again every second.", "bad");
+}

@@ -1,0 +1,855 @@
+"""The console and the demo in a real Chromium: switches and effects, hostile content, load, who may use them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, FrameLocator, Locator, Page, expect
+
+from rested_emulator import CONSOLE_POLICY, CONTROL_PREFIX, RestedEmulator, Server
+from tests.conftest import CHORES, DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, ROOT, TIMEOUT, knock
+from tests.wire import base, bearer, call, open_socket
+
+SAMPLES = ROOT / "sample_data"
+CONSOLE, DEMO = SAMPLES / "console", SAMPLES / "demo"
+ITEMS, PEOPLE = "picnic/items", "picnic/people"
+LARGEST_PICTURE = 200_000
+HOSTILE = "<img src=x onerror=\"document.title='ran'\"></script><script>document.title='ran'</script>"
+browser_test = pytest.mark.browser
+
+
+@contextlib.contextmanager
+def serving(command: list[str], cwd: Path, **environment: str) -> Iterator[str]:
+    """Run an emulator as a program; its address."""
+    process = subprocess.Popen(
+        [sys.executable, *command, "--memory", "--port", "0", "--json"],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        yield f"http://{json.loads(process.stdout.readline())['host']}"
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+# Where it is (no browser)
+
+
+@pytest.mark.parametrize("prefix", ["/", CONTROL_PREFIX])
+def test_the_console_is_served_with_a_policy(emulator: RestedEmulator, prefix: str) -> None:
+    for name in ("", *(path.name for path in CONSOLE.iterdir())):
+        reply = call(f"{base(emulator)}{prefix}{name}")
+        assert (reply.status, reply.body) == (200, (CONSOLE / (name or "index.html")).read_bytes())
+        assert reply.headers["content-security-policy"] == CONSOLE_POLICY
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in reply.headers
+    assert "unsafe" not in CONSOLE_POLICY
+
+
+def test_static_takes_the_root_and_leaves_the_console_beside_control(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    with RestedEmulator(static=tmp_path) as emulator:
+        assert call(f"{base(emulator)}/").body == b"mine"
+        assert call(f"{base(emulator)}/main.js").status == 404
+        assert b"rested-emulator" in call(f"{base(emulator)}{CONTROL_PREFIX}").body
+
+
+def test_what_is_no_file_of_the_console_is_answered_as_before(emulator: RestedEmulator) -> None:
+    assert call(f"{base(emulator)}/nothing").json["hint"].startswith("'/nothing' is no address of the API")
+    assert call(f"{base(emulator)}{CONTROL_PREFIX}nothing").json["hint"].startswith("There is no control verb")
+    assert call(f"{base(emulator)}/", "POST", {}).status == 405
+
+
+def test_the_files_hold_no_script_or_style_in_the_page_and_no_foreign_address() -> None:
+    for path in (*CONSOLE.iterdir(), *DEMO.iterdir()):
+        text = path.read_text()
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), path
+        foreign = set(re.findall(r"https?://[^\s\"'`$]+", text)) - {"https://app.example", "http://www.w3.org/2000/svg"}
+        assert foreign == set(), path
+        if path.suffix == ".html":
+            assert not re.search(r"\son\w+=|\sstyle=|<style|<script(?![^>]* src=)", text), path
+
+
+def test_the_copied_module_says_where_the_console_is_to_be_had(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "rested_emulator.py", tmp_path)
+    with serving([str(tmp_path / "rested_emulator.py")], tmp_path) as address:
+        for path in ("/", CONTROL_PREFIX):
+            reply = call(address + path)
+            assert (reply.status, reply.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+            assert reply.body.startswith(b"rested-emulator")
+            assert b"sample_data/console" in reply.body
+
+
+def test_a_wheel_brings_the_console_along(tmp_path: Path) -> None:
+    build = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
+    made = subprocess.run(
+        [sys.executable, "-c", build], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    wheel, target = tmp_path / made.stdout.split()[-1], tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
+    subprocess.run(pip, check=True, timeout=60, capture_output=True)
+    with serving(["-m", "rested_emulator"], tmp_path, PYTHONPATH=str(target)) as address:
+        for path in CONSOLE.iterdir():
+            assert call(f"{address}/{path.name}").body == path.read_bytes()
+
+
+# The console
+
+
+class Console:
+    """The console, open in the browser."""
+
+    def __init__(self, page: Page, emulator: RestedEmulator) -> None:
+        self.page = page
+        self.emulator = emulator
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def switch(self, name: str) -> Locator:
+        return self.page.get_by_role("switch", name=name)
+
+    def endpoint(self, name: str) -> None:
+        """Choose an endpoint, and wait until the page listens or knows why not."""
+        self.page.locator("#endpoints button", has_text=name).click()
+        expect(self.page.locator("#switched")).to_have_text(name)
+        expect(self.page.locator("#records-title")).to_contain_text(name)
+
+    def log_in_as(self, user: str) -> None:
+        self.button(f"Log in as {user}").click()
+        expect(self.page.locator("#said")).to_contain_text(f"Logged in as {user}")
+
+    def is_listening(self) -> None:
+        expect(self.page.locator("#socket-state")).to_have_text("listening")
+
+    def says(self, text: str) -> None:
+        expect(self.page.locator("#said")).to_contain_text(text)
+
+    def trouble(self, *texts: str) -> None:
+        """Wait until the page tells how its socket ended and why reading is refused."""
+        for text in texts:
+            expect(self.page.locator("#trouble")).to_contain_text(text)
+
+    def logs(self, text: str) -> None:
+        expect(self.page.locator("#log li:visible", has_text=text).first).to_be_visible()
+
+    @property
+    def records(self) -> Locator:
+        return self.page.locator("#records li:visible")
+
+
+OpenConsole = Callable[..., Console]
+
+
+@pytest.fixture
+def open_console(context: BrowserContext) -> Iterator[OpenConsole]:
+    """Open the console of an emulator; an error in its scripts fails the test."""
+    expect.set_options(timeout=TIMEOUT)
+    opened: list[Console] = []
+
+    def open_console(emulator: RestedEmulator, path: str = "/") -> Console:
+        console = Console(context.new_page(), emulator)
+        opened.append(console)
+        console.page.goto(base(emulator) + path)
+        expect(console.page.locator("#clock")).to_contain_text("UTC")
+        return console
+
+    yield open_console
+    assert [error for console in opened for error in console.errors] == []
+
+
+@pytest.fixture
+def console(emulator: RestedEmulator, open_console: OpenConsole) -> Console:
+    """The console of the garden, at the plants."""
+    console = open_console(emulator)
+    console.endpoint(PLANTS)
+    console.is_listening()
+    return console
+
+
+@browser_test
+def test_it_shows_endpoints_and_records_live(console: Console) -> None:
+    expect(console.records).to_have_count(3)
+    record = call(console.emulator.url(PLANTS), "POST", {"name": "Leek"}).json
+    expect(console.records).to_have_count(4)
+    expect(console.records.nth(3)).to_contain_text('{"name":"Leek"}')
+    call(f"{console.emulator.url(PLANTS)}&uniqueId={record['uniqueId']}", "DELETE")
+    expect(console.records).to_have_count(3)
+    console.logs("DELETE")
+    expect(console.button(f"{PLANTS}: open · 3 records · 1 socket")).to_be_visible()
+
+
+@browser_test
+def test_it_shows_how_to_use_an_endpoint_and_the_commands_work(console: Console) -> None:
+    console.page.get_by_text("Use it from curl").click()
+    curl = console.page.get_by_label("curl, ready to copy").inner_text()
+    done = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=20, check=True)
+    assert json.loads(done.stdout)["data"] == {"hello": "world"}
+    console.button("Copy WebSocket").click()
+    console.says("WebSocket is copied.")
+    script = console.page.get_by_label("fetch, ready to copy").inner_text()
+    assert console.page.evaluate(f"async () => {{ {script} return answer.status }}") == 200
+
+
+@browser_test
+def test_records_are_created_edited_and_deleted_by_keyboard_alone(console: Console) -> None:
+    page = console.page
+    page.locator("#records-title").focus()
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    expect(console.button("New record")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.type('{"name": "Leek"}')
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(console.records).to_have_count(4)
+    console.says("Created")
+    page.keyboard.press("Tab")
+    expect(page.locator("#records")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.type('{"name": "Tomatillo"}')
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(console.records.nth(0)).to_contain_text("Tomatillo")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(console.records).to_have_count(3)
+    console.says("Deleted")
+
+
+@browser_test
+def test_a_refused_body_says_why_in_the_editor(console: Console) -> None:
+    console.button("New record").click()
+    console.page.get_by_label("Data, as JSON").fill('{"a": }')
+    console.button("Create").click()
+    expect(console.page.get_by_role("alert").filter(has_text="400")).to_contain_text("Body is not valid.")
+    console.button("Cancel").click()
+    console.logs("400 Body is not valid.")
+
+
+@browser_test
+def test_secure_closes_the_sockets_and_refuses_requests_at_once(console: Console) -> None:
+    with open_socket(console.emulator.ws_url(PLANTS)) as ear:
+        console.switch("Secure").check()
+        console.says(f"{PLANTS}: secure is on; 2 sockets closed with 1000.")
+        with contextlib.suppress(Exception):
+            ear.recv(timeout=5)
+        assert ear.close_code == 1000
+    console.trouble("closed with 1000 Options of the endpoint are changed.", "4000", "401 No Access token or invalid.")
+    console.trouble("change its option secure")
+    console.logs("401 No Access token or invalid.")
+    expect(console.page.locator("#detail")).to_contain_text("is only for logged-in users")
+    console.switch("Secure").uncheck()
+    console.is_listening()
+    expect(console.records).to_have_count(3)
+
+
+@browser_test
+def test_logged_in_as_a_user_the_page_sees_what_the_user_sees(console: Console) -> None:
+    console.log_in_as("ada")
+    console.endpoint(DIARY)
+    console.is_listening()
+    expect(console.records).to_have_count(1)
+    expect(console.page.get_by_role("listitem").filter(has_text=f"{DIARY} · ada")).to_be_visible()
+    console.switch("Others can read").check()
+    console.says("others can read is on; 1 socket closed with 1000.")
+    expect(console.records).to_have_count(2)
+    console.is_listening()
+    console.records.nth(1).get_by_role("button", name="Delete").click()
+    console.says("403 Only the owner of the data can modify it.")
+    console.switch("Others can delete").check()
+    console.says("others can delete is on")
+    console.is_listening()
+    console.records.nth(1).get_by_role("button", name="Delete").click()
+    expect(console.records).to_have_count(1)
+
+
+@browser_test
+def test_the_owner_sees_all_and_follows_what_happens(console: Console) -> None:
+    console.endpoint(DIARY)
+    console.trouble("401 No Access token or invalid.")
+    console.page.get_by_label("Act as").select_option("owner")
+    expect(console.records).to_have_count(2)
+    expect(console.button("New record")).to_be_disabled()
+    token = console.emulator.sign_in(GARDENERS, "ben")
+    call(console.emulator.url(DIARY), "POST", "more", headers=bearer(token))
+    expect(console.records).to_have_count(3)
+
+
+@browser_test
+def test_allowed_origins_lock_the_page_out_and_let_it_in(console: Console) -> None:
+    console.button("Refuse this page").click()
+    console.says("only https://app.example is allowed; 1 socket closed with 1000.")
+    console.trouble("closed with 1000", "4000 Origin not allowed.")
+    expect(console.page.get_by_label("Allowed origins")).to_have_value("https://app.example")
+    console.logs("4000 Origin not allowed.")
+    console.button("Allow all").click()
+    console.is_listening()
+    console.page.get_by_label("Allowed origins").fill(f"{base(console.emulator)} https://other.example")
+    console.button("Save").first.click()
+    console.says("https://other.example are allowed")
+    console.is_listening()
+
+
+@browser_test
+def test_requests_without_origin_are_refused_at_the_flip_of_a_switch(console: Console) -> None:
+    console.switch("Refuse requests without origin").check()
+    console.says("Requests without origin are refused")
+    assert call(console.emulator.url(PLANTS)).status == 403
+    console.logs("403 Request without origin not allowed.")
+    console.switch("Refuse requests without origin").uncheck()
+    console.says("Requests without origin are served")
+    assert call(console.emulator.url(PLANTS)).status == 200
+
+
+@browser_test
+@pytest.mark.parametrize(
+    ("button", "said"), [("Expire all tokens now", "1 token expired"), ("Advance an hour", "1 token expired")]
+)
+def test_expiry_closes_the_socket_and_refuses_the_token(console: Console, button: str, said: str) -> None:
+    console.log_in_as("ada")
+    console.endpoint(CHORES)
+    console.is_listening()
+    console.button(button).click()
+    console.says(f"{said}; 1 socket closed with 1000.")
+    console.trouble("closed with 1000 Access token expired.", "401 Access token expired.", "log in again")
+    console.logs("1000 Access token expired.")
+    console.button("Try again").click()
+    console.is_listening()
+    console.button("Expire tokens of ada").click()
+    console.says("1 token of ada expired; 1 socket closed with 1000.")
+
+
+@browser_test
+def test_an_option_change_closes_the_socket_and_the_page_listens_again(console: Console) -> None:
+    console.button("Change options").click()
+    console.says(f"Options of {PLANTS} are saved; 1 socket closed with 1000.")
+    console.trouble("closed with 1000 Options of the endpoint are changed.")
+    console.is_listening()
+    console.logs("1000 Options of the endpoint are changed.")
+
+
+@browser_test
+def test_the_clock_stands_and_goes_on(console: Console) -> None:
+    console.switch("Let the clock stand").check()
+    console.says("The clock stands")
+    assert console.emulator.status()["frozen"] is True
+    shown = console.page.locator("#clock").inner_text()
+    console.button("Advance a day").click()
+    expect(console.page.locator("#clock")).not_to_have_text(shown)
+    console.switch("Let the clock stand").uncheck()
+    console.says("The clock goes on.")
+
+
+@browser_test
+def test_latency_holds_answers_up_until_it_is_none(console: Console) -> None:
+    def took() -> float:
+        since = time.monotonic()
+        assert call(console.emulator.url(PLANTS)).status == 200
+        return time.monotonic() - since
+
+    console.page.get_by_label("0.3 s").check()
+    console.says("Every answer waits 0.3 s")
+    assert took() >= 0.3
+    console.page.get_by_label("1 s", exact=True).check()
+    console.says("Every answer waits 1 s")
+    assert [fault["seconds"] for fault in console.emulator.faults()] == [1]
+    console.page.get_by_label("none").check()
+    console.says("Answers come at once.")
+    assert console.emulator.faults() == []
+    assert took() < 0.3
+
+
+@browser_test
+def test_faults_strike_are_listed_and_end(console: Console) -> None:
+    console.button("Next request: 503").click()
+    console.says("Fault 1, status, is on")
+    assert call(console.emulator.url(PLANTS)).status == 503
+    assert call(console.emulator.url(PLANTS)).status == 200
+    console.logs("503")
+    console.button("Drop sockets").click()
+    console.says("it hit 1 open socket")
+    console.trouble("closed with 1006")
+    console.is_listening()
+    console.button("Close with 1011").click()
+    console.trouble("closed with 1011 drill")
+    console.is_listening()
+    console.page.get_by_label("Another fault, as JSON").fill('{"kind": "status", "status": 418}')
+    console.button("Add fault").click()
+    console.says("Fault 4, status, is on")
+    assert call(console.emulator.url(PLANTS)).status == 418
+    console.button("End fault 4").click()
+    expect(console.button("End fault 4")).to_have_count(0)
+    assert call(console.emulator.url(PLANTS)).status == 200
+    console.button("Clear all faults").click()
+    console.says("3 faults cleared")
+    expect(console.button("Clear all faults")).to_be_disabled()
+    console.page.get_by_label("Another fault, as JSON").fill('{"kind": "earthquake"}')
+    console.button("Add fault").click()
+    console.says("kind is 'earthquake'")
+
+
+@browser_test
+def test_a_checkpoint_is_restored_and_reset_goes_back_to_the_start(console: Console) -> None:
+    call(console.emulator.url(PLANTS), "POST", {"name": "Leek"})
+    expect(console.records).to_have_count(4)
+    console.page.get_by_label("Name of the checkpoint").fill("with leek")
+    console.button("Remember").click()
+    console.says("This state is remembered as with leek.")
+    console.records.nth(3).get_by_role("button", name="Delete").click()
+    expect(console.records).to_have_count(3)
+    console.button("Restore with leek").click()
+    console.says("Back at with leek: 1 message")
+    expect(console.records).to_have_count(4)
+    console.button("Reset").click()
+    console.says("Back at the start: 1 message")
+    expect(console.records).to_have_count(3)
+    console.is_listening()
+
+
+@browser_test
+def test_endpoints_are_made_and_deleted(console: Console) -> None:
+    console.page.get_by_label("Name of a new endpoint").fill("garden/tools")
+    console.button("Add").click()
+    console.is_listening()
+    expect(console.page.locator("#records-title")).to_have_text("garden/tools · 0 records")
+    console.button("Delete endpoint …").click()
+    console.button("Cancel").click()
+    console.button("Delete endpoint …").click()
+    console.button("Delete").last.click()
+    console.says("garden/tools is gone, with 0 records; 1 socket closed with 1000.")
+    assert "garden/tools" not in json.dumps(console.emulator.status())
+    console.page.get_by_label("Name of a new endpoint").fill("No")
+    console.button("Add").click()
+    console.says("400 Parameter not valid.")
+
+
+@browser_test
+def test_the_outbox_shows_a_mail_as_text(console: Console) -> None:
+    console.emulator.change_project(reset_templates={"welcome": f"{HOSTILE} {{{{verificationtoken}}}}"})
+    url = console.emulator.url(GARDENERS) + "&passwordreset=true"
+    call(url, "POST", {"email": "ada@garden.example", "templateName": "welcome"})
+    console.page.get_by_text("ada@garden.example · welcome · not used").click()
+    expect(console.page.get_by_label("Mail to ada@garden.example, as text")).to_contain_text("<img src=x onerror=")
+    assert console.page.title() == "rested-emulator"
+
+
+@browser_test
+def test_the_log_tells_requests_messages_and_sockets_and_why(console: Console) -> None:
+    page = console.page
+    call(f"{console.emulator.url(PLANTS)}&uniqueId=nobody")
+    console.logs("400 No record was found.")
+    console.logs("has no record 'nobody' that this request may see")
+    page.get_by_label("only refusals").check()
+    expect(page.locator("#log li:visible").nth(0)).to_contain_text("400 No record was found.")
+    page.get_by_label("only refusals").uncheck()
+    page.locator("#log").focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#log li.chosen")).not_to_have_count(0)
+    expect(page.locator("#detail")).to_contain_text('"number":')
+    page.keyboard.press("Escape")
+    console.button("Pause").click()
+    call(console.emulator.url(PLANTS), "POST", {"name": "Leek"})
+    expect(console.button("Go on (2)")).to_be_visible()
+    console.button("Go on (2)").click()
+    console.logs('{"name":"Leek"}')
+    console.button("Clear").click()
+    expect(page.locator("#log li:visible")).to_have_count(0)
+
+
+@browser_test
+def test_hostile_records_stay_text(console: Console) -> None:
+    url = console.emulator.url(PLANTS)
+    for data in (
+        HOSTILE,
+        {HOSTILE: HOSTILE},
+        {"__proto__": {"polluted": True}, "constructor": 1, "": 2},
+        "x" * 900_000,
+    ):
+        assert call(url, "POST", data).status == 200
+    call(url, "POST", body=b'{"a": "\\u202e\\u0000 [31m"}', headers={"Content-Type": "application/json"})
+    call(console.emulator.url(GARDENERS), "POST", {"username": HOSTILE, "password": "x"})
+    call(f"{base(console.emulator)}/api/1/ce/{PLANTS}?key={KEY}&uniqueId=%3Cimg%20src=x%3E")
+    expect(console.page.locator("#records-title")).to_contain_text("8 records")
+    expect(console.records.filter(has_text="<img src=x onerror=").first).to_be_visible()
+    console.button("Log in as " + HOSTILE).click()
+    console.says("Logged in as <img")
+    console.is_listening()
+    console.records.filter(has_text="__proto__").get_by_role("button", name="Edit").click()
+    assert "__proto__" in console.page.get_by_label("Data, as JSON").input_value()
+    console.button("Cancel").click()
+    assert console.page.title() == "rested-emulator"
+    assert console.page.evaluate("[({}).polluted, document.querySelectorAll('main img, main script').length]") == [
+        None,
+        0,
+    ]
+
+
+# Nobody else's
+
+
+def test_a_page_of_the_emulators_own_passes_the_gate_wherever_it_is_reached() -> None:
+    with RestedEmulator(data=GARDEN, host="0.0.0.0") as emulator:
+        port, token = int(str(emulator.facts["port"])), str(emulator.facts["controlToken"])
+        here = f"192.168.1.5:{port}"
+        reset, plants = f"http://localhost:{port}{CONTROL_PREFIX}reset", emulator.url(PLANTS)
+
+        def statuses(origin: str) -> list[int]:
+            headers = {"Host": here, "Origin": origin} | bearer(token)
+            return [call(url, "POST", {}, headers=headers).status for url in (reset, plants)]
+
+        assert statuses(f"http://{here}") == [200, 200]
+        assert call(reset, "POST", {}, headers={"Host": here, "Origin": f"http://{here}"}).status == 403
+        for foreign in (f"http://192.168.1.5:{port + 1}", f"http://192.168.1.6:{port}", "http://192.168.1.5", "null"):
+            assert statuses(foreign) == [403, 403]
+        named = {"Host": f"{EVIL}:{port}", "Origin": f"http://{EVIL}:{port}"} | bearer(token)
+        assert call(reset, "POST", {}, headers=named).status == 403
+
+
+@browser_test
+def test_beyond_loopback_the_console_wants_the_token(open_console: OpenConsole, context: BrowserContext) -> None:
+    with RestedEmulator(data=GARDEN, host="0.0.0.0") as emulator:
+        token = str(emulator.facts["controlToken"])
+        console = open_console(emulator, f"/#token={token}")
+        assert console.page.url == f"{base(emulator)}/"
+        console.button("Reset").click()
+        console.says("Back at the start")
+        page = context.new_page()
+        page.goto(base(emulator))
+        page.get_by_label("Control token").fill("wrong")
+        page.get_by_label("Control token").press("Enter")
+        expect(page.locator("#said")).to_contain_text("403")
+        expect(page.locator("main")).to_be_hidden()
+        page.get_by_label("Control token").fill(token)
+        page.get_by_label("Control token").press("Enter")
+        expect(page.locator("#endpoints button", has_text=PLANTS)).to_be_visible()
+
+
+@pytest.fixture
+def framing(tmp_path: Path) -> Iterator[Callable[[str, str], str]]:
+    """Make a page on a host of this machine that frames an address; its own address."""
+    with RestedEmulator(static=tmp_path, allow_host=[EVIL]) as other:
+
+        def framing(host: str, url: str) -> str:
+            (tmp_path / "index.html").write_text(f'<!doctype html><iframe src="{url}"></iframe>')
+            return f"http://{host}:{other.facts['port']}/"
+
+        yield framing
+
+
+@browser_test
+@pytest.mark.parametrize("host", [EVIL, "localhost"])
+def test_no_page_frames_the_console(
+    emulator: RestedEmulator, context: BrowserContext, framing: Callable[[str, str], str], host: str
+) -> None:
+    page = context.new_page()
+    with page.expect_event("console", lambda message: "frame-ancestors" in message.text):
+        page.goto(framing(host, f"{base(emulator)}/"))
+    assert page.frames[-1].locator("#reset").count() == 0
+
+
+@browser_test
+def test_a_framed_stage_does_nothing(context: BrowserContext, framing: Callable[[str, str], str]) -> None:
+    with RestedEmulator(data=SAMPLES / "demo.json", static=DEMO) as emulator:
+        page = context.new_page()
+        page.goto(framing("localhost", f"{base(emulator)}/stage.html"))
+        stage = page.frame_locator("iframe")
+        expect(stage.locator("#said")).to_contain_text("in a window of its own only")
+        stage.get_by_role("button", name="Expire").click()
+        expect(stage.locator("#panes iframe")).to_have_count(0)
+        assert emulator.requests() == []
+
+
+# Under load
+
+
+@browser_test
+def test_a_thousand_messages_a_second_do_not_freeze_the_page(
+    console: Console, record_property: Callable[[str, object], None]
+) -> None:
+    page = console.page
+    page.evaluate(
+        """() => {
+            window.gaps = [];
+            let last = performance.now();
+            const frame = (now) => (window.gaps.push(now - last), (last = now), requestAnimationFrame(frame));
+            requestAnimationFrame(frame);
+            window.shifts = 0;
+            new PerformanceObserver((list) => list.getEntries().forEach((entry) => (window.shifts += entry.value)))
+                .observe({ type: "layout-shift" });
+        }"""
+    )
+
+    def pour() -> None:
+        def ten(server: Server) -> None:
+            for number in range(10):
+                server.backend.create(knock(PLANTS, {"name": "Leek", "number": number, "text": "x" * 80}))
+
+        since = time.monotonic()
+        for tick in range(300):
+            console.emulator.call(ten)
+            time.sleep(max(0.0, since + (tick + 1) / 100 - time.monotonic()))
+
+    pouring = threading.Thread(target=pour)
+    since = time.monotonic()
+    pouring.start()
+    page.get_by_label("requests", exact=True).uncheck()  # the page is usable meanwhile
+    page.wait_for_timeout(3000)
+    pouring.join()
+    seconds = time.monotonic() - since
+    expect(page.locator("#records-title")).to_contain_text("3003 records")
+    console.logs('to #1: {"name":"Leek"')
+    gaps = page.evaluate("window.gaps")
+    longest, typical = max(gaps), sorted(gaps)[len(gaps) // 2]
+    record_property("longest frame gap, ms", longest)
+    print(
+        f"\n3000 messages in {seconds:.1f} s: frames {typical:.0f} ms apart, at most {longest:.0f} ms", file=sys.stderr
+    )
+    assert longest < 400
+    assert page.evaluate("window.shifts") < 0.01
+    height = page.locator("#log ul").evaluate("list => parseFloat(list.style.height)")
+    row = page.locator("#log li").first.evaluate("line => parseFloat(getComputedStyle(line).height)")
+    assert height / row <= 500.5
+    assert page.locator("#log li").count() + page.locator("#records li").count() < 150
+
+
+# Legible, and open to all
+
+
+@browser_test
+@pytest.mark.parametrize("name", ["console", "app", "stage"])
+def test_axe_finds_nothing_serious(context: BrowserContext, name: str) -> None:
+    data, static = (GARDEN, None) if name == "console" else (SAMPLES / "demo.json", DEMO)
+    with RestedEmulator(data=data, static=static) as emulator:
+        page = context.new_page()
+        page.goto(base(emulator) + ("/stage.html" if name == "stage" else "/"))
+        if name == "console":
+            call(emulator.url(DIARY))
+            page.get_by_role("button", name="Log in as ada").click()
+            expect(page.locator("#socket-state")).to_have_text("listening")
+            page.get_by_text("Use it from curl").click()
+            page.get_by_role("button", name="Next request: 503").click()
+            expect(page.get_by_role("button", name="End fault 1")).to_be_visible()
+        elif name == "stage":
+            expect(page.frame_locator("iframe[name=ben]").locator("#line")).to_have_text("Live")
+        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+        for scheme in schemes:
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            found = [
+                (scheme, violation["id"], [node["html"] for node in violation["nodes"]])
+                for violation in Axe().run(page).response["violations"]
+                if violation["impact"] in ("serious", "critical")
+            ]
+            assert found == []
+
+
+@browser_test
+@pytest.mark.parametrize("name", ["console", "app", "stage"])
+def test_nothing_is_wider_than_a_small_phone(context: BrowserContext, name: str) -> None:
+    data, static = (GARDEN, None) if name == "console" else (SAMPLES / "demo.json", DEMO)
+    with RestedEmulator(data=data, static=static) as emulator:
+        page = context.new_page()
+        page.set_viewport_size({"width": 360, "height": 740})
+        page.goto(base(emulator) + ("/stage.html" if name == "stage" else "/"))
+        if name == "console":
+            call(emulator.url(PLANTS), "POST", "x" * 2000)
+            expect(page.locator("#records-title")).to_contain_text("4 records")
+            page.get_by_text("Use it from curl").click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        for frame in page.frames[1:]:
+            frame.wait_for_selector("#items li")
+            assert frame.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+# The demo
+
+
+class Stage:
+    """The stage, with two panes in it."""
+
+    def __init__(self, page: Page, emulator: RestedEmulator) -> None:
+        self.page = page
+        self.emulator = emulator
+        self.ada, self.ben = (page.frame_locator(f"iframe[name={name}]") for name in ("ada", "ben"))
+
+    def press(self, name: str, said: str = "") -> None:
+        self.page.get_by_role("button", name=name, exact=True).click()
+        expect(self.page.locator("#said")).to_contain_text(said)
+
+    def are_live(self) -> None:
+        for pane in (self.ada, self.ben):
+            expect(pane.locator("#line")).to_have_text("Live")
+
+
+def add(pane: FrameLocator, text: str) -> None:
+    pane.get_by_placeholder("I bring").fill(text)
+    pane.get_by_role("button", name="Add").click()
+
+
+def item(pane: FrameLocator, text: str) -> Locator:
+    return pane.get_by_role("listitem").filter(has_text=text)
+
+
+@pytest.fixture
+def stage(context: BrowserContext) -> Iterator[Stage]:
+    expect.set_options(timeout=TIMEOUT)
+    with RestedEmulator(data=SAMPLES / "demo.json", static=DEMO) as emulator:
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{base(emulator)}/stage.html")
+        stage = Stage(page, emulator)
+        stage.are_live()
+        yield stage
+        assert errors == []
+
+
+@browser_test
+def test_what_one_does_the_other_sees(stage: Stage) -> None:
+    expect(stage.ada.locator("#me")).to_have_text("ada")
+    expect(stage.ben.locator("#me")).to_have_text("ben")
+    add(stage.ada, "Lemonade")
+    expect(item(stage.ben, "Lemonade")).to_contain_text("ada")
+    expect(item(stage.ada, "Lemonade")).to_have_count(1)
+    item(stage.ben, "Lemonade").get_by_role("checkbox").check()
+    expect(item(stage.ada, "Lemonade").get_by_role("checkbox")).to_be_checked()
+    item(stage.ada, "Lemonade").get_by_role("button").click()
+    expect(item(stage.ben, "Lemonade")).to_have_count(0)
+    assert stage.page.context.cookies() == []
+    add(stage.ben, HOSTILE)
+    expect(item(stage.ada, "<img src=x")).to_have_count(1)
+    assert [frame.title() for frame in stage.page.frames] == ["Two people, one list", "Summer picnic", "Summer picnic"]
+
+
+@browser_test
+def test_with_lag_a_change_shows_before_it_is_saved(stage: Stage) -> None:
+    stage.press("Lag", "Every answer waits 2 s")
+    add(stage.ada, "Lemonade")
+    expect(item(stage.ada, "Lemonade")).to_contain_text("saving")
+    expect(item(stage.ben, "Lemonade")).to_contain_text("ada")
+    expect(item(stage.ada, "Lemonade")).not_to_contain_text("saving")
+    expect(item(stage.ada, "Lemonade")).to_have_count(1)
+    stage.press("Lag", "Answers come at once.")
+    assert stage.emulator.faults() == []
+
+
+@browser_test
+def test_after_a_drop_the_panes_come_back_by_themselves(stage: Stage) -> None:
+    stage.press("Drop", "2 sockets are lost without a word (1006)")
+    expect(stage.ada.locator("#line")).to_contain_text("Connection lost")
+    add(stage.ada, "Lemonade")
+    expect(stage.ada.locator("#problem")).to_contain_text("“Lemonade” was not saved")
+    stage.emulator.clear_faults()
+    stage.are_live()
+    expect(stage.ada.get_by_role("listitem")).to_have_count(3)
+
+
+@browser_test
+def test_an_option_change_is_taken_in_stride(stage: Stage) -> None:
+    stage.press("Change options", "2 sockets closed with 1000 “Options of the endpoint are changed.”")
+    stage.are_live()
+    ends = [
+        end for end in stage.emulator.messages(type="CLOSE") if end["reason"] == "Options of the endpoint are changed."
+    ]
+    assert [end["code"] for end in ends] == [1000, 1000]
+
+
+@browser_test
+def test_expired_tokens_lead_to_the_login_and_back(stage: Stage) -> None:
+    stage.press("Expire", "2 sockets closed with 1000 “Access token expired.”")
+    for pane in (stage.ada, stage.ben):
+        expect(pane.locator("#login-reason")).to_have_text("Your session has ended. Please log in again.")
+    stage.press("Log both in")
+    stage.are_live()
+
+
+@browser_test
+def test_a_wrong_password_says_so_and_a_reload_stays_logged_in(stage: Stage) -> None:
+    stage.ada.get_by_role("button", name="Log out").click()
+    stage.ada.get_by_label("Password").fill("wrong")
+    stage.ada.get_by_role("button", name="Log in").click()
+    expect(stage.ada.locator("#login-reason")).to_have_text("Credentials not valid.")
+    stage.page.frames[2].evaluate("location.reload()")
+    stage.press("Log both in")
+    stage.are_live()
+
+
+@browser_test
+def test_reset_brings_both_back_to_the_start(stage: Stage) -> None:
+    add(stage.ada, "Lemonade")
+    expect(stage.ben.get_by_role("listitem")).to_have_count(4)
+    stage.press("Reset", "Back at the start: 1 messages told")
+    stage.are_live()
+    for pane in (stage.ada, stage.ben):
+        expect(pane.get_by_role("listitem")).to_have_count(3)
+
+
+# Pictures, for the README
+
+
+def take(page: Page, name: str, folder: Path, config: pytest.Config) -> None:
+    """Take a picture; with --screenshots it is kept."""
+    path = folder / f"{name}.png"
+    page.screenshot(path=path, animations="disabled", caret="hide")
+    assert path.stat().st_size <= LARGEST_PICTURE
+    kept = SAMPLES / path.name
+    assert kept.stat().st_size <= LARGEST_PICTURE if not config.getoption("--screenshots") else shutil.copy(path, kept)
+
+
+@browser_test
+def test_the_console_has_its_picture_taken(
+    open_console: OpenConsole, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    with RestedEmulator(data=GARDEN, set_time="2027-05-08T10:00:00Z") as emulator:
+        console = open_console(emulator)
+        console.page.set_viewport_size({"width": 1200, "height": 740})
+        console.log_in_as("ada")
+        console.endpoint(CHORES)
+        console.is_listening()
+        ben = emulator.sign_in(GARDENERS, "ben")
+        for chore in ("Weed bed 2", "Turn the compost", "Sow lettuce"):
+            call(emulator.url(CHORES), "POST", {"chore": chore, "done": False}, headers=bearer(ben))
+        console.switch("Others can update").check()
+        console.says("others can update is on")
+        console.is_listening()
+        call(emulator.url(DIARY))
+        console.logs("401 No Access token or invalid.")
+        expect(console.records).to_have_count(6)
+        console.page.wait_for_timeout(500)
+        take(console.page, "console", tmp_path, pytestconfig)
+
+
+@browser_test
+def test_the_stage_has_its_picture_taken(stage: Stage, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    stage.page.set_viewport_size({"width": 1280, "height": 640})
+    stage.page.emulate_media(color_scheme="dark")
+    add(stage.ben, "Plates for six")
+    expect(item(stage.ada, "Plates")).to_have_count(1)
+    stage.press("Lag", "Every answer waits 2 s")
+    add(stage.ada, "Lemonade")
+    expect(item(stage.ben, "Lemonade")).to_have_count(1)
+    take(stage.page, "stage", tmp_path, pytestconfig)
