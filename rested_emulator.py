@@ -5516,7 +5516,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.no_headers = HTTPHeaders()
-        self.silent: list[socket.socket] = []  # connections that are open, and that nobody serves
+        self._silent: set[socket.socket] = set()  # connections that are open, and that nobody serves
         self._ready: dict[Socket, None] = {}
         self._writing: set[Socket] = set()
         self._messages: list[tuple[Sequence[Seat], bytes]] = []
@@ -5559,6 +5559,29 @@ class Outbox:
         if not self._writing:
             asyncio.get_running_loop().call_later(1, self._patrol)
         self._writing.add(writing)
+
+    def keep_silent(self, connection: socket.socket) -> None:
+        """Keep a connection open until its client leaves it; what that says is thrown away."""
+        self._silent.add(connection)
+        asyncio.get_running_loop().add_reader(connection, self._hear_out, connection)
+
+    def _hear_out(self, connection: socket.socket) -> None:
+        try:
+            is_over = not connection.recv(COPIED_BYTES)
+        except OSError as error:
+            is_over = not isinstance(error, BlockingIOError)
+        if is_over:
+            self._let_go(connection)
+
+    def _let_go(self, connection: socket.socket) -> None:
+        self._silent.discard(connection)
+        asyncio.get_running_loop().remove_reader(connection)
+        connection.close()
+
+    def close(self) -> None:
+        """Close the connections that nobody serves."""
+        for connection in list(self._silent):
+            self._let_go(connection)
 
     def _patrol(self) -> None:
         self._writing = {writing for writing in self._writing if writing.is_slow()}
@@ -5647,7 +5670,7 @@ class Socket:
         self._ending = CloseCode.LOST, ""
         stream = self._stream()
         if stream is not None:
-            self._outbox.silent.append(stream.socket.dup())
+            self._outbox.keep_silent(stream.socket.dup())
         self._close_stream()
 
     def is_closed(self) -> bool:
@@ -6685,6 +6708,7 @@ class Server:
         ending = [seat.listener for seat in leaving if isinstance(seat.listener, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
+        self._outbox.close()
         if self._saving:
             await self._saving
         try:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from socket import SHUT_RDWR
 from time import monotonic
 from typing import Any
 
@@ -218,7 +219,7 @@ class Listener(Worker):
             while hearing.lacks(writers) and monotonic() < deadline:
                 hearing.take(socket, 0.5)
             if self.chance.random() < 0.3:
-                socket.socket.close()  # gone without a word
+                socket.socket.shutdown(SHUT_RDWR)  # gone without a word
         self.soak.hearings.append(hearing)
 
 
@@ -336,7 +337,7 @@ class Sufferer(Worker):
             with suppress(TimeoutError, ConnectionClosed):
                 for _ in range(5):
                     socket.recv(timeout=0.05)
-            socket.socket.close()
+            socket.socket.shutdown(SHUT_RDWR)
         self.suffer_handshake()
         if self.client.send("DELETE", "/__emulator__/faults").status != 200:
             raise Off("faults cannot be cleared")
