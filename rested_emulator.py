@@ -4282,11 +4282,10 @@ class Backend:
         return self._go_back(name)
 
     def _go_back(self, name: str) -> dict[str, Json]:
-        readers = self._readers()
-        before = {session.token for session in self.store.sessions()}
+        readers, tokens = self._readers(), self._live_tokens()
         changes = self.store.restore(name)
         self._set_back(self._clocks[name])
-        closed = self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
+        closed = self.hub.close_tokens(tokens - self._live_tokens())
         now = self._readers()
         closed += self._end_listeners(name for name, options in readers.items() if now.get(name) != options)
         return {"messages": self._tell(changes), "closed": closed}
@@ -4469,8 +4468,10 @@ class Backend:
         return len(heard)
 
     def _live_tokens(self) -> set[str]:
-        """The tokens of users who are there."""
-        return {item.token for item in self.store.sessions() if self.store.record(item.endpoint, item.user)}
+        """The tokens that have not expired, of users who are there."""
+        now = self.clock.now()
+        live = [item for item in self.store.sessions() if item.expires_at > now]
+        return {item.token for item in live if self.store.record(item.endpoint, item.user)}
 
     def _options(self) -> dict[str, tuple[Endpoint, Project | None]]:
         """The options that a socket of each endpoint depends on."""
@@ -5476,6 +5477,7 @@ def is_handshake(request: Request) -> bool:
 # - WebSocket ----------------------------------------------------------------------------------------
 
 MAX_MESSAGE = 2**20  # what a client may send, to be ignored
+PING_SECONDS = 20.0  # between two pings, and to wait for an answer to one
 WRITE_BLOCK = 256 * 2**10
 MOST_WAITING = 16 * 2**20
 STALLED_BYTES, STALLED_SECONDS = 2**20, 10.0
@@ -5651,7 +5653,7 @@ class Socket:
             return
         self._frames.append(frame)
         self._waiting += len(frame)
-        if self._waiting > MOST_WAITING:
+        if self._on_their_way and self._waiting > MOST_WAITING:  # what comes in one burst is not the client's fault
             self._cut(f"{self._waiting} bytes wait for it")
         else:
             self._outbox.add(self)
@@ -5837,7 +5839,8 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
 
     return Application(
         [(r".*", Handler)],
-        websocket_ping_interval=20,
+        websocket_ping_interval=PING_SECONDS,
+        websocket_ping_timeout=PING_SECONDS,
         websocket_max_message_size=MAX_MESSAGE,
         cross_origin_protection=False,  # the rules of origins are ours, and stand in Access
         log_function=lambda _: None,
