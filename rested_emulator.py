@@ -7117,9 +7117,11 @@ def kind_of_endpoint(endpoint: Endpoint, backend: Backend) -> str:
 
 
 def say(text: str, *, to_stderr: bool) -> None:
-    """Print, and go on where nobody reads it."""
+    """Print, letters that the terminal lacks escaped, and go on where nobody reads it."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 LOG_SECONDS = 0.05
@@ -7261,7 +7263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def fail(text: str, code: int) -> int:
     """Say in one line why it does not work; returns the exit code."""
-    say(f"rested-emulator: error: {text}", to_stderr=True)
+    say("rested-emulator: error: " + re.sub(r"[\0-\x1f\x7f]", lambda found: repr(found[0])[1:-1], text), to_stderr=True)
     return code
 
 
