@@ -15,11 +15,11 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from socket import SHUT_RDWR
 from time import monotonic
 from typing import Any
 
@@ -220,7 +220,7 @@ class Listener(Worker):
             while hearing.lacks(writers) and monotonic() < deadline:
                 hearing.take(socket, 0.5)
             if self.chance.random() < 0.3:
-                socket.socket.shutdown(SHUT_RDWR)  # gone without a word
+                socket.close_socket()  # gone without a word
         self.soak.hearings.append(hearing)
 
 
@@ -338,7 +338,7 @@ class Sufferer(Worker):
             with suppress(TimeoutError, ConnectionClosed):
                 for _ in range(5):
                     socket.recv(timeout=0.05)
-            socket.socket.shutdown(SHUT_RDWR)
+            socket.close_socket()
         self.suffer_handshake()
         if self.client.send("DELETE", "/__emulator__/faults").status != 200:
             raise Off("faults cannot be cleared")
@@ -464,17 +464,18 @@ def slope(readings: list[Reading]) -> float:
     return 600 * per_second
 
 
-def judge(soak: Soak, readings: list[Reading], seconds: float) -> None:
-    """Note what the readings show to be off; a short run says little of a slope."""
-    early, late = readings[: len(readings) // 2 + 1], readings[len(readings) // 2 :]
+def judge(readings: list[Reading], seconds: float, is_off: Callable[[str], object]) -> None:
+    """Say what the readings show to be off; a short run says little of a slope."""
+    middle = len(readings) // 2
+    early, late = readings[: middle + 1], readings[middle:]
     if seconds >= 300 and slope(readings) > 2**20:
-        soak.is_off(f"memory grows by {slope(readings) / 2**20:.2f} MB per ten minutes")
+        is_off(f"memory grows by {slope(readings) / 2**20:.2f} MB per ten minutes")
     if readings[-1].memory - early[-1].memory > 20 * 2**20:
-        soak.is_off("memory grew by more than 20 MB")
+        is_off("memory grew by more than 20 MB")
     for name in ("descriptors", "tasks"):
         most = max(getattr(reading, name) for reading in early)
-        if min(getattr(reading, name) for reading in late) > most + 2:
-            soak.is_off(f"{name} grow")
+        if getattr(readings[-1], name) > most + 2 and min(getattr(reading, name) for reading in late[-3:]) > most:
+            is_off(f"{name} grow")
 
 
 def soak_for(seconds: float, seed: int, folder: Path) -> tuple[Soak, list[Reading]]:
@@ -521,7 +522,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         soak, readings = soak_for(given.seconds, given.seed, Path(folder))
     if readings:
-        judge(soak, readings, given.seconds)
+        judge(readings, given.seconds, soak.is_off)
         report(soak, readings)
     for wrong in soak.wrong[:20]:
         print(f"OFF: {wrong}")

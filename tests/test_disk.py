@@ -329,18 +329,20 @@ def test_on_a_machine_without_any_address_the_error_says_so(monkeypatch: pytest.
         RestedEmulator(data=GARDEN).start()
 
 
-def test_in_a_network_of_ipv4_alone_and_of_none_it_says_what_there_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lacking", "address"), [("-6", "127.0.0.1"), ("-4", "[::1]")], ids=["IPv4", "IPv6"])
+def test_in_a_network_of_one_family_that_one_is_served(tmp_path: Path, lacking: str, address: str) -> None:
     unshare, ip = shutil.which("unshare"), shutil.which("ip")
     if os.geteuid() != 0 or not unshare or not ip:
-        pytest.skip("only root can make a network of its own")
+        pytest.skip("only root can make a network of its own, and with unshare and ip")
     if subprocess.run([unshare, "-n", "true"], capture_output=True).returncode:
         pytest.skip("no network can be made here")
-    code = "import os, urllib.request as r; print(r.urlopen(os.environ['RESTED_CONTROL_URL'] + '/health').status)"
-    start = [*PROGRAM, "--memory", "--port", "0", "--host", "127.0.0.1", "-q", "--", sys.executable, "-c", code]
-    up = f'{ip} link set lo up && exec "$@"'
+    url = f"f'http://{address}:{{os.environ[\"RESTED_PORT\"]}}/__emulator__/health'"
+    code = f"import os, urllib.request as r; print(r.urlopen({url}).status)"
+    start = [*PROGRAM, "--memory", "--port", "0", "-q", "--", sys.executable, "-c", code]
     done = subprocess.run(
-        [unshare, "-n", "sh", "-c", up, "sh", *start], cwd=tmp_path, capture_output=True, text=True, timeout=20
-    )
+        [unshare, "-n", "sh", "-c", f'ip link set lo up; ip {lacking} addr flush dev lo; exec "$@"', "sh", *start],
+        cwd=tmp_path, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
 
 
@@ -542,3 +544,11 @@ def test_it_works_without_asserts_and_docstrings(tmp_path: Path) -> None:
     done = subprocess.run([*command[:-1], "--help"], capture_output=True, text=True, timeout=20)
     assert done.returncode == 0
     assert "--port" in done.stdout
+
+
+@pytest.mark.parametrize("fault", ['{"kind": "status", "chance": 2}', '{"kind": "delay", "seconds": -1}', "NaN"])
+def test_a_fault_out_of_range_ends_the_start_with_2(tmp_path: Path, fault: str) -> None:
+    done = finish("--memory", "--port", "0", "--fault", fault, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--fault" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
