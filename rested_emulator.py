@@ -4460,11 +4460,10 @@ class Backend:
         return self._go_back(name)
 
     def _go_back(self, name: str) -> dict[str, Json]:
-        readers, listeners = self._readers(), len(self.hub)
-        before = {session.token for session in self.store.sessions()}
+        readers, listeners, tokens = self._readers(), len(self.hub), self._live_tokens()
         changes = self.store.restore(name)
         self._set_back(self._clocks[name])
-        self.hub.close_tokens(before - {session.token for session in self.store.sessions()})
+        self.hub.close_tokens(tokens - self._live_tokens())
         now = self._readers()
         self._end_listeners(name for name, options in readers.items() if now.get(name) != options)
         closed = listeners - len(self.hub)
@@ -4669,8 +4668,10 @@ class Backend:
         return len(heard)
 
     def _live_tokens(self) -> set[str]:
-        """The tokens of users who are there."""
-        return {item.token for item in self.store.sessions() if self.store.record(item.endpoint, item.user)}
+        """The tokens that have not expired, of users who are there."""
+        now = self.clock.now()
+        live = [item for item in self.store.sessions() if item.expires_at > now]
+        return {item.token for item in live if self.store.record(item.endpoint, item.user)}
 
     def _options(self) -> dict[str, tuple[Endpoint, Project | None]]:
         """The options that a socket of each endpoint depends on."""
@@ -5770,6 +5771,7 @@ def is_handshake(request: Request) -> bool:
 # - WebSocket ----------------------------------------------------------------------------------------
 
 MAX_MESSAGE = 2**20  # what a client may send, to be ignored
+PING_SECONDS = 20.0  # between two pings, and to wait for an answer to one
 WRITE_BLOCK = 256 * 2**10
 MOST_WAITING = 16 * 2**20
 STALLED_BYTES, STALLED_SECONDS = 2**20, 10.0
@@ -5797,6 +5799,27 @@ def send_now(stream: IOStream, data: bytes) -> int:
         return stream.socket.send(data)
     except OSError:  # would block, or is gone, which the stream will find out
         return 0
+
+
+def keep_silent(connection: socket.socket) -> Callable[[], None]:
+    """Keep a connection open until its client leaves it, whatever that says; returns what lets go of it before."""
+    loop = asyncio.get_running_loop()
+
+    def let_go() -> None:
+        if connection.fileno() >= 0:
+            loop.remove_reader(connection)
+            connection.close()
+
+    def hear_out() -> None:
+        try:
+            is_over = not connection.recv(COPIED_BYTES)
+        except OSError as error:
+            is_over = not isinstance(error, BlockingIOError)
+        if is_over:
+            let_go()
+
+    loop.add_reader(connection, hear_out)
+    return let_go
 
 
 class Outbox:
@@ -5921,7 +5944,7 @@ class Socket:
             return
         self._frames.append(frame)
         self._waiting += len(frame)
-        if self._waiting > MOST_WAITING:
+        if self._on_their_way and self._waiting > MOST_WAITING:  # what comes in one burst is not the client's fault
             self._cut(f"{self._waiting} bytes wait for it")
         else:
             self._outbox.add(self)
@@ -5941,9 +5964,9 @@ class Socket:
         if stream is None or stream.closed():
             self.drop()
             return lambda: None
-        kept = os.dup(stream.socket.fileno())  # not the socket's dup, which one with TLS does not have
+        kept = socket.socket(fileno=os.dup(stream.socket.fileno()))  # not the socket's dup, which TLS does not have
         self.drop()
-        return functools.partial(os.close, kept)
+        return keep_silent(kept)
 
     def is_closed(self) -> bool:
         """Whether the connection is over, confirmed or dropped."""
@@ -6127,7 +6150,8 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
 
     return Application(
         [(r".*", Handler)],
-        websocket_ping_interval=20,
+        websocket_ping_interval=PING_SECONDS,
+        websocket_ping_timeout=PING_SECONDS,
         websocket_max_message_size=MAX_MESSAGE,
         cross_origin_protection=False,  # the rules of origins are ours, and stand in Access
         log_function=lambda _: None,
@@ -7491,9 +7515,11 @@ def kind_of_endpoint(endpoint: Endpoint, backend: Backend) -> str:
 
 
 def say(text: str, *, to_stderr: bool) -> None:
-    """Print, and go on where nobody reads it."""
+    """Print, letters that the terminal lacks escaped, and go on where nobody reads it."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 LOG_SECONDS = 0.05
@@ -7664,7 +7690,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def fail(text: str, code: int) -> int:
     """Say in one line why it does not work; returns the exit code."""
-    say(f"rested-emulator: error: {text}", to_stderr=True)
+    say("rested-emulator: error: " + re.sub(r"[\0-\x1f\x7f]", lambda found: repr(found[0])[1:-1], text), to_stderr=True)
     return code
 
 

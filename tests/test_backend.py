@@ -837,3 +837,13 @@ def test_a_write_on_a_missing_endpoint_makes_none(backend: Backend) -> None:
     with pytest.raises(Forbidden):
         backend.create(knock("garden/tools", 1, key=None))
     assert len(backend.store.endpoints()) == 4
+
+
+def test_going_back_to_where_a_token_had_expired_ends_its_sockets(backend: Backend, listen: Listen, ada: str) -> None:
+    backend.checkpoint("live")
+    backend.expire_tokens()
+    backend.checkpoint("expired")
+    backend.restore("live")
+    ear = listen(DIARY, token=ada)
+    assert backend.restore("expired")["closed"] == 1
+    assert ear.ended == (1000, "Access token expired.")

@@ -490,6 +490,17 @@ def test_an_edit_that_takes_a_session_away_ends_its_sockets(path: Path) -> None:
     assert ear.ended == (1000, "Access token expired.")
 
 
+def test_an_edit_that_lets_a_session_expire_ends_its_sockets(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    token, ear = backend.sign_in(GARDENERS, "ada"), Ear()
+    store.save()
+    backend.listen(knock(GARDENERS, token=token), ear)
+    edited(path, lambda tree: tree["_sessions"][token].update(expiresAt="2020-01-01T00:00:00.000Z"))
+    backend.tick()
+    assert ear.ended == (1000, "Access token expired.")
+
+
 def test_our_own_writing_is_no_edit(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = opened(path)
     backend = served(store)
