@@ -613,6 +613,7 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?\Z", re.ASCII)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB)?\Z", re.IGNORECASE | re.ASCII)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z", re.ASCII)
 MAX_DEPTH = 512
+MANY_OBJECTS = 100_000  # characters of JSON, of which half as many objects may become
 STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 BRACKETS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # a step down or up, as signed bytes
 NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
@@ -815,7 +816,7 @@ def check_encoding(encoding: str | None) -> None:
 @functools.lru_cache(8)
 def check_content_type(kind: str | None) -> str:
     """Return ``application/json`` or ``text/plain``; raise BadRequest for anything else."""
-    media_type, *options = (part.strip().lower() for part in (kind or "").split(";"))
+    media_type, *options = (part.strip(" \t").lower() for part in (kind or "").split(";"))
     if "," in (kind or "") or media_type not in ("application/json", "text/plain"):
         raise BadRequest(
             Message.WRONG_CONTENT_TYPE,
@@ -838,12 +839,25 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """Keep the garbage collector from looking at many new objects again and again, of which none is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def parse_json(text: str) -> bytes:
     """Check JSON as RFC 8259 says, nested 512 levels at most (contract 3.4), and write it anew; raises BadRequest."""
     try:
         if text.startswith("\ufeff"):
             raise json.JSONDecodeError("A byte order mark is not JSON", text, 0)
-        value: Json = DECODER.decode(text)
+        with without_collections() if len(text) > MANY_OBJECTS else contextlib.nullcontext():
+            value: Json = DECODER.decode(text)
         check_depth(text)
         return encode(value)  # finds what cannot be written again: 1e400, lone surrogates
     except json.JSONDecodeError as error:
@@ -1575,18 +1589,6 @@ def load_tree(path: str) -> Tree:
             return complete_tree(load_written(path) or load_edited(path))
         except OptionError as error:
             raise DataFileError(f"{path}: {error}") from None
-
-
-@contextlib.contextmanager
-def without_collections() -> Iterator[None]:
-    """Keep the garbage collector from looking at many new objects again and again, of which none is garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def load_written(path: str) -> Tree | None:
@@ -6058,7 +6060,7 @@ class Control(Door):
     def _check_type(self, request: Request) -> None:
         """Let in only what a page of another origin cannot send without asking first (CSRF)."""
         kind = request.headers.get("Content-Type", "")
-        if kind.partition(";")[0].strip().lower() != "application/json":
+        if kind.partition(";")[0].strip(" \t").lower() != "application/json":
             hint = f"Content-Type is {shown(kind) if kind else 'missing'}; send application/json."
             raise Forbidden(Message.CONTROL_REFUSED, hint)
 
