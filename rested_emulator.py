@@ -4720,6 +4720,8 @@ class Answer:
 
 def refuse(refusal: Refusal) -> Answer:
     """The error answer of contract 5.1."""
+    # A refusal is kept as evidence, and would keep the whole request with it: its frames, and the body as read.
+    refusal.__traceback__ = refusal.__context__ = None
     body = encode({"code": refusal.status, "message": refusal.message, "hint": refusal.hint})
     if isinstance(refusal, Struck) and refusal.body is not None:
         body = encode(refusal.body)
