@@ -613,6 +613,11 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?\Z", re.ASCII)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB)?\Z", re.IGNORECASE | re.ASCII)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z", re.ASCII)
 MAX_DEPTH = 512
+MANY_OBJECTS = 100_000  # characters of JSON, of which half as many objects may become
+STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+BRACKETS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # a step down or up, as signed bytes
+NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+LONGEST_KNOWN = 2000  # characters of a query that is remembered
 LONGEST = 100 * 365 * 86400.0  # the longest duration, in seconds: a hundred years
 
 
@@ -746,12 +751,16 @@ def parse_size(value: str | int) -> int:
     raise OptionError(f"{shown(value)} is no size: write 5000 (bytes), 100KB or 1MB, up to 1GB")
 
 
-@functools.lru_cache(256)
 def parse_parameters(query: str) -> Parameters:
     """Read a query string; the last of a repeated parameter counts (contract 1.4, 1.5 and 4.2).
 
     Never raises: a malformed query is refused in its turn, after key, origin and token (contract 5.6).
     """
+    return parse_short(query) if len(query) <= LONGEST_KNOWN else parse_query(query)
+
+
+def parse_query(query: str) -> Parameters:
+    """The same, without remembering the outcome."""
     if "%" in query or "+" in query:
         pairs = parse_qsl(query, keep_blank_values=True)
     else:  # nothing to decode, which is most of the time
@@ -776,16 +785,19 @@ def parse_parameters(query: str) -> Parameters:
     )
 
 
+parse_short = functools.lru_cache(256)(parse_query)
+
+
 def parse_content(content: Content | None) -> bytes:
     """What a body stands for, as JSON fit to be kept; text becomes a string (contract 3.3 and 3.4).
 
     Raises BadRequest for a wrong type, an empty or a malformed body, and TooLarge.
     """
     kind, encoding, body = content or Content(None, None, b"")
-    if body is None:
-        raise TooLarge(Message.TOO_LARGE, "The body is over the limit; raise it with --max-body.")
     check_encoding(encoding)
     media_type = check_content_type(kind)
+    if body is None:
+        raise TooLarge(Message.TOO_LARGE, "The body is over the limit; raise it with --max-body.")
     if not body:
         raise BadRequest(Message.NO_BODY, "Send the data in the body.")
     try:
@@ -801,10 +813,10 @@ def check_encoding(encoding: str | None) -> None:
         raise BadRequest(Message.WRONG_BODY, f"Content-Encoding {shown(encoding)} is not understood.")
 
 
-@functools.lru_cache(64)
+@functools.lru_cache(8)
 def check_content_type(kind: str | None) -> str:
     """Return ``application/json`` or ``text/plain``; raise BadRequest for anything else."""
-    media_type, *options = (part.strip().lower() for part in (kind or "").split(";"))
+    media_type, *options = (part.strip(" \t").lower() for part in (kind or "").split(";"))
     if "," in (kind or "") or media_type not in ("application/json", "text/plain"):
         raise BadRequest(
             Message.WRONG_CONTENT_TYPE,
@@ -827,13 +839,26 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """Keep the garbage collector from looking at many new objects again and again, of which none is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def parse_json(text: str) -> bytes:
     """Check JSON as RFC 8259 says, nested 512 levels at most (contract 3.4), and write it anew; raises BadRequest."""
     try:
         if text.startswith("\ufeff"):
             raise json.JSONDecodeError("A byte order mark is not JSON", text, 0)
-        value: Json = DECODER.decode(text)
-        check_depth(text, value)
+        with without_collections() if len(text) > MANY_OBJECTS else contextlib.nullcontext():
+            value: Json = DECODER.decode(text)
+        check_depth(text)
         return encode(value)  # finds what cannot be written again: 1e400, lone surrogates
     except json.JSONDecodeError as error:
         hint = f"{error.msg}: line {error.lineno} column {error.colno}."
@@ -848,22 +873,13 @@ def parse_json(text: str) -> bytes:
         raise BadRequest(Message.WRONG_BODY, f"Nested deeper than {MAX_DEPTH} levels.") from None
 
 
-def check_depth(text: str, value: Json) -> None:
-    """Raise ValueError where the value is nested too deep; counting brackets first spares most bodies."""
+def check_depth(text: str) -> None:
+    """Raise ValueError where JSON is nested too deep; counting brackets first spares most bodies."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return
-    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    steps = STRING.sub("", text).encode().translate(BRACKETS, NO_BRACKETS)
+    if max(itertools.accumulate(memoryview(steps).cast("b")), default=0) > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def encode(value: object) -> bytes:
@@ -1573,18 +1589,6 @@ def load_tree(path: str) -> Tree:
             return complete_tree(load_written(path) or load_edited(path))
         except OptionError as error:
             raise DataFileError(f"{path}: {error}") from None
-
-
-@contextlib.contextmanager
-def without_collections() -> Iterator[None]:
-    """Keep the garbage collector from looking at many new objects again and again, of which none is garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def load_written(path: str) -> Tree | None:
@@ -2893,8 +2897,10 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     So it is where it is malformed, of another unit or of several ranges, as RFC 9110, section 14.2, allows.
     Raises RangeRefused.
     """
+    if len(header) > 200:  # no number is that long, and to look through many spaces takes minutes
+        return None
     match = re.fullmatch(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)", header.strip(), re.IGNORECASE | re.ASCII)
-    if match is None or match.groups() == ("", "") or max(map(len, match.groups())) > 100:
+    if match is None or match.groups() == ("", ""):
         return None
     first, last = match.groups()
     if not first:
@@ -3547,6 +3553,8 @@ class Faults:
 
 MOST_SEEN = 1000
 LONGEST_BODY = 10_000
+LONGEST_NAME = 254  # of an endpoint (contract 2.3)
+MOST_HEADERS, LONGEST_HEADER = 20, 500  # of those of a request whose headers together are longer than a body
 SLOW_SECONDS = 1.0
 SECRET_PARAMETERS = ("masterKey", "accessToken")
 SECRET_COOKIES = re.compile(r"=[^;]*")
@@ -3833,9 +3841,10 @@ class Evidence:
             body = encode(f"{len(body)} bytes, which are not kept here")
         if len(url) > LONGEST_BODY:
             # Cut in front of a parameter, so that none of them is a secret under half a name.
-            url, endpoint = url[:LONGEST_BODY].rpartition("&")[0] + "…", endpoint[:LONGEST_BODY]
-        if len("".join(headers.values())) > LONGEST_BODY:  # quicker than a sum
-            headers = {name: value for name, value in headers.items() if len(value) < LONGEST_BODY // 100}
+            url, endpoint = url[:LONGEST_BODY].rpartition("&")[0] + "…", endpoint[:LONGEST_NAME]
+        if len("".join(headers)) + len("".join(headers.values())) > LONGEST_BODY:  # quicker than sums
+            headers = {name: value for name, value in headers.items() if len(name) + len(value) < LONGEST_HEADER}
+            headers = dict(itertools.islice(headers.items(), MOST_HEADERS))
         number, at = next(self._numbers), self._clock.now()
         seen = SeenRequest(number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left)
         self._requests.append(seen)
@@ -3889,6 +3898,7 @@ class Evidence:
         self, endpoint: str, seat: Seat | None, code: int, reason: str, hint: str = "", *, by_client: bool = False
     ) -> None:
         """Take note of the end of a socket, which has had no seat where it was refused."""
+        endpoint = endpoint[:LONGEST_NAME]
         if not by_client:
             if endpoint in self._ended or len(self._ended) < MOST_SEEN:  # the name may be anything that was asked for
                 self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
@@ -4130,7 +4140,8 @@ class Backend:
         if endpoint.authentication and caller.user is not None:
             ids = ids or (caller.user,)
         if ids:
-            records = [self._find(endpoint, caller, unique_id) for unique_id in ids]
+            # Each once, or a short request could ask for a record so often that the answer fills the memory.
+            records = [self._find(endpoint, caller, unique_id) for unique_id in dict.fromkeys(ids)]
             found = [self._fit_to_show(endpoint, record) for record in records if record is not None]
             if not found:
                 raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, ids))
@@ -4833,6 +4844,7 @@ IDLE_SECONDS = 75.0
 COPIED_BYTES = 2**16
 FILE_BLOCK = 2**18
 HEAD_BYTES = 2**18  # of a request: room for a long expression, and read within a quarter of a second at worst
+LONGEST_PATH = 4096  # of a file: to follow a longer one takes seconds, and no system opens it
 LINGER_SECONDS = 5.0
 LINGER_BYTES = MOST_FILES * LARGEST_FILE  # an upload is read to its end, however early it is answered
 # Whatever was uploaded, in a browser it is no page of the emulator's: no script runs, no other type is guessed.
@@ -4864,9 +4876,13 @@ class Request:
         """A request from its first line and headers."""
         path, _, query = target.partition("?")
         fields: dict[str, str] = {}
+        repeated = set()
         for name, value in headers.get_all():
-            join = "; " if name == "Cookie" else ","
-            fields[name] = f"{fields[name]}{join}{value}" if name in fields else value
+            if name in fields:
+                repeated.add(name)
+            fields[name] = value
+        for name in repeated:
+            fields[name] = ("; " if name == "Cookie" else ",").join(headers.get_list(name))
         return cls(method, path, query, fields)
 
     def content(self) -> Content:
@@ -4909,6 +4925,8 @@ class Answer:
 
 def refuse(refusal: Refusal) -> Answer:
     """The error answer of contract 5.1."""
+    # A refusal is kept as evidence, and would keep the whole request with it: its frames, and the body as read.
+    refusal.__traceback__ = refusal.__context__ = None
     body = encode({"code": refusal.status, "message": refusal.message, "hint": refusal.hint})
     if isinstance(refusal, Struck) and refusal.body is not None:
         body = encode(refusal.body)
@@ -5119,6 +5137,10 @@ class Door:
         """Carry out a request, or raise a Refusal."""
         raise NotImplementedError
 
+    def check_head(self, request: Request) -> None:
+        """Raise the Refusal of a request that is refused whatever its body, for who asks before sending it."""
+        raise NotImplementedError
+
     def start_upload(self, request: Request) -> Upload | None:
         """What takes the body of a request while it arrives; None where it is collected."""
 
@@ -5222,6 +5244,20 @@ class Api(Door):
             request.content(),
             request.headers.get("Host"),
         )
+
+    def check_head(self, request: Request) -> None:
+        self.worlds.default.gate.check_host(request.headers.get("Host"))
+        approach = self.approach(request)
+        world = self.worlds.of(approach.parameters.key)
+        if not request.path.startswith(API_PREFIX):
+            raise NotFound(Message.NOT_FOUND, "")
+        if request.method not in METHODS:
+            raise MethodNotAllowed(request.method, METHODS)
+        operation = world.operation(approach, request.method)
+        world.admit(approach, operation)
+        if request.method in ("POST", "PUT") and operation is not Operation.LOGOUT:
+            check_encoding(request.headers.get("Content-Encoding"))
+            check_content_type(request.headers.get("Content-Type"))
 
     def start_upload(self, request: Request) -> Upload | None:
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -5386,12 +5422,15 @@ class Static(Door):
         self._base = base
         self._headers = headers
 
-    def perform(self, request: Request) -> Answer:
+    def check_head(self, request: Request) -> None:
         host = request.headers.get("Host")
         self._backend.gate.check_host(host)
         self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins(), host)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(request.method, ("GET", "HEAD"))
+
+    def perform(self, request: Request) -> Answer:
+        self.check_head(request)
         path = "/" + request.path.removeprefix(self._base)
         wanted = unquote_to_bytes(path.encode("latin1"))  # as which a request's first line is read
         path = self._find(wanted, request)
@@ -5419,6 +5458,8 @@ class Static(Door):
     def _find(self, wanted: bytes, request: Request) -> str:
         """Where a path leads to, all links followed; raises NotFound where that is outside, or nothing."""
         try:
+            if len(wanted) > LONGEST_PATH:
+                raise self._missing(request)
             real = os.path.realpath(os.path.join(self._folder, wanted.decode().lstrip("/")))
             inside = os.path.commonpath((real, self._folder)) == self._folder
         except ValueError:  # not UTF-8, or with a null byte
@@ -5531,6 +5572,7 @@ class Exchange(HTTPMessageDelegate):
         keeps_alive = self._request.headers.get("Connection", "keep-alive").lower() == "keep-alive"
         self._is_plain = start_line.version == "HTTP/1.1" and keeps_alive
         if is_handshake(self._request):
+            headers.pop("Expect", None)  # it has no body to ask for
             self._front.is_served(self._server_conn)
             self._handshake = self._front.sockets().start_request(self._server_conn, self._connection)
             return self._handshake.headers_received(start_line, headers)
@@ -5538,11 +5580,25 @@ class Exchange(HTTPMessageDelegate):
         self._upload = self._front.door(self._request.path).start_upload(self._request)
         if self._upload:
             return None
-        length = headers.get("Content-Length", "")
-        if length.isdecimal() and (len(length) > 18 or int(length) > self._front.max_body):
+        if self._is_too_long(headers.get("Content-Length", "")) or ("Expect" in headers and self._is_lost()):
             headers.pop("Expect", None)  # or Tornado would ask for the body after all
             self._answer_early()
+        else:
+            self._front.is_waiting(self._server_conn, self._connection)
         return None
+
+    def _is_too_long(self, length: str) -> bool:
+        """Whether a length is over the limit; Tornado accepts one that is said several times."""
+        length = length.partition(",")[0]
+        return length.isdecimal() and (len(length) > 18 or int(length) > self._front.max_body)
+
+    def _is_lost(self) -> bool:
+        """Whether the request will be refused whatever its body."""
+        try:
+            self._front.door(self._request.path).check_head(self._request)
+        except Refusal:
+            return True
+        return False
 
     def is_for(self, world: Backend) -> bool:
         """Whether the request is one to the API that is for this world, as far as it is known."""
@@ -5553,7 +5609,8 @@ class Exchange(HTTPMessageDelegate):
         if self._handshake:
             return None  # a handshake has no body, and Tornado would collect one without bound
         self._size += len(chunk)
-        self._front.is_waiting(self._server_conn, self._connection)
+        if self._upload:  # which may take its time, as long as it goes on
+            self._front.is_waiting(self._server_conn, self._connection)
         if self._answers_early:
             if self._size > LINGER_BYTES:
                 self._hang_up()
@@ -6293,23 +6350,35 @@ class Control(Door):
         self._in_flight = in_flight
         self._token = token
 
+    def check_head(self, request: Request) -> None:
+        self._find_verb(request)
+
     def perform(self, request: Request) -> Answer:
+        verb = self._find_verb(request)
+        if verb is None:
+            return Answer(204)
+        if verb is health:
+            return Answer(body=encode(health(self._worlds.default)))
+        return self._call(request.path.removeprefix(CONTROL_PREFIX), verb, request)
+
+    def _find_verb(self, request: Request) -> Callable[..., Any] | None:
+        """The verb that a request calls, None where it only asks whether it may; raises a Refusal where it may not."""
         name = request.path.removeprefix(CONTROL_PREFIX)
         verbs = {method: verb for method, known, verb in CONTROL_ROUTES if known == name}
         verb = verbs.get(request.method)
         if verb is health:
-            return Answer(body=encode(health(self._worlds.default)))
+            return verb
         self._check_gate(request)
         if not verbs:
             known = ", ".join(dict.fromkeys(known for _, known, _ in CONTROL_ROUTES))
             raise NotFound(Message.NOT_FOUND, f"There is no control verb {shown(name)}; there are: {known}.")
         if request.method == "OPTIONS":
-            return Answer(204)
+            return None
         if verb is None:
             raise MethodNotAllowed(request.method, (*verbs, "OPTIONS"))
         if request.method == "POST":
             self._check_type(request)
-        return self._call(name, verb, request)
+        return verb
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
         if not is_loopback_origin(origin):
@@ -6336,7 +6405,7 @@ class Control(Door):
     def _check_type(self, request: Request) -> None:
         """Let in only what a page of another origin cannot send without asking first (CSRF)."""
         kind = request.headers.get("Content-Type", "")
-        if kind.partition(";")[0].strip().lower() != "application/json":
+        if kind.partition(";")[0].strip(" \t").lower() != "application/json":
             hint = f"Content-Type is {shown(kind) if kind else 'missing'}; send application/json."
             raise Forbidden(Message.CONTROL_REFUSED, hint)
 
@@ -6399,7 +6468,7 @@ def read_arguments(verb: Callable[..., object], given: Json) -> dict[str, Any]:
     known = {camel(name): parameter for name, parameter in parameters.items() if name != "self"}
     unknown = given.keys() - known.keys()
     if unknown:
-        raise OptionError(f"unknown argument {', '.join(map(shown, sorted(unknown)))}")
+        raise OptionError(f"unknown argument {', '.join(map(shown, sorted(unknown)[:10]))}")
     missing = [name for name, parameter in known.items() if parameter.default is parameter.empty and name not in given]
     if missing:
         raise OptionError(f"argument {', '.join(missing)} is missing")
@@ -7523,19 +7592,25 @@ def say(text: str, *, to_stderr: bool) -> None:
 
 
 LOG_SECONDS = 0.05
+LONGEST_LINE = 4000
 
 
 class LogLines(logging.Formatter):
     """Lines with the time of day, which is spelled out once a second."""
 
     def __init__(self) -> None:
-        super().__init__("%(message)s", "%H:%M:%S")
+        super().__init__(datefmt="%H:%M:%S")
         self._second, self._time = -1, ""
 
     def format(self, record: logging.LogRecord) -> str:
         if int(record.created) != self._second:
             self._second, self._time = int(record.created), self.formatTime(record, self.datefmt)
-        return f"{self._time} {super().format(record) if record.exc_info else record.getMessage()}"
+        message = record.getMessage()
+        if len(message) > LONGEST_LINE:
+            message = message[:LONGEST_LINE] + "…"
+        if not message.isprintable():  # a request's path may have in it what a terminal obeys
+            message = re.sub(r"[^ -~]", lambda found: repr(found[0])[1:-1], message)
+        return f"{self._time} {message}" + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
 
 
 class LogStream(logging.StreamHandler[TextIO]):

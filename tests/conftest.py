@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rested_emulator import (
     Approach,
@@ -57,6 +58,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--megabytes", type=int, default=20, help="the size of the ten files in test_uploads.py")
     parser.addoption("--screenshots", action="store_true", help="renew the pictures of the README, in sample_data")
+    parser.addoption(
+        "--fuzz", type=int, default=0, help="how many examples each test of test_fuzz.py makes up, by chance"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let hypothesis make up the same few examples every time, or as many new ones as somebody wants to wait for."""
+    count = config.getoption("--fuzz")
+    checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    common: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": checks}
+    settings.register_profile("same", derandomize=True, max_examples=100, **common)
+    settings.register_profile("fuzz", max_examples=count or 1, **common)
+    settings.load_profile("fuzz" if count else "same")
 
 
 class StoppedTime:

@@ -576,3 +576,64 @@ def test_the_snippet_of_the_services_page_works_against_the_sample_project(
         url = f"http://{host}/api/1/ce/examples/unsecure-endpoint?key={SAMPLE_KEY}"
         assert call(url, "POST", {"text": "Hello, ears!"}).status == 200
         expect(page.get_by_role("listitem")).to_have_text("POST Hello, ears!", timeout=TIMEOUT)
+
+
+# Attacks by a page of another site
+
+FORM = """([url, kind, name, value]) => new Promise(resolve => {
+    const frame = document.body.appendChild(document.createElement('iframe'))
+    frame.name = 'answer'
+    const form = document.body.appendChild(document.createElement('form'))
+    Object.assign(form, {action: url, method: 'POST', enctype: kind, target: 'answer'})
+    Object.assign(form.appendChild(document.createElement('textarea')), {name, value})
+    frame.onload = () => resolve(true)
+    form.submit()
+})"""
+IMAGE = """url => new Promise(resolve => {
+    const image = new Image()
+    image.onload = () => resolve('loaded')
+    image.onerror = () => resolve('error')
+    image.src = url
+})"""
+# What each makes of a body, where the other side does not look closely: JSON, with what a form adds at its end.
+FORM_KINDS = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
+
+
+@pytest.mark.parametrize("options", [{}, {"allow_any_origin": True}], ids=["gate shut", "gate open"])
+def test_a_hostile_page_changes_nothing_by_control(open_app: OpenApp, options: dict[str, Any]) -> None:
+    evil = open_app(EVIL)
+    with RestedEmulator(data=GARDEN, **options) as emulator:
+        attack(evil, emulator, f"{emulator.facts['controlUrl']}/delete-endpoint", f'{{"name": "{PLANTS}", "x": "', '"}')
+        with pytest.raises(Error, match=UNREADABLE):
+            evil.fetch(f"{emulator.facts['controlUrl']}/reset", "POST", {})
+        url = f"{emulator.facts['controlUrl']}/reset".replace("http:", "ws:")
+        assert (
+            evil.page.evaluate(
+                "url => new Promise(resolve => (new WebSocket(url).onclose = event => resolve(event.code)))", url
+            )
+            == 1006
+        )
+
+
+def test_a_hostile_page_changes_nothing_by_the_api(emulator: RestedEmulator, open_app: OpenApp) -> None:
+    open_app().log_in(emulator)  # so that the browser has a cookie to send along
+    evil = open_app(EVIL)
+    for url in (emulator.url(PLANTS), emulator.url(DIARY), f"{emulator.url(GARDENERS)}&logout=true"):
+        attack(evil, emulator, url, '{"a": "', '"}')
+        with pytest.raises(Error, match=UNREADABLE):
+            evil.fetch(url, "POST", {})
+    for url in (emulator.ws_url(PLANTS), emulator.ws_url(DIARY)):
+        assert evil.listen(url).closed() == (4000, "Origin not allowed.", True)
+
+
+def attack(evil: App, emulator: RestedEmulator, url: str, name: str, value: str) -> None:
+    """Send all that a page may send without asking first; nothing changes, and nobody hears of anything."""
+    before = emulator.status()["endpoints"], [emulator.records(each) for each in (PLANTS, DIARY, GARDENERS)]
+    assert evil.fetch_blindly(url, name + value) == OPAQUE
+    for kind in FORM_KINDS:
+        assert evil.page.evaluate(FORM, [url, kind, name, value])
+    assert evil.page.evaluate(IMAGE, url) == "error"
+    assert evil.page.evaluate("([url, text]) => navigator.sendBeacon(url, text)", [url, name + value])
+    assert evil.page.evaluate(IMAGE, url) == "error"
+    after = emulator.status()["endpoints"], [emulator.records(each) for each in (PLANTS, DIARY, GARDENERS)]
+    assert after == before

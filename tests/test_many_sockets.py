@@ -412,7 +412,6 @@ def test_a_silenced_connection_is_let_go_once_its_client_leaves(emulator: Measur
         before = emulator.descriptors()
         silenced = people.join(20)
         asker.control("faults", kind="silence")
-        asker.ask("/__emulator__/faults", method="DELETE")
         assert emulator.descriptors() == before + 20
         asker.post({"n": 0})
         people.reset(silenced)
