@@ -580,20 +580,28 @@ def test_the_snippet_of_the_services_page_works_against_the_sample_project(
 
 # Attacks by a page of another site
 
-FORM = """([url, kind, name, value]) => new Promise(resolve => {
-    const frame = document.body.appendChild(document.createElement('iframe'))
-    frame.name = 'answer'
-    const form = document.body.appendChild(document.createElement('form'))
-    Object.assign(form, {action: url, method: 'POST', enctype: kind, target: 'answer'})
-    Object.assign(form.appendChild(document.createElement('textarea')), {name, value})
-    frame.onload = () => resolve(true)
+FORM = """([url, kind, name, value]) => new Promise((resolve, reject) => {
+    const frame = document.createElement('iframe'), form = document.createElement('form')
+    const area = document.createElement('textarea')
+    frame.name = form.target = 'answer'
+    document.body.append(frame, form)
+    form.append(area)
+    Object.assign(area, {name, value})
+    Object.assign(form, {action: url, method: 'POST', enctype: kind})
+    frame.onload = () => { frame.remove(); form.remove(); resolve(true) }
+    setTimeout(() => reject(new Error('the form got no answer')), 10000)
     form.submit()
 })"""
-IMAGE = """url => new Promise(resolve => {
+IMAGE = """url => new Promise((resolve, reject) => {
     const image = new Image()
     image.onload = () => resolve('loaded')
     image.onerror = () => resolve('error')
+    setTimeout(() => reject(new Error('the image got no answer')), 10000)
     image.src = url
+})"""
+CLOSED = """url => new Promise((resolve, reject) => {
+    new WebSocket(url).onclose = event => resolve(event.code)
+    setTimeout(() => reject(new Error('the socket was not closed')), 10000)
 })"""
 # What each makes of a body, where the other side does not look closely: JSON, with what a form adds at its end.
 FORM_KINDS = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
@@ -607,12 +615,7 @@ def test_a_hostile_page_changes_nothing_by_control(open_app: OpenApp, options: d
         with pytest.raises(Error, match=UNREADABLE):
             evil.fetch(f"{emulator.facts['controlUrl']}/reset", "POST", {})
         url = f"{emulator.facts['controlUrl']}/reset".replace("http:", "ws:")
-        assert (
-            evil.page.evaluate(
-                "url => new Promise(resolve => (new WebSocket(url).onclose = event => resolve(event.code)))", url
-            )
-            == 1006
-        )
+        assert evil.page.evaluate(CLOSED, url) == 1006
 
 
 def test_a_hostile_page_changes_nothing_by_the_api(emulator: RestedEmulator, open_app: OpenApp) -> None:
@@ -628,12 +631,12 @@ def test_a_hostile_page_changes_nothing_by_the_api(emulator: RestedEmulator, ope
 
 def attack(evil: App, emulator: RestedEmulator, url: str, name: str, value: str) -> None:
     """Send all that a page may send without asking first; nothing changes, and nobody hears of anything."""
-    before = emulator.status()["endpoints"], [emulator.records(each) for each in (PLANTS, DIARY, GARDENERS)]
+    before = emulator.status()["projects"], [emulator.records(each) for each in (PLANTS, DIARY, GARDENERS)]
     assert evil.fetch_blindly(url, name + value) == OPAQUE
     for kind in FORM_KINDS:
         assert evil.page.evaluate(FORM, [url, kind, name, value])
     assert evil.page.evaluate(IMAGE, url) == "error"
     assert evil.page.evaluate("([url, text]) => navigator.sendBeacon(url, text)", [url, name + value])
     assert evil.page.evaluate(IMAGE, url) == "error"
-    after = emulator.status()["endpoints"], [emulator.records(each) for each in (PLANTS, DIARY, GARDENERS)]
+    after = emulator.status()["projects"], [emulator.records(each) for each in (PLANTS, DIARY, GARDENERS)]
     assert after == before
