@@ -5562,8 +5562,10 @@ class Outbox:
             asyncio.get_running_loop().call_later(1, self._patrol)
         self._writing.add(writing)
 
-    def keep_silent(self, connection: socket.socket) -> None:
+    def keep_silent(self, descriptor: int) -> None:
         """Keep a connection open until its client leaves it; what that says is thrown away."""
+        connection = socket.socket(fileno=descriptor)
+        connection.setblocking(False)
         self._silent.add(connection)
         asyncio.get_running_loop().add_reader(connection, self._hear_out, connection)
 
@@ -5672,7 +5674,7 @@ class Socket:
         self._ending = CloseCode.LOST, ""
         stream = self._stream()
         if stream is not None:
-            self._outbox.keep_silent(stream.socket.dup())
+            self._outbox.keep_silent(os.dup(stream.socket.fileno()))
         self._close_stream()
 
     def is_closed(self) -> bool:
