@@ -5861,6 +5861,7 @@ def send_now(stream: IOStream, data: bytes) -> int:
 def keep_silent(connection: socket.socket) -> Callable[[], None]:
     """Keep a connection open until its client leaves it, whatever that says; returns what lets go of it before."""
     loop = asyncio.get_running_loop()
+    connection.setblocking(False)
 
     def let_go() -> None:
         if connection.fileno() >= 0:

@@ -381,6 +381,16 @@ def test_whoever_speaks_no_tls_to_the_tls_port_disturbs_nobody(emulator: RestedE
         silent.sendall(b"\x16")
 
 
+def test_a_socket_over_tls_can_be_silenced(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS), ssl=trusting(emulator)) as ear:
+        assert emulator.add_fault("silence")["sockets"] == 1
+        emulator.clear_faults()
+        emulator.change_endpoint(PLANTS)
+        with pytest.raises(TimeoutError):
+            ear.recv(timeout=0.2)
+        ear.close_socket()
+
+
 def test_whoever_speaks_tls_to_the_http_port_is_cut_off_soon() -> None:
     with RestedEmulator(data=GARDEN) as emulator:
         begun = time.monotonic()
