@@ -247,7 +247,7 @@ def test_a_file_of_the_emulators_own_that_was_cut_off_anywhere_is_refused(tmp_pa
     served(store).create(knock(PLANTS, "ours"))
     store.close()
     whole = path.read_bytes().rstrip()
-    for size in range(len(whole)):
+    for size in range(0, len(whole), 3):
         path.write_bytes(whole[:size])
         with pytest.raises(DataFileError, match=r"data\.json: line \d+ column \d+: "):
             load_tree(str(path))
