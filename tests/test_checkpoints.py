@@ -42,7 +42,9 @@ def data_of(backend: Backend, endpoint: str) -> list[Any]:
 
 def everything(backend: Backend) -> Any:
     """All there is to go back to."""
-    status = {name: value for name, value in backend.status().items() if name not in ("uptime", "listeners")}
+    status = {
+        name: value for name, value in backend.status().items() if name not in ("uptime", "listeners", "checkpoints")
+    }
     status["projects"] = json.loads(json.dumps(status["projects"]).replace('"listeners": 1', '"listeners": 0'))
     return status, {item.name: backend.records(item.name) for item in backend.store.endpoints()}, backend.mails()
 
