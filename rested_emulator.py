@@ -5577,7 +5577,8 @@ class Exchange(HTTPMessageDelegate):
             self._handshake = self._front.sockets().start_request(self._server_conn, self._connection)
             return self._handshake.headers_received(start_line, headers)
         self._front.pending.add(self)
-        self._upload = self._front.door(self._request.path).start_upload(self._request)
+        self._door = self._front.door(self._request.path)
+        self._upload = self._door.start_upload(self._request)
         if self._upload:
             return None
         if self._is_too_long(headers.get("Content-Length", "")) or ("Expect" in headers and self._is_lost()):
@@ -5595,7 +5596,7 @@ class Exchange(HTTPMessageDelegate):
     def _is_lost(self) -> bool:
         """Whether the request will be refused whatever its body."""
         try:
-            self._front.door(self._request.path).check_head(self._request)
+            self._door.check_head(self._request)
         except Refusal:
             return True
         return False
@@ -5658,7 +5659,7 @@ class Exchange(HTTPMessageDelegate):
     def _answer(self, body: bytes | None) -> None:
         request = self._request
         request.body, request.upload = body, self._upload
-        answer = self._front.door(request.path).answer(request)
+        answer = self._door.answer(request)
         self._discard_upload()
         if answer.delay or answer.file or answer.later or request.strike.cut or request.strike.hangs:
             self._answering = asyncio.ensure_future(self._answer_later(answer))
