@@ -32,6 +32,7 @@ from tests.wire import Reply, closing, open_socket
 OPEN, FAULTY, USERS, PRIVATE, FILES = "soak/open", "soak/faulty", "soak/users", "soak/private", "soak/files"
 ENDPOINTS = ("--endpoint", OPEN, "--endpoint", FAULTY, "--endpoint", FILES, "--auth", USERS, "--secure", PRIVATE)
 ROUND_SECONDS = 5.0
+LONG = 300.0  # seconds from which on the slope of memory says something
 PATIENCE = 20.0  # seconds for a message that must come
 JSON_TYPE = {"Content-Type": "application/json"}
 Op = tuple[str, str, Any]  # type, uniqueId, data of a message
@@ -468,7 +469,7 @@ def judge(readings: list[Reading], seconds: float, is_off: Callable[[str], objec
     """Say what the readings show to be off; a short run says little of a slope."""
     middle = len(readings) // 2
     early, late = readings[: middle + 1], readings[middle:]
-    if seconds >= 300 and slope(readings) > 2**20:
+    if seconds >= LONG and slope(readings) > 2**20:
         is_off(f"memory grows by {slope(readings) / 2**20:.2f} MB per ten minutes")
     if readings[-1].memory - early[-1].memory > 20 * 2**20:
         is_off("memory grew by more than 20 MB")
@@ -505,7 +506,8 @@ def report(soak: Soak, readings: list[Reading]) -> None:
     first, last = readings[0], readings[-1]
     print(f"{last.at:.0f} s, {len(readings)} rounds")
     print(f"memory       {first.memory / 2**20:.1f} MB after the first round, {last.memory / 2**20:.1f} MB in the end,")
-    print(f"             {slope(readings) / 2**20:+.2f} MB per ten minutes")
+    if last.at >= LONG:
+        print(f"             {slope(readings) / 2**20:+.2f} MB per ten minutes")
     for name in ("descriptors", "tasks"):
         values = [getattr(reading, name) for reading in readings]
         print(f"{name:<12} {min(values)} to {max(values)}, {values[-1]} in the end")
