@@ -86,7 +86,7 @@ import struct
 import sys
 import threading
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -4292,7 +4292,7 @@ class Backend:
         ids = approach.parameters.unique_ids
         if len(ids) == 1:
             return ids[0]
-        raise BadRequest(Message.ONE_UNIQUE_ID, f"This request has {len(ids)}; add one &uniqueId=ID to the URL.")
+        raise BadRequest(Message.ONE_UNIQUE_ID, f"This request has {len(ids)}; the URL takes one &uniqueId=ID.")
 
     def _close_expired(self) -> None:
         self.hub.close_expired(self.clock.now())
@@ -4614,7 +4614,9 @@ class Backend:
             if self._refused_edit == (edit, 2):
                 log.error("the edit is neither taken over nor written over: %s", error)
             return
-        log.info("took over an edit of the data file, changed records: %d", len(changes))
+        count = Counter(change.type for _, change in changes)
+        told = "took over an edit of the data file, records added: %d, changed: %d, deleted: %d"
+        log.info(told, count["POST"], count["PUT"], count["DELETE"])
         self.hub.close_tokens(tokens - self._live_tokens())
         now = self._options()
         self._end_listeners(name for name, before in options.items() if now.get(name) != before)
@@ -5752,7 +5754,9 @@ class Exchange(HTTPMessageDelegate):
         """Write the first line, the headers, and the body as far as it is here."""
         request = self._request
         why = f" {answer.refusal}" if answer.refusal else ""
-        log.info("%s %s %d%s", request.method, request.path, answer.status, why)
+        is_look = request.method == "GET" and answer.status == 200 and request.path.startswith(CONTROL_PREFIX)
+        level = logging.DEBUG if is_look else logging.INFO  # an open console looks every few seconds
+        log.log(level, "%s %s %d%s", request.method, request.path, answer.status, why)
         log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
         self._note(answer, answer.status)
         phrase = responses.get(answer.status, "Unknown")
@@ -6536,7 +6540,7 @@ def check_latency(value: object) -> tuple[float, float]:
         low, high = (parse_duration(part) for part in value)
     else:
         shortest, dash, longest = str(value).partition("-")
-        low = parse_duration(shortest)
+        low = parse_duration(shortest or str(value))
         high = parse_duration(longest) if dash else low
     if low <= high:
         return low, high
@@ -6585,7 +6589,7 @@ def check_folder(value: object) -> str:
 def check_time_of_day(value: object) -> str:
     """Return a time in ISO 8601, as text."""
     text = check_text(value)
-    parse_moment(text, "it")
+    parse_moment(text, "the time")
     return text
 
 
@@ -7534,16 +7538,17 @@ def lan_address() -> str | None:
 
 
 def console_urls(server: Server) -> list[tuple[str, str]]:
-    """Where a person finds the console, and from another device, if that can connect; with the token it wants."""
-    if console_folder() is None:
-        return []
+    """Where a person finds pages: those of --static, and the console, also from another device; with its token."""
     facts = server.facts()
-    url = str(facts["url"]).removesuffix(API_PREFIX.rstrip("/"))
-    url += CONTROL_PREFIX if server.options.static else "/"
+    root = str(facts["url"]).removesuffix(API_PREFIX.rstrip("/"))
+    pages = [("Pages", f"{root}/")] if server.options.static else []
+    if console_folder() is None:
+        return pages
+    url = root + (CONTROL_PREFIX if server.options.static else "/")
     url += f"#token={server.control_token}" if server.control_token else ""
     address = lan_address() if server.options.host == "0.0.0.0" else None
     elsewhere = [("On the LAN", url.replace("//localhost:", f"//{address}:", 1))] if address else []
-    return [("Console", url), *elsewhere]
+    return [*pages, ("Console", url), *elsewhere]
 
 
 def banner(server: Server) -> str:
@@ -7707,8 +7712,10 @@ def judge(met: Coverage, least: float | None) -> int:
     """The exit code of a suite that should meet a share of the service's behaviours, in percent."""
     if least is None or met.percent() >= least:
         return 0
-    missed = ", ".join(behaviour.what for behaviour in met.missed())
-    return fail(f"the suite met {met.percent():.1f} % of the behaviours, less than {least:g} %; never: {missed}", 3)
+    missed = [behaviour.what for behaviour in met.missed()]
+    more = f" and {len(missed) - 3} more, which --coverage FILE lists" if len(missed) > 3 else ""
+    never = f"{', '.join(missed[:3])}{more}"
+    return fail(f"the suite met {met.percent():.1f} % of the behaviours, less than {least:g} %; never: {never}", 3)
 
 
 async def run_command(command: Sequence[str], facts: Mapping[str, Json], stopping: asyncio.Future[int]) -> int:

@@ -804,7 +804,7 @@ def test_a_wrong_password_says_so_and_a_reload_stays_logged_in(stage: Stage) -> 
 def test_reset_brings_both_back_to_the_start(stage: Stage) -> None:
     add(stage.ada, "Lemonade")
     expect(stage.ben.get_by_role("listitem")).to_have_count(4)
-    stage.press("Reset", "Back at the start: 1 messages told")
+    stage.press("Reset", "Back at the start: one message told")
     stage.are_live()
     for pane in (stage.ada, stage.ben):
         expect(pane.get_by_role("listitem")).to_have_count(3)

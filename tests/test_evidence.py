@@ -561,7 +561,8 @@ def test_too_little_coverage_is_an_exit_code_and_a_line(tmp_path: Path, least: s
     assert len(lines) == (code == 3)
     if code == 3:
         assert f"met 0.0 % of the behaviours, less than {least} %" in lines[0]
-        assert Behaviour.RECONNECT.what in lines[0]
+        assert f"never: {Behaviour.NO_TOKEN.what}" in lines[0]
+        assert "and 27 more, which --coverage FILE lists" in lines[0]
     assert "met 0 of 30" in page.read_text()
 
 

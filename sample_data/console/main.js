@@ -41,7 +41,7 @@ async function begin() {
     });
   } catch (error) {
     if (error.status !== 403) {
-      sayLost();
+      sayLost(error);
       return setTimeout(begin, 1000);
     }
     document.querySelector("main").hidden = true;

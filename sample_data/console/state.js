@@ -123,6 +123,7 @@ export async function follow(onLost, onFound) {
   }
 }
 
-export function sayLost() {
-  say("The emulator does not answer; trying again every second.", "bad");
+export function sayLost(error) {
+  const why = error instanceof Refused ? error.message : "The emulator does not answer.";
+  say(`${why} Trying again every second.`, "bad");
 }

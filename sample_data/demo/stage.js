@@ -103,7 +103,7 @@ function begin() {
   on("reset", async () => {
     const { messages } = await act("reset");
     $("lag").setAttribute("aria-pressed", "false");
-    say(`Back at the start: ${messages} messages told the panes the difference; both log in again.`);
+    say(`Back at the start: ${messages === 1 ? "one message" : `${messages} messages`} told the panes the difference; both log in again.`);
     setTimeout(logBothIn, 300);
   });
 
