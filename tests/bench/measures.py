@@ -216,7 +216,7 @@ def measure_pause(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
 
 
 def measure_embedding(_stock: Stock, _peer: Peer, size: Size) -> Iterator[Figure]:
-    """How long a Python test waits for an emulator of its own, from start to stop."""
+    """How long a Python test waits for an emulator of its own, from start to stop, and for a world."""
     times = []
     for _ in range(size.embeddings):
         start = time.perf_counter()
@@ -224,6 +224,15 @@ def measure_embedding(_stock: Stock, _peer: Peer, size: Size) -> Iterator[Figure
             pass
         times.append(time.perf_counter() - start)
     yield Figure("embedding-ms", milliseconds(times))
+    with RestedEmulator() as emulator:
+        yield Figure("fork-ms", milliseconds(time_fork(emulator, number) for number in range(size.embeddings)))
+
+
+def time_fork(emulator: RestedEmulator, number: int) -> float:
+    """Seconds until there is one more world of its own, asked for from another thread."""
+    start = time.perf_counter()
+    emulator.fork(f"world-{number}")
+    return time.perf_counter() - start
 
 
 class Measurement(NamedTuple):

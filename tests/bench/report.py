@@ -91,9 +91,10 @@ def rows(size: Size) -> list[Row]:
         Row("reset-ms", f"reset at {many:,} records, ten changed, ms", (Target(10, 1),)),
         Row("forgotten", "acknowledged records not found later, all rounds", (Target(0, 0),)),
         Row("lost", "acknowledged writes lost when killed, all rounds", (Target(0, 0),)),
-        Row("pause-ms", f"longest GET at {many:,} while the data file is rewritten, ms"),
+        Row("pause-ms", f"longest GET at {many:,} while the data file is rewritten, ms", (Target(50),)),
         Row("quiet-ms", "longest GET in as long a time without, ms"),
-        Row("embedding-ms", "start and stop of RestedEmulator in Python, ms"),
+        Row("embedding-ms", "start and stop of RestedEmulator in Python, ms", (Target(5),)),
+        Row("fork-ms", "one more world, ms", (Target(1),)),
     ]
 
 
