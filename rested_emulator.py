@@ -3899,7 +3899,7 @@ class Evidence:
     ) -> None:
         """Take note of the end of a socket, which has had no seat where it was refused."""
         endpoint = endpoint[:LONGEST_NAME]
-        if not by_client:
+        if not by_client and self.over is None:  # how the emulator itself ends is no merit of the suite
             if endpoint in self._ended or len(self._ended) < MOST_SEEN:  # the name may be anything that was asked for
                 self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED

@@ -536,6 +536,15 @@ def test_coverage_is_written_when_the_emulator_ends(tmp_path: Path) -> None:
     assert f"| {Behaviour.NO_TOKEN.what} | 2 |" in text
 
 
+def test_the_end_of_the_emulator_is_no_behaviour_that_the_suite_has_met(tmp_path: Path) -> None:
+    page = tmp_path / "coverage.md"
+    with RestedEmulator(data=GARDEN, coverage=page) as emulator, open_socket(emulator.ws_url(PLANTS)) as ear:
+        emulator.wait(messages={"type": "OPEN"})
+        emulator.stop()
+        assert closing(ear)[0] == 1001
+    assert f"| {Behaviour.SOCKET_CLOSED.what} | never |" in page.read_text()
+
+
 def test_a_coverage_file_that_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), RestedEmulator(data=GARDEN, coverage=tmp_path / "no" / "coverage.md"):
         pass
