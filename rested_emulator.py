@@ -4581,10 +4581,14 @@ class Backend:
         """The outbox: every reset mail, the latest last (contract 6.9)."""
         return [mail.public() for mail in self.store.mails()]
 
-    def give_up(self, why: Message) -> int:
-        """End what goes on: nobody is kept waiting any more, and every socket closes with 1001; how many those were."""
+    def end_waiting(self, why: Message) -> None:
+        """Keep nobody waiting any more, neither for what a fault holds up nor for what is to be seen."""
         self.stage.clear()
         self.evidence.end(why)
+
+    def give_up(self, why: Message) -> int:
+        """End what goes on: nobody is kept waiting any more, and every socket closes with 1001; how many those were."""
+        self.end_waiting(why)
         return self.hub.close(self.hub.seats(), CloseCode.GOING_AWAY, why)
 
     def close(self) -> None:
@@ -4765,9 +4769,11 @@ class Worlds:
         """The world that an owner means by this key; raises OptionError where there is none."""
         world = self.default if key is None else self._find(key)
         if world is None:
-            known = ", ".join(self._private) or "none"
-            raise OptionError(f"key {shown(key)} names no world; there are: {known}; make it with fork")
+            raise OptionError(f"{self._names_none(key)}; make it with fork")
         return world
+
+    def _names_none(self, key: str | None) -> str:
+        return f"key {shown(key)} names no world; there are: {', '.join(self._private) or 'none'}"
 
     def _find(self, key: str) -> Backend | None:
         """The world of this key, be it one that was changed there; made if that is to be done at first use."""
@@ -4814,7 +4820,7 @@ class Worlds:
     def drop(self, key: str) -> dict[str, Json]:
         """End a world; its sockets close with 1001."""
         if key not in self._private:
-            raise OptionError(f"key {shown(key)} names no world; there are: {', '.join(self._private) or 'none'}")
+            raise OptionError(self._names_none(key))
         return {"closed": self._end(key)}
 
     def _end(self, key: str) -> int:
@@ -5202,13 +5208,18 @@ class Api(Door):
         answer.delay += self.latency() + request.strike.delay
         return answer
 
-    def perform(self, request: Request) -> Answer:
+    def _find_world(self, request: Request) -> tuple[Backend, Approach]:
+        """The world that a request is for, and what it shows; raises a Refusal for a host that is not let in."""
         host = request.headers.get("Host")
         if host is None or host != self._last_host:  # what has passed once passes again
             self.worlds.default.gate.check_host(host)
             self._last_host = host
         approach = self.approach(request)
-        world = request.world = self.worlds.of(approach.parameters.key)
+        return self.worlds.of(approach.parameters.key), approach
+
+    def perform(self, request: Request) -> Answer:
+        world, approach = self._find_world(request)
+        request.world = world
         if request.refused:
             raise request.refused
         if request.method == "OPTIONS":
@@ -5248,9 +5259,7 @@ class Api(Door):
         )
 
     def check_head(self, request: Request) -> None:
-        self.worlds.default.gate.check_host(request.headers.get("Host"))
-        approach = self.approach(request)
-        world = self.worlds.of(approach.parameters.key)
+        world, approach = self._find_world(request)
         if not request.path.startswith(API_PREFIX):
             raise NotFound(Message.NOT_FOUND, "")
         if request.method not in METHODS:
@@ -5265,10 +5274,8 @@ class Api(Door):
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if (request.method, media_type) != ("POST", MULTIPART) or not request.path.startswith(API_PREFIX):
             return None
-        approach = self.approach(request)
         try:
-            self.worlds.default.gate.check_host(request.headers.get("Host"))
-            world = self.worlds.of(approach.parameters.key)
+            world, approach = self._find_world(request)
             if world.operation(approach, "POST") is not Operation.CREATE:
                 return None
             return world.start_upload(approach, self._max_body)
@@ -7141,8 +7148,7 @@ class Server:
         worlds = list(self.worlds)
         for world in worlds:
             world.clock.on_earlier = lambda: None
-            world.stage.clear()
-            world.evidence.end(Message.STOPPING)
+            world.end_waiting(Message.STOPPING)
         if self._timer:
             self._timer.cancel()
         await self._api.evaluator.stop()
