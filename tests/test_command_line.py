@@ -27,33 +27,19 @@ from rested_emulator import (
     lan_address,
     read_command_line,
 )
-from tests.conftest import GARDEN, KEY, PLANTS, ROOT
-from tests.wire import call, closing, open_socket
-
-PROGRAM = [sys.executable, str(ROOT / "rested_emulator.py")]
+from tests.conftest import GARDEN, KEY, PLANTS
+from tests.wire import PROGRAM, call, closing, open_socket, start_program
 
 
 @contextlib.contextmanager
 def program(*arguments: str, cwd: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """Run the emulator as a program on a free port; yields the process and its ready line."""
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments, "--port", "0", "--json"],
-        cwd=cwd,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with start_program(*arguments, cwd=cwd, **environment) as process:
         assert process.stdout
         line = process.stdout.readline()
         if not line:
             raise AssertionError(process.communicate(timeout=10)[1])
         yield process, json.loads(line)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=10)
 
 
 def finish(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

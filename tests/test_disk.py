@@ -26,9 +26,9 @@ import pytest
 from rested_emulator import DataFileError, Options, RestedEmulator, load_tree, open_store
 from tests.conftest import GARDEN, KEY, PLANTS, knock
 from tests.measured import IS_MEASURABLE, measured
-from tests.test_command_line import PROGRAM, finish, program
+from tests.test_command_line import finish, program
 from tests.test_journal import save_when_quiet, served
-from tests.wire import Reply, assert_refusal, at, call, closing, open_socket
+from tests.wire import PROGRAM, Reply, assert_refusal, at, call, closing, open_socket
 
 MB = 2**20
 NOT_STORED = "The change could not be stored."

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from typing import Any
 import pytest
 
 from rested_emulator import OptionError, RestedEmulator
-from tests.conftest import ADA, BEN, CHORES, DIARY, GARDEN, GARDENERS, KEY, MASTER_KEY, PLANTS, ROOT
+from tests.conftest import ADA, BEN, CHORES, DIARY, GARDEN, GARDENERS, KEY, MASTER_KEY, PLANTS
 from tests.wire import (
     EXPIRED,
     FOREIGN,
@@ -37,6 +34,7 @@ from tests.wire import (
     next_of,
     open_socket,
     seen,
+    start_program,
 )
 
 TEMPLATE = (
@@ -539,25 +537,6 @@ def test_the_outbox_outlives_a_restart(tmp_path: Path, template: Path) -> None:
 # The option, and the program
 
 
-@contextmanager
-def program(*arguments: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the emulator as a program on a free port."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "rested_emulator.py"), "--port", "0", "--json", *arguments],
-        cwd=cwd,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=10)
-
-
 def ready(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Wait for the ready line; the URLs of the users and of the outbox."""
     assert process.stdout
@@ -581,7 +560,7 @@ def test_the_program_reads_templates_from_where_it_starts(
 ) -> None:
     assert template.parent == tmp_path
     variable = {"RESTED_EMULATOR_RESET_TEMPLATE": environment}
-    with program(str(GARDEN), "--memory", *arguments, cwd=tmp_path, **variable) as process:
+    with start_program(str(GARDEN), "--memory", *arguments, cwd=tmp_path, **variable) as process:
         users, outbox = ready(process)
         assert call(users, "POST", WANTED, passwordreset="true").status == 200
         [mail] = call(outbox).json
@@ -595,7 +574,7 @@ def test_the_program_reads_templates_from_where_it_starts(
 
 def test_a_mail_outlives_a_kill(tmp_path: Path, template: Path) -> None:
     arguments = ["data.json", "--seed", str(GARDEN), "--reset-template", f"forgotten={template}", "-q"]
-    with program(*arguments, cwd=tmp_path) as process:
+    with start_program(*arguments, cwd=tmp_path) as process:
         users, outbox = ready(process)
         for _ in range(2):
             assert call(users, "POST", WANTED, passwordreset="true").status == 200
@@ -604,7 +583,7 @@ def test_a_mail_outlives_a_kill(tmp_path: Path, template: Path) -> None:
         assert call(users, "PUT", data, passwordreset="true").status == 200
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)
-    with program(*arguments, cwd=tmp_path) as process:
+    with start_program(*arguments, cwd=tmp_path) as process:
         users, outbox = ready(process)
         assert [mail["used"] for mail in call(outbox).json] == [True, False]
         assert call(users, "PUT", data, passwordreset="true").status == 400
@@ -633,7 +612,7 @@ def test_a_template_that_cannot_be_had_ends_with_2_and_one_clear_line(
         (["--reset-template", given], {}),
         ([], {"RESTED_EMULATOR_RESET_TEMPLATE": given}),
     ):
-        with program("data.json", *arguments, cwd=tmp_path, **environment) as process:
+        with start_program("data.json", *arguments, cwd=tmp_path, **environment) as process:
             out, log = process.communicate(timeout=10)
         assert (process.returncode, out) == (2, "")
         assert said in log.splitlines()[-1]

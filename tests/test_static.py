@@ -6,11 +6,8 @@ import json
 import os
 import socket
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ import pytest
 
 import rested_emulator
 from rested_emulator import OptionError, Options, RestedEmulator
-from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS, ROOT
+from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS
 from tests.wire import (
     FOREIGN,
     HANDSHAKE,
@@ -37,6 +34,7 @@ from tests.wire import (
     head,
     next_of,
     open_socket,
+    start_program,
     wire,
 )
 
@@ -749,26 +747,6 @@ def test_what_the_project_asks_of_the_api_is_not_asked_for_a_file(emulator: Rest
 # The option
 
 
-@contextmanager
-def program(*arguments: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the emulator as a program on a free port."""
-    command = [sys.executable, str(ROOT / "rested_emulator.py"), str(GARDEN), "--memory", "--port", "0", "--json", "-q"]
-    process = subprocess.Popen(
-        [*command, *arguments],
-        cwd=cwd,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=10)
-
-
 @pytest.mark.parametrize(
     ("arguments", "environment", "named"),
     [
@@ -779,7 +757,7 @@ def program(*arguments: str, cwd: Path, **environment: str) -> Iterator[subproce
 def test_a_folder_that_is_not_there_ends_with_2_and_is_named(
     site: Path, arguments: list[str], environment: dict[str, str], named: str
 ) -> None:
-    with program(*arguments, cwd=site.parent, **environment) as process:
+    with start_program(str(GARDEN), "--memory", "-q", *arguments, cwd=site.parent, **environment) as process:
         out, said = process.communicate(timeout=10)
     assert (process.returncode, out) == (2, "")
     assert named in said.splitlines()[-1]
@@ -793,7 +771,7 @@ def test_a_folder_that_is_not_there_is_an_option_error(site: Path) -> None:
 
 
 def test_a_folder_is_found_from_where_the_program_starts(site: Path) -> None:
-    with program("--static", "site/docs", cwd=site.parent) as process:
+    with start_program(str(GARDEN), "--memory", "-q", "--static", "site/docs", cwd=site.parent) as process:
         assert process.stdout
         facts = json.loads(process.stdout.readline())
         here = f"http://{facts['host']}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from rested_emulator import RestedEmulator
-from tests.conftest import CHORES, DIARY, GARDENERS, KEY, PLANTS
+from tests.conftest import CHORES, DIARY, GARDENERS, KEY, PLANTS, ROOT
 
 
 @dataclass(frozen=True)
@@ -221,3 +225,27 @@ def assert_open(emulator: RestedEmulator, *listeners: ClientConnection) -> None:
 
 def listeners_of(emulator: RestedEmulator) -> Any:
     return emulator.status()["listeners"]
+
+
+# The program
+
+PROGRAM = (sys.executable, str(ROOT / "rested_emulator.py"))
+
+
+@contextmanager
+def start_program(*arguments: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the emulator as a program on a free port; its first line is the ready line."""
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments, "--port", "0", "--json"],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
