@@ -87,7 +87,18 @@ import sys
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -1150,9 +1161,165 @@ class Clock:
 
 PROJECTS, ENDPOINTS, SESSIONS, MAILS, WRITTEN = "_projects", "_endpoints", "_sessions", "_mails", "_written"
 
-# Tables by name, documents by id. What is in an endpoint's table is a Record, elsewhere it is as in the data file.
+# What is in an endpoint's table is a Record, elsewhere it is as in the data file.
 Document: TypeAlias = "dict[str, Any]"
-Tree: TypeAlias = "dict[str, dict[str, Any]]"
+Tree: TypeAlias = "dict[str, dict[str, Any]]"  # as a data file has it: tables by name, documents by id
+
+
+class Documents(MutableMapping[str, Any]):
+    """A table: documents by id, in their order. A copy costs nothing, since copies share what they have in common.
+
+    What is shared is never changed again: a change is kept beside it, until there are so many that putting the
+    table together anew costs each of them little. Documents themselves are replaced, never changed.
+    """
+
+    __slots__ = ("_added", "_changes", "_is_shared", "_shared", "_shares_changes")
+
+    def __init__(self, documents: dict[str, Any] | None = None) -> None:
+        self._become({} if documents is None else documents)
+
+    def _become(self, documents: dict[str, Any]) -> None:
+        self._shared = documents
+        self._changes: dict[str, Any] = {}  # what stands in place of a shared document, or GONE, and what is new
+        self._added = 0  # how many more documents there are than shared ones
+        self._is_shared = self._shares_changes = False
+
+    def copy(self) -> Documents:
+        """The same documents, for one who wants to keep them as they are now."""
+        twin = Documents(self._shared)
+        twin._changes, twin._added = self._changes, self._added
+        for table in (self, twin):
+            table._is_shared = table._shares_changes = True
+        return twin
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key in self._changes:
+            found = self._changes[key]
+            return default if found is GONE else found
+        return self._shared.get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        found = self.get(key, GONE)
+        if found is GONE:
+            raise KeyError(key)
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(cast("str", key), GONE) is not GONE
+
+    def __len__(self) -> int:
+        return len(self._shared) + self._added
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole())
+
+    def items(self) -> ItemsView[str, Any]:
+        return self._whole().items()
+
+    def values(self) -> Collection[Any]:  # type: ignore[override]
+        shared, changes = self._shared, self._changes
+        if not changes:
+            return shared.values()
+        found = list(map(changes.get, shared, shared.values()))  # a third of the time that a new dictionary takes
+        if GONE in changes.values():
+            found = [document for document in found if document is not GONE]
+        return found + [document for key, document in changes.items() if key not in shared]
+
+    def _whole(self) -> dict[str, Any]:
+        """All documents as a dictionary, which is only to be read."""
+        if not self._changes:
+            return self._shared
+        whole = self._shared | self._changes
+        for key in [key for key, document in self._changes.items() if document is GONE]:
+            del whole[key]
+        return whole
+
+    def __setitem__(self, key: str, document: Any) -> None:
+        if self._changes.get(key) is GONE:
+            self._become(self._whole())  # its old place in what is shared is not its place any more
+        if not self._is_shared:
+            self._shared[key] = document
+            return
+        self._own_changes()
+        self._added += key not in self
+        self._changes[key] = document
+        if len(self._changes) > max(FEW_CHANGES, len(self._shared) // 8):
+            self._become(self._whole())
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        if not self._is_shared:
+            del self._shared[key]
+            return
+        self._own_changes()
+        self._added -= 1
+        if key in self._shared:
+            self._changes[key] = GONE
+        else:
+            del self._changes[key]
+
+    def _own_changes(self) -> None:
+        if self._shares_changes:
+            self._changes, self._shares_changes = dict(self._changes), False
+
+    def changed(self, other: Documents) -> dict[str, None]:
+        """The ids whose documents differ; where the two share most, only what they do not share is looked at."""
+        mine: Mapping[str, Any] = self
+        theirs: Mapping[str, Any] = other
+        if self._shared is other._shared:
+            keys = {**self._changes, **other._changes}
+        else:
+            mine, theirs = self._whole(), other._whole()
+            keys = {**mine, **theirs}
+        return {
+            key: None for key in keys if (here := mine.get(key)) is not (there := theirs.get(key)) and here != there
+        }
+
+    def moved(self, other: Documents) -> set[str]:
+        """The ids in both tables that have another place here than in the other one."""
+        if self._shared is other._shared:  # then only what was added to it can have changed places
+            here, there = ([key for key in table._changes if key not in self._shared] for table in (self, other))
+        else:
+            here, there = list(self), list(other)
+        places = {key: place for place, key in enumerate(there)}
+        last, moved = -1, set()
+        for key in here:
+            place = places.get(key, last)
+            if place < last:
+                moved.add(key)
+            last = max(last, place)
+        return moved
+
+    def put_behind(self, documents: Mapping[str, tuple[str, Any]]) -> None:
+        """Put documents at their places: each behind the one whose id it is found by here, in front by ``""``."""
+        whole: dict[str, Any] = {}
+        replaced = {key for key, _ in documents.values()}
+
+        def follow(key: str) -> None:
+            while key in documents:
+                key, document = documents[key]
+                whole[key] = document
+
+        follow("")
+        for key, document in self._whole().items():
+            if key not in replaced:
+                whole[key] = document
+                follow(key)
+        self._become(whole)
+
+
+GONE = object()  # stands in the place of a document that is not there any more
+FEW_CHANGES = 256
+NO_DOCUMENTS = Documents()
+Tables: TypeAlias = "dict[str, Documents]"  # by name
+
+
+def grow(tree: Mapping[str, Mapping[str, Any]]) -> Tables:
+    """Tables of one's own, with these documents."""
+    return {
+        name: table.copy() if isinstance(table, Documents) else Documents(dict(table)) for name, table in tree.items()
+    }
 
 
 class Step(NamedTuple):
@@ -1190,12 +1357,10 @@ class FileStamp(NamedTuple):
 class JsonFile(Storage):
     """A TinyDB storage that keeps the tree in memory, and on disk as a data file and a journal.
 
-    ``read`` hands out the live tree, so that a write costs the same at any size. Documents in it are
-    replaced, never changed, and a table that a ``snapshot`` shares is copied before it changes, so a
-    snapshot costs nothing and stays as it was. What changes is appended
-    to ``<data file>.journal`` before anyone hears of it, one line of JSON for the steps of a verb; the
-    data file is written anew now and then, and then the journal is gone. A step is a table, a document's
-    id and the document; without the document it is gone, without the id the whole table.
+    ``read`` hands out the live tables, so that a write costs the same at any size. What changes is appended
+    to ``<data file>.journal`` before anyone hears of it, one line of JSON for the steps of a verb; the data
+    file is written anew now and then, and then the journal is gone. A step is a table, a document's id and
+    the document; without the document it is gone, without the id the whole table.
 
     Without a ``path`` nothing is kept. Nothing is fsynced but the data file: a killed process loses
     nothing that the system has taken, a power cut may lose what the journal holds.
@@ -1204,14 +1369,13 @@ class JsonFile(Storage):
     is never written over: what the emulator has then goes to ``<data file>.kept`` when it stops.
     """
 
-    def __init__(self, path: str | None, tree: Tree, *, watched: bool = False) -> None:
+    def __init__(self, path: str | None, tree: Mapping[str, Mapping[str, Any]], *, watched: bool = False) -> None:
         self.path = path and os.path.realpath(path)  # a symlink is followed, not replaced
-        self.tree = tree
-        self._shared = set(tree)  # tables that a snapshot has too
+        self.tables = grow(tree)
         self.changed = False
         self._watched = watched and path is not None
         self._known: FileStamp | None = None  # the data file as it was last read or written
-        self._base: Tree = {}  # and what stands in it
+        self._base: Tables = {}  # and what stands in it
         self._lock: int | None = None
         self._journal: int | None = None
         self._journaled = 0  # bytes in the journal
@@ -1255,7 +1419,7 @@ class JsonFile(Storage):
         """Read the data file, by the name it was given. Raises DataFileError, or OSError."""
         with open(path, "r+b"):  # a file that cannot be written is found now, not at the first change
             stamp = self._stamp()
-            self.tree = load_tree(path)
+            self.tables = grow(load_tree(path))
         self.remember(self.snapshot(), stamp)
 
     def _stamp(self) -> FileStamp | None:
@@ -1266,18 +1430,18 @@ class JsonFile(Storage):
             return None
         return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
 
-    def remember(self, tree: Tree, stamp: FileStamp | None) -> None:
+    def remember(self, tables: Tables, stamp: FileStamp | None) -> None:
         """Take note of what stands in the data file, and by which stamp it is known."""
         self._known = stamp
         self._saved = stamp.size if stamp else 0
-        self._base = tree if self._watched else {}
+        self._base = tables if self._watched else {}
 
     def edit(self) -> FileStamp | None:
         """The data file, if somebody else has written it since it was last read or written."""
         stamp = self._stamp() if self._watched else None
         return None if stamp == self._known else stamp
 
-    def read_edit(self) -> tuple[list[Step], Tree, FileStamp | None]:
+    def read_edit(self) -> tuple[list[Step], Tables, FileStamp | None]:
         """The steps that an edit of the data file means, and what to ``remember`` once they are taken.
 
         The edit was made on what stood in the file, so that is what it is compared with: changes that
@@ -1285,9 +1449,10 @@ class JsonFile(Storage):
         """
         stamp = self._stamp()
         edited = load_tree(self.path or "")
-        names = dict.fromkeys([*self._base, *edited])
-        steps = [step for name in names for step in edit_of(name, self._base.get(name, {}), edited.get(name, {}))]
-        return steps, edited, stamp
+        steps: list[Step] = []
+        for name in dict.fromkeys([*self._base, *edited]):
+            steps += edit_of(name, self._base.get(name, NO_DOCUMENTS), edited.get(name, {}))
+        return steps, grow(edited), stamp
 
     def steps_in_journal(self) -> list[Step]:
         """What an emulator that was killed had not yet written into the data file.
@@ -1341,22 +1506,18 @@ class JsonFile(Storage):
         return journal
 
     def read(self) -> Tree:
-        return self.tree
+        return cast("Tree", self.tables)
 
-    def write(self, data: Tree) -> None:
+    def write(self, data: object) -> None:
         self.changed = True
 
-    def snapshot(self) -> Tree:
-        """The tree as it is now, which it stays."""
-        self._shared = set(self.tree)
-        return dict(self.tree)
+    def snapshot(self) -> Tables:
+        """The tables as they are now, which they stay."""
+        return grow(self.tables)
 
-    def own(self, name: str) -> dict[str, Any]:
-        """The table of that name, made if missing, for one who is going to change it."""
-        if name in self._shared:
-            self._shared.discard(name)
-            self.tree[name] = dict(self.tree.get(name, {}))
-        return self.tree.setdefault(name, {})
+    def own(self, name: str) -> Documents:
+        """The table of that name, made if missing."""
+        return self.tables.setdefault(name, Documents())
 
     def begin_save(self) -> Draft | None:
         """A draft to be written and handed to ``end_save``, if it is time for one; meanwhile all goes on.
@@ -1379,7 +1540,7 @@ class JsonFile(Storage):
             os.unlink(draft.path)
             return
         self._replace(draft.path)
-        self.remember(draft.tree, stamp)
+        self.remember(draft.tables, stamp)
         if self._journaled == draft.journaled:
             self.settle()
         else:
@@ -1404,7 +1565,7 @@ class JsonFile(Storage):
     def _write_draft(self, path: str) -> FileStamp:
         """Write everything beside a file. Raises OSError that names the file."""
         try:
-            return write_tree(f"{path}.tmp", self.tree)
+            return write_tree(f"{path}.tmp", self.tables)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
 
@@ -1479,16 +1640,16 @@ class Draft(NamedTuple):
     """What is to become the data file: a snapshot, and how much of the journal is in it."""
 
     path: str
-    tree: Tree
+    tables: Tables
     number: int
     journaled: int
 
     def write(self) -> FileStamp:
         """Write the draft; may be done in another thread. Raises OSError."""
-        return write_tree(self.path, self.tree)
+        return write_tree(self.path, self.tables)
 
 
-def write_tree(path: str, tree: Tree) -> FileStamp:
+def write_tree(path: str, tree: Tables) -> FileStamp:
     """Write a tree to a file, down to the disk, or leave no file. Raises OSError."""
     try:
         with open(path, "wb") as file:
@@ -1504,7 +1665,7 @@ def write_tree(path: str, tree: Tree) -> FileStamp:
     return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
 
 
-def blocks_of(tree: Tree) -> Iterator[bytes]:
+def blocks_of(tree: Tables) -> Iterator[bytes]:
     """A tree as JSON with a line for each document: quick to write, and fit for eyes and diffs.
 
     The last line says what the rest adds up to, by which ``load_written`` knows that nobody edited it.
@@ -1545,7 +1706,7 @@ def pack_step(step: Step) -> bytes:
     return b"[%b]" % b",".join(parts if after is None else [*parts, encode_text(after)])
 
 
-def edit_of(name: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Step]:
+def edit_of(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Step]:
     """The steps that turn a table of the data file into the edited one."""
     yield from (Step(name, key) for key in before if key not in after)
     yield from (Step(name, key, document) for key, document in after.items() if before.get(key) != document)
@@ -1829,23 +1990,8 @@ class Records(Table):
         self._update_table(lambda table: table.__setitem__(document_id, document))  # type: ignore
 
     def put_back(self, documents: Mapping[str, tuple[str, Document | Record]]) -> None:
-        """Add documents with their ids, each behind the one whose id it goes by here, in front by the empty one."""
-
-        def rebuild(table: dict[Any, Any]) -> None:
-            keys, known = list(table), list(table.values())  # pairs would be so many that the collector comes
-            places = [number for number, key in enumerate(table, 1) if key in documents]
-            done = 0
-            table.clear()
-            for place in [0, *places]:
-                table.update(zip(keys[done:place], known[done:place], strict=True))
-                follower = documents.get(keys[place - 1] if place else "")
-                while follower is not None:
-                    table[follower[0]] = follower[1]
-                    follower = documents.get(follower[0])
-                done = place
-            table.update(zip(keys[done:], known[done:], strict=True))
-
-        self._update_table(rebuild)
+        """Add documents at their old places, as Documents.put_behind does."""
+        self._update_table(lambda table: table.put_behind(documents))  # type: ignore[attr-defined]
 
     def _read_table(self) -> dict[str, Mapping[str, Any]]:
         """All documents as TinyDB's own queries want them; the emulator goes past it."""
@@ -1855,7 +2001,7 @@ class Records(Table):
     def _update_table(self, updater: Callable[[dict[int, Mapping[str, Any]]], None]) -> None:
         assert isinstance(self._storage, JsonFile)
         updater(self._storage.own(self.name))  # type: ignore[arg-type]
-        self._storage.write(self._storage.tree)
+        self._storage.write(self._storage.tables)
         self.clear_cache()
 
 
@@ -1865,14 +2011,7 @@ class Database(TinyDB):
     table_class = Records
 
 
-class Checkpoint(NamedTuple):
-    """A state to go back to, and what was touched since, up to the next one, with whether its place was lost."""
-
-    tree: Tree
-    touched: dict[str, dict[str, bool]]
-
-
-START = ""  # the checkpoint that every store has
+START = ""  # the name of the checkpoint that every store has
 
 
 class Store:
@@ -1881,7 +2020,7 @@ class Store:
     def __init__(self, storage: JsonFile) -> None:
         self._storage = storage
         self._database = Database(storage=lambda: storage)
-        self._checkpoints: dict[str, Checkpoint] = {}  # in the order in which they were made
+        self._checkpoints: dict[str, Tables] = {}  # in the order in which they were made
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
         self._listings: dict[str, Listing] = {}
         self._batch: list[Step] | None = None
@@ -1893,9 +2032,9 @@ class Store:
         assert isinstance(table, Records)
         return table
 
-    def _documents(self, name: str) -> dict[str, Any]:
+    def _documents(self, name: str) -> Documents:
         """The live documents of a table, which must not be changed."""
-        return self._storage.tree.get(name) or {}
+        return self._storage.tables.get(name, NO_DOCUMENTS)
 
     def _value(self, table: str, document_id: str, read: Callable[[str, Document], Any]) -> Any:
         """What a document stands for, read once for as long as that document stands; None without one."""
@@ -1932,35 +2071,27 @@ class Store:
             self._apply(steps)
 
     def _apply(self, steps: Iterable[Step]) -> None:
-        latest = next(reversed(self._checkpoints.values()))
         had_files: list[str] = []
         for name, run in itertools.groupby(steps, lambda step: step.table):
             self._listings.pop(name, None)
-            touched, then = latest.touched.setdefault(name, {}), latest.tree.get(name, {})
             back: dict[str, tuple[str, Document | Record]] = {}
             for _, key, document, after in run:
                 if key is None:
-                    touch_gone(touched, then, self._documents(name))
                     had_files += [key for key, known in self._documents(name).items() if has_file(known)]
                     self._database.drop_table(name)
                     continue
                 if has_file(self._documents(name).get(key)):
                     had_files.append(key)
                 if document is None:
-                    touch_gone(touched, then, [key])
                     self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
                     if not self._documents(name):
                         self._database.drop_table(name)  # an empty one would come back as an open endpoint
-                    continue
-                touched.setdefault(key, False)
-                if after is None:
+                elif after is None:
                     self._table(name).put(key, document)
                 else:
                     back[after] = key, document
             if back:
                 self._table(name).put_back(back)
-            if not touched:
-                del latest.touched[name]
         self._forget_files(had_files)
 
     def _forget_files(self, unique_ids: Iterable[str]) -> None:
@@ -1974,11 +2105,11 @@ class Store:
 
     def has_file(self, unique_id: str) -> bool:
         """Whether there is a record of that id with a file, whatever its endpoint."""
-        return any(map(has_file, found_in(self._storage.tree, unique_id)))
+        return any(map(has_file, found_in(self._storage.tables, unique_id)))
 
     def _is_kept(self, unique_id: str) -> bool:
         """Whether a checkpoint has a record of that id with a file."""
-        return any(any(map(has_file, found_in(kept.tree, unique_id))) for kept in self._checkpoints.values())
+        return any(any(map(has_file, found_in(kept, unique_id))) for kept in self._checkpoints.values())
 
     def lost_files(self) -> list[str]:
         """The records with a file that only checkpoints still have."""
@@ -1986,9 +2117,9 @@ class Store:
 
     def _lost_files(self, name: str) -> Iterator[str]:
         """The records with a file that a checkpoint has and that are gone."""
-        for table, touched in self._touched_since(name).items():
-            then = self._checkpoints[name].tree.get(table, {})
-            yield from (key for key in touched if has_file(then.get(key)) and not self.has_file(key))
+        for table, then in self._checkpoints[name].items():
+            changed = then.changed(self._documents(table))
+            yield from (key for key in changed if has_file(then.get(key)) and not self.has_file(key))
 
     def replay(self) -> None:
         """Do what the journal of an emulator that was killed holds. Raises DataFileError."""
@@ -1996,7 +2127,7 @@ class Store:
         if steps:
             self._apply(steps)
             try:
-                complete_tree(self._storage.tree)
+                complete_tree(self._storage.read())
             except OptionError as error:
                 raise DataFileError(f"{self._storage.path} with its journal: {error}") from None
         self._storage.changed |= os.path.exists(self._storage.journal_path)
@@ -2018,7 +2149,7 @@ class Store:
         if not has_more:
             with contextlib.suppress(OSError):  # a journal that stays does no harm
                 self._storage.settle()
-        return changes_between(old, self._storage.tree)
+        return changes_by(steps, old)
 
     def save(self) -> None:
         """Write the data file if anything changed. Raises OSError."""
@@ -2099,7 +2230,8 @@ class Store:
         return len(self._documents(name))
 
     def record(self, name: str, unique_id: str) -> Record | None:
-        return self._documents(name).get(unique_id)
+        record: Record | None = self._documents(name).get(unique_id)
+        return record
 
     def put_record(self, name: str, record: Record) -> None:
         self._change(Step(name, record.unique_id, record))
@@ -2158,80 +2290,47 @@ class Store:
 
     def fork(self, key: str) -> Store:
         """A store in memory that begins as this one began, with its first project alone, known by this key."""
-        begin = self._checkpoints[START].tree
+        begin = self._checkpoints[START]
         default, project = next(iter(begin[PROJECTS].items()))
         endpoints = {
             name: document | {"project": key}
             for name, document in begin[ENDPOINTS].items()
             if document["project"] == default
         }
-        theirs = {
-            table: {
-                token: document for token, document in begin.get(table, {}).items() if document["endpoint"] in endpoints
-            }
-            for table in (SESSIONS, MAILS)
+        logins: Tree = {
+            name: {token: known for token, known in begin[name].items() if known["endpoint"] in endpoints}
+            for name in (SESSIONS, MAILS)
+            if name in begin
         }
-        tables = {name: table for name, table in begin.items() if name in endpoints}
-        return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints} | theirs | tables))
+        records = {name: table for name, table in begin.items() if name in endpoints}
+        return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints, **logins, **records}))
 
     def mark(self, name: str = START, like: Store | None = None) -> None:
         """Remember the present state, or that of another store, for ``restore``; a name is given anew."""
-        self._unmark(name)
-        checkpoint = Checkpoint((like or self)._storage.snapshot(), {})
-        if like:
-            tree = self._storage.tree
-            for table in {**tree, **checkpoint.tree}:
-                here, there = tree.get(table, {}), checkpoint.tree.get(table, {})
-                lost = [key for key in here if key in there] != [key for key in there if key in here]
-                checkpoint.touched[table] = dict.fromkeys([*here, *there], lost)
-        self._checkpoints[name] = checkpoint
-
-    def _unmark(self, name: str) -> None:
-        """Forget a checkpoint; what was touched since then was also touched since the one before."""
-        names = list(self._checkpoints)
-        if name not in names[1:]:
-            return
-        lost_files = list(self._lost_files(name))
-        place = names.index(name)
-        gone, before = self._checkpoints.pop(name), self._checkpoints[names[place - 1]]
-        after = self._storage.tree if name == names[-1] else self._checkpoints[names[place + 1]].tree
-        merge_touched(before.touched, gone.touched)
-        for table, touched in list(before.touched.items()):
-            then, now = before.tree.get(table, {}), after.get(table, {})
-            for key in [key for key in touched if then.get(key) is now.get(key)]:
-                if not (touched[key] and key in now):  # as if nobody had touched it
-                    del touched[key]
-            if not touched:
-                del before.touched[table]
+        lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
+        if name != START:
+            self._checkpoints.pop(name, None)  # so that it is the latest
+        self._checkpoints[name] = (like or self)._storage.snapshot()
         self._forget_files(lost_files)
-
-    def _touched_since(self, name: str) -> dict[str, dict[str, bool]]:
-        """What was touched since a checkpoint, and whether its place was lost."""
-        touched: dict[str, dict[str, bool]] = {}
-        for later in itertools.dropwhile(lambda known: known != name, self._checkpoints):
-            merge_touched(touched, self._checkpoints[later].touched)
-        return touched
 
     def restore(self, name: str = START) -> list[tuple[str, Change]]:
         """Go back to what was marked; returns what changed, with the endpoint's name, deletions first.
 
         It costs what has changed since, not what is stored; only where records come back to their old places,
-        their table is put together anew.
+        their table is looked through once.
         """
-        checkpoint = self._checkpoints[name]
-        steps: list[Step] = []
-        old: Tree = {}
-        new: Tree = {}
-        for table, touched in self._touched_since(name).items():
-            now, then = self._documents(table), checkpoint.tree.get(table, {})
-            keys = [key for key in then if key in touched] if any(touched.values()) else list(touched)
-            old[table] = {key: now[key] for key in touched if key in now}
-            new[table] = {key: then[key] for key in keys if key in then}
-            steps += way_back(table, now, then, touched)
-        self._change(*steps)
-        if checkpoint is next(reversed(self._checkpoints.values())):
-            checkpoint.touched.clear()
-        return changes_between(old, new)
+        now, then = self._storage.tables, grow(self._checkpoints[name])
+        steps = [step for table in dict.fromkeys([*now, *then]) for step in way_to(table, now, then)]
+        if not steps:
+            return []
+        self._storage.commit(steps)
+        self._storage.tables = then
+        self._storage.write(then)
+        for table in {step.table for step in steps}:
+            self._listings.pop(table, None)
+        gone = [(step.table, step.document_id) for step in steps if step.document is None]
+        self._forget_files(key for table, key in gone if key and has_file(now[table].get(key)))
+        return changes_by(steps, now)
 
 
 def has_file(document: object) -> bool:
@@ -2239,39 +2338,25 @@ def has_file(document: object) -> bool:
     return isinstance(document, Record) and document.file is not None
 
 
-def found_in(tree: Tree, document_id: str) -> Iterator[object]:
+def found_in(tree: Tables, document_id: str) -> Iterator[object]:
     """The documents of that id, in all tables of a tree."""
     return (table.get(document_id) for table in tree.values() if table)
 
 
-def touch_gone(touched: dict[str, bool], then: Mapping[str, object], keys: Iterable[str]) -> None:
-    """Take note of documents that are gone; of one that was not there ``then`` nobody will ever ask."""
-    for key in keys:
-        if key in then:
-            touched[key] = True
-        else:
-            touched.pop(key, None)
+def changes_by(steps: Iterable[Step], old: Tables) -> list[tuple[str, Change]]:
+    """What listeners hear of these steps from the old tables, with the endpoint's name."""
+    new = {(name, key): document for name, key, document, _ in steps if key and not name.startswith("_")}
+    changes: list[tuple[str, Change]] = []
+    for (name, key), document in new.items():
+        before = old.get(name, NO_DOCUMENTS).get(key)
+        if document is None and before is not None:
+            changes.append((name, Change("DELETE", before)))
+        elif document is not None and document != before:
+            changes.append((name, Change("PUT" if before else "POST", cast("Record", document))))
+    return changes
 
 
-def merge_touched(into: dict[str, dict[str, bool]], more: Mapping[str, Mapping[str, bool]]) -> None:
-    """Add what was touched; a place that was lost once is lost."""
-    for table, touched in more.items():
-        known = into.setdefault(table, {})
-        for key, lost in touched.items():
-            known[key] = lost or known.get(key, False)
-
-
-def changes_between(old: Tree, new: Tree) -> list[tuple[str, Change]]:
-    """What listeners of each endpoint have missed between the two, with the endpoint's name, deletions first."""
-    return [
-        (name, change)
-        for name in dict.fromkeys([*old, *new])
-        if not name.startswith("_")
-        for change in differences(old.get(name, {}), new.get(name, {}))
-    ]
-
-
-def missing_endpoints(tree: Tree, steps: Iterable[Step]) -> Iterator[Step]:
+def missing_endpoints(tree: Tables, steps: Iterable[Step]) -> Iterator[Step]:
     """The endpoints that a tree wants after these steps; raises DataFileError where the two do not go together."""
     merged = {name: dict(table) for name, table in tree.items()}
     for name, key, document, _ in steps:
@@ -2286,27 +2371,23 @@ def missing_endpoints(tree: Tree, steps: Iterable[Step]) -> Iterator[Step]:
     return edit_of(ENDPOINTS, merged.get(ENDPOINTS, {}), whole[ENDPOINTS])
 
 
-def way_back(name: str, table: dict[str, Any], base: dict[str, Any], touched: Mapping[str, bool]) -> Iterator[Step]:
-    """The steps from a table to what it was; a document that had lost its place gets it back."""
-    lost = {key for key, place_lost in touched.items() if place_lost and key in base}
-    yield from (Step(name, key) for key in touched if key in table and (key not in base or key in lost))
-    for key in touched:
-        if key in base and key not in lost and table.get(key) != base[key]:
-            yield Step(name, key, base[key])
-    if lost:
-        before = ""
-        for key, document in base.items():
-            if key in lost:
-                yield Step(name, key, document, before)
-            before = key
-
-
-def differences(old: dict[str, Record], new: dict[str, Record]) -> list[Change]:
-    """What turns the old table into the new one, as the changes a listener would have heard."""
-    gone = [Change("DELETE", record) for key, record in old.items() if key not in new]
-    return gone + [
-        Change("PUT" if key in old else "POST", record) for key, record in new.items() if old.get(key) != record
-    ]
+def way_to(name: str, old: Tables, new: Tables) -> Iterator[Step]:
+    """The steps that turn a table into the new one of that name, with every document in its place."""
+    now, then = old.get(name, NO_DOCUMENTS), new.get(name, NO_DOCUMENTS)
+    changed, moved = now.changed(then), now.moved(then)
+    yield from (Step(name, key) for key in changed if key not in then)
+    yield from (Step(name, key) for key in moved)
+    placed = moved.union(key for key in changed if key not in now)
+    if not placed:
+        yield from (Step(name, key, then[key]) for key in changed if key in then)
+        return
+    before = ""
+    for key, document in then.items():
+        if key in placed:
+            yield Step(name, key, document, before)
+        elif key in changed:
+            yield Step(name, key, document)
+        before = key
 
 
 # - Access -------------------------------------------------------------------------------------------

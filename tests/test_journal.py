@@ -68,7 +68,7 @@ def state(store: Store) -> dict[str, Any]:
     """All that is in the tables, in its order and as a data file has it."""
     return {
         name: [(key, json.loads(pack_document(document))) for key, document in table.items()]
-        for name, table in store._storage.tree.items()
+        for name, table in store._storage.tables.items()
         if table
     }
 

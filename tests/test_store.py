@@ -11,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tinydb import TinyDB
 
 from rested_emulator import (
     SAMPLE_KEY,
     SAMPLE_TIME,
     DataFileError,
+    Documents,
     Endpoint,
     Json,
     JsonFile,
@@ -721,7 +724,7 @@ def test_the_way_back_leads_to_the_same_tables_in_the_same_order_also_by_the_jou
     storage = JsonFile(str(path), tree)
     storage.load(str(path))
     store = Store(storage)
-    before = {name: list(table.items()) for name, table in storage.tree.items()}
+    before = {name: list(table.items()) for name, table in storage.tables.items()}
     for _ in range(chance.randrange(12)):
         key, name = chance.choice("abcdefghijk"), chance.choice([NOTES, NOTES, NOTES, "notes/other"])
         if chance.random() < 0.5 and store.record(name, key):
@@ -733,11 +736,11 @@ def test_the_way_back_leads_to_the_same_tables_in_the_same_order_also_by_the_jou
                 store.put_endpoint(Endpoint(name, SAMPLE_KEY))
             store.put_record(name, note(key, seed))
     store.restore()
-    assert {name: list(table.items()) for name, table in storage.tree.items() if table or name in before} == before
+    assert {name: list(table.items()) for name, table in storage.tables.items() if table or name in before} == before
     assert store.restore() == []
     again = opened(path)
     again.replay()
-    assert {name: list(table.items()) for name, table in again._storage.tree.items()} == before
+    assert {name: list(table.items()) for name, table in again._storage.tables.items()} == before
     storage.let_go()
 
 
@@ -802,3 +805,34 @@ def test_after_the_way_back_the_file_is_as_marked_with_the_next_save(store: Stor
     store.save()
     assert opened(path).records(NOTES) == store.records(NOTES)
     assert ids(store) == ["a", "b", "c"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "put", "delete", "copy"]), st.integers(0, 12)), max_size=60))
+@pytest.mark.parametrize("few", [5, 256])
+def test_a_table_is_a_dictionary_and_its_copies_stay_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, few: int, steps: list[tuple[str, int]]
+) -> None:
+    monkeypatch.setattr("rested_emulator.FEW_CHANGES", few)  # beyond which a table is put together anew
+    table = Documents({f"id{number}": number for number in range(8)})
+    model = dict(table)
+    copies: list[tuple[Documents, dict[str, int]]] = []
+    for place, (step, number) in enumerate(steps):
+        key = f"id{number}"
+        if step == "put":
+            table[key] = model[key] = place
+        elif step == "delete":
+            assert table.pop(key, None) == model.pop(key, None)
+        else:
+            copies.append((table.copy(), dict(model)))
+        assert (list(table.items()), list(table.values()), len(table)) == (
+            [*model.items()],
+            [*model.values()],
+            len(model),
+        )
+    for copy, then in copies:
+        assert list(copy.items()) == list(then.items())
+        assert set(table.changed(copy)) == {key for key in {**model, **then} if model.get(key) != then.get(key)}
+        in_place = [key for key in then if key in model and key not in table.moved(copy)]
+        assert in_place == [key for key in model if key in in_place]
+        if not table.changed(copy):
+            assert bool(table.moved(copy)) == (list(model) != list(then))
