@@ -396,7 +396,7 @@ class Overloaded(Refusal):
 
 
 class Struck(Refusal):
-    """Any status: a fault has struck, as it was asked for; a ``body`` of one's own takes the place of the usual one."""
+    """Any status: a fault has hit, as it was asked for; a ``body`` of one's own takes the place of the usual one."""
 
     def __init__(self, numbers: Sequence[int], status: int, body: Json = None) -> None:
         which = ", ".join(map(str, numbers))
@@ -3050,15 +3050,13 @@ def send_to_all(seats: Sequence[Seat], message: bytes) -> None:
 class Hub:
     """Who listens where. A seat is given up by whoever ends it, not when the peer confirms.
 
-    ``deliver`` decides when and how often a message comes to those who may hear it, ``send`` brings it to them
-    all; ``on_end`` is told of each seat that is ended.
+    ``send`` brings a message to all of those it is for; ``on_end`` is told of each seat that is ended.
     """
 
     def __init__(self) -> None:
         self._seats: dict[str, dict[Listener, Seat]] = {}
         self._numbers = itertools.count(1)
         self.send: Callable[[Sequence[Seat], bytes], None] = send_to_all
-        self.deliver: Callable[[Sequence[Seat], Push], None] = lambda seats, push: self.send(seats, push.message)
         self.on_end: Callable[[Seat, int, str], None] = lambda *_: None
 
     def __len__(self) -> int:
@@ -3091,17 +3089,14 @@ class Hub:
             self._seats.pop(endpoint, None)
         return found
 
-    def publish(self, endpoint: Endpoint, change: Change) -> list[Seat]:
-        """Tell every listener who may read the record (contract 7.3 and 7.5); returns who that is."""
+    def audience(self, endpoint: Endpoint, change: Change) -> list[Seat]:
+        """The listeners that may read the record, and so hear of the change (contract 7.3 and 7.5)."""
         seats = self._seats.get(endpoint.name)
         if not seats:
             return []
-        told = list(seats.values())
-        if endpoint.needs_token:
-            told = [seat for seat in told if seat.caller.may_read(endpoint, change.record)]
-        if told:
-            self.deliver(told, Push.of(endpoint, change))
-        return told
+        if not endpoint.needs_token:
+            return list(seats.values())
+        return [seat for seat in seats.values() if seat.caller.may_read(endpoint, change.record)]
 
     def close(self, leaving: Iterable[Seat], code: int, reason: str) -> int:
         """End these listeners; returns how many had a seat."""
@@ -3139,85 +3134,10 @@ class Hub:
 # - Faults -------------------------------------------------------------------------------------------
 
 WEBSOCKET = "WEBSOCKET"  # as a fault's method: handshakes and open sockets
+REQUESTS, WRITES = METHODS[:4], METHODS[1:4]  # what faults hit of requests, and of messages
 MOST_MISSED, MOST_MISSED_BYTES = 1000, 10 * 2**20
 MOST_FAULTS = 100
-
-
-class FaultKind(StrEnum):
-    """What can be made to go wrong."""
-
-    STATUS = "status"
-    DELAY = "delay"
-    CUT = "cut"
-    REFUSE = "refuse"
-    CLOSE = "close"
-    ABORT = "abort"
-    SILENCE = "silence"
-    MESSAGES = "messages"
-    OUTAGE = "outage"
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """What it takes of its own."""
-        match self:
-            case FaultKind.STATUS:
-                return ("status", "body")
-            case FaultKind.DELAY:
-                return ("seconds",)
-            case FaultKind.CUT:
-                return ("when",)
-            case FaultKind.REFUSE:
-                return ("status",)
-            case FaultKind.CLOSE:
-                return ("code", "reason")
-            case FaultKind.MESSAGES:
-                return ("what", "seconds")
-            case FaultKind.OUTAGE:
-                return ("seconds", "mode")
-        return ()
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Of which methods are the requests, handshakes or messages that it can hit."""
-        match self:
-            case FaultKind.STATUS | FaultKind.CUT:
-                return METHODS[:4]
-            case FaultKind.MESSAGES:
-                return METHODS[1:4]
-            case FaultKind.DELAY | FaultKind.OUTAGE:
-                return (*METHODS[:4], WEBSOCKET)
-        return (WEBSOCKET,)
-
-    @property
-    def is_at_once(self) -> bool:
-        """Whether it hits the sockets that are open now, and is over then."""
-        return self in (FaultKind.CLOSE, FaultKind.ABORT, FaultKind.SILENCE)
-
-
-class Cut(StrEnum):
-    """When a connection is cut: before the request takes effect, or after it did."""
-
-    BEFORE = "before"
-    AFTER = "after"
-
-
-class Mishap(StrEnum):
-    """What may happen to a message on its way."""
-
-    LATE = "late"
-    TWICE = "twice"
-    DROP = "drop"
-    SWAP = "swap"
-    BEFORE_ANSWER = "before-answer"
-    AFTER_ANSWER = "after-answer"
-
-
-class Mode(StrEnum):
-    """What clients see of an outage: 503, no answer at all, or a connection that is reset."""
-
-    REFUSE = "refuse"
-    HANG = "hang"
-    RESET = "reset"
+OUTAGE = "outage"
 
 
 @dataclass(frozen=True)
@@ -3228,7 +3148,7 @@ class Fault:
     it is cleared. ``chance`` is from 0 to 1, and ``seed`` makes it the same every time.
     """
 
-    kind: FaultKind
+    kind: str
     endpoint: str | None = None
     method: str | None = None
     times: int | None = None
@@ -3237,69 +3157,95 @@ class Fault:
     status: int = 503
     body: Json = None
     seconds: float | None = None
-    when: Cut = Cut.BEFORE
+    when: str = "before"
     code: int = CloseCode.NORMAL
     reason: str = ""
-    what: Mishap = Mishap.LATE
-    mode: Mode = Mode.REFUSE
+    what: str = ""
+    mode: str = "refuse"
 
     def lasts(self, default: float) -> float:
         """The seconds, or how many it is where none were given."""
         return default if self.seconds is None else self.seconds
 
 
-def check_word(words: type[StrEnum], text: str, name: str) -> Any:
-    """The member of an enumeration that a text names; raises OptionError."""
-    if text in tuple(words):
-        return words(text)
-    raise OptionError(f"{name} is {shown(text)}; it is one of {', '.join(words)}")
-
-
 def check_fault(kind: str, given: Mapping[str, Any]) -> Fault:
     """A fault of the arguments that are not None; raises OptionError."""
-    known: FaultKind = check_word(FaultKind, kind, "kind")
+    known = FAULT_KINDS[one_of(FAULT_KINDS)(kind, "kind")]
+    checks = {**known.arguments, "endpoint": anything, "method": one_of(known.methods), "seed": anything}
+    if not known.hits_all:
+        checks |= {"times": within(1, 10**9), "chance": within(0, 1)}
+    elif given.get("times") is not None or given.get("chance") is not None:
+        raise OptionError(f"an {kind} hits everything while it lasts, so it takes neither times nor chance")
     values = {name: value for name, value in given.items() if value is not None}
-    own = known.arguments
-    for name in values:
-        if name not in ("endpoint", "method", "times", "chance", "seed", *own):
-            takes = f"takes {' and '.join(own)}" if own else "takes nothing of its own"
-            raise OptionError(f"{name} means nothing to a fault of kind {known}, which {takes}")
-    words: dict[str, type[StrEnum]] = {"when": Cut, "what": Mishap, "mode": Mode}
-    for name in words.keys() & values.keys():
-        values[name] = check_word(words[name], values[name], name)
-    if known is FaultKind.MESSAGES and "what" not in values:
-        raise OptionError(f"what is missing; it is one of {', '.join(Mishap)}")
-    if "method" in values and values["method"] not in known.methods:
-        raise OptionError(f"method is {shown(values['method'])}; for {known} it is one of {', '.join(known.methods)}")
-    check_within(values, "times", 1, 10**9)
-    check_within(values, "chance", 0, 1)
-    check_within(values, "seconds", 0, LONGEST)
-    check_within(values, "status", 400 if known is FaultKind.REFUSE else 200, 599)
-    if values.get("status") in (204, 205, 304):
-        raise OptionError(f"status is {values['status']}, an answer without a body; a fault has one")
-    if known is FaultKind.OUTAGE and not values.keys().isdisjoint(("times", "chance")):
-        raise OptionError("an outage hits everything while it lasts, so it takes neither times nor chance")
-    if known is FaultKind.CLOSE:
-        check_close(values.get("code", CloseCode.NORMAL), values.get("reason", ""))
+    for name, value in values.items():
+        if name not in checks:
+            takes = f"takes {' and '.join(known.arguments)}" if known.arguments else "takes nothing of its own"
+            raise OptionError(f"{name} means nothing to a fault of kind {kind}, which {takes}")
+        checks[name](value, name)
+    for name in known.required:
+        checks[name](values.get(name), name)
+    return Fault(kind, **values)
+
+
+Check: TypeAlias = Callable[[Any, str], Any]  # returns the value of that name, or raises OptionError
+
+
+def anything(value: Any, name: str) -> Any:  # noqa: ARG001
+    """Return the value, which needs no check."""
+    return value
+
+
+def one_of(words: Iterable[str]) -> Check:
+    """A check for one of these words."""
+
+    def check(value: Any, name: str) -> Any:
+        if value in words:
+            return value
+        found = "missing" if value is None else shown(value)
+        raise OptionError(f"{name} is {found}; it is one of {', '.join(words)}")
+
+    return check
+
+
+def within(least: float, most: float) -> Check:
+    """A check for a number from ``least`` to ``most``."""
+
+    def check(value: Any, name: str) -> Any:
+        if least <= value <= most:
+            return value
+        raise OptionError(f"{name} is {shown(value)}; it takes {least:g} to {most:g}")
+
+    return check
+
+
+def check_status(value: int, name: str) -> int:
+    """Return the status of an answer that has a body; raise OptionError for any other."""
+    if value in (204, 205, 304):
+        raise OptionError(f"{name} is {value}, an answer without a body; a fault has one")
+    return cast("int", within(200, 599)(value, name))
+
+
+def check_body(value: Json, name: str) -> Json:
+    """Return what can be written as JSON; raise OptionError for anything else."""
     try:
-        encode(values.get("body"))
+        encode(value)
     except (TypeError, ValueError, RecursionError):
-        raise OptionError("body cannot be written as JSON") from None
-    return Fault(known, **values)
+        raise OptionError(f"{name} cannot be written as JSON") from None
+    return value
 
 
-def check_within(values: Mapping[str, Any], name: str, least: float, most: float) -> None:
-    """Raise OptionError for a number outside of its bounds."""
-    if name in values and not least <= values[name] <= most:
-        raise OptionError(f"{name} is {shown(values[name])}; it takes {least:g} to {most:g}")
+def check_close_code(code: int, name: str) -> int:
+    """Return a code that a server may close a socket with (RFC 6455, section 7.4); raise OptionError for another."""
+    if (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999:
+        return code
+    raise OptionError(f"{name} is {code}; a server may send 1000 to 1014 (not 1004 to 1006) or 3000 to 4999")
 
 
-def check_close(code: int, reason: str) -> None:
-    """Raise OptionError for a code or reason that no server may close a socket with."""
-    if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) and not 3000 <= code <= 4999:
-        raise OptionError(f"code is {code}; a server may send 1000 to 1014 (not 1004 to 1006) or 3000 to 4999")
+def check_close_reason(reason: str, name: str) -> str:
+    """Return a reason that fits into a close frame; raise OptionError for a longer one."""
     if len(reason.encode(errors="replace")) > 123:
-        raise OptionError("reason is longer than the 123 bytes that fit into a close frame")
+        raise OptionError(f"{name} is longer than the 123 bytes that fit into a close frame")
+    return reason
 
 
 @dataclass(slots=True)
@@ -3337,6 +3283,10 @@ class ActiveFault:
     missed_bytes: int = 0
     held: set[Callable[[], None]] = field(default_factory=set)
 
+    @property
+    def kind(self) -> FaultKind:
+        return FAULT_KINDS[self.fault.kind]
+
     def hold(self, let_go: Callable[[], None]) -> None:
         """Call ``let_go`` when it is over, maybe now."""
         if self.is_over:
@@ -3369,46 +3319,180 @@ class ActiveFault:
     def public(self) -> dict[str, Json]:
         """What the owner sees of it."""
         fault = self.fault
-        shown: dict[str, Json] = {"id": self.number, "kind": str(fault.kind)}
-        for name in ("endpoint", "method", "times", "seed", *fault.kind.arguments):
+        shown: dict[str, Json] = {"id": self.number, "kind": fault.kind}
+        for name in ("endpoint", "method", "times", "seed", *self.kind.arguments):
             value = getattr(fault, name)
             if value is not None:
-                shown[name] = str(value) if isinstance(value, StrEnum) else value
+                shown[name] = value
         if fault.chance < 1:
             shown["chance"] = fault.chance
         shown |= {"hits": self.hits, "active": not self.is_over}
-        if fault.kind is FaultKind.OUTAGE:
+        if self.kind.hits_all:
             shown["missed"] = [missed.public() for missed in self.missed.values()]
         return shown
 
 
-class Strike(NamedTuple):
-    """What the faults do to one request or handshake; ``delay`` in seconds.
+class Effect(NamedTuple):
+    """What the faults that hit a request or handshake do to it, by their ``numbers``; ``delay`` in seconds.
 
-    Where the request ``hangs``, it does so until that fault is over; then the connection is reset.
+    With a ``status`` that is the answer. Where ``is_cut``, the connection is reset in place of an answer; where the
+    request ``hangs``, that happens once this fault is over.
     """
 
     numbers: tuple[int, ...] = ()
     delay: float = 0.0
+    takes_effect: bool = True  # for the service, whatever the client is told
     status: int | None = None
     body: Json = None
-    cut: Cut | None = None
+    is_cut: bool = False
     hangs: ActiveFault | None = None
 
+
+NO_EFFECT = Effect()
+
+
+class FaultKind(NamedTuple):
+    """What a kind of fault takes of its own, what it can hit, and what it does to that.
+
+    ``methods`` are those of the requests, handshakes or messages that it can hit. ``on_request`` adds what it does
+    to a request or handshake, ``on_message`` brings a message to its listeners in its own way, ``on_sockets`` does
+    something to the sockets that are open when the fault is added; what does that alone is over then. With
+    ``adds_up`` more faults may hit the same request. With ``hits_all`` it lasts, and hits everything meanwhile.
+    """
+
+    methods: tuple[str, ...]
+    arguments: Mapping[str, Check] = MappingProxyType({})
+    required: tuple[str, ...] = ()
+    on_request: Callable[[ActiveFault, Effect], Effect] | None = None
+    on_message: Callable[[Faults, ActiveFault, Sequence[Seat], Push], None] | None = None
+    on_sockets: Callable[[Hub, ActiveFault, list[Seat]], object] | None = None
+    adds_up: bool = False
+    hits_all: bool = False
+
     @property
-    def lets_through(self) -> bool:
-        """Whether the request takes effect all the same."""
-        return self.status is None and self.cut is not Cut.BEFORE and self.hangs is None
+    def is_at_once(self) -> bool:
+        """Whether it hits the sockets that are open now, and is over then."""
+        return self.on_sockets is not None and not self.hits_all
 
 
-NO_STRIKE = Strike()
+def answer_status(active: ActiveFault, effect: Effect) -> Effect:
+    """Answer with a status in place of the service."""
+    return effect._replace(takes_effect=False, status=active.fault.status, body=active.fault.body)
+
+
+def answer_late(active: ActiveFault, effect: Effect) -> Effect:
+    """Let an answer or a handshake wait."""
+    return effect._replace(delay=effect.delay + active.fault.lasts(1.0))
+
+
+def cut_request(active: ActiveFault, effect: Effect) -> Effect:
+    """Reset the connection in place of an answer."""
+    return effect._replace(takes_effect=active.fault.when == "after", is_cut=True)
+
+
+def close_sockets(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+    """Close sockets with a code and reason."""
+    hub.close(hit, active.fault.code, active.fault.reason)
+
+
+def abort_sockets(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+    """Lose sockets without a word."""
+    hub.cut_off(hit, active.fault.kind, lambda listener: listener.drop())
+
+
+def silence_sockets(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+    """Keep sockets open, and neither hear nor answer them."""
+    hub.cut_off(hit, active.fault.kind, lambda listener: active.held.add(listener.silence()))
+
+
+def send_late(faults: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
+    faults.send_later(active.fault.lasts(1.0), seats, push)
+
+
+def send_twice(faults: Faults, _: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
+    faults.send(seats, push)
+    faults.send(seats, push)
+
+
+def send_never(*_: object) -> None:
+    pass
+
+
+def send_after_next(_: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
+    active.kept = seats, push
+
+
+def send_before_answer(faults: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
+    faults.owed = active.fault.lasts(0.1)
+    faults.send(seats, push)
+
+
+def send_after_answer(faults: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
+    faults.send_later(active.fault.lasts(0.1), seats, push)
+
+
+# What can happen to a message on its way, and to clients in an outage: to requests, and to open sockets.
+MISHAPS: Mapping[str, Callable[[Faults, ActiveFault, Sequence[Seat], Push], None]] = MappingProxyType(
+    {
+        "late": send_late,
+        "twice": send_twice,
+        "drop": send_never,
+        "swap": send_after_next,
+        "before-answer": send_before_answer,
+        "after-answer": send_after_answer,
+    }
+)
+OUTAGE_MODES = MappingProxyType(
+    {
+        "refuse": (answer_status, abort_sockets),
+        "hang": (lambda active, effect: effect._replace(takes_effect=False, hangs=active), silence_sockets),
+        "reset": (lambda _, effect: effect._replace(takes_effect=False, is_cut=True), abort_sockets),
+    }
+)
+
+
+def begin_outage(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+    """Cut off whoever listens, and remember what they miss from now on."""
+    active.missed = {seat.listener: Missed(seat) for seat in hit}
+    OUTAGE_MODES[active.fault.mode][1](hub, active, hit)
+
+
+# A kind of fault is declared here and nowhere else; what it takes stands in the Fault and in the verb's signature.
+FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
+    {
+        "status": FaultKind(REQUESTS, {"status": check_status, "body": check_body}, on_request=answer_status),
+        "delay": FaultKind(
+            (*REQUESTS, WEBSOCKET), {"seconds": within(0, LONGEST)}, on_request=answer_late, adds_up=True
+        ),
+        "cut": FaultKind(REQUESTS, {"when": one_of(("before", "after"))}, on_request=cut_request),
+        "refuse": FaultKind((WEBSOCKET,), {"status": within(400, 599)}, on_request=answer_status),
+        "close": FaultKind(
+            (WEBSOCKET,), {"code": check_close_code, "reason": check_close_reason}, on_sockets=close_sockets
+        ),
+        "abort": FaultKind((WEBSOCKET,), on_sockets=abort_sockets),
+        "silence": FaultKind((WEBSOCKET,), on_sockets=silence_sockets),
+        "messages": FaultKind(
+            WRITES,
+            {"what": one_of(MISHAPS), "seconds": within(0, LONGEST)},
+            required=("what",),
+            on_message=lambda faults, active, *message: MISHAPS[active.fault.what](faults, active, *message),
+        ),
+        OUTAGE: FaultKind(
+            (*REQUESTS, WEBSOCKET),
+            {"seconds": within(0, LONGEST), "mode": one_of(OUTAGE_MODES)},
+            on_request=lambda active, effect: OUTAGE_MODES[active.fault.mode][0](active, effect),
+            on_sockets=begin_outage,
+            hits_all=True,
+        ),
+    }
+)
 
 
 class Faults:
-    """A stage between the verbs and their doors, where requests and messages can come to grief.
+    """What goes wrong on purpose with requests, messages and sockets.
 
-    No verb knows of it: a door asks what strikes a request before it calls the verb, and the Hub hands over
-    its messages. What is due later follows the Clock.
+    No verb knows of it: a door asks what is done to a request before it calls the verb, and whoever publishes a
+    change hands over its message. What is due later follows the Clock.
     """
 
     def __init__(self, clock: Clock, hub: Hub) -> None:
@@ -3419,9 +3503,7 @@ class Faults:
         self._faults: dict[int, ActiveFault] = {}
         self._due: dict[int, tuple[float, Callable[[], None]]] = {}
         self._late: set[int] = set()  # those of them that are messages
-        self._owed = 0.0  # how long the answer that is being made has to wait for its messages
-        self.last: ActiveFault | None = None  # what has hit the last message
-        hub.deliver = self.deliver
+        self.owed = 0.0  # how long the answer that is being made has to wait for its messages
 
     @property
     def waiting(self) -> int:
@@ -3433,18 +3515,20 @@ class Faults:
         import random
 
         if len(self._faults) >= MOST_FAULTS:
-            over = next((number for number, known in self._faults.items() if known.is_over), None)
+            over = next((number for number, active in self._faults.items() if active.is_over), None)
             if over is None:
                 raise OptionError(f"{MOST_FAULTS} faults are active, which is enough; clear them first")
             self._end(self._faults.pop(over))
         chances = random.Random(fault.seed) if fault.chance < 1 else None
         active = ActiveFault(next(self._numbers), fault, chances)
         self._faults[active.number] = active
-        if fault.kind.is_at_once:
-            hit = self._hit_sockets(active)
-            active.is_over = True
-            return active.number, len(hit)
-        hit = self._begin_outage(active) if fault.kind is FaultKind.OUTAGE else []
+        hit: list[Seat] = []
+        if active.kind.on_sockets:
+            hit = [seat for seat in self._hub.seats() if active.hits_at(seat.endpoint, WEBSOCKET)]
+            active.kind.on_sockets(self._hub, active, hit)
+        active.is_over |= active.kind.is_at_once
+        if active.kind.hits_all and fault.seconds is not None:
+            self._later(fault.seconds, lambda: self._end(active))
         return active.number, len(hit)
 
     def clear_one(self, number: int) -> int:
@@ -3464,7 +3548,7 @@ class Faults:
         self._faults.clear()
         for number in list(self._due):
             self._ring(number)
-        self._owed = 0.0
+        self.owed = 0.0
         return cleared
 
     def __bool__(self) -> bool:
@@ -3487,85 +3571,82 @@ class Faults:
         self._arm(number)
         return number
 
-    def _send_later(self, seconds: float, seats: Sequence[Seat], push: Push) -> None:
-        self._late &= self._due.keys()
-        self._late.add(self._later(seconds, lambda: self._send(seats, push)))
-
     def _arm(self, number: int) -> None:
         self._clock.at(self._due[number][0], lambda: self._ring(number))
 
     def _ring(self, number: int) -> None:
-        found = self._due.pop(number, None)
-        if found:
-            found[1]()
+        due = self._due.pop(number, None)
+        if due:
+            due[1]()
+
+    def _end(self, active: ActiveFault) -> None:
+        """End a fault: what it holds is let go, and what it has kept is delivered."""
+        active.is_over = True
+        while active.held:
+            active.held.pop()()
+        if active.kept:
+            self.send(*active.kept)
+            active.kept = None
 
     # Requests and handshakes
 
-    def on_request(self, endpoint: str, method: str) -> Strike:
-        """What strikes this request."""
-        self._owed = 0.0
+    def on_request(self, endpoint: str, method: str) -> Effect:
+        """What is done to a request, or with WEBSOCKET to a handshake: all delays, and one thing more."""
+        self.owed = 0.0
+        effect = NO_EFFECT
         if not self._faults:
-            return NO_STRIKE
-        return self._strike(endpoint, method, FaultKind.STATUS, FaultKind.DELAY, FaultKind.CUT, FaultKind.OUTAGE)
-
-    def on_handshake(self, endpoint: str) -> Strike:
-        """What strikes this handshake."""
-        return self._strike(endpoint, WEBSOCKET, FaultKind.REFUSE, FaultKind.DELAY, FaultKind.OUTAGE)
-
-    def _strike(self, endpoint: str, method: str, *kinds: FaultKind) -> Strike:
-        """What those of these kinds do: all delays, and the first of the others."""
-        strike = NO_STRIKE
-        for active in sorted(self._faults.values(), key=lambda known: known.fault.kind is not FaultKind.DELAY):
-            fault = active.fault
-            if fault.kind not in kinds or not active.hits_at(endpoint, method):
-                continue
-            strike = strike._replace(numbers=(*strike.numbers, active.number))
-            match fault.kind:
-                case FaultKind.DELAY:
-                    strike = strike._replace(delay=strike.delay + fault.lasts(1.0))
-                case FaultKind.CUT:
-                    return strike._replace(cut=fault.when)
-                case FaultKind.STATUS | FaultKind.REFUSE:
-                    return strike._replace(status=fault.status, body=fault.body)
-                case FaultKind.OUTAGE:
-                    return strike._replace(
-                        status=fault.status if fault.mode is Mode.REFUSE else None,
-                        cut=Cut.BEFORE if fault.mode is Mode.RESET else None,
-                        hangs=active if fault.mode is Mode.HANG else None,
-                    )
-        return strike
+            return effect
+        for active in sorted(self._faults.values(), key=lambda active: not active.kind.adds_up):
+            kind = active.kind
+            if kind.on_request and method in kind.methods and active.hits_at(endpoint, method):
+                effect = kind.on_request(active, effect._replace(numbers=(*effect.numbers, active.number)))
+                if not kind.adds_up:
+                    break
+        return effect
 
     def take_owed(self) -> float:
         """How long the answer to the request at hand has to wait, so that its messages come first; in seconds."""
-        owed, self._owed = self._owed, 0.0
+        owed, self.owed = self.owed, 0.0
         return owed
 
-    # Sockets
+    # Messages
 
-    def _hit_sockets(self, active: ActiveFault) -> list[Seat]:
-        fault = active.fault
-        hit = [seat for seat in self._hub.seats() if active.hits_at(seat.endpoint, WEBSOCKET)]
-        if fault.kind is FaultKind.CLOSE:
-            self._hub.close(hit, fault.code, fault.reason)
-        elif fault.kind is FaultKind.ABORT:
-            self._hub.cut_off(hit, fault.kind, lambda listener: listener.drop())
+    def deliver(self, seats: Sequence[Seat], push: Push) -> ActiveFault | None:
+        """Bring a message to its listeners; returns the fault that has hit it."""
+        if not self._faults:
+            self._hub.send(seats, push.message)
+            return None
+        name = push.endpoint.name
+        swapping = [active for active in self._faults.values() if active.kept and active.kept[1].endpoint.name == name]
+        hit = None if swapping else self._hit_message(push)
+        if hit and hit.kind.on_message:
+            hit.kind.on_message(self, hit, seats, push)
         else:
-            self._hub.cut_off(hit, fault.kind, lambda listener: active.held.add(listener.silence()))
+            self.send(seats, push)
+        for active in swapping:
+            if active.kept:
+                self.send(*active.kept)
+                active.kept = None
         return hit
 
-    # Outages
+    def _hit_message(self, push: Push) -> ActiveFault | None:
+        return next(
+            (
+                active
+                for active in self._faults.values()
+                if active.kind.on_message and active.hits_at(push.endpoint.name, push.change.type)
+            ),
+            None,
+        )
 
-    def _begin_outage(self, active: ActiveFault) -> list[Seat]:
-        fault = active.fault
-        hit = [seat for seat in self._hub.seats() if active.hits_at(seat.endpoint, WEBSOCKET)]
-        active.missed = {seat.listener: Missed(seat) for seat in hit}
-        if fault.mode is Mode.HANG:
-            self._hub.cut_off(hit, fault.kind, lambda listener: active.held.add(listener.silence()))
-        else:
-            self._hub.cut_off(hit, fault.kind, lambda listener: listener.drop())
-        if fault.seconds is not None:
-            self._later(fault.seconds, lambda: self._end(active))
-        return hit
+    def send(self, seats: Sequence[Seat], push: Push) -> None:
+        """Let those have a message who are still there."""
+        self._hub.send([seat for seat in seats if self._hub.has(seat)], push.message)
+
+    def send_later(self, seconds: float, seats: Sequence[Seat], push: Push) -> None:
+        """The same after so many seconds of the Clock."""
+        self._late &= self._due.keys()
+        self._late.add(self._later(seconds, lambda: self.send(seats, push)))
 
     def note_missed(self, endpoint: Endpoint, change: Change) -> None:
         """Take note of a change for the listeners that an outage has cut off."""
@@ -3574,60 +3655,6 @@ class Faults:
             push = Push.of(endpoint, change)
             for active in cut_off:
                 active.note_missed(push)
-
-    def _end(self, active: ActiveFault) -> None:
-        """End a fault: what it holds is let go, and what it has kept is delivered."""
-        active.is_over = True
-        while active.held:
-            active.held.pop()()
-        if active.kept:
-            self._send(*active.kept)
-            active.kept = None
-
-    # Messages
-
-    def deliver(self, seats: Sequence[Seat], push: Push) -> None:
-        """Bring a message to its listeners, in place of the Hub."""
-        self.last = None
-        if not self._faults:
-            self._hub.send(seats, push.message)
-            return
-        name = push.endpoint.name
-        swapping = [known for known in self._faults.values() if known.kept and known.kept[1].endpoint.name == name]
-        messages = (known for known in self._faults.values() if known.fault.kind is FaultKind.MESSAGES)
-        active = None
-        if not swapping:
-            active = next((known for known in messages if known.hits_at(name, push.change.type)), None)
-        if active is None:
-            self._send(seats, push)
-        else:
-            self.last = active
-            self._come_to_grief(active, seats, push)
-        for known in swapping:
-            if known.kept:
-                self._send(*known.kept)
-                known.kept = None
-
-    def _come_to_grief(self, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
-        fault = active.fault
-        match fault.what:
-            case Mishap.DROP:
-                pass
-            case Mishap.TWICE:
-                self._send(seats, push)
-                self._send(seats, push)
-            case Mishap.SWAP:
-                active.kept = seats, push
-            case Mishap.LATE:
-                self._send_later(fault.lasts(1.0), seats, push)
-            case Mishap.AFTER_ANSWER:
-                self._send_later(fault.lasts(0.1), seats, push)
-            case Mishap.BEFORE_ANSWER:
-                self._owed = fault.lasts(0.1)
-                self._send(seats, push)
-
-    def _send(self, seats: Sequence[Seat], push: Push) -> None:
-        self._hub.send([seat for seat in seats if self._hub.has(seat)], push.message)
 
 
 # - Evidence -----------------------------------------------------------------------------------------
@@ -3715,10 +3742,10 @@ HEARD_AS = MappingProxyType(
         "POST": Behaviour.MESSAGE_POST,
         "PUT": Behaviour.MESSAGE_PUT,
         "DELETE": Behaviour.MESSAGE_DELETE,
-        Mishap.LATE: Behaviour.MESSAGE_LATE,
-        Mishap.TWICE: Behaviour.MESSAGE_TWICE,
-        Mishap.DROP: Behaviour.MESSAGE_LOST,
-        Mishap.SWAP: Behaviour.MESSAGE_SWAPPED,
+        "late": Behaviour.MESSAGE_LATE,
+        "twice": Behaviour.MESSAGE_TWICE,
+        "drop": Behaviour.MESSAGE_LOST,
+        "swap": Behaviour.MESSAGE_SWAPPED,
     }
 )
 
@@ -4335,9 +4362,10 @@ class Backend:
         return Record.of(new_id(), data, now, now, owner)
 
     def _publish(self, endpoint: Endpoint, change: Change) -> None:
-        told = self.hub.publish(endpoint, change)
+        told = self.hub.audience(endpoint, change)
+        hit = self.stage.deliver(told, Push.of(endpoint, change)) if told else None
         self.stage.note_missed(endpoint, change)
-        self.evidence.saw_change(endpoint, change, told, self.stage.last if told else None)
+        self.evidence.saw_change(endpoint, change, told, hit)
         if told:
             ids = " ".join(record.unique_id for record in change.listing or (change.record,))
             log.info("push %s %s %s to %d", change.type, endpoint.name, ids, len(told))
@@ -4514,7 +4542,8 @@ class Backend:
         self, *, code: int = CloseCode.NORMAL, reason: str = "", endpoint: str | None = None
     ) -> dict[str, Json]:
         """End sockets with a code and reason of one's own: all, or those of an endpoint."""
-        check_close(code, reason)
+        check_close_code(code, "code")
+        check_close_reason(reason, "reason")
         names = [item.name for item in self.store.endpoints()]
         if endpoint is not None:
             names = [self._known_endpoint(endpoint).name]
@@ -4583,14 +4612,12 @@ class Backend:
 
         Returns its id, and how many open sockets it has hit at once.
         """
-        own = {"status": status, "body": body, "seconds": seconds, "when": when, "code": code}
-        own |= {"reason": reason, "what": what, "mode": mode}
-        common = {"endpoint": endpoint, "method": method, "times": times, "chance": chance, "seed": seed}
-        fault = check_fault(kind, common | own)
+        given = {name: value for name, value in locals().items() if name not in ("self", "kind")}
+        fault = check_fault(kind, given)
         if fault.endpoint is not None:
             self._known_endpoint(fault.endpoint)
         number, sockets = self.stage.add(fault)
-        if fault.kind is FaultKind.OUTAGE:
+        if fault.kind == OUTAGE:
             self.evidence.coverage.meet(Behaviour.OUTAGE)
         return {"id": number, "sockets": sockets}
 
@@ -4945,7 +4972,7 @@ class Request:
     """One HTTP request; ``body`` is None when it was over the limit, an ``upload`` has taken it where it is files.
 
     It may be ``refused`` before its body is read. Of a request to the API the door says which ``world`` it
-    is for, and which faults ``strike`` it.
+    is for, and what the faults that hit it do: its ``effect``.
 
     Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined.
     """
@@ -4958,7 +4985,7 @@ class Request:
     upload: Upload | None = None
     refused: Refusal | None = None
     world: Backend | None = None
-    strike: Strike = NO_STRIKE
+    effect: Effect = NO_EFFECT
 
     @classmethod
     def of(cls, method: str, target: str, headers: HTTPHeaders) -> Self:
@@ -5286,7 +5313,7 @@ class Api(Door):
 
     def answer(self, request: Request) -> Answer:
         answer = super().answer(request)
-        answer.delay += self.latency() + request.strike.delay
+        answer.delay += self.latency() + request.effect.delay
         return answer
 
     def _find_world(self, request: Request) -> tuple[Backend, Approach]:
@@ -5315,9 +5342,9 @@ class Api(Door):
         operation = world.operation(approach, request.method)
         if world.stage:
             world.check_gate(approach, operation)
-        request.strike = strike = world.stage.on_request(approach.endpoint, request.method)
-        if not strike.lets_through:
-            raise Struck(strike.numbers, strike.status or Struck.status, strike.body)
+        request.effect = effect = world.stage.on_request(approach.endpoint, request.method)
+        if not effect.takes_effect:
+            raise Struck(effect.numbers, effect.status or Struck.status, effect.body)
         answer = self._carry_out(world, operation, approach, request)
         answer.delay = world.stage.take_owed()
         return answer
@@ -5756,7 +5783,7 @@ class Exchange(HTTPMessageDelegate):
         request.body, request.upload = body, self._upload
         answer = self._door.answer(request)
         self._discard_upload()
-        if answer.delay or answer.file or answer.later or request.strike.cut or request.strike.hangs:
+        if answer.delay or answer.file or answer.later or request.effect.is_cut or request.effect.hangs:
             self._answering = asyncio.ensure_future(self._answer_later(answer))
             getattr(self._connection, "set_close_callback")(self._answering.cancel)
         else:
@@ -5773,20 +5800,20 @@ class Exchange(HTTPMessageDelegate):
                 await make_body(answer, answer.later)
             if answer.delay:
                 await asyncio.sleep(answer.delay)
-            strike = self._request.strike
-            if strike.hangs or strike.cut:
-                await self._break_off(answer, strike)
+            effect = self._request.effect
+            if effect.hangs or effect.is_cut:
+                await self._break_off(answer, effect)
             elif answer.file and self._request.method != "HEAD":
                 await self._write_file(answer, answer.file)
             else:
                 self._write(answer)
 
-    async def _break_off(self, answer: Answer, strike: Strike) -> None:
+    async def _break_off(self, answer: Answer, effect: Effect) -> None:
         """Reset the connection in place of an answer, at once or when the fault that keeps it hanging is over."""
         log.info("%s %s not answered", self._request.method, self._request.path)
         self._note(answer, None)
-        if strike.hangs:
-            await end_of(strike.hangs)
+        if effect.hangs:
+            await end_of(effect.hangs)
         self._front.pending.discard(self)
         reset_connection(getattr(self._connection, "stream"))
 
@@ -5811,7 +5838,7 @@ class Exchange(HTTPMessageDelegate):
             status=status,
             seconds=asyncio.get_running_loop().time() - self._since,
             refusal=answer.refusal,
-            faults=request.strike.numbers,
+            faults=request.effect.numbers,
             left=left,
         )
 
@@ -6254,11 +6281,11 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
                 world.check_gate(approach)
             except OriginRefused:
                 return  # which the socket will be told, once it is open
-            strike = world.stage.on_handshake(approach.endpoint)
-            if strike.delay:
-                await self._or_left(asyncio.sleep(strike.delay))
+            effect = world.stage.on_request(approach.endpoint, WEBSOCKET)
+            if effect.delay:
+                await self._or_left(asyncio.sleep(effect.delay))
             has_left = self._has_left.is_set()
-            if strike.lets_through and not has_left:
+            if effect.takes_effect and not effect.is_cut and not has_left:
                 return
             world.evidence.saw_request(
                 method=WEBSOCKET,
@@ -6266,18 +6293,18 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
                 headers=request.headers,
                 body=b"",
                 endpoint=approach.endpoint,
-                status=None if has_left else strike.status,
-                seconds=strike.delay,
-                faults=strike.numbers,
+                status=None if has_left else effect.status,
+                seconds=effect.delay,
+                faults=effect.numbers,
                 left=has_left,
             )
             if has_left:
                 return
-            if strike.status is not None:
-                raise Struck(strike.numbers, strike.status)
+            if effect.status is not None:
+                raise Struck(effect.numbers, effect.status)
             log.info("open %s not answered", approach.endpoint)
-            if strike.hangs:
-                await self._or_left(end_of(strike.hangs))
+            if effect.hangs:
+                await self._or_left(end_of(effect.hangs))
             if not self._has_left.is_set():
                 reset_connection(self.detach())  # after which Tornado takes the request for finished
 
@@ -6343,7 +6370,7 @@ class Watcher:
         wanted = {verb.__name__: read_arguments(verb, dict(given)) for verb, given in verbs if given is not None}
         if not wanted:
             raise OptionError("requests, messages: at least one of the two is waited for")
-        check_within({"count": count}, "count", 1, MOST_SEEN)
+        within(1, MOST_SEEN)(count, "count")
         self._check_timeout(timeout)
         evidence, is_seen = self._world.evidence, asyncio.Event()
         waiting = evidence.wait_for(wanted, count, is_seen.set)
@@ -6394,8 +6421,7 @@ class Watcher:
 
     @staticmethod
     def _check_timeout(timeout: float) -> float:
-        check_within({"timeout": timeout}, "timeout", 0, LONGEST_WAIT)
-        return timeout
+        return cast("float", within(0, LONGEST_WAIT)(timeout, "timeout"))
 
 
 def health(_: Backend) -> dict[str, Json]:
@@ -6714,7 +6740,7 @@ def read_fault(text: str) -> Fault:
         raise OptionError(f'{shown(text)} is no JSON object; write {{"kind": "delay", "seconds": 2}}')
     arguments = read_arguments(Backend.add_fault, given)
     fault = check_fault(arguments.pop("kind"), arguments)
-    if fault.kind.is_at_once:
+    if FAULT_KINDS[fault.kind].is_at_once:
         raise OptionError(f"{fault.kind} hits the sockets that are open, and at the start there are none")
     return fault
 

@@ -327,9 +327,9 @@ def test_an_outage_of_one_endpoint_leaves_the_others_alone(backend: Backend, lis
     here, there = listen(PLANTS), listen(DIARY, token=ada)
     backend.add_fault("outage", endpoint=PLANTS)
     assert (here.ended, there.ended) == ((1006, "dropped"), None)
-    assert not backend.stage.on_request(PLANTS, "GET").lets_through
-    assert backend.stage.on_request(DIARY, "GET").lets_through
-    assert not backend.stage.on_handshake(PLANTS).lets_through
+    assert not backend.stage.on_request(PLANTS, "GET").takes_effect
+    assert backend.stage.on_request(DIARY, "GET").takes_effect
+    assert not backend.stage.on_request(PLANTS, "WEBSOCKET").takes_effect
 
 
 @pytest.mark.parametrize("end", [Backend.clear_faults, Backend.reset, lambda backend: backend.advance(60)])

@@ -11,7 +11,7 @@ import pytest
 
 from rested_emulator import (
     CONTROL_ROUTES,
-    FaultKind,
+    FAULT_KINDS,
     Options,
     RestedEmulator,
     Server,
@@ -65,8 +65,8 @@ def test_the_table_of_faults_has_every_kind_with_what_it_takes() -> None:
     section = README.split("### Faults")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `([a-z]+)` \|([^|]*)\|", section, re.MULTILINE)
     takes = {kind: set(re.findall(r"`([a-z]+)`", text)) for kind, text in rows}
-    assert list(takes) == list(FaultKind)
-    assert all(set(kind.arguments) <= takes[kind] for kind in FaultKind)
+    assert list(takes) == list(FAULT_KINDS)
+    assert all(set(kind.arguments) <= takes[name] for name, kind in FAULT_KINDS.items())
 
 
 def test_the_version_is_the_programs() -> None:
