@@ -23,18 +23,18 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
     Live             who listens where
     Faults           what goes wrong on purpose, between the verbs and their doors
     Evidence         what was asked and what was pushed, for tests to read
-    Backend          the verbs: admit, act, publish
-    Worlds           backends by API key, for tests side by side
+    World            the verbs by who calls them, and how the parts of a world are put together
+    Worlds           worlds by API key, for tests side by side
     HTTP             a request becomes an Approach and a verb, its outcome an answer
     WebSocket        the same URL, the other protocol
     Control          the owner's verbs over HTTP
     Options, Server  one typed value of options; the process and the test fixture
     Command line     argv, banner, exit codes
 
-Down to Backend everything is synchronous and knows neither Tornado nor a socket: a verb is atomic, and
+Down to Worlds everything is synchronous and knows neither Tornado nor a socket: a verb is atomic, and
 messages leave in the order of the writes. A request flows like this:
 
-    bytes -> Exchange -> Api.answer -> Approach -> Faults -> Backend verb -> Store, then Hub.publish
+    bytes -> Exchange -> Api.answer -> Approach -> Faults -> Service verb -> Store, then Broadcast
     bytes <- Exchange <- Answer     <- Record or Refusal     Socket.send <- Faults <-'
 
 Clauses in parentheses, as in "(contract 7.4)", number the rules of the emulated service; the README's
@@ -178,6 +178,10 @@ DEFAULT_TTL = 3600.0
 
 log = logging.getLogger("rested_emulator")
 
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+
 
 class CloseCode(IntEnum):
     """Why the emulator ends a WebSocket (contract 7.2 and 7.4)."""
@@ -242,7 +246,7 @@ class Strategy(StrEnum):
 
 
 class Operation(StrEnum):
-    """What a request asks for; each is the name of a client verb of the Backend."""
+    """What a request asks for; each is the name of a client verb of the Emulation."""
 
     CREATE = "create"
     READ = "read"
@@ -487,6 +491,11 @@ class Record(NamedTuple):
         updated_at = updated_at or self.updated_at
         return Record.of(self.unique_id, data, self.created_at, updated_at, self.owner, self.more)
 
+    @classmethod
+    def new(cls, data: bytes, now: str, owner: str | None = None) -> Self:
+        """A record that is made now, with an id of its own."""
+        return cls.of(new_id(), data, now, now, owner)
+
     def without_password(self) -> Record:
         """The same user, fit to be shown (contract 6.5)."""
         data = self.data if b'"password":' in self.wire else None
@@ -526,6 +535,10 @@ class Endpoint:
     def needs_token(self) -> bool:
         """Whether only logged-in users are served (contract 6.1 and 6.8)."""
         return self.secure or self.authentication
+
+    def shows(self, record: Record) -> Record:
+        """The record as clients see it here: users without their passwords (contract 6.5)."""
+        return record.without_password() if self.authentication else record
 
 
 @dataclass(frozen=True)
@@ -1056,20 +1069,20 @@ class Clock:
     so that whoever waits for it can wait for less.
     """
 
-    def __init__(self, read: Callable[[], float] = machine_time) -> None:
-        self._read = read
-        self._last = self._started = read()
+    def __init__(self, read: Callable[[], float] | None = None, on_earlier: Callable[[], None] = lambda: None) -> None:
+        self._read = read or machine_time
+        self._on_earlier = on_earlier
+        self._last = self._started = self._read()
         self._lost = 0.0  # what the machine's clock went back
         self._state = ClockState()
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._timers: list[tuple[float, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._second, self._timestamp = -1, ""
-        self.on_earlier: Callable[[], None] = lambda: None
 
     def another(self) -> Clock:
         """A clock of its own, by the same machine's time."""
-        return Clock(self._read)
+        return Clock(self._read, self._on_earlier)
 
     def _machine_time(self) -> float:
         """The machine's time, which goes on from where it was when the machine's clock is set back."""
@@ -1098,7 +1111,7 @@ class Clock:
         """Call ``action`` once ``moment`` has come."""
         heappush(self._alarms, (moment, next(self._numbers), action))
         if self._alarms[0][0] == moment:
-            self.on_earlier()
+            self._on_earlier()
 
     def every(self, seconds: float, action: Callable[[], object]) -> None:
         """Call ``action`` after that many seconds, and again after every such time."""
@@ -1130,7 +1143,7 @@ class Clock:
         """Move the time on; what is due by then happens before the call returns."""
         self._state = self._state._replace(skew=self._state.skew + seconds)
         self.ring()
-        self.on_earlier()
+        self._on_earlier()
 
     def freeze(self) -> None:
         """Stand still, but for ``advance``."""
@@ -1142,7 +1155,7 @@ class Clock:
         skew, frozen = self._state
         if frozen is not None:
             self._state = ClockState(skew + frozen - self._machine_time())
-            self.on_earlier()
+            self._on_earlier()
 
     @property
     def state(self) -> ClockState:
@@ -2017,14 +2030,15 @@ START = ""  # the name of the checkpoint that every store has
 class Store:
     """Projects, endpoints, records and sessions as values of the Model; the only user of TinyDB."""
 
-    def __init__(self, storage: JsonFile) -> None:
+    def __init__(self, storage: JsonFile, drop_file: Callable[[str], None] = lambda _: None) -> None:
+        """``drop_file`` is called with the id of each record whose uploaded file nobody can ask for any more."""
         self._storage = storage
+        self._drop_file = drop_file
         self._database = Database(storage=lambda: storage)
         self._checkpoints: dict[str, Tables] = {}  # in the order in which they were made
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
         self._listings: dict[str, Listing] = {}
         self._batch: list[Step] | None = None
-        self.on_file_gone: Callable[[str], None] = lambda _: None
         self.mark()
 
     def _table(self, name: str) -> Records:
@@ -2101,7 +2115,7 @@ class Store:
         """
         for unique_id in unique_ids:
             if not self.has_file(unique_id) and not self._is_kept(unique_id):
-                self.on_file_gone(unique_id)
+                self._drop_file(unique_id)
 
     def has_file(self, unique_id: str) -> bool:
         """Whether there is a record of that id with a file, whatever its endpoint."""
@@ -2208,6 +2222,25 @@ class Store:
         endpoint: Endpoint | None = self._value(ENDPOINTS, name, read_endpoint)
         return endpoint
 
+    def endpoints_of(self, key: str) -> list[Endpoint]:
+        """The endpoints of a project."""
+        return [endpoint for endpoint in self.endpoints() if endpoint.project == key]
+
+    def require_project(self, key: str | None) -> Project:
+        """The project of that key; the first one is the default. Raises OptionError."""
+        project = self.projects()[0] if key is None else self.project(key)
+        if project is not None:
+            return project
+        raise OptionError(f"project {shown(key)} is not the key of any project")
+
+    def require_endpoint(self, name: str) -> Endpoint:
+        """The endpoint of that name; raises OptionError where there is none."""
+        endpoint = self.endpoint(name)
+        if endpoint is not None:
+            return endpoint
+        names = ", ".join(other.name for other in self.endpoints()) or "none"
+        raise OptionError(f"there is no endpoint {shown(name)}; there are: {names}")
+
     def put_endpoint(self, endpoint: Endpoint) -> None:
         known = self._documents(ENDPOINTS).get(endpoint.name) or {}
         members = {camel(name): value for name, value in dataclasses.asdict(endpoint).items() if name != "name"}
@@ -2288,7 +2321,7 @@ class Store:
         """The names by which ``restore`` knows a state, the oldest first."""
         return list(self._checkpoints)
 
-    def fork(self, key: str) -> Store:
+    def fork(self, key: str, drop_file: Callable[[str], None]) -> Store:
         """A store in memory that begins as this one began, with its first project alone, known by this key."""
         begin = self._checkpoints[START]
         default, project = next(iter(begin[PROJECTS].items()))
@@ -2303,7 +2336,7 @@ class Store:
             if name in begin
         }
         records = {name: table for name, table in begin.items() if name in endpoints}
-        return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints, **logins, **records}))
+        return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints, **logins, **records}), drop_file)
 
     def mark(self, name: str = START, like: Store | None = None) -> None:
         """Remember the present state, or that of another store, for ``restore``; a name is given anew."""
@@ -2705,6 +2738,12 @@ class Accounts:
                 if session.expires_at < yesterday:
                     self._store.drop_session(session.token)
 
+    def live_tokens(self) -> set[str]:
+        """The tokens that have not expired, of users who are there."""
+        now = self._clock.now()
+        live = [session for session in self._store.sessions() if session.expires_at > now]
+        return {session.token for session in live if self._store.record(session.endpoint, session.user)}
+
     def revoke(self, endpoint: str, user: str | None = None) -> list[str]:
         """Forget the sessions of a user, or of everyone, of an endpoint; their tokens."""
         ended = self._store.tokens_of(endpoint, user)
@@ -3036,7 +3075,7 @@ class Push(NamedTuple):
 
     @classmethod
     def of(cls, endpoint: Endpoint, change: Change) -> Self:
-        record = change.record.without_password() if endpoint.authentication else change.record
+        record = endpoint.shows(change.record)
         message = b'{"type":"%b","record":%b}' % (change.type.encode(), (change.listing or record).wire)
         return cls(endpoint, change, message)
 
@@ -3053,11 +3092,17 @@ class Hub:
     ``send`` brings a message to all of those it is for; ``on_end`` is told of each seat that is ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        send: Callable[[Sequence[Seat], bytes], None] = send_to_all,
+        on_end: Callable[[Seat, int, str], None] = lambda *_: None,
+    ) -> None:
+        self._clock = clock
+        self.send = send
+        self._on_end = on_end
         self._seats: dict[str, dict[Listener, Seat]] = {}
         self._numbers = itertools.count(1)
-        self.send: Callable[[Sequence[Seat], bytes], None] = send_to_all
-        self.on_end: Callable[[Seat, int, str], None] = lambda *_: None
 
     def __len__(self) -> int:
         return sum(len(seats) for seats in self._seats.values())
@@ -3079,6 +3124,8 @@ class Hub:
         """Take a seat."""
         seat = Seat(endpoint, next(self._numbers), listener, caller)
         self._seats.setdefault(endpoint, {})[listener] = seat
+        if caller.session is not None:
+            self._clock.at(caller.session.expires_at, self._close_expired)
         return seat
 
     def leave(self, endpoint: str, listener: Listener) -> Seat | None:
@@ -3102,7 +3149,7 @@ class Hub:
         """End these listeners; returns how many had a seat."""
         ended = [seat for seat in leaving if self.leave(seat.endpoint, seat.listener)]
         for seat in ended:
-            self.on_end(seat, code, reason)
+            self._on_end(seat, code, reason)
             seat.listener.end(code, reason)
         return len(ended)
 
@@ -3110,7 +3157,7 @@ class Hub:
         """Take their seats from listeners who are not told so; ``how`` is what becomes of the connection."""
         for seat in seats:
             if self.leave(seat.endpoint, seat.listener):
-                self.on_end(seat, CloseCode.LOST, why)
+                self._on_end(seat, CloseCode.LOST, why)
                 how(seat.listener)
 
     def close_endpoints(self, names: Iterable[str], code: int, reason: str) -> int:
@@ -3122,9 +3169,15 @@ class Hub:
         ended = set(tokens)
         return self._close_sessions(lambda session: session.token in ended)
 
-    def close_expired(self, now: float) -> int:
-        """End the listeners whose access token has expired by ``now`` (contract 7.4)."""
-        return self._close_sessions(lambda session: session.expires_at <= now)
+    def watch_expiries(self) -> None:
+        """Take note of when access tokens expire, after the clock has forgotten it."""
+        for session in {seat.caller.session for seat in self.seats() if seat.caller.session}:
+            self._clock.at(session.expires_at, self._close_expired)
+
+    def _close_expired(self) -> None:
+        """End the listeners whose access token has expired by now (contract 7.4)."""
+        now = self._clock.now()
+        self._close_sessions(lambda session: session.expires_at <= now)
 
     def _close_sessions(self, is_over: Callable[[Session], bool]) -> int:
         leaving = [seat for seat in self.seats() if seat.caller.session and is_over(seat.caller.session)]
@@ -4086,53 +4139,56 @@ def find_seen(seen: deque[Any], wanted: Mapping[str, object]) -> list[dict[str, 
     return [one.public() for one in found[::-1]]
 
 
-# - Backend ------------------------------------------------------------------------------------------
+# - World --------------------------------------------------------------------------------------------
 
 
 MOST_CHECKPOINTS = 1000
 
 
-class Backend:
-    """The verbs. Each puts the parts in sequence: admit, act, publish; the rules stand in the parts.
+class Broadcast:
+    """Tells listeners of changes, by way of the faults, and keeps that as evidence."""
 
-    Client verbs take what a request shows and return what it gets, or raise a Refusal; a refused verb
-    has changed nothing. Owner's verbs serve the command line, the control interface and RestedEmulator
-    alike; they return what they did as a JSON object, and raise OptionError for a wrong argument.
+    def __init__(self, hub: Hub, faults: Faults, evidence: Evidence) -> None:
+        self._hub = hub
+        self._faults = faults
+        self._evidence = evidence
+
+    def publish(self, endpoint: Endpoint, change: Change) -> None:
+        """Tell whoever may hear of a change that has happened (contract 7.3)."""
+        told = self._hub.audience(endpoint, change)
+        hit = self._faults.deliver(told, Push.of(endpoint, change)) if told else None
+        self._faults.note_missed(endpoint, change)
+        self._evidence.saw_change(endpoint, change, told, hit)
+        if told:
+            ids = " ".join(record.unique_id for record in change.listing or (change.record,))
+            log.info("push %s %s %s to %d", change.type, endpoint.name, ids, len(told))
+
+
+class Service:
+    """The verbs of clients: what a request asks of the service. Each admits, acts, and publishes what it did.
+
+    They take what a request shows and return what it gets, or raise a Refusal; a refused verb has changed nothing.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, gate: Gate, files: Files | None = None, coverage: Coverage | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        gate: Gate,
+        files: Files,
+        accounts: Accounts,
+        hub: Hub,
+        evidence: Evidence,
+        broadcast: Broadcast,
     ) -> None:
-        self.store = store
-        self.clock = clock
-        self.gate = gate
-        self.files = files or Files(None)
-        self.files.settle(store.has_file)
-        store.on_file_gone = self.files.drop
-        self.hub = Hub()
-        self.stage = Faults(clock, self.hub)
-        self.evidence = Evidence(clock, coverage or Coverage())
-        self.hub.on_end = lambda seat, code, reason: self.evidence.saw_end(seat.endpoint, seat, code, reason)
-        self._clocks = {START: clock.state}
-        self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
-        self.is_taken: Callable[[str], bool] = lambda _: False  # whether a key is that of another world
-        self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
-        self._accounts = Accounts(store, clock)
-        self._accounts.forget_expired()
-
-    def begin(self, like: Store | None = None, faults: Sequence[Fault] = ()) -> None:
-        """Let this be the state that ``reset`` goes back to, or with the data of another store."""
-        self.store.mark(like=like)
-        self._clocks[START] = self.clock.state
-        for fault in faults:
-            if fault.endpoint is not None:
-                self._known_endpoint(fault.endpoint)
-        self._standing = tuple(faults)
-        self._add_standing_faults()
-
-    def _add_standing_faults(self) -> None:
-        for fault in self._standing:
-            self.stage.add(fault)
+        self._store = store
+        self._clock = clock
+        self._gate = gate
+        self._files = files
+        self._accounts = accounts
+        self._hub = hub
+        self._evidence = evidence
+        self._broadcast = broadcast
 
     # Admission
 
@@ -4140,7 +4196,7 @@ class Backend:
         """Which client verb a request means; an authentication endpoint has more of them (contract 6.1)."""
         if method in ("GET", "DELETE"):
             return Operation.READ if method == "GET" else Operation.DELETE
-        endpoint, parameters = self.store.endpoint(approach.endpoint), approach.parameters
+        endpoint, parameters = self._store.endpoint(approach.endpoint), approach.parameters
         if endpoint is None or not endpoint.authentication:
             return Operation.CREATE if method == "POST" else Operation.UPDATE
         if method == "PUT":
@@ -4156,14 +4212,19 @@ class Backend:
 
         The master key opens the gate too, to the operations where it counts.
         """
-        project = self.store.project(approach.parameters.key or "")
+        project = self._store.project(approach.parameters.key or "")
         if operation is None or not holds_master_key(project, approach, operation):
             allowed = project.allowed_origins if project else self.allowed_origins()
-            self.gate.check_origin(approach.origin, allowed, approach.host)
+            self._gate.check_origin(approach.origin, allowed, approach.host)
+
+    def check_page(self, origin: str | None, host: str | None, *, any_origin: bool | None = None) -> None:
+        """Raise a Refusal for a request to something that belongs to no project, where the outer gate is shut."""
+        self._gate.check_host(host)
+        self._gate.check_origin(origin, self.allowed_origins(), host, any_origin=any_origin)
 
     def allowed_origins(self) -> list[str]:
         """The allowed origins of all projects, which count where no project is known."""
-        return [origin for project in self.store.projects() for origin in project.allowed_origins]
+        return [origin for project in self._store.projects() for origin in project.allowed_origins]
 
     def preflight(self, approach: Approach, operation: Operation) -> tuple[Endpoint, bool]:
         """The checks that need no user: gate, key, endpoint, master key, origin (contract 5.6 and 9.1).
@@ -4171,7 +4232,7 @@ class Backend:
         Returns the endpoint, and whether the request holds the master key, which lifts the limits of origin.
         """
         self.check_gate(approach, operation)
-        project, endpoint = check_project(self.store, approach)
+        project, endpoint = check_project(self._store, approach)
         master = holds_master_key(project, approach, operation)
         if not master:
             check_master_key(project, approach, operation)
@@ -4186,12 +4247,12 @@ class Backend:
         elif operation.is_open or not endpoint.needs_token:
             caller = Caller()
         else:
-            caller = Caller(identify(self.store, approach, endpoint, self.clock.now()))
+            caller = Caller(identify(self._store, approach, endpoint, self._clock.now()))
         if approach.parameters.malformed:
             raise BadRequest(Message.WRONG_PARAMETER, "The query is not UTF-8.")
         return endpoint, caller
 
-    # Client verbs
+    # Verbs
 
     def create(self, approach: Approach) -> Record:
         """Store the body as a new record (contract 4.1)."""
@@ -4204,13 +4265,13 @@ class Backend:
     def start_upload(self, approach: Approach, max_fields: int) -> Upload:
         """Begin to take the files of a request that is admitted so far; ``upload`` ends it."""
         self.admit(approach, Operation.CREATE)
-        return Upload(self.files, approach.content or Content(None, None, b""), max_fields)
+        return Upload(self._files, approach.content or Content(None, None, b""), max_fields)
 
     def upload(self, approach: Approach, upload: Upload) -> Record | Listing:
         """Store a record for each file that has arrived; one message tells of all (contract 8.1)."""
         endpoint, caller = self.admit(approach, Operation.CREATE)
         files, metadata = upload.finish()
-        now = self.clock.timestamp()
+        now = self._clock.timestamp()
         records = []
         for file in files:
             facts = {"originalName": file.original_name, "mimeType": file.mime_type, "size": file.size}
@@ -4219,19 +4280,19 @@ class Backend:
             except UnicodeEncodeError:
                 raise BadRequest(Message.WRONG_BODY, f"The name {shown(file.original_name)} is not UTF-8.") from None
             records.append(Record.of(file.unique_id, data, now, now, caller.user, {"file": facts}))
-        with self.store.batch():
+        with self._store.batch():
             for record in records:
-                self.store.put_record(endpoint.name, record)
+                self._store.put_record(endpoint.name, record)
         try:  # after the records, so that a kill in between leaves no file of nobody: see Files.settle
             for record in records:
-                self.files.keep(record.unique_id)
+                self._files.keep(record.unique_id)
         except OSError as error:
-            with self.store.batch():
+            with self._store.batch():
                 for record in records:
-                    self.store.drop_record(endpoint.name, record.unique_id)
+                    self._store.drop_record(endpoint.name, record.unique_id)
             raise not_stored(error) from None
         made = Listing(records)
-        self._publish(endpoint, Change("POST", made[0], made if len(made) > 1 else None))
+        self._broadcast.publish(endpoint, Change("POST", made[0], made if len(made) > 1 else None))
         return made[0] if len(made) == 1 else made
 
     def register(self, approach: Approach) -> Record:
@@ -4250,15 +4311,15 @@ class Backend:
         if ids:
             # Each once, or a short request could ask for a record so often that the answer fills the memory.
             records = [self._find(endpoint, caller, unique_id) for unique_id in dict.fromkeys(ids)]
-            found = [self._fit_to_show(endpoint, record) for record in records if record is not None]
+            found = [endpoint.shows(record) for record in records if record is not None]
             if not found:
                 raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, ids))
             return found[0] if len(ids) == 1 else Listing(found)
-        listing = self.store.records(endpoint.name)
+        listing = self._store.records(endpoint.name)
         if not endpoint.needs_token:
             return listing
         readable = [record for record in listing if caller.may_read(endpoint, record)]
-        return Listing(self._fit_to_show(endpoint, record) for record in readable)
+        return Listing(endpoint.shows(record) for record in readable)
 
     def download(self, approach: Approach) -> tuple[dict[str, Any], str]:
         """What is known of a record's file, and where it is (contract 8.2)."""
@@ -4267,7 +4328,7 @@ class Backend:
         record = self._find(endpoint, caller, unique_id)
         if record is None:
             raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, [unique_id]))
-        path = self.files.path(unique_id) if record.file else None
+        path = self._files.path(unique_id) if record.file else None
         if record.file is None or path is None:
             why = "its file is not on disk any more" if record.file else "it was made without one"
             raise BadRequest(Message.NO_FILE, f"Record {shown(unique_id)} has no file: {why}.")
@@ -4283,21 +4344,21 @@ class Backend:
         data = apply_strategy(record.packed_data, new, strategy)
         if endpoint.authentication:
             self._accounts.check_user(endpoint.name, data, unique_id)
-        record = record.with_data(data, self.clock.timestamp())
-        self.store.put_record(endpoint.name, record)
-        self._publish(endpoint, Change("PUT", record))
-        return self._fit_to_show(endpoint, record)
+        record = record.with_data(data, self._clock.timestamp())
+        self._store.put_record(endpoint.name, record)
+        self._broadcast.publish(endpoint, Change("PUT", record))
+        return endpoint.shows(record)
 
     def delete(self, approach: Approach) -> Record:
         """Delete a record and answer it as it last was (contract 4.4); a user loses every token (6.9)."""
         endpoint, caller = self.admit(approach, Operation.DELETE)
         record = self._changeable(endpoint, caller, self._one_unique_id(approach), Operation.DELETE)
-        with self.store.batch():
-            self.store.drop_record(endpoint.name, record.unique_id)
+        with self._store.batch():
+            self._store.drop_record(endpoint.name, record.unique_id)
             tokens = self._accounts.revoke(endpoint.name, record.unique_id) if endpoint.authentication else []
-        self._publish(endpoint, Change("DELETE", record))
-        self.hub.close_tokens(tokens)
-        return self._fit_to_show(endpoint, record)
+        self._broadcast.publish(endpoint, Change("DELETE", record))
+        self._hub.close_tokens(tokens)
+        return endpoint.shows(record)
 
     def login(self, approach: Approach) -> tuple[Record, Session]:
         """Check credentials and open a session (contract 6.3)."""
@@ -4309,11 +4370,11 @@ class Backend:
         """Revoke the token and end the sockets opened with it (contract 6.4)."""
         endpoint, _ = self.admit(approach, Operation.LOGOUT)
         try:
-            session = identify(self.store, approach, endpoint, self.clock.now())
+            session = identify(self._store, approach, endpoint, self._clock.now())
         except Unauthenticated as refusal:
             raise BadRequest(refusal.message, refusal.hint) from None
-        self.store.drop_session(session.token)
-        self.hub.close_tokens([session.token])
+        self._store.drop_session(session.token)
+        self._hub.close_tokens([session.token])
 
     def send_reset(self, approach: Approach) -> None:
         """Put a reset mail into the outbox (contract 6.9)."""
@@ -4325,59 +4386,44 @@ class Backend:
         """Set a new password with the token of a mail; the user's access tokens are revoked (contract 6.9)."""
         endpoint, _ = self.admit(approach, Operation.RESET_PASSWORD)
         user, data, mail = self._accounts.reset_password(endpoint.name, parse_content(approach.content))
-        record = user.with_data(data, self.clock.timestamp())
-        with self.store.batch():
-            self.store.put_record(endpoint.name, record)
-            self.store.put_mail(replace(mail, used=True))
+        record = user.with_data(data, self._clock.timestamp())
+        with self._store.batch():
+            self._store.put_record(endpoint.name, record)
+            self._store.put_mail(replace(mail, used=True))
             tokens = self._accounts.revoke(endpoint.name, record.unique_id)
-        self._publish(endpoint, Change("PUT", record))
-        self.hub.close_tokens(tokens)
+        self._broadcast.publish(endpoint, Change("PUT", record))
+        self._hub.close_tokens(tokens)
 
     def listen(self, approach: Approach, listener: Listener) -> None:
         """Let a listener hear of every change it may read, from now on (contract 7.1)."""
         try:
             endpoint, caller = self.admit(approach, Operation.LISTEN)
         except Refusal as refusal:
-            self.evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, refusal.hint)
+            self._evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, refusal.hint)
             raise
-        self.evidence.saw_open(self.hub.join(endpoint.name, listener, caller))
-        if caller.session is not None:
-            self.clock.at(caller.session.expires_at, self._close_expired)
+        self._evidence.saw_open(self._hub.join(endpoint.name, listener, caller))
 
     def leave(self, endpoint: str, listener: Listener, code: int) -> bool:
         """Let a listener go that has left, with its client's code; tells whether it had a seat."""
-        seat = self.hub.leave(endpoint, listener)
+        seat = self._hub.leave(endpoint, listener)
         if seat:
-            self.evidence.saw_end(endpoint, seat, code, "", by_client=True)
+            self._evidence.saw_end(endpoint, seat, code, "", by_client=True)
         return seat is not None
 
     def _add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
-        record = self._new_record(data, owner)
-        self.store.put_record(endpoint.name, record)
-        self._publish(endpoint, Change("POST", record))
+        record = Record.new(data, self._clock.timestamp(), owner)
+        self._store.put_record(endpoint.name, record)
+        self._broadcast.publish(endpoint, Change("POST", record))
         return record
-
-    def _new_record(self, data: bytes, owner: str | None = None) -> Record:
-        now = self.clock.timestamp()
-        return Record.of(new_id(), data, now, now, owner)
-
-    def _publish(self, endpoint: Endpoint, change: Change) -> None:
-        told = self.hub.audience(endpoint, change)
-        hit = self.stage.deliver(told, Push.of(endpoint, change)) if told else None
-        self.stage.note_missed(endpoint, change)
-        self.evidence.saw_change(endpoint, change, told, hit)
-        if told:
-            ids = " ".join(record.unique_id for record in change.listing or (change.record,))
-            log.info("push %s %s %s to %d", change.type, endpoint.name, ids, len(told))
 
     def _find(self, endpoint: Endpoint, caller: Caller, unique_id: str) -> Record | None:
         """The record, unless it is one that this caller must not even know of (contract 6.8)."""
-        record = self.store.record(endpoint.name, unique_id)
+        record = self._store.record(endpoint.name, unique_id)
         return record if record and caller.may_read(endpoint, record) else None
 
     def _changeable(self, endpoint: Endpoint, caller: Caller, unique_id: str, operation: Operation) -> Record:
         """The record that PUT or DELETE may change (contract 5.5)."""
-        record = self.store.record(endpoint.name, unique_id)
+        record = self._store.record(endpoint.name, unique_id)
         if record and caller.may_change(endpoint, record, operation):
             return record
         if record is None or not caller.may_read(endpoint, record):
@@ -4387,15 +4433,12 @@ class Backend:
 
     def _why_not_found(self, endpoint: Endpoint, ids: Sequence[str]) -> str:
         hint = f"Endpoint {shown(endpoint.name)} has no record {shown(', '.join(ids))} that this request may see."
-        if not any(self.store.record(endpoint.name, unique_id) for unique_id in ids):
+        if not any(self._store.record(endpoint.name, unique_id) for unique_id in ids):
             return hint
         if endpoint.authentication:
             return hint + " A user sees only the own record; the master key all."
         lift = f"--others-can read:{endpoint.name} or change-endpoint"
         return f"{hint} It belongs to another user; others may read it with {lift}."
-
-    def _fit_to_show(self, endpoint: Endpoint, record: Record) -> Record:
-        return record.without_password() if endpoint.authentication else record
 
     def _one_unique_id(self, approach: Approach) -> str:
         ids = approach.parameters.unique_ids
@@ -4403,10 +4446,50 @@ class Backend:
             return ids[0]
         raise BadRequest(Message.ONE_UNIQUE_ID, f"This request has {len(ids)}; the URL takes one &uniqueId=ID.")
 
-    def _close_expired(self) -> None:
-        self.hub.close_expired(self.clock.now())
 
-    # Owner's verbs
+class Owner:
+    """The verbs of the emulator's owner, for the command line, the control interface and RestedEmulator alike.
+
+    They return what they did as a JSON object, and raise OptionError for a wrong argument.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        accounts: Accounts,
+        hub: Hub,
+        faults: Faults,
+        evidence: Evidence,
+        broadcast: Broadcast,
+        is_taken: Callable[[str], bool],
+    ) -> None:
+        """``is_taken`` tells whether a key is that of another world."""
+        self._store = store
+        self._clock = clock
+        self._accounts = accounts
+        self._hub = hub
+        self._faults = faults
+        self._evidence = evidence
+        self._broadcast = broadcast
+        self.is_taken = is_taken
+        self._clocks = {START: clock.state}
+        self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
+        self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
+
+    def begin(self, like: Store | None = None, faults: Sequence[Fault] = ()) -> None:
+        """Let this be the state that ``reset`` goes back to, or with the data of another store."""
+        self._store.mark(like=like)
+        self._clocks[START] = self._clock.state
+        for fault in faults:
+            if fault.endpoint is not None:
+                self._store.require_endpoint(fault.endpoint)
+        self._standing = tuple(faults)
+        self._add_standing_faults()
+
+    def _add_standing_faults(self) -> None:
+        for fault in self._standing:
+            self._faults.add(fault)
 
     def change_project(
         self,
@@ -4427,19 +4510,19 @@ class Backend:
         own: it counts for later logins and ends no socket. ``reset_templates`` are all templates there are
         then, HTML by name, with ``{{verificationtoken}}`` and ``{{email}}`` to be filled in.
         """
-        known = self._known_project(project)
+        known = self._store.require_project(project)
         options: dict[str, object] = {"name": name, "key": key, "master_key": master_key}
         options |= {"disallow_no_origin": disallow_no_origin}
         options |= {"reset_templates": reset_templates}
         given = options | {"allowed_origins": allowed_origins, "token_ttl": token_ttl}
         saved = check_saved(replace(known, **check_members(Project, given)))
-        if saved.key != known.key and (self.store.project(saved.key) is not None or self.is_taken(saved.key)):
+        if saved.key != known.key and (self._store.project(saved.key) is not None or self.is_taken(saved.key)):
             raise OptionError(f"key {shown(saved.key)} is another project's")
         if saved != known:
-            self.store.put_project(known.key, saved)
+            self._store.put_project(known.key, saved)
         if allowed_origins is None and all(value is None for value in options.values()):
             return {"closed": 0}
-        return {"closed": self._end_listeners(item.name for item in self._endpoints_of(saved.key))}
+        return {"closed": self._end_listeners(item.name for item in self._store.endpoints_of(saved.key))}
 
     def change_endpoint(
         self,
@@ -4465,60 +4548,60 @@ class Backend:
             "others_can_delete": others_can_delete,
             "description": description,
         }
-        known = self.store.endpoint(name)
-        endpoint = known or Endpoint(check_endpoint_name(name), self._known_project(None).key)
+        known = self._store.endpoint(name)
+        endpoint = known or Endpoint(check_endpoint_name(name), self._store.require_project(None).key)
         saved = replace(endpoint, **check_members(Endpoint, given))
         if saved != known:
-            self.store.put_endpoint(saved)
+            self._store.put_endpoint(saved)
         return {"closed": self._end_listeners([name])}
 
     def delete_endpoint(self, name: str) -> dict[str, Json]:
         """Delete an endpoint with its data (contract 2.5); its sockets end, its users' tokens too."""
-        self._known_endpoint(name)
-        deleted = self.store.count(name)
-        with self.store.batch():
+        self._store.require_endpoint(name)
+        deleted = self._store.count(name)
+        with self._store.batch():
             tokens = self._accounts.revoke(name)
-            self.store.drop_endpoint(name)
-        closed = self._end_listeners([name]) + self.hub.close_tokens(tokens)
+            self._store.drop_endpoint(name)
+        closed = self._end_listeners([name]) + self._hub.close_tokens(tokens)
         return {"deleted": deleted, "closed": closed}
 
     def expire_tokens(self, *, username: str | None = None, token: str | None = None) -> dict[str, Json]:
         """Let access tokens expire now: all, one user's (by username or email), or one."""
         ended = self._accounts.expire(username=username, token=token)
-        return {"expired": len(ended), "closed": self.hub.close_tokens(ended)}
+        return {"expired": len(ended), "closed": self._hub.close_tokens(ended)}
 
     def advance(self, seconds: float) -> dict[str, Json]:
         """Move the clock on; what is due by then happens before the call returns (contract 7.4)."""
         if seconds < 0:
             raise OptionError(f"seconds is {seconds:g}; time goes only forward here, and back with set-time")
-        self._check_moment(self.clock.now() + seconds, f"seconds is {seconds:g}")
-        return self._pass_time(lambda: self.clock.advance(seconds))
+        self._check_moment(self._clock.now() + seconds, f"seconds is {seconds:g}")
+        return self._pass_time(lambda: self._clock.advance(seconds))
 
     def set_time(self, time: str) -> dict[str, Json]:
         """Set the clock, as ``advance`` does if it is forward, else as going back does; time goes on from there."""
         moment = parse_moment(time, "time")
         self._check_moment(moment, f"time is {shown(time)}")
-        skew, frozen = self.clock.state
-        ahead = moment - self.clock.now()
+        skew, frozen = self._clock.state
+        ahead = moment - self._clock.now()
         if ahead < 0:
             return self._pass_time(lambda: self._set_back(ClockState(skew + ahead, frozen)))
-        return self._pass_time(lambda: self.clock.advance(ahead))
+        return self._pass_time(lambda: self._clock.advance(ahead))
 
     def freeze(self) -> dict[str, Json]:
         """Let the clock stand, but for ``advance`` and ``set_time``."""
-        return self._pass_time(self.clock.freeze)
+        return self._pass_time(self._clock.freeze)
 
     def unfreeze(self) -> dict[str, Json]:
         """Let the clock go on from where it stands."""
-        return self._pass_time(self.clock.unfreeze)
+        return self._pass_time(self._clock.unfreeze)
 
     def _pass_time(self, step: Callable[[], None]) -> dict[str, Json]:
         """Do something to the clock, and say what happened by it."""
-        before, listeners = self.clock.now(), len(self.hub)
+        before, listeners = self._clock.now(), len(self._hub)
         step()
-        now = self.clock.now()
-        expired = sum(before < session.expires_at <= now for session in self.store.sessions())
-        return {"now": timestamp(now), "tokensExpired": expired, "closed": listeners - len(self.hub)}
+        now = self._clock.now()
+        expired = sum(before < session.expires_at <= now for session in self._store.sessions())
+        return {"now": timestamp(now), "tokensExpired": expired, "closed": listeners - len(self._hub)}
 
     def _check_moment(self, moment: float, what: str) -> None:
         """Raise OptionError for a time so late that tokens would outlive the calendar, or before 1970."""
@@ -4531,12 +4614,11 @@ class Backend:
 
     def _set_back(self, state: ClockState) -> None:
         """Set the clock as it was; whatever is due stays as far away, or at its own moment."""
-        before = self.clock.now()
-        self.clock.restore(state)
-        self.stage.move(self.clock.now() - before)
-        for session in {seat.caller.session for seat in self.hub.seats() if seat.caller.session}:
-            self.clock.at(session.expires_at, self._close_expired)
-        self.clock.ring()
+        before = self._clock.now()
+        self._clock.restore(state)
+        self._faults.move(self._clock.now() - before)
+        self._hub.watch_expiries()
+        self._clock.ring()
 
     def close_listeners(
         self, *, code: int = CloseCode.NORMAL, reason: str = "", endpoint: str | None = None
@@ -4544,10 +4626,10 @@ class Backend:
         """End sockets with a code and reason of one's own: all, or those of an endpoint."""
         check_close_code(code, "code")
         check_close_reason(reason, "reason")
-        names = [item.name for item in self.store.endpoints()]
+        names = [item.name for item in self._store.endpoints()]
         if endpoint is not None:
-            names = [self._known_endpoint(endpoint).name]
-        return {"closed": self.hub.close_endpoints(names, code, reason)}
+            names = [self._store.require_endpoint(endpoint).name]
+        return {"closed": self._hub.close_endpoints(names, code, reason)}
 
     def reset(self) -> dict[str, Json]:
         """Go back to the state at start: data, users, tokens, options, clock; faults that were added are cleared.
@@ -4556,7 +4638,7 @@ class Backend:
         back by itself. Tokens made since are revoked, which ends their sockets like an expiry; the
         sockets of an endpoint that is gone, or is read by others than before, end like an option change.
         """
-        self.stage.clear()
+        self._faults.clear()
         done = self._go_back(START)
         self._add_standing_faults()
         return done
@@ -4564,30 +4646,30 @@ class Backend:
     def checkpoint(self, name: str) -> dict[str, Json]:
         """Remember data, users, tokens, options and clock as they are, for ``restore``; a name is given anew."""
         check_key(name, "name")
-        known = self.store.checkpoints()
+        known = self._store.checkpoints()
         if name not in known and len(known) > MOST_CHECKPOINTS:
             raise OptionError(
                 f"there are {MOST_CHECKPOINTS} checkpoints, which is enough; give one of their names anew"
             )
-        self.store.mark(name)
-        self._clocks[name] = self.clock.state
-        return {"name": name, "checkpoints": list(self.store.checkpoints()[1:])}
+        self._store.mark(name)
+        self._clocks[name] = self._clock.state
+        return {"name": name, "checkpoints": list(self._store.checkpoints()[1:])}
 
     def restore(self, name: str) -> dict[str, Json]:
         """Go back to a checkpoint, as ``reset`` goes back to the start; faults stay as they are."""
-        known = self.store.checkpoints()[1:]
+        known = self._store.checkpoints()[1:]
         if name not in known:
             raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(known) or 'none'}")
         return self._go_back(name)
 
     def _go_back(self, name: str) -> dict[str, Json]:
-        readers, listeners, tokens = self._readers(), len(self.hub), self._live_tokens()
-        changes = self.store.restore(name)
+        readers, listeners, tokens = self._readers(), len(self._hub), self._accounts.live_tokens()
+        changes = self._store.restore(name)
         self._set_back(self._clocks[name])
-        self.hub.close_tokens(tokens - self._live_tokens())
+        self._hub.close_tokens(tokens - self._accounts.live_tokens())
         now = self._readers()
         self._end_listeners(name for name, options in readers.items() if now.get(name) != options)
-        closed = listeners - len(self.hub)
+        closed = listeners - len(self._hub)
         return {"messages": self._tell(changes), "closed": closed}
 
     def add_fault(
@@ -4615,66 +4697,121 @@ class Backend:
         given = {name: value for name, value in locals().items() if name not in ("self", "kind")}
         fault = check_fault(kind, given)
         if fault.endpoint is not None:
-            self._known_endpoint(fault.endpoint)
-        number, sockets = self.stage.add(fault)
+            self._store.require_endpoint(fault.endpoint)
+        number, sockets = self._faults.add(fault)
         if fault.kind == OUTAGE:
-            self.evidence.coverage.meet(Behaviour.OUTAGE)
+            self._evidence.coverage.meet(Behaviour.OUTAGE)
         return {"id": number, "sockets": sockets}
-
-    def faults(self) -> list[dict[str, Json]]:
-        """Every fault, with how often it has hit, and for an outage what each listener missed."""
-        return self.stage.report()
 
     def clear_faults(self, *, id: int | None = None) -> dict[str, Json]:
         """Let nothing go wrong any more, or one fault be over; what was held up goes on."""
-        return {"cleared": self.stage.clear() if id is None else self.stage.clear_one(id)}
-
-    def requests(
-        self,
-        *,
-        endpoint: str | None = None,
-        method: str | None = None,
-        status: int | None = None,
-        since: int | None = None,
-    ) -> list[dict[str, Json]]:
-        """The requests that were seen, of many the latest; ``since`` is a number that they come after."""
-        return self.evidence.requests(endpoint=endpoint, method=method, status=status, since=since)
-
-    def messages(
-        self, *, endpoint: str | None = None, type: str | None = None, since: int | None = None
-    ) -> list[dict[str, Json]]:
-        """The messages that were pushed, and the opening and end of sockets (``type`` OPEN and CLOSE)."""
-        return self.evidence.messages(endpoint=endpoint, type=type, since=since)
+        return {"cleared": self._faults.clear() if id is None else self._faults.clear_one(id)}
 
     def clear_requests(self) -> dict[str, Json]:
         """Forget the requests that were seen."""
-        return {"cleared": self.evidence.clear_requests()}
+        return {"cleared": self._evidence.clear_requests()}
 
     def clear_messages(self) -> dict[str, Json]:
         """Forget the messages that were seen."""
-        return {"cleared": self.evidence.clear_messages()}
+        return {"cleared": self._evidence.clear_messages()}
 
-    def coverage(self) -> dict[str, Json]:
-        """Which behaviours of the service were met, and which never."""
-        return self.evidence.coverage.public()
+    def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
+        """Log a user in, registering it first if need be; returns the access token.
+
+        The owner needs no password to sign in a user who exists; ``password`` is that of a new one.
+        """
+        known = self._store.require_endpoint(endpoint)
+        for name, text in (("username", username), ("password", password)):
+            check_utf8(text, name)
+        if not known.authentication:
+            raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
+        user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
+        if user is not None:
+            return self._accounts.open_session(known, user.unique_id).token
+        data = encode({"username": username, "password": password})
+        try:
+            self._accounts.check_user(endpoint, data)
+        except BadRequest as refusal:
+            raise OptionError(refusal.hint) from None
+        user = Record.new(data, self._clock.timestamp())
+        with self._store.batch():
+            self._store.put_record(endpoint, user)
+            session = self._accounts.open_session(known, user.unique_id)
+        self._broadcast.publish(known, Change("POST", user))
+        return session.token
+
+    def take_over_edit(self) -> None:
+        """Bring in an edit of the data file, if there is one, and let listeners know."""
+        edit = self._store.edit()
+        if edit is None or self._refused_edit == (edit, 2):
+            return
+        options, tokens = self._options(), self._accounts.live_tokens()
+        try:
+            changes = self._store.take_over_edit()
+        except (NotStored, OSError) as error:
+            log.info("the edit is not taken over yet: %s", error)
+            return
+        except DataFileError as error:
+            # An editor may still be writing what is seen first, so only the second look counts.
+            self._refused_edit = edit, 2 if self._refused_edit == (edit, 1) else 1
+            if self._refused_edit == (edit, 2):
+                log.error("the edit is neither taken over nor written over: %s", error)
+            return
+        count = Counter(change.type for _, change in changes)
+        told = "took over an edit of the data file, records added: %d, changed: %d, deleted: %d"
+        log.info(told, count["POST"], count["PUT"], count["DELETE"])
+        self._hub.close_tokens(tokens - self._accounts.live_tokens())
+        now = self._options()
+        self._end_listeners(name for name, before in options.items() if now.get(name) != before)
+        self._tell(changes)
+        self._store.save()
+
+    def _end_listeners(self, names: Iterable[str]) -> int:
+        return self._hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED)
+
+    def _tell(self, changes: Iterable[tuple[str, Change]]) -> int:
+        """Publish changes of endpoints that are still there; returns how many."""
+        heard = [(endpoint, change) for name, change in changes if (endpoint := self._store.endpoint(name))]
+        for endpoint, change in heard:
+            self._broadcast.publish(endpoint, change)
+        return len(heard)
+
+    def _options(self) -> dict[str, tuple[Endpoint, Project | None]]:
+        """The options that a socket of each endpoint depends on."""
+        return {item.name: (item, self._store.project(item.project)) for item in self._store.endpoints()}
+
+    def _readers(self) -> dict[str, tuple[bool, ...]]:
+        """The options of each endpoint that say who reads it."""
+        return {item.name: (item.authentication, item.secure, item.others_can_read) for item in self._store.endpoints()}
+
+
+class Reports:
+    """What the owner is told: what there is, and what has happened."""
+
+    def __init__(self, store: Store, clock: Clock, hub: Hub, faults: Faults, evidence: Evidence) -> None:
+        self._store = store
+        self._clock = clock
+        self._hub = hub
+        self._faults = faults
+        self._evidence = evidence
 
     def status(self) -> dict[str, Json]:
         """What there is: projects, endpoints with options and counts, users logged in, clock, uptime."""
-        now = self.clock.now()
-        sessions = [session for session in self.store.sessions() if session.expires_at > now]
+        now = self._clock.now()
+        sessions = [session for session in self._store.sessions() if session.expires_at > now]
         return {
-            "projects": [self._project_status(project) for project in self.store.projects()],
+            "projects": [self._project_status(project) for project in self._store.projects()],
             "users": [self._session_status(session) for session in sessions],
-            "listeners": len(self.hub),
-            "checkpoints": list(self.store.checkpoints()[1:]),
+            "listeners": len(self._hub),
+            "checkpoints": list(self._store.checkpoints()[1:]),
             "now": timestamp(now),
-            "frozen": self.clock.state.frozen is not None,
-            "uptime": round(self.clock.uptime(), 3),
+            "frozen": self._clock.state.frozen is not None,
+            "uptime": round(self._clock.uptime(), 3),
         }
 
     def listeners(self, *, endpoint: str | None = None) -> list[dict[str, Json]]:
         """Who listens: the numbers that ``messages`` names under ``to``, and the user of each, null for nobody."""
-        seats = self.hub.seats(endpoint and self._known_endpoint(endpoint).name)
+        seats = self._hub.seats(endpoint and self._store.require_endpoint(endpoint).name)
         return [
             {
                 "number": seat.number,
@@ -4685,13 +4822,99 @@ class Backend:
             for seat in seats
         ]
 
+    def records(self, endpoint: str) -> list[dict[str, Json]]:
+        """All records of an endpoint, as GET shows them to the holder of the master key."""
+        known = self._store.require_endpoint(endpoint)
+        return [known.shows(record).public() for record in self._store.records(endpoint)]
+
     def mails(self) -> list[Json]:
         """The outbox: every reset mail, the latest last (contract 6.9)."""
-        return [mail.public() for mail in self.store.mails()]
+        return [mail.public() for mail in self._store.mails()]
+
+    def faults(self) -> list[dict[str, Json]]:
+        """Every fault, with how often it has hit, and for an outage what each listener missed."""
+        return self._faults.report()
+
+    def requests(
+        self,
+        *,
+        endpoint: str | None = None,
+        method: str | None = None,
+        status: int | None = None,
+        since: int | None = None,
+    ) -> list[dict[str, Json]]:
+        """The requests that were seen, of many the latest; ``since`` is a number that they come after."""
+        return self._evidence.requests(endpoint=endpoint, method=method, status=status, since=since)
+
+    def messages(
+        self, *, endpoint: str | None = None, type: str | None = None, since: int | None = None
+    ) -> list[dict[str, Json]]:
+        """The messages that were pushed, and the opening and end of sockets (``type`` OPEN and CLOSE)."""
+        return self._evidence.messages(endpoint=endpoint, type=type, since=since)
+
+    def coverage(self) -> dict[str, Json]:
+        """Which behaviours of the service were met, and which never."""
+        return self._evidence.coverage.public()
+
+    def _project_status(self, project: Project) -> Json:
+        return {
+            "name": project.name,
+            "key": project.key,
+            "allowedOrigins": list(project.allowed_origins),
+            "disallowNoOrigin": project.disallow_no_origin,
+            "tokenTtl": project.token_ttl,
+            "resetTemplates": list(project.reset_templates),
+            "endpoints": [self._endpoint_status(endpoint) for endpoint in self._store.endpoints_of(project.key)],
+        }
+
+    def _endpoint_status(self, endpoint: Endpoint) -> Json:
+        options = {camel(name): value for name, value in dataclasses.asdict(endpoint).items() if name != "project"}
+        return options | {
+            "records": self._store.count(endpoint.name),
+            "listeners": self._hub.count(endpoint.name),
+        }
+
+    def _session_status(self, session: Session) -> Json:
+        user = self._store.record(session.endpoint, session.user)
+        data = user.data if user else None
+        name = data.get("username", data.get("email")) if isinstance(data, dict) else None
+        return {
+            "endpoint": session.endpoint,
+            "uniqueId": session.user,
+            "username": name,
+            "expiresAt": timestamp(session.expires_at),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Emulation:
+    """One emulated service, which users know as a world: the verbs by who calls them, and the parts they use."""
+
+    clock: Clock
+    store: Store
+    files: Files
+    gate: Gate
+    hub: Hub
+    faults: Faults
+    evidence: Evidence
+    service: Service
+    owner: Owner
+    reports: Reports
+
+    def fork(self, key: str) -> Emulation:
+        """A private copy of how this one began, under another key."""
+        files, owner = self.files.reader(), self.owner
+        store, clock = self.store.fork(key, files.drop), self.clock.another()
+        return emulate(store, clock, self.gate, files, self.evidence.coverage, self.hub.send, owner.is_taken)
+
+    def tick(self) -> None:
+        """Do what is due: expiries, the timers of the command line, and edits of the data file."""
+        self.clock.ring()
+        self.owner.take_over_edit()
 
     def end_waiting(self, why: Message) -> None:
         """Keep nobody waiting any more, neither for what a fault holds up nor for what is to be seen."""
-        self.stage.clear()
+        self.faults.clear()
         self.evidence.end(why)
 
     def give_up(self, why: Message) -> int:
@@ -4705,135 +4928,30 @@ class Backend:
         self.store.close()
         self.files.close(gone)
 
-    def tick(self) -> None:
-        """Do what is due: expiries, the timers of the command line, and edits of the data file."""
-        self.clock.ring()
-        edit = self.store.edit()
-        if edit is not None and self._refused_edit != (edit, 2):
-            self._take_over(edit)
 
-    def _take_over(self, edit: FileStamp) -> None:
-        """Bring in an edit of the data file, and let listeners know."""
-        options, tokens = self._options(), self._live_tokens()
-        try:
-            changes = self.store.take_over_edit()
-        except (NotStored, OSError) as error:
-            log.info("the edit is not taken over yet: %s", error)
-            return
-        except DataFileError as error:
-            # An editor may still be writing what is seen first, so only the second look counts.
-            self._refused_edit = edit, 2 if self._refused_edit == (edit, 1) else 1
-            if self._refused_edit == (edit, 2):
-                log.error("the edit is neither taken over nor written over: %s", error)
-            return
-        count = Counter(change.type for _, change in changes)
-        told = "took over an edit of the data file, records added: %d, changed: %d, deleted: %d"
-        log.info(told, count["POST"], count["PUT"], count["DELETE"])
-        self.hub.close_tokens(tokens - self._live_tokens())
-        now = self._options()
-        self._end_listeners(name for name, before in options.items() if now.get(name) != before)
-        self._tell(changes)
-        self.store.save()
+def emulate(
+    store: Store,
+    clock: Clock,
+    gate: Gate,
+    files: Files,
+    coverage: Coverage,
+    send: Callable[[Sequence[Seat], bytes], None] = send_to_all,
+    is_taken: Callable[[str], bool] = lambda _: False,
+) -> Emulation:
+    """Put the parts of an emulation together: each gets what it uses, and uses nothing else.
 
-    def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
-        """Log a user in, registering it first if need be; returns the access token.
-
-        The owner needs no password to sign in a user who exists; ``password`` is that of a new one.
-        """
-        known = self._known_endpoint(endpoint)
-        for name, text in (("username", username), ("password", password)):
-            check_utf8(text, name)
-        if not known.authentication:
-            raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
-        user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
-        if user is not None:
-            return self._accounts.open_session(known, user.unique_id).token
-        data = encode({"username": username, "password": password})
-        try:
-            self._accounts.check_user(endpoint, data)
-        except BadRequest as refusal:
-            raise OptionError(refusal.hint) from None
-        user = self._new_record(data)
-        with self.store.batch():
-            self.store.put_record(endpoint, user)
-            session = self._accounts.open_session(known, user.unique_id)
-        self._publish(known, Change("POST", user))
-        return session.token
-
-    def records(self, endpoint: str) -> list[dict[str, Json]]:
-        """All records of an endpoint, as GET shows them to the holder of the master key."""
-        known = self._known_endpoint(endpoint)
-        return [self._fit_to_show(known, record).public() for record in self.store.records(endpoint)]
-
-    def _known_project(self, key: str | None) -> Project:
-        """The project of that key; the first one is the default."""
-        project = self.store.projects()[0] if key is None else self.store.project(key)
-        if project is not None:
-            return project
-        raise OptionError(f"project {shown(key)} is not the key of any project")
-
-    def _known_endpoint(self, name: str) -> Endpoint:
-        endpoint = self.store.endpoint(name)
-        if endpoint is not None:
-            return endpoint
-        names = ", ".join(known.name for known in self.store.endpoints()) or "none"
-        raise OptionError(f"there is no endpoint {shown(name)}; there are: {names}")
-
-    def _endpoints_of(self, key: str) -> list[Endpoint]:
-        return [endpoint for endpoint in self.store.endpoints() if endpoint.project == key]
-
-    def _end_listeners(self, names: Iterable[str]) -> int:
-        return self.hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED)
-
-    def _tell(self, changes: Iterable[tuple[str, Change]]) -> int:
-        """Publish changes of endpoints that are still there; returns how many."""
-        heard = [(endpoint, change) for name, change in changes if (endpoint := self.store.endpoint(name))]
-        for endpoint, change in heard:
-            self._publish(endpoint, change)
-        return len(heard)
-
-    def _live_tokens(self) -> set[str]:
-        """The tokens that have not expired, of users who are there."""
-        now = self.clock.now()
-        live = [item for item in self.store.sessions() if item.expires_at > now]
-        return {item.token for item in live if self.store.record(item.endpoint, item.user)}
-
-    def _options(self) -> dict[str, tuple[Endpoint, Project | None]]:
-        """The options that a socket of each endpoint depends on."""
-        return {item.name: (item, self.store.project(item.project)) for item in self.store.endpoints()}
-
-    def _readers(self) -> dict[str, tuple[bool, ...]]:
-        """The options of each endpoint that say who reads it."""
-        return {item.name: (item.authentication, item.secure, item.others_can_read) for item in self.store.endpoints()}
-
-    def _project_status(self, project: Project) -> Json:
-        return {
-            "name": project.name,
-            "key": project.key,
-            "allowedOrigins": list(project.allowed_origins),
-            "disallowNoOrigin": project.disallow_no_origin,
-            "tokenTtl": project.token_ttl,
-            "resetTemplates": list(project.reset_templates),
-            "endpoints": [self._endpoint_status(endpoint) for endpoint in self._endpoints_of(project.key)],
-        }
-
-    def _endpoint_status(self, endpoint: Endpoint) -> Json:
-        options = {camel(name): value for name, value in dataclasses.asdict(endpoint).items() if name != "project"}
-        return options | {
-            "records": self.store.count(endpoint.name),
-            "listeners": self.hub.count(endpoint.name),
-        }
-
-    def _session_status(self, session: Session) -> Json:
-        user = self.store.record(session.endpoint, session.user)
-        data = user.data if user else None
-        name = data.get("username", data.get("email")) if isinstance(data, dict) else None
-        return {
-            "endpoint": session.endpoint,
-            "uniqueId": session.user,
-            "username": name,
-            "expiresAt": timestamp(session.expires_at),
-        }
+    ``send`` brings a message to listeners; ``is_taken`` tells whether a key is that of another world.
+    """
+    accounts = Accounts(store, clock)
+    accounts.forget_expired()
+    evidence = Evidence(clock, coverage)
+    hub = Hub(clock, send, lambda seat, code, reason: evidence.saw_end(seat.endpoint, seat, code, reason))
+    faults = Faults(clock, hub)
+    broadcast = Broadcast(hub, faults, evidence)
+    service = Service(store, clock, gate, files, accounts, hub, evidence, broadcast)
+    owner = Owner(store, clock, accounts, hub, faults, evidence, broadcast, is_taken)
+    reports = Reports(store, clock, hub, faults, evidence)
+    return Emulation(clock, store, files, gate, hub, faults, evidence, service, owner, reports)
 
 
 # - Worlds -------------------------------------------------------------------------------------------
@@ -4843,7 +4961,7 @@ MOST_WORLDS = 1000
 
 
 class Worlds:
-    """Backends by API key: the default one, and private copies of how it began, for tests side by side.
+    """Emulations by API key: the default one, and private copies of how it began, for tests side by side.
 
     A world has the endpoints of the default project under a key of its own, and its own data, users, tokens,
     clock, faults, evidence and sockets; it is in memory, and over after an hour without use. A key that fits
@@ -4851,29 +4969,31 @@ class Worlds:
     """
 
     def __init__(
-        self, default: Backend, patterns: Sequence[str] = (), prepare: Callable[[Backend], None] = lambda _: None
+        self,
+        default: Emulation,
+        patterns: Sequence[str] = (),
+        prepare: Callable[[Emulation], None] = lambda _: None,
     ) -> None:
         self.default = default
         self._patterns = patterns
         self._prepare = prepare
-        self._private: dict[str, Backend] = {}
+        self._private: dict[str, Emulation] = {}
         self._used: dict[str, float] = {}
-        default.is_taken = self._is_taken
 
-    def __iter__(self) -> Iterator[Backend]:
+    def __iter__(self) -> Iterator[Emulation]:
         return iter([self.default, *self._private.values()])
 
     def count_listeners(self) -> int:
         """How many listen in all worlds."""
         return sum(len(world.hub) for world in self)
 
-    def of(self, key: str | None) -> Backend:
+    def of(self, key: str | None) -> Emulation:
         """The world that a request with this key is for."""
         if not key or not (self._private or self._patterns):
             return self.default
         return self._find(key) or self.default
 
-    def named(self, key: str | None) -> Backend:
+    def named(self, key: str | None) -> Emulation:
         """The world that an owner means by this key; raises OptionError where there is none."""
         world = self.default if key is None else self._find(key)
         if world is None:
@@ -4883,7 +5003,7 @@ class Worlds:
     def _names_none(self, key: str | None) -> str:
         return f"key {shown(key)} names no world; there are: {', '.join(self._private) or 'none'}"
 
-    def _find(self, key: str) -> Backend | None:
+    def _find(self, key: str) -> Emulation | None:
         """The world of this key, be it one that was changed there; made if that is to be done at first use."""
         name: str | None = key
         if key not in self._private:
@@ -4893,9 +5013,10 @@ class Worlds:
         if name is not None:
             self._used[name] = self.default.clock.uptime()
             return self._private[name]
-        return self._make(key) if self._is_wanted(key) else None
+        return self._begin(key) if self._is_wanted(key) else None
 
-    def _is_taken(self, key: str) -> bool:
+    def has_key(self, key: str) -> bool:
+        """Whether a key is that of a project, in any world."""
         return key in self._private or any(world.store.project(key) for world in self)
 
     def _is_wanted(self, key: str) -> bool:
@@ -4903,26 +5024,27 @@ class Worlds:
 
         return len(self._private) < MOST_WORLDS and any(fnmatchcase(key, pattern) for pattern in self._patterns)
 
-    def _make(self, key: str) -> Backend:
-        default = self.default
-        clock, coverage = default.clock.another(), default.evidence.coverage
-        world = Backend(default.store.fork(key), clock, default.gate, default.files.reader(), coverage)
-        world.is_taken = self._is_taken
+    def _begin(self, key: str) -> Emulation:
+        world = self.default.fork(key)
         self._prepare(world)
         self._private[key] = world
-        self._used[key] = default.clock.uptime()
+        self._used[key] = self.default.clock.uptime()
         log.info("world %s begins", shown(key))
         return world
+
+    def health(self) -> dict[str, Json]:
+        """Whether the emulator is ready, and its version."""
+        return {"ready": True, "version": __version__}
 
     def fork(self, key: str) -> dict[str, Json]:
         """Make a world of this key, a private copy of how the default one began; one that is there begins anew."""
         check_key(key)
-        if key not in self._private and self._is_taken(key):
+        if key not in self._private and self.has_key(key):
             raise OptionError(f"key {shown(key)} is a project's; a world takes one of its own")
         closed = self._end(key)
         if len(self._private) >= MOST_WORLDS:
             raise OptionError(f"there are {MOST_WORLDS} worlds, which is enough; drop some first")
-        self._make(key)
+        self._begin(key)
         return {"key": key, "closed": closed}
 
     def drop(self, key: str) -> dict[str, Json]:
@@ -4984,7 +5106,7 @@ class Request:
     body: bytes | None = b""
     upload: Upload | None = None
     refused: Refusal | None = None
-    world: Backend | None = None
+    world: Emulation | None = None
     effect: Effect = NO_EFFECT
 
     @classmethod
@@ -5288,10 +5410,10 @@ class Api(Door):
         self._warned_of_cookies = plain_cookie or is_secure
         self.is_stopping = False
         self._last_host: str | None = None
-        self._opening: list[Backend] = []  # the world of each handshake under way
+        self._opening: list[Emulation] = []  # the world of each handshake under way
 
     @contextlib.contextmanager
-    def opens(self, world: Backend) -> Iterator[None]:
+    def opens(self, world: Emulation) -> Iterator[None]:
         """Take note of a handshake that is under way, while it is."""
         self._opening.append(world)
         try:
@@ -5299,7 +5421,7 @@ class Api(Door):
         finally:
             self._opening.remove(world)
 
-    def opening(self, world: Backend) -> int:
+    def opening(self, world: Emulation) -> int:
         """How many handshakes are under way in a world."""
         return self._opening.count(world)
 
@@ -5316,7 +5438,7 @@ class Api(Door):
         answer.delay += self.latency() + request.effect.delay
         return answer
 
-    def _find_world(self, request: Request) -> tuple[Backend, Approach]:
+    def _find_world(self, request: Request) -> tuple[Emulation, Approach]:
         """The world that a request is for, and what it shows; raises a Refusal for a host that is not let in."""
         host = request.headers.get("Host")
         if host is None or host != self._last_host:  # what has passed once passes again
@@ -5333,20 +5455,20 @@ class Api(Door):
         if request.method == "OPTIONS":
             return self._preflight(world, approach, request)
         if not request.path.startswith(API_PREFIX):
-            world.check_gate(approach)
+            world.service.check_gate(approach)
             hint = f"{shown(request.path)} is no address of the API; endpoints are at {API_PREFIX}NAME."
             raise NotFound(Message.NOT_FOUND, hint)
         if request.method not in METHODS:
-            world.check_gate(approach)
+            world.service.check_gate(approach)
             raise MethodNotAllowed(request.method, METHODS)
-        operation = world.operation(approach, request.method)
-        if world.stage:
-            world.check_gate(approach, operation)
-        request.effect = effect = world.stage.on_request(approach.endpoint, request.method)
+        operation = world.service.operation(approach, request.method)
+        if world.faults:
+            world.service.check_gate(approach, operation)
+        request.effect = effect = world.faults.on_request(approach.endpoint, request.method)
         if not effect.takes_effect:
             raise Struck(effect.numbers, effect.status or Struck.status, effect.body)
-        answer = self._carry_out(world, operation, approach, request)
-        answer.delay = world.stage.take_owed()
+        answer = self._carry_out(world.service, operation, approach, request)
+        answer.delay = world.faults.take_owed()
         return answer
 
     def approach(self, request: Request, *, over_socket: bool = False) -> Approach:
@@ -5372,8 +5494,8 @@ class Api(Door):
             raise NotFound(Message.NOT_FOUND, "")
         if request.method not in METHODS:
             raise MethodNotAllowed(request.method, METHODS)
-        operation = world.operation(approach, request.method)
-        world.admit(approach, operation)
+        operation = world.service.operation(approach, request.method)
+        world.service.admit(approach, operation)
         if request.method in ("POST", "PUT") and operation is not Operation.LOGOUT:
             check_encoding(request.headers.get("Content-Encoding"))
             check_content_type(request.headers.get("Content-Type"))
@@ -5384,21 +5506,21 @@ class Api(Door):
             return None
         try:
             world, approach = self._find_world(request)
-            if world.operation(approach, "POST") is not Operation.CREATE:
+            if world.service.operation(approach, "POST") is not Operation.CREATE:
                 return None
-            return world.start_upload(approach, self._max_body)
+            return world.service.start_upload(approach, self._max_body)
         except Refusal as refusal:
             request.refused = refusal
             return None
 
-    def _carry_out(self, world: Backend, operation: Operation, approach: Approach, request: Request) -> Answer:
+    def _carry_out(self, service: Service, operation: Operation, approach: Approach, request: Request) -> Answer:
         match operation:
             case Operation.CREATE if request.upload:
-                return self._show(world.upload(approach, request.upload), approach, request)
+                return self._show(service.upload(approach, request.upload), approach, request)
             case Operation.READ if approach.parameters.file_only:
-                return self._send_file(world, approach, request)
+                return self._send_file(service, approach, request)
             case Operation.LOGIN:
-                user, session = world.login(approach)
+                user, session = service.login(approach)
                 answer = self._show(user, approach, request)
                 if approach.parameters.no_at_cookie:
                     answer.headers.append(("Authorization", f"Bearer {session.token}"))
@@ -5407,20 +5529,20 @@ class Api(Door):
                     self._warn_of_lost_cookie(request)
                 return answer
             case Operation.SEND_RESET:
-                world.send_reset(approach)
+                service.send_reset(approach)
                 return Answer(body=b"{}")
             case Operation.RESET_PASSWORD:
-                world.reset_password(approach)
+                service.reset_password(approach)
                 return Answer(body=b"{}")
             case Operation.LOGOUT:
-                world.logout(approach)
+                service.logout(approach)
                 return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
-        verb: Callable[[Approach], Record | Listing] = getattr(world, operation)
+        verb: Callable[[Approach], Record | Listing] = getattr(service, operation)
         return self._show(verb(approach), approach, request)
 
-    def _send_file(self, world: Backend, approach: Approach, request: Request) -> Answer:
+    def _send_file(self, service: Service, approach: Approach, request: Request) -> Answer:
         """The answer that is an uploaded file (contract 8.2)."""
-        file, path = world.download(approach)
+        file, path = service.download(approach)
         kind = file["mimeType"] if MIME_TYPE.match(file["mimeType"]) else "application/octet-stream"
         try:
             answer = send_file(path, kind, request, ranges=approach.parameters.stream)
@@ -5444,16 +5566,16 @@ class Api(Door):
             return Answer(body=result.data.encode(), content_type=TEXT_TYPE)
         return Answer(body=result.packed_data)
 
-    def _preflight(self, world: Backend, approach: Approach, request: Request) -> Answer:
+    def _preflight(self, world: Emulation, approach: Approach, request: Request) -> Answer:
         """What a browser asks before it lets a page send a request (contract 9.1).
 
         Only what the page may not read is refused here. A wrong key or endpoint passes, since a browser
         shows the page nothing of a failed preflight, and the request itself will say what is wrong.
         """
         method = request.headers.get("Access-Control-Request-Method", "GET")
-        wanted = world.operation(approach, method) if method in METHODS[:4] else Operation.READ
+        wanted = world.service.operation(approach, method) if method in METHODS[:4] else Operation.READ
         try:
-            world.preflight(approach, wanted)
+            world.service.preflight(approach, wanted)
         except Refusal as refusal:
             if refusal.hidden:
                 raise
@@ -5533,16 +5655,15 @@ looked for beside the module, and comes along with an installed package.
 class Static(Door):
     """Serves the files of a folder below ``base``: no listing, and no way out of it."""
 
-    def __init__(self, folder: str, backend: Backend, base: str = "/", headers: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, folder: str, service: Service, base: str = "/", headers: Sequence[tuple[str, str]] = ()) -> None:
         self._folder = os.path.realpath(folder)
-        self._backend = backend
+        self._service = service
         self._base = base
         self._headers = headers
 
     def check_head(self, request: Request) -> None:
         host = request.headers.get("Host")
-        self._backend.gate.check_host(host)
-        self._backend.gate.check_origin(request.headers.get("Origin"), self._backend.allowed_origins(), host)
+        self._service.check_page(request.headers.get("Origin"), host)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(request.method, ("GET", "HEAD"))
 
@@ -5654,7 +5775,7 @@ class Front(HTTPServerConnectionDelegate):
             if since < longest or begins_with_tls(connection):
                 getattr(connection, "close")()
 
-    def in_flight(self, world: Backend) -> int:
+    def in_flight(self, world: Emulation) -> int:
         """How many requests to the API are under way that are for this world, or do not say so yet."""
         return sum(one.is_for(world) for one in self.pending)
 
@@ -5723,7 +5844,7 @@ class Exchange(HTTPMessageDelegate):
             return True
         return False
 
-    def is_for(self, world: Backend) -> bool:
+    def is_for(self, world: Emulation) -> bool:
         """Whether the request is one to the API that is for this world, as far as it is known."""
         request = self._request
         return request.world is world or (request.world is None and request.path.startswith(API_PREFIX))
@@ -6074,7 +6195,7 @@ class Socket:
     def __init__(self, handler: WebSocketHandler, api: Api, outbox: Outbox) -> None:
         self._handler = handler
         self._api = api
-        self._backend = api.worlds.default
+        self._world = api.worlds.default
         self._outbox = outbox
         self._endpoint = ""
         self._frames: list[bytes] = []  # mostly empty, and then a tenth of what a deque takes
@@ -6095,13 +6216,13 @@ class Socket:
         request = Request.of("GET", asked.uri or "", asked.headers)
         asked.headers = self._outbox.no_headers  # nobody asks for them again, and there may be many sockets
         approach = self._api.approach(request, over_socket=True)
-        self._backend = self._api.worlds.of(approach.parameters.key)
+        self._world = self._api.worlds.of(approach.parameters.key)
         self._endpoint = approach.endpoint
         if self._api.is_stopping:
             self.end(CloseCode.GOING_AWAY, Message.STOPPING)
             return
         try:
-            self._backend.listen(approach, self)
+            self._world.service.listen(approach, self)
         except Refusal as refusal:
             log.info("open %s refused: %d %s", approach.endpoint, CloseCode.REFUSED, refusal)
             self.end(CloseCode.REFUSED, refusal.reason)
@@ -6113,7 +6234,7 @@ class Socket:
         self._over = True
         self._frames.clear()
         code = self._handler.close_code or CloseCode.LOST
-        if self._ending is None and self._backend.leave(self._endpoint, self, code):
+        if self._ending is None and self._world.service.leave(self._endpoint, self, code):
             log.info("close %s: by the client, %d", self._endpoint, code)
 
     # As a Listener
@@ -6218,10 +6339,10 @@ class Socket:
 
     def _cut(self, why: str) -> None:
         """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
-        seat = self._backend.hub.leave(self._endpoint, self)
+        seat = self._world.hub.leave(self._endpoint, self)
         if seat:
             self._ending = CloseCode.LOST, why
-            self._backend.evidence.saw_end(self._endpoint, seat, CloseCode.LOST, why)
+            self._world.evidence.saw_end(self._endpoint, seat, CloseCode.LOST, why)
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
         self._close_stream()
 
@@ -6275,13 +6396,13 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
                 self.set_header("Content-Type", JSON_TYPE)
                 self.finish(refuse(refusal).body)
 
-        async def _pass_faults(self, world: Backend, approach: Approach, request: Request) -> None:
+        async def _pass_faults(self, world: Emulation, approach: Approach, request: Request) -> None:
             """Be struck by the faults that wait for a handshake; raises Struck."""
             try:
-                world.check_gate(approach)
+                world.service.check_gate(approach)
             except OriginRefused:
                 return  # which the socket will be told, once it is open
-            effect = world.stage.on_request(approach.endpoint, WEBSOCKET)
+            effect = world.faults.on_request(approach.endpoint, WEBSOCKET)
             if effect.delay:
                 await self._or_left(asyncio.sleep(effect.delay))
             has_left = self._has_left.is_set()
@@ -6349,7 +6470,7 @@ LONGEST_WAIT = 600.0
 class Watcher:
     """Waits for what clients do, so that their tests need not sleep; what takes time takes the machine's."""
 
-    def __init__(self, world: Backend, in_flight: Callable[[Backend], int]) -> None:
+    def __init__(self, world: Emulation, in_flight: Callable[[Emulation], int]) -> None:
         self._world = world
         self._in_flight = in_flight
 
@@ -6366,7 +6487,8 @@ class Watcher:
         ``requests`` and ``messages`` are arguments of those verbs. Returns what fits. Raises OptionError, and
         NotSeen after ``timeout`` seconds, or when the emulator stops.
         """
-        verbs = (self._world.requests, requests), (self._world.messages, messages)
+        reports = self._world.reports
+        verbs = (reports.requests, requests), (reports.messages, messages)
         wanted = {verb.__name__: read_arguments(verb, dict(given)) for verb, given in verbs if given is not None}
         if not wanted:
             raise OptionError("requests, messages: at least one of the two is waited for")
@@ -6385,7 +6507,7 @@ class Watcher:
             evidence.forget(waiting)
         if not waiting.is_over:
             self._check_goes_on()
-        return {what: cast("Json", getattr(self._world, what)(**filters)) for what, filters in wanted.items()}
+        return {what: cast("Json", getattr(reports, what)(**filters)) for what, filters in wanted.items()}
 
     async def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
         """Wait until no request is under way, and the system has taken every message.
@@ -6415,7 +6537,7 @@ class Watcher:
         world = self._world
         return (
             self._in_flight(world),
-            world.stage.waiting,
+            world.faults.waiting,
             sum(bool(seat.listener.waiting) for seat in world.hub.seats()),
         )
 
@@ -6424,43 +6546,69 @@ class Watcher:
         return cast("float", within(0, LONGEST_WAIT)(timeout, "timeout"))
 
 
-def health(_: Backend) -> dict[str, Json]:
-    """Whether the emulator is ready, and its version."""
-    return {"ready": True, "version": __version__}
-
-
-CONTROL_ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
-    ("GET", "health", health),
-    ("GET", "status", Backend.status),
-    ("GET", "listeners", Backend.listeners),
-    ("GET", "records", Backend.records),
-    ("POST", "sign-in", Backend.sign_in),
-    ("POST", "change-project", Backend.change_project),
-    ("POST", "change-endpoint", Backend.change_endpoint),
-    ("POST", "delete-endpoint", Backend.delete_endpoint),
-    ("POST", "expire-tokens", Backend.expire_tokens),
-    ("POST", "close-listeners", Backend.close_listeners),
-    ("POST", "advance", Backend.advance),
-    ("POST", "set-time", Backend.set_time),
-    ("POST", "freeze", Backend.freeze),
-    ("POST", "unfreeze", Backend.unfreeze),
-    ("POST", "reset", Backend.reset),
-    ("POST", "checkpoint", Backend.checkpoint),
-    ("POST", "restore", Backend.restore),
-    ("POST", "fork", Worlds.fork),
-    ("POST", "drop", Worlds.drop),
-    ("GET", "faults", Backend.faults),
-    ("POST", "faults", Backend.add_fault),
-    ("DELETE", "faults", Backend.clear_faults),
-    ("GET", "requests", Backend.requests),
-    ("DELETE", "requests", Backend.clear_requests),
-    ("GET", "messages", Backend.messages),
-    ("DELETE", "messages", Backend.clear_messages),
-    ("POST", "wait", Watcher.wait),
-    ("POST", "settle", Watcher.settle),
-    ("GET", "coverage", Backend.coverage),
-    ("GET", "mails", Backend.mails),
+# The verbs that the owner can call, by whose they are: method, name and verb.
+CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] = MappingProxyType(
+    {
+        Worlds: (
+            ("GET", "health", Worlds.health),
+            ("POST", "fork", Worlds.fork),
+            ("POST", "drop", Worlds.drop),
+        ),
+        Owner: (
+            ("POST", "sign-in", Owner.sign_in),
+            ("POST", "change-project", Owner.change_project),
+            ("POST", "change-endpoint", Owner.change_endpoint),
+            ("POST", "delete-endpoint", Owner.delete_endpoint),
+            ("POST", "expire-tokens", Owner.expire_tokens),
+            ("POST", "close-listeners", Owner.close_listeners),
+            ("POST", "advance", Owner.advance),
+            ("POST", "set-time", Owner.set_time),
+            ("POST", "freeze", Owner.freeze),
+            ("POST", "unfreeze", Owner.unfreeze),
+            ("POST", "reset", Owner.reset),
+            ("POST", "checkpoint", Owner.checkpoint),
+            ("POST", "restore", Owner.restore),
+            ("POST", "faults", Owner.add_fault),
+            ("DELETE", "faults", Owner.clear_faults),
+            ("DELETE", "requests", Owner.clear_requests),
+            ("DELETE", "messages", Owner.clear_messages),
+        ),
+        Reports: (
+            ("GET", "status", Reports.status),
+            ("GET", "listeners", Reports.listeners),
+            ("GET", "records", Reports.records),
+            ("GET", "faults", Reports.faults),
+            ("GET", "requests", Reports.requests),
+            ("GET", "messages", Reports.messages),
+            ("GET", "coverage", Reports.coverage),
+            ("GET", "mails", Reports.mails),
+        ),
+        Watcher: (
+            ("POST", "wait", Watcher.wait),
+            ("POST", "settle", Watcher.settle),
+        ),
+    }
 )
+OPEN_VERBS = ("health",)  # which whoever starts the emulator may ask before knowing host or token
+
+
+class Subjects:
+    """Whose verbs the owner can call: those of all worlds together, and of each one's parts."""
+
+    def __init__(self, worlds: Worlds, in_flight: Callable[[Emulation], int]) -> None:
+        self.worlds = worlds
+        self._in_flight = in_flight
+
+    def find(self, kind: type[T], key: str | None) -> T:
+        """What has the verbs of this class in the world of a key; raises OptionError where there is no such world.
+
+        A key means nothing to the verbs of all worlds, since it may be another one that they are about.
+        """
+        if kind is Worlds:
+            return cast("T", self.worlds)
+        world = self.worlds.named(key)
+        parts = (world.owner, world.reports, Watcher(world, self._in_flight))
+        return next(part for part in parts if isinstance(part, kind))
 
 
 class Control(Door):
@@ -6470,40 +6618,38 @@ class Control(Door):
     than this machine can connect.
     """
 
-    def __init__(self, worlds: Worlds, in_flight: Callable[[Backend], int], token: str | None = None) -> None:
-        self._worlds = worlds
-        self._in_flight = in_flight
+    def __init__(self, subjects: Subjects, token: str | None = None) -> None:
+        self._subjects = subjects
         self._token = token
+        self._verbs: dict[str, dict[str, tuple[type, Callable[..., Any]]]] = {}  # by name and method
+        for kind, routes in CONTROL_ROUTES.items():
+            for method, name, verb in routes:
+                self._verbs.setdefault(name, {})[method] = kind, verb
 
     def check_head(self, request: Request) -> None:
         self._find_verb(request)
 
     def perform(self, request: Request) -> Answer:
-        verb = self._find_verb(request)
-        if verb is None:
-            return Answer(204)
-        if verb is health:
-            return Answer(body=encode(health(self._worlds.default)))
-        return self._call(request.path.removeprefix(CONTROL_PREFIX), verb, request)
+        found = self._find_verb(request)
+        return Answer(204) if found is None else self._call(*found, request)
 
-    def _find_verb(self, request: Request) -> Callable[..., Any] | None:
+    def _find_verb(self, request: Request) -> tuple[type, Callable[..., Any]] | None:
         """The verb that a request calls, None where it only asks whether it may; raises a Refusal where it may not."""
         name = request.path.removeprefix(CONTROL_PREFIX)
-        verbs = {method: verb for method, known, verb in CONTROL_ROUTES if known == name}
-        verb = verbs.get(request.method)
-        if verb is health:
-            return verb
-        self._check_gate(request)
+        verbs = self._verbs.get(name, {})
+        if name not in OPEN_VERBS or request.method not in verbs:
+            self._check_gate(request)
         if not verbs:
-            known = ", ".join(dict.fromkeys(known for _, known, _ in CONTROL_ROUTES))
-            raise NotFound(Message.NOT_FOUND, f"There is no control verb {shown(name)}; there are: {known}.")
+            raise NotFound(
+                Message.NOT_FOUND, f"There is no control verb {shown(name)}; there are: {', '.join(self._verbs)}."
+            )
         if request.method == "OPTIONS":
             return None
-        if verb is None:
+        if request.method not in verbs:
             raise MethodNotAllowed(request.method, (*verbs, "OPTIONS"))
         if request.method == "POST":
             self._check_type(request)
-        return verb
+        return verbs[request.method]
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
         if not is_loopback_origin(origin):
@@ -6517,10 +6663,9 @@ class Control(Door):
 
     def _check_gate(self, request: Request) -> None:
         """The outer gate, without the exceptions that the API has."""
-        gate, headers = self._worlds.default.gate, request.headers
-        gate.check_host(headers.get("Host"))
-        allowed = self._worlds.default.allowed_origins()
-        gate.check_origin(headers.get("Origin"), allowed, headers.get("Host"), any_origin=False)
+        headers = request.headers
+        service = self._subjects.worlds.default.service
+        service.check_page(headers.get("Origin"), headers.get("Host"), any_origin=False)
         if self._token is None or request.method == "OPTIONS":
             return
         if not same_secret(bearer_token(headers.get("Authorization", "")) or "", self._token):
@@ -6534,15 +6679,17 @@ class Control(Door):
             hint = f"Content-Type is {shown(kind) if kind else 'missing'}; send application/json."
             raise Forbidden(Message.CONTROL_REFUSED, hint)
 
-    def _call(self, name: str, verb: Callable[..., Any], request: Request) -> Answer:
+    def _call(self, kind: type, verb: Callable[..., Any], request: Request) -> Answer:
         """Call the verb of the world that is meant, with the arguments in the query or in the body."""
+
+        name = request.path.removeprefix(CONTROL_PREFIX)
 
         async def later() -> bytes:
             with explained(name, verb):
                 return encode(await bound(**arguments))
 
         with explained(name, verb):
-            bound = functools.partial(verb, self._subject(verb, parse_parameters(request.query).key))
+            bound = functools.partial(verb, self._subjects.find(kind, parse_parameters(request.query).key))
             if request.method == "POST":
                 given = decode(parse_content(request.content())) if request.body != b"" else {}
             else:
@@ -6554,13 +6701,6 @@ class Control(Door):
         if isinstance(result, str):  # what is a text in Python is an object here, as every answer
             result = {"token": result}
         return Answer(body=encode(result))
-
-    def _subject(self, verb: Callable[..., Any], key: str | None) -> object:
-        """Whose verb it is; a key in the query means nothing to fork and drop, which may be about another world."""
-        if verb in (Worlds.fork, Worlds.drop):
-            return self._worlds
-        world = self._worlds.named(key)
-        return Watcher(world, self._in_flight) if verb in (Watcher.wait, Watcher.settle) else world
 
 
 @contextlib.contextmanager
@@ -6608,9 +6748,6 @@ DEFAULT_PORT = 7378  # REST on a phone
 ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
 LOOPBACK = ("127.0.0.1", "::1")
 STOP_SECONDS = 2.0
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def check_text(value: object) -> str:
@@ -6738,7 +6875,7 @@ def read_fault(text: str) -> Fault:
         given = None
     if not isinstance(given, dict):
         raise OptionError(f'{shown(text)} is no JSON object; write {{"kind": "delay", "seconds": 2}}')
-    arguments = read_arguments(Backend.add_fault, given)
+    arguments = read_arguments(Owner.add_fault, given)
     fault = check_fault(arguments.pop("kind"), arguments)
     if FAULT_KINDS[fault.kind].is_at_once:
         raise OptionError(f"{fault.kind} hits the sockets that are open, and at the start there are none")
@@ -6845,18 +6982,18 @@ class Options:
             raise OptionError(f"{item.name}: {error}") from None
 
 
-def open_store(options: Options) -> Store:
+def open_store(options: Options, drop_file: Callable[[str], None] = lambda _: None) -> Store:
     """The data as the options say it begins. Raises DataFileError, InUseError, OSError, or OptionError."""
     path = options.data or DEFAULT_DATA
     begin = load_tree(options.seed) if options.seed else check_tree(sample_project())
     if options.memory:
-        return Store(JsonFile(None, load_tree(path) if options.data else begin))
+        return Store(JsonFile(None, load_tree(path) if options.data else begin), drop_file)
     if os.path.exists(path) and not os.path.isfile(path):
         raise OptionError(f"data file {path} is not a regular file")
     storage = JsonFile(path, begin, watched=not options.no_watch)
     try:
         storage.lock()
-        store = Store(storage)
+        store = Store(storage, drop_file)
         if os.path.exists(path):
             storage.load(path)
         store.replay()
@@ -6867,9 +7004,10 @@ def open_store(options: Options) -> Store:
     return store
 
 
-def set_up(backend: Backend, options: Options) -> None:
+def set_up(world: Emulation, options: Options) -> None:
     """Bring the options that are state of the emulator into it, by the owner's own verbs."""
-    backend.change_project(
+    owner = world.owner
+    owner.change_project(
         key=options.key,
         master_key=options.master_key,
         allowed_origins=options.allow_origin or None,
@@ -6877,33 +7015,35 @@ def set_up(backend: Backend, options: Options) -> None:
         token_ttl=options.token_ttl,
     )
     if options.reset_template:
-        known = backend.store.projects()[0].reset_templates
-        given = dict(template.split("=", 1) for template in options.reset_template)
-        backend.change_project(reset_templates={**known, **{name: read_text(path) for name, path in given.items()}})
+        templates = dict(world.store.projects()[0].reset_templates)
+        for template in options.reset_template:
+            name, _, path = template.partition("=")
+            templates[name] = read_text(path)
+        owner.change_project(reset_templates=templates)
     for name in options.endpoint:
-        backend.change_endpoint(name)
+        owner.change_endpoint(name)
     for name in options.auth:
-        backend.change_endpoint(name, authentication=True)
+        owner.change_endpoint(name, authentication=True)
     for name in options.secure:
-        backend.change_endpoint(name, secure=True)
+        owner.change_endpoint(name, secure=True)
     for what, _, name in (access.partition(":") for access in options.others_can):
         others: dict[str, Any] = {f"others_can_{what}": True}
-        backend.change_endpoint(name, **others)
+        owner.change_endpoint(name, **others)
 
 
-def begin(world: Backend, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
+def begin(world: Emulation, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
     """Set the clock and the faults of a world, take that for its start, and set its timers.
 
     A world that is not the default one has the endpoints of one project alone, and faults as far as they go.
     """
     faults = [read_fault(text) for text in options.fault]
     if options.set_time:
-        world.set_time(options.set_time)
+        world.owner.set_time(options.set_time)
     if options.freeze:
-        world.freeze()
+        world.owner.freeze()
     if not is_default:
         faults = [fault for fault in faults if fault.endpoint is None or world.store.endpoint(fault.endpoint)]
-    world.begin(like, faults)
+    world.owner.begin(like, faults)
     schedule(world, options)
 
 
@@ -6997,13 +7137,13 @@ def console_folder() -> str | None:
     return next((place for place in places if os.path.isfile(os.path.join(place, "index.html"))), None)
 
 
-def open_pages(options: Options, backend: Backend) -> dict[str, Door]:
+def open_pages(options: Options, world: Emulation) -> dict[str, Door]:
     """Who answers at the paths of the console, which is at the root unless --static takes that place."""
     folder = console_folder()
     bases = (CONTROL_PREFIX,) if options.static else (CONTROL_PREFIX, "/")
     if folder is None:
-        return {base: Notice(backend.gate) for base in bases}
-    console = {base: Static(folder, backend, base, CONSOLE_HEADERS) for base in bases}
+        return {base: Notice(world.gate) for base in bases}
+    console = {base: Static(folder, world.service, base, CONSOLE_HEADERS) for base in bases}
     return {f"{base}{name}": console[base] for base in bases for name in ("", *os.listdir(folder))}
 
 
@@ -7031,23 +7171,23 @@ def read_text(path: str, prefix: str = "") -> str:
         raise OptionError(f"{prefix}{path}: {why}") from None
 
 
-def schedule(backend: Backend, options: Options) -> None:
+def schedule(world: Emulation, options: Options) -> None:
     """Set the timers of the options that do an owner's verb again and again."""
 
     def expire_tokens() -> None:
         try:
-            backend.expire_tokens()
+            world.owner.expire_tokens()
         except NotStored as error:
             log.warning("tokens do not expire: %s", error)
 
     def change_options() -> None:
-        for endpoint in backend.store.endpoints():
-            backend.change_endpoint(endpoint.name)
+        for endpoint in world.store.endpoints():
+            world.owner.change_endpoint(endpoint.name)
 
     if options.expire_tokens_after is not None:
-        backend.clock.every(options.expire_tokens_after, expire_tokens)
+        world.clock.every(options.expire_tokens_after, expire_tokens)
     if options.change_options_after is not None:
-        backend.clock.every(options.change_options_after, change_options)
+        world.clock.every(options.change_options_after, change_options)
 
 
 def gate_for(options: Options) -> Gate:
@@ -7093,7 +7233,7 @@ class Listening(HTTPServer):
 class Server:
     """One emulator: its data, its sockets and its timers, in the loop that calls ``start``."""
 
-    def __init__(self, options: Options, clock: Clock | None = None) -> None:
+    def __init__(self, options: Options, read: Callable[[], float] | None = None) -> None:
         """Read the data and bring in the options. Raises DataFileError, OSError, or OptionError."""
         self.options = options
         if options.coverage:
@@ -7101,28 +7241,32 @@ class Server:
                 pass
         gate = gate_for(options)
         self._scratch = contextlib.ExitStack()
-        store = open_store(options)
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_serving = False
+        self._outbox = Outbox()
+        clock = Clock(read, self._set_timer)
+        files = open_files(options)
+        store = open_store(options, files.drop)
         try:
-            self.backend = Backend(store, clock or Clock(), gate, open_files(options))
+            files.settle(store.has_file)
+            self.world = emulate(store, clock, gate, files, Coverage(), self._outbox.send, self._has_key)
+            self.worlds = Worlds(self.world, options.fork_keys, self._begin_world)
             self._tls, self._ca = open_tls(options, self._scratch)
-            set_up(self.backend, options)
+            set_up(self.world, options)
             seed = None
             if options.seed:
-                seed = Backend(Store(JsonFile(None, load_tree(options.seed))), Clock(), gate)
+                seed = emulate(Store(JsonFile(None, load_tree(options.seed))), Clock(), gate, Files(None), Coverage())
                 set_up(seed, options)
-            begin(self.backend, options, seed.store if seed else None)
-            self.backend.store.save()
+            begin(self.world, options, seed.store if seed else None)
+            store.save()
         except BaseException:
             self._scratch.close()
             store.let_go()
             raise
-        self.worlds = Worlds(self.backend, options.fork_keys, self._begin_world)
         beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
         self.control_token = new_id() if beyond_loopback else None
         self.port = 0
         self._sockets: list[socket.socket] = []
-        self._outbox = Outbox()
-        self._timer: asyncio.TimerHandle | None = None
         self._cannot_save = False
         self._saving: asyncio.Future[None] | None = None
 
@@ -7166,7 +7310,7 @@ class Server:
         """Give port and data file back, if the server was never started."""
         self._close_sockets()
         self._scratch.close()
-        self.backend.close()
+        self.world.close()
 
     def _close_sockets(self) -> None:
         for taken in self._sockets:
@@ -7184,12 +7328,12 @@ class Server:
             latency=options.latency,
             max_body=options.max_body,
         )
-        self.backend.hub.send = self._outbox.send
-        control = Control(self.worlds, self.in_flight, self.control_token)
+        self.subjects = Subjects(self.worlds, self.in_flight)
+        control = Control(self.subjects, self.control_token)
         most = most_sockets()
-        static = Static(options.static, self.backend) if options.static else api
+        static = Static(options.static, self.world.service) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
-        pages = open_pages(options, self.backend)
+        pages = open_pages(options, self.world)
         self._front = Front(doors, lambda: socket_application(api, self._outbox, most), options.max_body, pages)
         self._http = Listening(
             self._front,
@@ -7200,16 +7344,19 @@ class Server:
         self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
         self._http.most = most + 64
         self._http.add_sockets(self._sockets)
-        self.backend.clock.on_earlier = self._set_timer
+        self._is_serving = True
         self._set_timer()
 
-    def _begin_world(self, world: Backend) -> None:
+    def _has_key(self, key: str) -> bool:
+        return self.worlds.has_key(key)
+
+    def _begin_world(self, world: Emulation) -> None:
         begin(world, self.options, is_default=False)
-        world.hub.send = self._outbox.send
-        world.clock.on_earlier = self._set_timer
 
     def _set_timer(self) -> None:
         """Wake up when something is due, and twice a second: a clock may jump, a person edit the data file."""
+        if not self._is_serving:
+            return
         if self._timer:
             self._timer.cancel()
         wait = min(0.5, self.worlds.until_next())
@@ -7226,11 +7373,11 @@ class Server:
 
     async def _save(self) -> None:
         """Write the data file if it is time; the writing is done in a thread, so that nobody waits for it."""
-        draft = self.backend.store.begin_save()
+        draft = self.world.store.begin_save()
         if draft is None:
             return
         try:
-            self.backend.store.end_save(draft, await asyncio.to_thread(draft.write))
+            self.world.store.end_save(draft, await asyncio.to_thread(draft.write))
         except OSError as error:
             if not self._cannot_save:
                 log.warning("the data file cannot be written, the journal has what is new; trying again: %s", error)
@@ -7252,9 +7399,9 @@ class Server:
         """
         self._http.stop()
         self._api.is_stopping = True
+        self._is_serving = False
         worlds = list(self.worlds)
         for world in worlds:
-            world.clock.on_earlier = lambda: None
             world.end_waiting(Message.STOPPING)
         if self._timer:
             self._timer.cancel()
@@ -7269,7 +7416,7 @@ class Server:
         if self._saving:
             await self._saving
         try:
-            self.backend.tick()
+            self.world.tick()
         finally:
             self._scratch.close()
             try:
@@ -7284,14 +7431,14 @@ class Server:
         while not done() and loop.time() < deadline:
             await asyncio.sleep(0.005)
 
-    def in_flight(self, world: Backend) -> int:
+    def in_flight(self, world: Emulation) -> int:
         """How many requests and handshakes are under way in a world."""
         return self._front.in_flight(world) + self._api.opening(world)
 
     @property
     def met(self) -> Coverage:
         """What the clients met of the service, in all worlds."""
-        return self.backend.evidence.coverage
+        return self.world.evidence.coverage
 
     def _write_coverage(self) -> None:
         """Write what the clients met, where that is wanted. Raises OSError."""
@@ -7299,11 +7446,11 @@ class Server:
             with open(self.options.coverage, "w", encoding="utf-8") as file:
                 file.write(self.met.markdown())
 
-    def facts(self, world: Backend | None = None) -> dict[str, Json]:
+    def facts(self, world: Emulation | None = None) -> dict[str, Json]:
         """What a client of a world needs to know, as the ready line says it; null for what there is not."""
-        project = (world or self.backend).store.projects()[0]
+        project = (world or self.world).store.projects()[0]
         name = self.options.host
-        if name == LOOPBACK[0] or self.backend.gate.any_address:
+        if name == LOOPBACK[0] or self.world.gate.any_address:
             name = "localhost"  # cookies are kept for one host name, so everyone gets the same
         host = f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
         s = "s" if self._tls else ""
@@ -7336,7 +7483,7 @@ def most_sockets() -> int:
 
 
 class Verbs:
-    """The owner's verbs as methods, of an emulator or of a world in it; arguments are those of the Backend's."""
+    """The owner's verbs as methods, of an emulator or of a world in it; arguments are those of the Emulation's."""
 
     key: str | None = None  # of the world they are for
 
@@ -7365,38 +7512,9 @@ class Verbs:
 
         return quote(self.call(key), safe="")
 
-    def wait(
-        self,
-        *,
-        requests: Mapping[str, Json] | None = None,
-        messages: Mapping[str, Json] | None = None,
-        count: int = 1,
-        timeout: float = 5.0,
-    ) -> dict[str, Json]:
-        """Wait until so many requests, or messages, were seen that fit; raises TimeoutError."""
-        return self._watch(Watcher.wait, requests=requests, messages=messages, count=count, timeout=timeout)
-
-    def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
-        """Wait until no request is under way and the system has taken every message; raises TimeoutError."""
-        return self._watch(Watcher.settle, timeout=timeout)
-
-    def _watch(self, verb: Callable[..., Coroutine[Any, Any, T]], **arguments: Any) -> T:
-        parameters = inspect.signature(verb).parameters
-        for name, value in arguments.items():
-            check_kind(value, parameters[name].annotation, name)
-
-        def begin(server: Server) -> Future[T]:
-            watcher = Watcher(server.worlds.named(self.key), server.in_flight)
-            return asyncio.run_coroutine_threadsafe(verb(watcher, **arguments), asyncio.get_running_loop())
-
-        try:
-            return self.call(begin).result()
-        except NotSeen as refusal:
-            raise TimeoutError(refusal.hint) from None
-
     @staticmethod
-    def _remote(verb: Callable[Concatenate[Backend, P], T]) -> Callable[Concatenate[Verbs, P], T]:
-        """A verb of the Backend as a method: same arguments, carried out in the emulator's thread."""
+    def _remote(kind: type[S], verb: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Verbs, P], T]:
+        """A verb of a class as a method: same arguments, carried out in the emulator's thread."""
         signature = inspect.signature(verb)
 
         @functools.wraps(verb)
@@ -7404,35 +7522,54 @@ class Verbs:
             for name, value in signature.bind(verbs, *args, **options).arguments.items():
                 if value is not verbs:
                     check_kind(value, signature.parameters[name].annotation, name)
-            return verbs.call(lambda server: verb(server.worlds.named(verbs.key), *args, **options))
+            return verbs.call(lambda server: verb(server.subjects.find(kind, verbs.key), *args, **options))
 
         return call
 
-    sign_in = _remote(Backend.sign_in)
-    records = _remote(Backend.records)
-    status = _remote(Backend.status)
-    listeners = _remote(Backend.listeners)
-    mails = _remote(Backend.mails)
-    change_project = _remote(Backend.change_project)
-    change_endpoint = _remote(Backend.change_endpoint)
-    delete_endpoint = _remote(Backend.delete_endpoint)
-    expire_tokens = _remote(Backend.expire_tokens)
-    close_listeners = _remote(Backend.close_listeners)
-    advance = _remote(Backend.advance)
-    set_time = _remote(Backend.set_time)
-    freeze = _remote(Backend.freeze)
-    unfreeze = _remote(Backend.unfreeze)
-    reset = _remote(Backend.reset)
-    checkpoint = _remote(Backend.checkpoint)
-    restore = _remote(Backend.restore)
-    faults = _remote(Backend.faults)
-    add_fault = _remote(Backend.add_fault)
-    clear_faults = _remote(Backend.clear_faults)
-    requests = _remote(Backend.requests)
-    clear_requests = _remote(Backend.clear_requests)
-    messages = _remote(Backend.messages)
-    clear_messages = _remote(Backend.clear_messages)
-    coverage = _remote(Backend.coverage)
+    @staticmethod
+    def _awaited(
+        verb: Callable[Concatenate[Verbs, P], Coroutine[Any, Any, T]],
+    ) -> Callable[Concatenate[Verbs, P], T]:
+        """A verb that takes its time as a method that waits for it; raises TimeoutError where that is too long."""
+
+        @functools.wraps(verb)
+        def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
+            coroutine = verb(verbs, *args, **options)
+            begun = verbs.call(lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop()))
+            try:
+                return begun.result()
+            except NotSeen as refusal:
+                raise TimeoutError(refusal.hint) from None
+
+        return call
+
+    wait = _awaited(_remote(Watcher, Watcher.wait))
+    settle = _awaited(_remote(Watcher, Watcher.settle))
+    sign_in = _remote(Owner, Owner.sign_in)
+    change_project = _remote(Owner, Owner.change_project)
+    change_endpoint = _remote(Owner, Owner.change_endpoint)
+    delete_endpoint = _remote(Owner, Owner.delete_endpoint)
+    expire_tokens = _remote(Owner, Owner.expire_tokens)
+    close_listeners = _remote(Owner, Owner.close_listeners)
+    advance = _remote(Owner, Owner.advance)
+    set_time = _remote(Owner, Owner.set_time)
+    freeze = _remote(Owner, Owner.freeze)
+    unfreeze = _remote(Owner, Owner.unfreeze)
+    reset = _remote(Owner, Owner.reset)
+    checkpoint = _remote(Owner, Owner.checkpoint)
+    restore = _remote(Owner, Owner.restore)
+    add_fault = _remote(Owner, Owner.add_fault)
+    clear_faults = _remote(Owner, Owner.clear_faults)
+    clear_requests = _remote(Owner, Owner.clear_requests)
+    clear_messages = _remote(Owner, Owner.clear_messages)
+    status = _remote(Reports, Reports.status)
+    listeners = _remote(Reports, Reports.listeners)
+    records = _remote(Reports, Reports.records)
+    faults = _remote(Reports, Reports.faults)
+    requests = _remote(Reports, Reports.requests)
+    messages = _remote(Reports, Reports.messages)
+    coverage = _remote(Reports, Reports.coverage)
+    mails = _remote(Reports, Reports.mails)
 
 
 class World(Verbs):
@@ -7544,15 +7681,8 @@ class RestedEmulator(Verbs):
         self.fork(key)
         return World(self, key)
 
-    def fork(self, key: str) -> dict[str, Json]:
-        """Make a world of this key; one that is there begins anew."""
-        check_kind(key, "str", "key")
-        return self.call(lambda server: server.worlds.fork(key))
-
-    def drop(self, key: str) -> dict[str, Json]:
-        """End a world; its sockets close with 1001."""
-        check_kind(key, "str", "key")
-        return self.call(lambda server: server.worlds.drop(key))
+    fork = Verbs._remote(Worlds, Worlds.fork)
+    drop = Verbs._remote(Worlds, Worlds.drop)
 
 
 # - Command line -------------------------------------------------------------------------------------
@@ -7685,10 +7815,10 @@ def banner(server: Server) -> str:
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
     ]
     lines += [f"  {name:<14}{value}" for name, value in rows if value]
-    endpoints = server.backend.store.endpoints()
+    endpoints = server.world.store.endpoints()
     width = max((len(endpoint.name) for endpoint in endpoints), default=0)
     lines += ["", "  Endpoints"]
-    lines += [f"    {item.name:<{width}}  {kind_of_endpoint(item, server.backend)}" for item in endpoints]
+    lines += [f"    {item.name:<{width}}  {kind_of_endpoint(item, server.world.store)}" for item in endpoints]
     example = next((item.name for item in endpoints if not item.needs_token), None)
     if example:
         url = f"{facts['url']}/{example}?key={facts['key']}"
@@ -7701,11 +7831,11 @@ def banner(server: Server) -> str:
     return "\n".join([*lines, "", "  Ctrl-C stops it.", ""])
 
 
-def kind_of_endpoint(endpoint: Endpoint, backend: Backend) -> str:
+def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:
     """An endpoint's options and size, in a few words."""
     kind = "authentication" if endpoint.authentication else "secure" if endpoint.secure else "open"
     others = [what for what in ("read", "update", "delete") if getattr(endpoint, f"others_can_{what}")]
-    count = backend.store.count(endpoint.name)
+    count = store.count(endpoint.name)
     words = [kind, f"others can {' and '.join(others)}" if others and endpoint.secure else ""]
     words.append(f"{count} {'user' if endpoint.authentication else 'record'}{'' if count == 1 else 's'}")
     return ", ".join(filter(None, words))

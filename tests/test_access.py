@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from rested_emulator import (
-    Backend,
     BadRequest,
     Clock,
     Content,
@@ -43,6 +42,7 @@ from tests.conftest import (
     MASTER_KEY,
     PLANTS,
     TOMATO,
+    Backend,
     Ear,
     knock,
 )
@@ -519,7 +519,7 @@ def made_before_a_reset(backend: Backend, ada: str) -> str:
 def of_another_project(backend: Backend, _: str) -> str:
     backend.store.put_project("second", Project("second", "second project"))
     backend.store.put_endpoint(Endpoint("second/people", "second", authentication=True))
-    return backend.sign_in("second/people", "ada")
+    return backend.sign_in("second/people", "ada")  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("verb", [Backend.read, listen])
@@ -620,15 +620,15 @@ COMBINATIONS = pytest.mark.parametrize("others", [row[0] for row in ON_THE_RECOR
 def act(backend: Backend, operation: str, endpoint: str, unique_id: str, **shows: Any) -> Record | Listing:
     data = {"username": "ada", "password": "apricot"} if endpoint == GARDENERS else "changed"
     if operation == READ:
-        return backend.read(knock(endpoint, unique_id=unique_id, **shows))
+        return backend.read(knock(endpoint, unique_id=unique_id, **shows))  # type: ignore[no-any-return]
     if operation == UPDATE:
-        return backend.update(knock(endpoint, data, unique_id=unique_id, **shows))
-    return backend.delete(knock(endpoint, unique_id=unique_id, **shows))
+        return backend.update(knock(endpoint, data, unique_id=unique_id, **shows))  # type: ignore[no-any-return]
+    return backend.delete(knock(endpoint, unique_id=unique_id, **shows))  # type: ignore[no-any-return]
 
 
 def allow(backend: Backend, endpoint: str, others: tuple[str, ...]) -> None:
     for option in others:
-        backend.change_endpoint(endpoint, **{option: True})  # type: ignore[arg-type]
+        backend.change_endpoint(endpoint, **{option: True})
 
 
 def rows(wanted: Callable[[Outcome], bool]) -> list[Any]:

@@ -9,7 +9,6 @@ import pytest
 
 import rested_emulator
 from rested_emulator import (
-    Backend,
     BadRequest,
     Content,
     Listing,
@@ -30,6 +29,7 @@ from tests.conftest import (
     GARDENERS,
     MASTER_KEY,
     PLANTS,
+    Backend,
     Ear,
     StoppedTime,
     knock,
@@ -63,7 +63,7 @@ def users(backend: Backend) -> list[Any]:
 def test_registration_answers_the_posted_body(backend: Backend, data: dict[str, Any]) -> None:
     user = backend.register(knock(GARDENERS, data))
     assert user.data == data
-    assert list(data) == list(user.public()["data"])  # type: ignore[arg-type]
+    assert list(data) == list(user.public()["data"])
     assert users(backend)[-1] == data
 
 

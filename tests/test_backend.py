@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from rested_emulator import (
-    Backend,
     BadRequest,
     CloseCode,
     Content,
@@ -38,6 +37,7 @@ from tests.conftest import (
     PUMPKIN,
     ROSEMARY,
     TOMATO,
+    Backend,
     Ear,
     knock,
 )
@@ -379,7 +379,7 @@ def test_refusals_of_tokens_and_owners_repeat_no_token(backend: Backend, ada: st
 
 def only_project(backend: Backend) -> Project:
     (project,) = backend.store.projects()
-    return project
+    return project  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,7 @@ def test_a_wrong_name_makes_no_endpoint(backend: Backend, name: str) -> None:
 
 def test_an_option_of_the_wrong_type_is_refused_before_it_is_stored(backend: Backend) -> None:
     with pytest.raises(OptionError):
-        backend.change_endpoint(PLANTS, secure="yes")  # type: ignore[arg-type]
+        backend.change_endpoint(PLANTS, secure="yes")
     assert backend.read(knock(PLANTS))
 
 

@@ -16,7 +16,6 @@ import pytest
 
 import rested_emulator
 from rested_emulator import (
-    Backend,
     Clock,
     Files,
     Gate,
@@ -28,7 +27,7 @@ from rested_emulator import (
     Tree,
     encode,
 )
-from tests.conftest import CHORES, DIARY, GARDENERS, KEY, NOON, PLANTS, PUMPKIN, ROOT, TOMATO, Ear, knock
+from tests.conftest import CHORES, DIARY, GARDENERS, KEY, NOON, PLANTS, PUMPKIN, ROOT, TOMATO, Backend, Ear, knock
 from tests.wire import EXPIRED, call, closing, next_of, open_socket
 
 Listen = Callable[..., Ear]
@@ -427,8 +426,8 @@ def test_an_edit_by_hand_is_undone_like_any_change(stored: Backend, tmp_path: Pa
 RUN = """
 import os, signal, sys
 from rested_emulator import *
-from rested_emulator import Backend, Clock, Gate, open_store
-from tests.conftest import knock
+from rested_emulator import Clock, Gate, open_store
+from tests.conftest import Backend, knock
 backend = Backend(open_store(Options.of(data=sys.argv[1])), Clock(), Gate())
 backend.change_endpoint("some/notes")
 backend.begin()

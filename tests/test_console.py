@@ -607,7 +607,7 @@ def test_a_thousand_messages_a_second_do_not_freeze_the_page(
     def pour() -> None:
         def ten(server: Server) -> None:
             for number in range(10):
-                server.backend.create(knock(PLANTS, {"name": "Leek", "number": number, "text": "x" * 80}))
+                server.world.service.create(knock(PLANTS, {"name": "Leek", "number": number, "text": "x" * 80}))
 
         since = time.monotonic()
         for tick in range(300):

@@ -667,7 +667,7 @@ def test_whoever_waits_is_let_go_when_the_emulator_stops() -> None:
             target=lambda: replies.append(call(f"{url}/wait", "POST", {"requests": {}, "timeout": 600}))
         )
         waiting.start()
-        while not emulator.call(lambda server: server.backend.evidence._waiting):
+        while not emulator.call(lambda server: server.world.evidence._waiting):
             time.sleep(0.005)
         since = time.monotonic()
     waiting.join(10)

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from rested_emulator import (
-    Backend,
     Behaviour,
     Coverage,
     Json,
@@ -32,7 +31,7 @@ from rested_emulator import (
     blank_header,
     blank_url,
 )
-from tests.conftest import DIARY, GARDEN, GARDENERS, MASTER_KEY, PLANTS, ROOT, TOMATO, Ear, knock
+from tests.conftest import DIARY, GARDEN, GARDENERS, MASTER_KEY, PLANTS, ROOT, TOMATO, Backend, Ear, knock
 from tests.wire import FOREIGN, HANDSHAKE, PAGE, answer_on, at, call, closing, head, open_socket, wire
 
 Listen = Callable[..., Ear]
@@ -358,7 +357,7 @@ def test_wait_says_how_far_it_came(emulator: RestedEmulator) -> None:
 
 
 def waiting_in(emulator: RestedEmulator) -> int:
-    return emulator.call(lambda server: len(server.backend.evidence._waiting))
+    return emulator.call(lambda server: len(server.world.evidence._waiting))
 
 
 def until(condition: Callable[[], bool]) -> None:

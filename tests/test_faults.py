@@ -17,8 +17,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from rested_emulator import Backend, OptionError, RestedEmulator
-from tests.conftest import DIARY, GARDEN, MASTER_KEY, NOON, PLANTS, Ear, StoppedTime, knock
+from rested_emulator import OptionError, RestedEmulator
+from tests.conftest import DIARY, GARDEN, MASTER_KEY, NOON, PLANTS, Backend, Ear, StoppedTime, knock
 from tests.wire import (
     FOREIGN,
     HANDSHAKE,
@@ -238,15 +238,13 @@ def test_messages_change_places_on_an_endpoint_whose_options_change_meanwhile(ba
     assert said(ear) == [2, 1]
 
 
-@pytest.mark.parametrize("end", [Backend.clear_faults, Backend.reset])
+@pytest.mark.parametrize("end", ["clear_faults", "reset"])
 @pytest.mark.parametrize("what", ["late", "swap", "after-answer"])
-def test_what_was_held_up_comes_when_faults_are_cleared(
-    backend: Backend, listen: Listen, what: str, end: Callable[[Backend], object]
-) -> None:
+def test_what_was_held_up_comes_when_faults_are_cleared(backend: Backend, listen: Listen, what: str, end: str) -> None:
     ear = listen(PLANTS)
     backend.add_fault("messages", what=what)
     post(backend, 1)
-    end(backend)
+    getattr(backend, end)()
     assert said(ear)[:1] == [1]
     post(backend, 2)
     assert said(ear)[-1] == 2
@@ -549,7 +547,7 @@ def test_a_client_that_leaves_while_it_hangs_is_forgotten(emulator: RestedEmulat
 
 
 def held(emulator: RestedEmulator) -> int:
-    return emulator.call(lambda server: len(next(iter(server.backend.stage._faults.values())).held))
+    return emulator.call(lambda server: len(next(iter(server.world.faults._faults.values())).held))
 
 
 @pytest.mark.parametrize(("mode", "wanted"), [("refuse", 503), ("reset", ConnectionResetError)])
@@ -657,7 +655,7 @@ def test_a_cut_upload_is_there_or_not_and_leaves_no_draft(emulator: RestedEmulat
             upload(emulator)
     emulator.settle()
     assert descriptors() <= before
-    folder = emulator.call(lambda server: str(server.backend.files._folder))
+    folder = emulator.call(lambda server: str(server.world.files._folder))
     assert len(emulator.records(PLANTS)) == 3 + 1 + 3 * more
     assert len([name for name in os.listdir(folder) if not name.endswith(".part")]) == 1 + 3 * more
     assert not [name for name in os.listdir(folder) if name.endswith(".part")]

@@ -843,7 +843,7 @@ def tokens_of(emulator: RestedEmulator) -> dict[str, str]:
     deleted = emulator.sign_in(GARDENERS, "cleo")
     cleo = call(emulator.url(GARDENERS), headers=bearer(deleted)).json["uniqueId"]
     call(emulator.url(GARDENERS), "DELETE", headers=bearer(deleted), uniqueId=cleo)
-    emulator.call(lambda server: server.backend.store.drop_session(reset))
+    emulator.call(lambda server: server.world.store.drop_session(reset))
     bit = ada[:-1] + f"{int(ada[-1], 16) ^ 1:x}"
     return {
         "ada": ada,

@@ -15,7 +15,7 @@ from functools import cache
 import pytest
 
 import rested_emulator
-from rested_emulator import CONTROL_ROUTES, Backend, Json, RestedEmulator, Watcher, World, Worlds, camel, read_arguments
+from rested_emulator import CONTROL_ROUTES, Json, RestedEmulator, World, camel, read_arguments
 from tests.conftest import ROOT
 
 SECTIONS = (
@@ -30,7 +30,7 @@ SECTIONS = (
     "Live",
     "Faults",
     "Evidence",
-    "Backend",
+    "World",
     "Worlds",
     "HTTP",
     "WebSocket",
@@ -181,17 +181,18 @@ def test_nothing_in_the_module_is_mutable() -> None:
 
 
 Verb = Callable[..., object]
-EVERYWHERE = {verb.__name__: verb for _, _, verb in CONTROL_ROUTES if verb.__name__ != "health"}
+EVERYWHERE = {verb.__name__: verb for routes in CONTROL_ROUTES.values() for _, _, verb in routes}
+del EVERYWHERE["health"]
 
 
 def owners_verbs() -> set[str]:
     """What does something for the owner, or tells something: what answers with JSON."""
-    owners = {**vars(Backend), **vars(Worlds), **vars(Watcher)}
     answers = ("dict[str, Json]", "list[dict[str, Json]]", "list[Json]")
     return {
         name
-        for name, verb in owners.items()
-        if inspect.isfunction(verb) and not name.startswith("_")
+        for kind in CONTROL_ROUTES
+        for name, verb in vars(kind).items()
+        if inspect.isfunction(verb) and not name.startswith("_") and name != "health"
         if inspect.signature(verb).return_annotation in answers
     }
 

@@ -14,7 +14,6 @@ from tinydb import TinyDB
 
 import rested_emulator
 from rested_emulator import (
-    Backend,
     Clock,
     DataFileError,
     Gate,
@@ -29,7 +28,20 @@ from rested_emulator import (
     pack_document,
     schedule,
 )
-from tests.conftest import ADA, GARDEN, GARDENERS, KEY, MASTER_KEY, PLANTS, ROSEMARY, TOMATO, Ear, StoppedTime, knock
+from tests.conftest import (
+    ADA,
+    GARDEN,
+    GARDENERS,
+    KEY,
+    MASTER_KEY,
+    PLANTS,
+    ROSEMARY,
+    TOMATO,
+    Backend,
+    Ear,
+    StoppedTime,
+    knock,
+)
 from tests.wire import call, open_socket
 
 
@@ -746,14 +758,14 @@ def test_a_start_that_fails_late_leaves_no_lock(path: Path, options: dict[str, A
 
 @pytest.mark.warns("tokens do not expire")
 def test_a_timer_that_the_disk_refuses_is_a_warning(path: Path, disk: FaultyDisk) -> None:
-    server = Server(Options.of(data=path, expire_tokens_after=10), Clock(StoppedTime()))
-    schedule(server.backend, server.options)
-    server.backend.sign_in(GARDENERS, "ada")
+    server = Server(Options.of(data=path, expire_tokens_after=10), StoppedTime())
+    schedule(server.world, server.options)
+    server.world.owner.sign_in(GARDENERS, "ada")
     disk.fail("write", errno.ENOSPC)
-    assert server.backend.advance(10)["closed"] == 0
+    assert server.world.owner.advance(10)["closed"] == 0
     disk.mend()
-    assert server.backend.advance(10)["closed"] == 0
-    server.backend.store.close()
+    assert server.world.owner.advance(10)["closed"] == 0
+    server.world.store.close()
 
 
 def test_an_endpoint_that_was_taken_away_does_not_come_back_open(path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rested_emulator import Backend, Forbidden, Refusal
+from rested_emulator import Forbidden, Refusal
 from tests.conftest import (
     ADA,
     CHORES,
@@ -16,6 +16,7 @@ from tests.conftest import (
     MASTER_KEY,
     PLANTS,
     TOMATO,
+    Backend,
     Ear,
     knock,
 )

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from rested_emulator import (
-    Backend,
     BadRequest,
     Clock,
     Draft,
@@ -32,7 +31,7 @@ from rested_emulator import (
     open_store,
     timestamp,
 )
-from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, PLANTS, Ear, StoppedTime, knock
+from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, PLANTS, Backend, Ear, StoppedTime, knock
 from tests.test_journal import killed
 from tests.wire import CHANGED, EXPIRED
 

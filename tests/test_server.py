@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import rested_emulator
-from rested_emulator import Clock, Forbidden, OptionError, Options, RestedEmulator, RestedError, Server, schedule
+from rested_emulator import Forbidden, OptionError, Options, RestedEmulator, RestedError, Server, schedule
 from tests.conftest import (
     CHORES,
     DIARY,
@@ -27,6 +27,7 @@ from tests.conftest import (
     GARDENERS,
     KEY,
     PLANTS,
+    Backend,
     Ear,
     StoppedTime,
     knock,
@@ -155,7 +156,7 @@ def test_without_a_seed_reset_goes_back_to_the_data_as_it_was_at_start(tmp_path:
 
 
 def server(time: StoppedTime | None = None, **options: object) -> Server:
-    return Server(Options.of(memory=True, data=GARDEN, **options), Clock(time) if time else None)
+    return Server(Options.of(memory=True, data=GARDEN, **options), time)
 
 
 def test_options_become_state_at_start() -> None:
@@ -169,7 +170,7 @@ def test_options_become_state_at_start() -> None:
         allow_origin=["http://localhost:3000"],
         disallow_no_origin=True,
         token_ttl="5m",
-    ).backend
+    ).world
     [project] = backend.store.projects()
     assert (project.key, project.master_key, project.token_ttl) == ("another", "secret", 300.0)
     assert (project.allowed_origins, project.disallow_no_origin) == (("http://localhost:3000",), True)
@@ -183,7 +184,7 @@ def test_options_become_state_at_start() -> None:
 
 
 def test_options_not_given_leave_the_data_as_it_is() -> None:
-    before = server().backend.store
+    before = server().world.store
     assert [endpoint.name for endpoint in before.endpoints()] == [PLANTS, GARDENERS, DIARY, CHORES]
     assert before.projects()[0].key == KEY
 
@@ -191,8 +192,8 @@ def test_options_not_given_leave_the_data_as_it_is() -> None:
 def test_two_timers_end_tokens_and_change_options_again_and_again() -> None:
     time = StoppedTime()
     emulated = server(time, expire_tokens_after="10s", change_options_after="25s")
-    schedule(emulated.backend, emulated.options)
-    backend = emulated.backend
+    schedule(emulated.world, emulated.options)
+    backend = Backend.of(emulated.world)
     ended = []
     for _ in range(5):
         diary, plants = Ear(), Ear()
@@ -205,7 +206,7 @@ def test_two_timers_end_tokens_and_change_options_again_and_again() -> None:
 
 
 def test_the_gate_opens_as_the_options_say() -> None:
-    gate = server(allow_host=["box.lan"], host="0.0.0.0").backend.gate
+    gate = server(allow_host=["box.lan"], host="0.0.0.0").world.gate
     for host in ("localhost:7378", "box.lan:7378", "192.168.1.20:7378"):
         gate.check_host(host)
     for host in ("0.0.0.0:7378", "evil.example", "[::]:7378"):
@@ -335,8 +336,8 @@ def test_an_alarm_that_fails_stops_neither_timers_nor_saving() -> None:
         def fail() -> None:
             raise RuntimeError("on purpose")
 
-        emulator.call(lambda server: server.backend.clock.at(0, fail))
-        emulator.call(lambda server: server.backend.clock.at(server.backend.clock.now() + 0.1, rung.set))
+        emulator.call(lambda server: server.world.clock.at(0, fail))
+        emulator.call(lambda server: server.world.clock.at(server.world.clock.now() + 0.1, rung.set))
         assert rung.wait(10)
 
 
@@ -345,7 +346,7 @@ def test_after_an_advance_an_expiry_comes_at_its_moment() -> None:
         token = emulator.sign_in(GARDENERS, "ada")
         with open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as ear:
             emulator.advance(3599.9)
-            wait = emulator.call(lambda server: server.backend.clock.until_next())
+            wait = emulator.call(lambda server: server.world.clock.until_next())
             assert wait < 0.2 or wait == math.inf, "it has come already, on a busy machine"
             assert closing(ear) == (1000, "Access token expired.")
 

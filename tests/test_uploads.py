@@ -24,7 +24,6 @@ import pytest
 
 from rested_emulator import (
     LARGEST_FILE,
-    Backend,
     BadRequest,
     Content,
     Files,
@@ -44,6 +43,7 @@ from tests.conftest import (
     MASTER_KEY,
     PLANTS,
     TOMATO,
+    Backend,
     knock,
 )
 from tests.test_http import nothing_happens
@@ -763,11 +763,11 @@ def test_a_kill_between_record_and_file_loses_neither(tmp_path: Path, monkeypatc
 
         def upload_and_die(server: Any) -> Any:
             approach = knock(PLANTS, content=Content(FORM["Content-Type"], None, b""))
-            taken = server.backend.start_upload(approach, 1_000_000)
+            taken = server.world.service.start_upload(approach, 1_000_000)
             taken.feed(form(file(b"one"), file(b"two")))
             with pytest.raises(Killed):
-                server.backend.upload(approach, taken)
-            return [record.public() for record in server.backend.store.records(PLANTS)][-2:]
+                server.world.service.upload(approach, taken)
+            return [record.public() for record in server.world.store.records(PLANTS)][-2:]
 
         with monkeypatch.context() as dying:
             dying.setattr(Files, "keep", keep_one)
@@ -1017,14 +1017,14 @@ def test_files_are_there_after_a_restart(tmp_path: Path) -> None:
 
 def edit(emulator: RestedEmulator, change: Callable[[Any], object]) -> None:
     """Edit the data file by hand, and let the emulator look at it."""
-    emulator.call(lambda server: server.backend.store.save())
+    emulator.call(lambda server: server.world.store.save())
     path = Path(str(emulator.facts["data"]))
     tree = json.loads(path.read_text())
     change(tree)
     draft = path.with_suffix(".edited")
     draft.write_text(json.dumps(tree))
     draft.replace(path)
-    emulator.call(lambda server: server.backend.tick())
+    emulator.call(lambda server: server.world.tick())
 
 
 def test_a_record_deleted_by_hand_takes_its_file_along(kept: RestedEmulator) -> None:
@@ -1051,7 +1051,7 @@ def test_an_endpoint_renamed_by_hand_keeps_its_files(kept: RestedEmulator) -> No
 def test_a_file_that_is_none_is_not_taken_over(kept: RestedEmulator, file: object) -> None:
     before = kept.records(PLANTS)
     edit(kept, lambda tree: tree[PLANTS][TOMATO].update(file=file))
-    kept.call(lambda server: server.backend.tick())
+    kept.call(lambda server: server.world.tick())
     assert kept.records(PLANTS) == before
     edit(kept, lambda tree: tree[PLANTS][TOMATO].pop("file"))
 
@@ -1117,7 +1117,7 @@ def test_files_of_a_secure_endpoint_belong_to_who_sent_them(kept: RestedEmulator
         record = send(kept, FILE, endpoint=CHORES, headers=ada).json
         assert next_of(own) == {"type": "POST", "record": record}
     unique_id = record["uniqueId"]
-    owner = kept.call(lambda server: server.backend.store.record(CHORES, unique_id))
+    owner = kept.call(lambda server: server.world.store.record(CHORES, unique_id))
     assert owner is not None
     assert owner.owner == ADA
     assert fetch(kept, unique_id, endpoint=CHORES, headers=ada).body == b"abc"

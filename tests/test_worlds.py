@@ -13,8 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from rested_emulator import (
-    Backend,
     Content,
+    Emulation,
     Listing,
     NotStored,
     OptionError,
@@ -33,6 +33,7 @@ from tests.conftest import (
     NOON,
     PLANTS,
     TOMATO,
+    Backend,
     Ear,
     StoppedTime,
     knock,
@@ -44,57 +45,58 @@ from tests.wire import CHANGED, COOKIE, bearer, call, closing, next_of, open_soc
 def worlds(backend: Backend) -> Worlds:
     """The garden, where keys like test-1 make worlds."""
     backend.begin()
-    return Worlds(backend, ["test-*"], lambda world: world.begin())
+    backend.worlds = Worlds(backend.world, ["test-*"], lambda world: world.owner.begin())
+    return backend.worlds
 
 
-def listen(world: Backend, key: str) -> Ear:
+def listen(world: Emulation, key: str) -> Ear:
     ear = Ear()
-    world.listen(knock(PLANTS, key=key), ear)
+    world.service.listen(knock(PLANTS, key=key), ear)
     return ear
 
 
-def make(world: Backend, key: str, data: Any) -> Record:
-    return world.create(knock(PLANTS, data, key=key))
+def make(world: Emulation, key: str, data: Any) -> Record:
+    return world.service.create(knock(PLANTS, data, key=key))
 
 
 # Making and ending
 
 
 def test_a_world_begins_as_the_default_one_began(worlds: Worlds, backend: Backend) -> None:
-    make(backend, KEY, "made since")
+    make(backend.world, KEY, "made since")
     backend.change_endpoint(PLANTS, secure=True)
     backend.advance(1000)
     assert worlds.fork("one") == {"key": "one", "closed": 0}
     world = worlds.named("one")
-    assert world.records(PLANTS)[0]["uniqueId"] == TOMATO
-    assert len(world.records(PLANTS)) == 3
+    assert world.reports.records(PLANTS)[0]["uniqueId"] == TOMATO
+    assert len(world.reports.records(PLANTS)) == 3
     assert [project.key for project in world.store.projects()] == ["one"]
     assert [endpoint.name for endpoint in world.store.endpoints()] == [one.name for one in backend.store.endpoints()]
     assert world.clock.now() == NOON
-    world.read(knock(PLANTS, key="one"))
+    world.service.read(knock(PLANTS, key="one"))
 
 
 def test_what_happens_in_a_world_stays_there(worlds: Worlds, backend: Backend) -> None:
     one, two = worlds.of("test-1"), worlds.of("test-2")
-    ears = listen(backend, KEY), listen(one, "test-1"), listen(two, "test-2")
+    ears = listen(backend.world, KEY), listen(one, "test-1"), listen(two, "test-2")
     make(one, "test-1", "only here")
-    one.delete(knock(PLANTS, unique_id=TOMATO, key="test-1"))
-    one.sign_in(GARDENERS, "eve")
-    one.add_fault("messages", what="drop")
-    one.advance(5000)
+    one.service.delete(knock(PLANTS, unique_id=TOMATO, key="test-1"))
+    one.owner.sign_in(GARDENERS, "eve")
+    one.owner.add_fault("messages", what="drop")
+    one.owner.advance(5000)
     assert [len(ear.heard) for ear in ears] == [0, 2, 0]
     for other in (backend, two):
-        assert (len(other.records(PLANTS)), other.clock.now(), other.faults()) == (3, NOON, [])
-        assert (other.status()["users"], other.requests()) == ([], [])
-        assert [one["type"] for one in other.messages()] == ["OPEN"]
+        assert (len(other.reports.records(PLANTS)), other.clock.now(), other.reports.faults()) == (3, NOON, [])
+        assert (other.reports.status()["users"], other.reports.requests()) == ([], [])
+        assert [one["type"] for one in other.reports.messages()] == ["OPEN"]
 
 
 def test_a_token_is_worth_nothing_in_another_world(worlds: Worlds) -> None:
     one, two = worlds.of("test-1"), worlds.of("test-2")
-    token = one.sign_in(GARDENERS, "ada")
-    one.read(knock(DIARY, token=token, key="test-1"))
+    token = one.owner.sign_in(GARDENERS, "ada")
+    one.service.read(knock(DIARY, token=token, key="test-1"))
     with pytest.raises(Unauthenticated):
-        two.read(knock(DIARY, token=token, key="test-2"))
+        two.service.read(knock(DIARY, token=token, key="test-2"))
 
 
 def test_a_fork_of_a_key_that_exists_begins_it_anew(worlds: Worlds) -> None:
@@ -104,7 +106,7 @@ def test_a_fork_of_a_key_that_exists_begins_it_anew(worlds: Worlds) -> None:
     make(old, "one", "gone")
     assert worlds.fork("one") == {"key": "one", "closed": 1}
     assert ear.ended == (1001, "The world is dropped.")
-    assert len(worlds.named("one").records(PLANTS)) == 3
+    assert len(worlds.named("one").reports.records(PLANTS)) == 3
 
 
 def test_a_dropped_world_is_unknown(worlds: Worlds) -> None:
@@ -132,8 +134,8 @@ def test_any_other_key_makes_none(worlds: Worlds, key: str) -> None:
 
 
 def test_the_owner_may_be_the_first_to_use_a_key(worlds: Worlds) -> None:
-    worlds.named("test-1").add_fault("delay")
-    assert len(worlds.of("test-1").faults()) == 1
+    worlds.named("test-1").owner.add_fault("delay")
+    assert len(worlds.of("test-1").reports.faults()) == 1
 
 
 @pytest.mark.parametrize("key", ["", KEY])
@@ -155,7 +157,7 @@ def test_a_world_that_nobody_uses_ends_after_an_hour(worlds: Worlds, time: Stopp
     worlds.tick()
     assert worlds.of("unused") is worlds.default
     assert worlds.of("used") is not worlds.default
-    worlds.named("listened-to").leave(PLANTS, ear, 1000)
+    worlds.named("listened-to").service.leave(PLANTS, ear, 1000)
     time.now += 3601
     worlds.tick()
     assert (len(list(worlds)), worlds._used) == (1, {})
@@ -177,19 +179,19 @@ def test_there_is_an_end_to_worlds(worlds: Worlds) -> None:
 
 def test_a_world_is_found_by_its_new_key_when_it_has_changed(worlds: Worlds) -> None:
     world = worlds.of("test-1")
-    world.change_project(key="rotated")
+    world.owner.change_project(key="rotated")
     assert worlds.of("rotated") is worlds.named("rotated") is world
     assert worlds.of("test-1") is world  # where that key is not valid any more
-    world.reset()
+    world.owner.reset()
     assert worlds.of("rotated") is worlds.default
 
 
 def test_no_two_worlds_have_the_same_key(worlds: Worlds, backend: Backend) -> None:
     one, two = worlds.of("test-1"), worlds.of("test-2")
-    for world, key in ((one, "test-2"), (one, KEY), (backend, "test-1")):
+    for world, key in ((one, "test-2"), (one, KEY), (backend.world, "test-1")):
         with pytest.raises(OptionError, match="another project's"):
-            world.change_project(key=key)
-    two.change_project(key="rotated")
+            world.owner.change_project(key=key)
+    two.owner.change_project(key="rotated")
     for taken in ("rotated", KEY):
         with pytest.raises(OptionError):
             worlds.fork(taken)
@@ -198,18 +200,18 @@ def test_no_two_worlds_have_the_same_key(worlds: Worlds, backend: Backend) -> No
 def test_the_default_world_goes_by_its_new_key(worlds: Worlds, backend: Backend) -> None:
     backend.change_project(key="rotated")
     worlds.fork("one")
-    assert worlds.of("rotated") is worlds.named("rotated") is backend
+    assert worlds.of("rotated") is worlds.named("rotated") is backend.world
     assert worlds.named("one").store.projects()[0].key == "one"
 
 
 def test_the_master_key_is_the_default_projects(backend: Backend) -> None:
     backend.change_project(master_key=MASTER_KEY)
     backend.begin()
-    worlds = Worlds(backend)
+    worlds = Worlds(backend.world)
     worlds.fork("one")
     world = worlds.named("one")
-    assert isinstance(world.read(knock(DIARY, key="one", master_key=MASTER_KEY)), Listing)
-    world.change_project(master_key="other")
+    assert isinstance(world.service.read(knock(DIARY, key="one", master_key=MASTER_KEY)), Listing)
+    world.owner.change_project(master_key="other")
     assert backend.store.projects()[0].master_key == MASTER_KEY
 
 
@@ -365,10 +367,10 @@ def test_an_upload_into_a_world_that_ends_leaves_nothing(worlds: Worlds) -> None
     world = worlds.of("test-1")
     body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nfile\r\n--x--\r\n'
     approach = knock(PLANTS, content=Content("multipart/form-data; boundary=x", None, None), key="test-1")
-    taking = world.start_upload(approach, 1000)
+    taking = world.service.start_upload(approach, 1000)
     worlds.drop("test-1")
     taking.feed(body)
     with pytest.raises(NotStored, match="ended"):
-        world.upload(approach, taking)
+        world.service.upload(approach, taking)
     taking.discard()
     assert world.files._folder is None
