@@ -14,6 +14,7 @@ from tinydb import TinyDB
 
 import rested_emulator
 from rested_emulator import (
+    SAMPLE_TIME,
     Backend,
     Clock,
     DataFileError,
@@ -22,6 +23,7 @@ from rested_emulator import (
     NotStored,
     OptionError,
     Options,
+    Record,
     RestedEmulator,
     Server,
     Store,
@@ -566,6 +568,45 @@ def test_a_mended_edit_is_taken_over(path: Path) -> None:
     assert [record["data"] for record in backend.records(PLANTS)] == ["mended"]
 
 
+@pytest.mark.warns("'by-hand' is there twice, first at line ")
+def test_a_line_copied_by_hand_is_an_edit_that_cannot_be_read(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    store.put_record(PLANTS, Record.of("by-hand", b"1", SAMPLE_TIME, SAMPLE_TIME))
+    store.save()
+    text = path.read_text()
+    [line] = [line for line in text.splitlines(True) if '"by-hand": ' in line]
+    path.write_text(text.replace(line, line.rstrip("\n") + ",\n" + line.replace('"data":1', '"data":2')))
+    twice = path.read_text()
+    for _ in range(3):
+        backend.tick()
+        save_when_quiet(store)
+    assert (path.read_text(), backend.records(PLANTS)[-1]["data"]) == (twice, 1)
+    path.write_text(text.replace(line, line.replace('"data":1', '"data":2')))
+    backend.tick()
+    assert backend.records(PLANTS)[-1]["data"] == 2
+
+
+@pytest.mark.warns("with what was stored meanwhile: table 'garden/gardeners', 'new': username 'cleo' is that of '")
+def test_an_edit_that_adds_a_user_who_registered_meanwhile_is_refused(path: Path) -> None:
+    backend = served(opened(path))
+    backend.register(knock(GARDENERS, {"username": "cleo", "password": "clover"}))
+    edited(path, lambda tree: tree[GARDENERS].update(new={"data": {"username": "cleo"}}))
+    backend.tick()
+    backend.tick()
+    assert len(backend.records(GARDENERS)) == 3
+
+
+def test_a_user_deleted_over_the_api_still_owns_records_after_a_kill_and_a_start(path: Path) -> None:
+    store = opened(path)
+    served(store).delete(knock(GARDENERS, unique_id=ADA, master_key=MASTER_KEY))
+    before = state(store)
+    assert any(document.get("owner") == ADA for table in before.values() for _, document in table)
+    killed(store)
+    opened(path).close()
+    assert state(opened(path)) == before
+
+
 def test_half_an_edit_is_not_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     backend = served(opened(path))
     whole = path.read_text()
@@ -784,6 +825,7 @@ def test_a_sign_in_the_disk_refuses_half_way_is_none(path: Path, monkeypatch: py
     assert len(lines) == 1
 
 
+@pytest.mark.warns("dropped what belonged to users who are not there, sessions: 1, owners of records: 2")
 def test_a_user_deleted_by_hand_loses_their_sockets(path: Path) -> None:
     store = opened(path)
     backend, ear = served(store), Ear()
