@@ -118,6 +118,37 @@ def test_after_the_next_start_the_data_file_is_whole_and_the_journal_gone(
     assert not path.with_name("data.json.journal").exists()
 
 
+OF_USERS: dict[str, Callable[[Backend], object]] = {
+    "turn users off and on": lambda backend: [
+        backend.change_endpoint(GARDENERS, authentication=on) for on in (False, True)
+    ],
+    "delete a user": lambda backend: backend.delete(knock(GARDENERS, unique_id=ADA, master_key=MASTER_KEY)),
+    "delete the users": lambda backend: (backend.sign_in(GARDENERS, "ada"), backend.delete_endpoint(GARDENERS)),
+    "log in and turn users off": lambda backend: (
+        backend.sign_in(GARDENERS, "ada"),
+        backend.change_endpoint(GARDENERS, authentication=False),
+    ),
+    "as deep as it goes": lambda backend: backend.create(knock(PLANTS, json.loads("[" * 512 + "]" * 512))),
+}
+
+
+@pytest.mark.parametrize("verb", [*VERBS.values(), *OF_USERS.values()], ids=[*VERBS, *OF_USERS])
+def test_what_the_emulator_writes_it_also_reads_where_a_person_has_edited_it(
+    path: Path, caplog: pytest.LogCaptureFixture, verb: Callable[[Backend], object]
+) -> None:
+    store = opened(path)
+    verb(served(store))
+    before = state(store)
+    store.close()
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    again = opened(path)
+    assert {name: [key for key, _ in table] for name, table in state(again).items() if name != "_sessions"} == {
+        name: [key for key, _ in table] for name, table in before.items() if name != "_sessions"
+    }
+    again.close()
+    caplog.clear()  # of sessions and owners that are dropped
+
+
 def test_a_kill_at_any_byte_of_the_last_line_takes_that_verb_alone(path: Path) -> None:
     store = opened(path)
     backend = served(store)
