@@ -44,6 +44,7 @@ Errors:
 
     RestedError
     +-- OptionError          a wrong option, or a wrong argument of an owner's verb
+    |   +-- Misfit           what a data file may not say, and where it says so
     +-- DataFileError        a data file or journal that cannot be read
     +-- InUseError           a data file that another emulator has
     +-- Refusal              what a client is told: status, message, hint, close reason
@@ -285,6 +286,14 @@ class RestedError(Exception):
 
 class OptionError(RestedError):
     """An option, or an argument of an owner's verb, that cannot be used; the text names it."""
+
+
+class Misfit(OptionError):
+    """Something that a data file may not say; ``way`` leads to it in the file's JSON, by names and indexes."""
+
+    def __init__(self, text: str, *way: str | int) -> None:
+        super().__init__(text)
+        self.way = way
 
 
 class DataFileError(RestedError):
@@ -617,7 +626,7 @@ class Parameters(NamedTuple):
     key: str | None = None
     master_key: str | None = None
     access_token: str | None = None
-    unique_ids: tuple[str, ...] = ()
+    unique_ids: tuple[str, ...] = ()  # as given: what stands for one id and what for several, the endpoint tells
     strategy: str = Strategy.FORCE
     data_only: bool = False
     login: bool = False
@@ -637,6 +646,9 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?\Z", re.ASCII)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB)?\Z", re.IGNORECASE | re.ASCII)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z", re.ASCII)
 MAX_DEPTH = 512
+LONGEST_ID = 1000  # characters of a unique id, which a URL has room for, each one percent-encoded
+CONTROL_CHARACTER = re.compile(r"[\0-\x1f\x7f-\x9f]")
+CREDENTIALS = ("username", "email")
 MANY_OBJECTS = 100_000  # characters of JSON, of which half as many objects may become
 STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 BRACKETS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # a step down or up, as signed bytes
@@ -667,6 +679,25 @@ def check_key(key: str, name: str = "key") -> str:
     if key:
         return key
     raise OptionError(f"{name} is empty; it takes any other text")
+
+
+def check_unique_id(text: str) -> str:
+    """Return the id; raise OptionError for one that no request can name (contract 2.6)."""
+    if 0 < len(text) <= LONGEST_ID and not CONTROL_CHARACTER.search(text):
+        return text
+    raise OptionError(f"uniqueId is {shown(text)}; it takes 1 to {LONGEST_ID} characters, no control characters")
+
+
+def why_no_user(data: Json, *, needs_password: bool = True) -> str | None:
+    """What keeps data from being a user's (contract 6.2); None where nothing does."""
+    if not isinstance(data, dict):
+        return f"a user is an object, not {kind_of(data)}"
+    names = [name for name in CREDENTIALS if name in data]
+    wants = [*(names or CREDENTIALS), *(["password"] if needs_password or "password" in data else [])]
+    wrong = [name for name in wants if not isinstance(data.get(name), str) or not data[name]]
+    if not wrong:
+        return None
+    return f"member {wrong[0] if names else 'username or email'} must be a text that is not empty"
 
 
 def check_ttl(seconds: float) -> float:
@@ -790,12 +821,11 @@ def parse_query(query: str) -> Parameters:
     else:  # nothing to decode, which is most of the time
         pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
     last = dict(pairs)
-    ids = (part.strip() for name, value in pairs if name == "uniqueId" for part in value.split(","))
     return Parameters(
         key=last.get("key"),
         master_key=last.get("masterKey"),
         access_token=last.get("accessToken"),
-        unique_ids=tuple(filter(None, ids)),
+        unique_ids=tuple(value for name, value in pairs if name == "uniqueId" and value),
         strategy=last.get("strategy", Strategy.FORCE),
         data_only=last.get("dataOnly") == "true",
         login=last.get("login") == "true",
@@ -805,8 +835,22 @@ def parse_query(query: str) -> Parameters:
         file_only=last.get("fileOnly") == "true",
         stream=last.get("stream") == "true",
         jsonata=last.get("jsonata"),
-        malformed=not query.isascii() or any("\ufffd" in name + value for name, value in pairs),
+        malformed=not query.isascii() or (any("\ufffd" in name + value for name, value in pairs) and not_utf8(query)),
     )
+
+
+def not_utf8(query: str) -> bool:
+    """Whether a query has other bytes than those of UTF-8; U+FFFD stands for them, and for itself."""
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def split_ids(value: str) -> list[str]:
+    """The ids in a value that is none as a whole: commas separate, white space around counts for nothing."""
+    return [part for part in map(str.strip, value.split(",")) if part]
 
 
 parse_short = functools.lru_cache(256)(parse_query)
@@ -1040,10 +1084,15 @@ def timestamp(moment: float) -> str:
 
 def new_id() -> str:
     """A fresh unique id, key or token: a version-4 UUID without dashes (contract 2.6)."""
-    random = bytearray(os.urandom(16))
-    random[6] = random[6] & 0x0F | 0x40  # the version, as RFC 9562, section 5.4, says
-    random[8] = random[8] & 0x3F | 0x80  # the variant
-    return random.hex()
+    return as_id(os.urandom(16))
+
+
+def as_id(digits: bytes) -> str:
+    """A unique id made of 16 bytes, of which six bits are fixed."""
+    id_bytes = bytearray(digits)
+    id_bytes[6] = id_bytes[6] & 0x0F | 0x40  # the version, as RFC 9562, section 5.4, says
+    id_bytes[8] = id_bytes[8] & 0x3F | 0x80  # the variant
+    return id_bytes.hex()
 
 
 def camel(name: str) -> str:
@@ -1760,7 +1809,8 @@ def load_tree(path: str) -> Tree:
     """Read a data file (README, "The data file"). Raises DataFileError with the place, or OSError."""
     with without_collections():
         try:
-            return complete_tree(load_written(path) or load_edited(path))
+            written = load_written(path)
+            return complete_tree(written) if written else load_edited(path)
         except OptionError as error:
             raise DataFileError(f"{path}: {error}") from None
 
@@ -1817,18 +1867,165 @@ def stands_as_written(file: BinaryIO) -> bool:
 def load_edited(path: str) -> Tree:
     """The tree of any other data file, every byte of which is checked. Raises DataFileError, or OptionError."""
     with open(path, "rb") as file:
-        content = file.read()
+        text = decode_text(file.read())
     try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        before = content[: error.start].decode()
-        raise DataFileError(f"{path}: {place_in(before, len(before))}: not UTF-8") from None
-    try:
-        return read_tree(json.loads(text))
+        tree = check_tree(parse_tree(text))
     except json.JSONDecodeError as error:
-        raise DataFileError(f"{path}: {place_in(text, error.pos)}: {error.msg}") from None
+        raise DataFileError(f"{path}: {why_no_json(text, error)}") from None
+    except Misfit as error:
+        raise DataFileError(f"{path}: {place_in(text, find_in(text, error.way))}: {error}") from None
     except (ValueError, RecursionError):
         raise DataFileError(f"{path}: {find_misfit(text)}") from None
+    for name in tree:
+        if name.startswith("_") and name not in (PROJECTS, ENDPOINTS, SESSIONS, MAILS):
+            log.warning("%s: table %s is kept, and means nothing to the emulator", path, shown(name))
+    drop_gone(tree, path)
+    return tree
+
+
+def decode_text(content: bytes) -> str:
+    """The text in a file, which is UTF-8, without a byte order mark; raises OptionError with the place."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    kind = json.detect_encoding(content)  # by the byte order mark, or by where the zeros are
+    try:
+        if kind.startswith(("utf-16", "utf-32")) and content.strip(b"\0"):
+            content.decode(kind)
+            raise OptionError(f"line 1 column 1: {kind[:6].upper()}, not UTF-8; save it as UTF-8")
+    except UnicodeDecodeError:
+        pass
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode()
+        raise OptionError(f"{place_in(before, len(before))}: not UTF-8") from None
+
+
+def parse_tree(text: str) -> object:
+    """Decode the JSON of a data file; raises OptionError where it says something twice, and as ``json.loads`` does.
+
+    Repeated names inside ``data`` are the user's own, and the last one counts (contract 3.4).
+    """
+    says_twice = False
+
+    def as_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal says_twice
+        value = dict(members)
+        if len(value) < len(members):
+            says_twice = True
+        return value
+
+    tree = json.loads(text, object_pairs_hook=as_object)
+    if says_twice and isinstance(tree, dict):  # somewhere, and to find the place takes longer than all the rest
+        check_once(text, skip(text, 0, SPACES))
+    return tree
+
+
+def check_once(text: str, at: int, *way: str | int) -> None:
+    """Raise OptionError where an object of a data file has a name twice, itself or further in, but for ``data``."""
+    names: dict[str | int, int] = {}
+    for name, begin, value in parts_of(text, at):
+        if name in names:
+            what = ("table ", "", "member ")[min(len(way), 2)] + shown(name)
+            what = ", ".join([f"table {shown(way[0])}", *map(shown, way[1:]), what]) if way else what
+            first = place_in(text, names[name])
+            raise OptionError(f"{place_in(text, begin)}: {what} is there twice, first at {first}; take one of them out")
+        names[name] = begin
+        is_data = name == "data" and len(way) == 2 and not str(way[0]).startswith("_")
+        if text[value] == "{" and not is_data:
+            check_once(text, value, *way, name)
+
+
+SPACES = re.compile(r"[ \t\n\r]*")
+BETWEEN = re.compile(r"[ \t\n\r]*[:,]?[ \t\n\r]*")
+SCANNER = json.JSONDecoder()
+
+
+def parts_of(text: str, at: int) -> Iterator[tuple[str | int, int, int]]:
+    """The members or items of the JSON at an index: the name or number of each, where it and where its value begins."""
+    closing = {"{": "}", "[": "]"}.get(text[at])
+    begin = skip(text, at + 1, SPACES)
+    for number in itertools.count() if closing else ():
+        if text[begin] == closing:
+            return
+        name: str | int = number
+        value = begin
+        if closing == "}":
+            name, end = SCANNER.raw_decode(text, begin)
+            value = skip(text, end, BETWEEN)
+        yield name, begin, value
+        _, end = SCANNER.raw_decode(text, value)
+        begin = skip(text, end, BETWEEN)
+
+
+def skip(text: str, at: int, what: re.Pattern[str]) -> int:
+    """The index behind what matches at an index, be it nothing."""
+    match = what.match(text, at)
+    return match.end() if match else at
+
+
+def find_in(text: str, way: Sequence[str | int]) -> int:
+    """Where a part of JSON begins, as far as the way to it is there."""
+    at = begin = skip(text, 0, SPACES)
+    for step in way:
+        for number, (name, where, value) in enumerate(parts_of(text, at)):
+            if step in (name, number):
+                begin, at = where, value
+                break
+        else:
+            break
+    return begin
+
+
+NOT_JSON = (  # what people write that JSON does not have
+    (re.compile(r"//|/\*|#"), "a comment, which JSON does not have"),
+    (re.compile(r"'"), "single quotes; JSON takes double ones"),
+    (re.compile("[\u2018-\u201f\xab\xbb]"), "typographic quotes; JSON takes straight double ones"),
+    (re.compile(r"<{7}|={7}|>{7}|\|{7}"), "a mark of a merge conflict"),
+    (re.compile("\0"), "a zero byte, of which a power cut may leave many"),
+)
+
+
+def why_no_json(text: str, error: json.JSONDecodeError) -> str:
+    """The place where a text is no JSON, and the likely cause in the words of one who edits it."""
+    at = error.pos if error.msg.startswith("Invalid") else skip(text, error.pos, SPACES)
+    before, rest = text[: error.pos].rstrip(), text[at : at + 20]
+    if error.msg.startswith("Illegal trailing comma") or (rest[:1] in ("]", "}") and before.endswith(",")):
+        at = error.pos if rest.startswith(",") else len(before) - 1  # Python 3.13 has the place of the comma itself
+        cause = "a trailing comma, which JSON does not have before a closing bracket"
+    else:
+        cause = cause_of(error.msg, before, rest, is_glued=text[: error.pos] == before)
+    return f"{place_in(text, at)}: not JSON: {cause}"
+
+
+def cause_of(message: str, before: str, rest: str, *, is_glued: bool) -> str:
+    """What a person has probably done where ``json`` says this message, with this text before and after."""
+    if message.startswith("Invalid control character"):
+        return "a line break or tab inside a text; write \\n or \\t, or close the text with a double quote"
+    if message.startswith("Invalid"):
+        return "a backslash inside a text is written twice: \\\\"
+    if message.startswith("Unterminated"):
+        return "the text that begins here has no closing quote"
+    if not rest:
+        return "the file ends before everything is closed" if before else "the file is empty"
+    for pattern, cause in NOT_JSON:
+        if pattern.match(rest):
+            return cause
+    if message.startswith("Extra data"):
+        return "one closing bracket too many" if rest[0] in "]}" else "more behind the end of the JSON"
+    if rest[0] == ",":
+        return "a comma too many"
+    if message.startswith("Expecting property name"):
+        return "a name without double quotes"
+    if message.startswith("Expecting ':'"):
+        return "a colon is missing before this"
+    if message.startswith("Expecting ','"):
+        if rest[0] in "]}":
+            return f"{rest[0]} where a bracket of the other kind is open"
+        if is_glued and before[-1:].isdigit() and re.match(r"[\w.]", rest):
+            return "a number that JSON does not write like this"
+        return "a comma is missing before this, or a quote inside the text before has no backslash"
+    word = re.match(r"[\w.+-]+|.", rest, re.DOTALL)
+    return f"{shown(word[0] if word else rest)} is no value; texts take double quotes, words are true, false, null"
 
 
 def place_in(text: str, position: int) -> str:
@@ -1841,7 +2038,7 @@ def find_misfit(text: str) -> str:
     depth = 0
     for match in TOKEN.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
-        if depth > MAX_DEPTH:
+        if depth > MAX_DEPTH + 3:  # data is within a record, a table and the file
             return f"{place_in(text, match.start())}: nested deeper than {MAX_DEPTH} levels"
         try:
             if match[0] not in "[]{}":
@@ -1854,65 +2051,189 @@ def find_misfit(text: str) -> str:
 def check_tree(tree: object) -> Tree:
     """Return a tree that was decoded as the emulator keeps it, with what a hand-made file may leave out.
 
-    Raises OptionError with the place, and ValueError for what Python reads and JSON is not: NaN, 1e400,
-    lone surrogates.
+    Raises Misfit for what a data file may not say, and ValueError for what Python reads and JSON is not: NaN,
+    1e400, lone surrogates.
     """
-    return complete_tree(read_tree(tree))
+    checked = complete_tree(read_tree(tree))
+    check_tree_users(checked)
+    return checked
 
 
 def read_tree(tree: object) -> Tree:
     """A tree that was decoded, its records as Records. Raises as ``check_tree`` does."""
-    return {
-        name: {
-            key: read_document(name, key, document)
-            for key, document in check_object(table, f"table {shown(name)}").items()
-        }
-        for name, table in check_object(tree, "the file").items()
-        if name != WRITTEN
-    }
+    wanted = 'an object of tables, as {"notes/open": {"a1": {"data": 1}}}'
+    with misfits_at():
+        tables = check_object(tree, "the file", wanted)
+    return {name: read_table(name, table) for name, table in tables.items() if name != WRITTEN}
+
+
+def read_table(name: str, table: object) -> dict[str, Any]:
+    """A table that was decoded; the values of a plain list become records. Raises as ``check_tree`` does."""
+    encode_text(name)
+    is_reserved = name.startswith("_")
+    if isinstance(table, list) and not is_reserved:
+        return read_list(name, table)
+    with misfits_at(name):
+        wanted = "an object" if is_reserved else "an object of records by uniqueId, or a list of values"
+        documents = check_object(table, f"table {shown(name)}", wanted)
+    return {key: read_document(name, key, document) for key, document in documents.items()}
+
+
+ANSWERED = frozenset(("data", "uniqueId", "updatedAt", "createdAt"))  # the members of a record as GET answers it
+
+
+def read_list(name: str, values: list[Any]) -> dict[str, Any]:
+    """The records of a table that is a plain list of values, or of records as GET answers them.
+
+    Their ids and times are the same at every start. An ``id`` that a value has is the record's, as
+    json-server's files have it. Raises as ``check_tree`` does.
+    """
+    table: dict[str, Any] = {}
+    for number, value in enumerate(values):
+        try:
+            if isinstance(value, dict) and value.keys() == ANSWERED:
+                unique_id, document = check_kind(value["uniqueId"], "str", "uniqueId"), value
+            else:
+                unique_id, document = id_in_list(name, number, value), {"data": value}
+            if unique_id in table:
+                raise OptionError(f"id {shown(unique_id)} is there twice; each needs its own, or none")
+            table[unique_id] = read_record(unique_id, document)
+        except OptionError as error:
+            raise Misfit(f"table {shown(name)}, item {number + 1}: {error}", name, number) from None
+    return table
+
+
+def id_in_list(name: str, number: int, value: Json) -> str:
+    """The unique id of a value in a list: the ``id`` that it has, or one made of the table's name and the place."""
+    given = value.get("id") if isinstance(value, dict) else None
+    if isinstance(given, str):
+        return given
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return encode(given).decode()
+    from hashlib import sha256
+
+    return as_id(sha256(f"{name} {number}".encode()).digest()[:16])
+
+
+@contextlib.contextmanager
+def misfits_at(*way: str | int) -> Iterator[None]:
+    """Give an OptionError that is raised inside the way to what is wrong."""
+    try:
+        yield
+    except OptionError as error:
+        raise Misfit(str(error), *way) from None
 
 
 def complete_tree(tree: Tree) -> Tree:
-    """Return the tree with the projects and endpoints that are left out; raise OptionError with the place."""
+    """Return the tree with the projects and endpoints that are left out; raises Misfit."""
     checked: Tree = {PROJECTS: {}, ENDPOINTS: {}, SESSIONS: {}} | tree
     checked[ENDPOINTS] = dict(checked[ENDPOINTS])
     if not checked[PROJECTS]:
         checked[PROJECTS] = sample_project()[PROJECTS]
     default = next(iter(checked[PROJECTS]))
     for name in checked:
-        if not name.startswith("_"):
-            checked[ENDPOINTS].setdefault(name, {"project": default})
+        if not name.startswith("_") and name not in checked[ENDPOINTS]:
+            with misfits_at(name):
+                checked[ENDPOINTS][check_table_name(name)] = {"project": default}
     for key, document in checked[PROJECTS].items():
-        read_project(key, document)
+        with misfits_at(PROJECTS, key):
+            read_project(key, document)
     for name, document in checked[ENDPOINTS].items():
-        project = read_endpoint(name, document).project or default
-        if project not in checked[PROJECTS]:
-            raise OptionError(f"endpoint {shown(name)}: project {shown(project)} is not there")
+        with misfits_at(ENDPOINTS, name):
+            project = read_endpoint(name, document).project or default
+            if project not in checked[PROJECTS]:
+                raise OptionError(f"endpoint {shown(name)}: project {shown(project)} is not there")
         checked[ENDPOINTS][name] = document | {"project": project}
     for token, document in checked[SESSIONS].items():
-        read_session(token, document)
+        with misfits_at(SESSIONS, token):
+            read_session(token, document)
     for token, document in checked.get(MAILS, {}).items():
-        read_mail(token, document)
+        with misfits_at(MAILS, token):
+            read_mail(token, document)
     return checked
 
 
-def read_document(table: str, key: str, document: object) -> Document | Record:
-    """A document as the tree has it, from one that was decoded; raises OptionError with the place, or ValueError."""
+def check_table_name(name: str) -> str:
+    """Return the name of a table that is to be an endpoint's; raise OptionError where it cannot be."""
     try:
-        members = check_object(document, "")
-        if table.startswith("_"):
-            encode(members)
-            return members
-        return read_record(key, members)
+        return check_endpoint_name(name)
     except OptionError as error:
-        raise OptionError(f"table {shown(table)}, {shown(key)}: {str(error).removeprefix(': ')}") from None
+        better = f"my/{name.lower()}"
+        hint = f"; name the table {better}, or likewise" if ENDPOINT_NAME.match(better) else ""
+        raise OptionError(f"table {shown(name)}: {error}{hint}") from None
 
 
-def check_object(value: object, place: str) -> dict[str, Any]:
+def check_tree_users(tree: Tree) -> None:
+    """Raise Misfit where an authentication endpoint has a record that is no user, or a user twice."""
+    for name, document in tree[ENDPOINTS].items():
+        if document.get("authentication"):
+            check_users(name, tree.get(name, {}).values())
+
+
+def check_users(name: str, records: Iterable[Record]) -> None:
+    """Raise Misfit for the first record that cannot be a user, since it lacks something or another has it too.
+
+    A user may lack the password: then nobody logs in as that one until it is set.
+    """
+    users: dict[tuple[str, str], str] = {}  # by username, and by email
+    for number, record in enumerate(records):
+        data: Any = record.data
+        why = why_no_user(data, needs_password=False)
+        for member in () if why else (name for name in CREDENTIALS if name in data):
+            other = users.setdefault((member, data[member]), record.unique_id)
+            if other != record.unique_id:
+                why = f"{member} {shown(data[member])} is that of {shown(other)} too"
+        if why:
+            raise Misfit(f"table {shown(name)}, {shown(record.unique_id)}: {why}", name, number)
+
+
+def drop_gone(tree: Tree, path: str) -> None:
+    """Take sessions, mails and owners of users who are gone out of a tree, and say so.
+
+    So a person may delete a user's line and nothing else. What the emulator writes itself is not looked
+    at: over the API, a record stays that of a user who is deleted.
+    """
+    endpoints = [read_endpoint(name, document) for name, document in tree[ENDPOINTS].items()]
+    users = {endpoint.name: tree.get(endpoint.name, {}) for endpoint in endpoints if endpoint.authentication}
+    gone: Counter[str] = Counter()
+    for name, what in ((SESSIONS, "sessions"), (MAILS, "mails")):
+        for token, document in list(tree.get(name, {}).items()):
+            if document["user"] not in users.get(document["endpoint"], {}):
+                del tree[name][token]
+                gone[what] += 1
+    for endpoint in endpoints:
+        table = tree.get(endpoint.name, {})
+        owners = {record.owner for record in table.values() if record.owner is not None}
+        for other in endpoints if owners else ():
+            if other.project == endpoint.project:
+                owners -= users.get(other.name, {}).keys()
+        for key, record in table.items() if owners else ():
+            if record.owner in owners:
+                table[key] = record._replace(owner=None)
+                gone["owners of records"] += 1
+    if gone:
+        told = ", ".join(f"{what}: {count}" for what, count in gone.items())
+        log.warning("%s: dropped what belonged to users who are not there, %s", path, told)
+
+
+def read_document(table: str, key: str, document: object) -> Document | Record:
+    """A document as the tree has it, from one that was decoded; raises Misfit, or ValueError."""
+    try:
+        if not table.startswith("_"):
+            return read_record(key, check_object(document, "", 'a record, as {"data": 1}'))
+        members = check_object(document, "", "an object")
+        encode_text(key)
+        encode_flat(members)
+        return members
+    except OptionError as error:
+        raise Misfit(f"table {shown(table)}, {shown(key)}: {str(error).removeprefix(': ')}", table, key) from None
+
+
+def check_object(value: object, place: str, wanted: str) -> dict[str, Any]:
     """Return the value if it is a JSON object; raise OptionError if not."""
     if isinstance(value, dict):
         return value
-    raise OptionError(f"{place}: not an object")
+    raise OptionError(f"{place}: not an object but {kind_of(cast(Json, value))}; it takes {wanted}")
 
 
 def read_members(kind: type, document: Document, place: str) -> dict[str, Any]:
@@ -1939,32 +2260,54 @@ def read_endpoint(name: str, document: Document) -> Endpoint:
 
 def read_record(unique_id: str, document: Document) -> Record:
     """A record from its document; raises OptionError, or ValueError for what is no JSON."""
-    check_key(unique_id, "uniqueId")
+    check_unique_id(unique_id)
     if "data" not in document:
-        raise OptionError("has no data")
+        raise OptionError('has no data; a record is {"data": …}')
     created_at = check_time(document, "createdAt", SAMPLE_TIME)
     updated_at = check_time(document, "updatedAt", created_at)
     owner = check_kind(document.get("owner"), "str | None", "owner")
     more = {name: value for name, value in document.items() if name not in RECORD_MEMBERS}
-    encode(more)
+    encode_flat(more)
     if "file" in more:
         check_file(more["file"])
-    return Record.of(unique_id, encode(document["data"]), created_at, updated_at, owner, more or None)
+    return Record.of(unique_id, encode_flat(document["data"]), created_at, updated_at, owner, more or None)
+
+
+def encode_flat(value: object) -> bytes:
+    """A value as JSON; raises OptionError where it is nested too deep, ValueError for what is no JSON."""
+    packed = encode(value)
+    if packed.count(b"[") + packed.count(b"{") > MAX_DEPTH:
+        try:
+            check_depth(packed.decode())
+        except ValueError as error:
+            raise OptionError(str(error)) from None
+    return packed
 
 
 def check_file(file: object) -> None:
     """Raise OptionError where a record's ``file`` is not what an upload makes."""
-    members = check_object(file, "file")
+    members = check_object(file, "file", "originalName, mimeType and size")
     for name, kind in (("originalName", "str"), ("mimeType", "str"), ("size", "int")):
         check_kind(members.get(name), kind, f"file: {name}")
+    if members["size"] < 0:
+        raise OptionError(f"file: size is {members['size']}; it takes a number of bytes")
 
 
 def check_time(document: Document, name: str, default: str) -> str:
     """The time that a document has under that name; raises OptionError for one in another form."""
     value: str = check_kind(document.get(name, default), "str", name)
-    if TIME.match(value):
+    if is_time(value):
         return value
     raise OptionError(f"{name} is {shown(value)}; times are like {SAMPLE_TIME}")
+
+
+@functools.lru_cache(256)
+def is_time(text: str) -> bool:
+    """Whether a text is a time as records have it, and one of the calendar."""
+    try:
+        return TIME.match(text) is not None and datetime.fromisoformat(text) is not None
+    except ValueError:
+        return False
 
 
 def read_session(token: str, document: Document) -> Session:
@@ -2141,7 +2484,7 @@ class Store:
         if steps:
             self._apply(steps)
             try:
-                complete_tree(self._storage.read())
+                check_tree_users(complete_tree(self._storage.read()))
             except OptionError as error:
                 raise DataFileError(f"{self._storage.path} with its journal: {error}") from None
         self._storage.changed |= os.path.exists(self._storage.journal_path)
@@ -2399,6 +2742,7 @@ def missing_endpoints(tree: Tables, steps: Iterable[Step]) -> Iterator[Step]:
             merged.setdefault(name, {})[key or ""] = document
     try:
         whole = complete_tree({name: table for name, table in merged.items() if table})
+        check_tree_users(whole)
     except OptionError as error:
         raise DataFileError(f"with what was stored meanwhile: {error}") from None
     return edit_of(ENDPOINTS, merged.get(ENDPOINTS, {}), whole[ENDPOINTS])
@@ -2607,7 +2951,6 @@ def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -
 
 # - Accounts -----------------------------------------------------------------------------------------
 
-CREDENTIALS = ("username", "email")
 RESET_SECONDS = 3600.0
 
 
@@ -2631,15 +2974,11 @@ class Accounts:
     def check_user(self, endpoint: str, packed: bytes, unique_id: str | None = None) -> None:
         """Refuse data that makes no user, or one that exists under another id (contract 6.2 and 6.5)."""
         data = decode(packed)
-        if not isinstance(data, dict):
-            raise BadRequest(Message.MEMBER_MISSING, f"The body is {kind_of(data)}; a user is an object.")
-        names = [name for name in CREDENTIALS if name in data]
-        for name in [*(names or CREDENTIALS), "password"]:
-            value = data.get(name)
-            if not isinstance(value, str) or not value:
-                raise BadRequest(Message.MEMBER_MISSING, f"Member {name} must be a text that is not empty.")
-        for name in names:
-            other = self.find(endpoint, name, str(data[name]))
+        if why := why_no_user(data):
+            raise BadRequest(Message.MEMBER_MISSING, f"The body makes no user: {why}.")
+        assert isinstance(data, dict)
+        for name in CREDENTIALS:
+            other = self.find(endpoint, name, str(data[name])) if name in data else None
             if other is not None and other.unique_id != unique_id:
                 hint = f"Endpoint {shown(endpoint)} has a user with {name} {shown(data[name])}."
                 raise BadRequest(Message.USER_EXISTS, hint)
@@ -2662,9 +3001,22 @@ class Accounts:
             raise Unauthenticated(Message.NO_USER, hint)
         members = user.data
         known = members.get("password") if isinstance(members, dict) else None
+        if known is None:
+            hint = f"User {shown(name)} has no password yet; set one with PUT and the master key, or by a reset mail."
+            raise Unauthenticated(Message.WRONG_CREDENTIALS, hint)
         if not isinstance(known, str) or not same_secret(password, known):
             raise Unauthenticated(Message.WRONG_CREDENTIALS, f"The password of {shown(name)} is another one.")
         return user
+
+    def without_password(self) -> list[str]:
+        """The users who cannot log in, each by name and endpoint: a data file may leave out the password."""
+        found = []
+        for endpoint in self._store.endpoints():
+            for user in self._store.records(endpoint.name) if endpoint.authentication else ():
+                data = user.data
+                if isinstance(data, dict) and "password" not in data:
+                    found.append(f"{shown(data.get('username', data.get('email')))} of {endpoint.name}")
+        return found
 
     def send_reset(self, endpoint: Endpoint, packed: bytes) -> Mail:
         """Put a mail with a verification token into the outbox (contract 6.9); raises BadRequest."""
@@ -4029,7 +4381,8 @@ class Evidence:
             meet(SEEN_AS.get(message))
             if message is Message.NO_RECORD and seen.method in ("PUT", "DELETE"):
                 wanted = parse_parameters(seen.url.partition("?")[2]).unique_ids
-                meet(None if set(wanted).isdisjoint(self._deleted) else Behaviour.CONFLICT)
+                ids = {*wanted, *itertools.chain.from_iterable(map(split_ids, wanted))}
+                meet(None if ids.isdisjoint(self._deleted) else Behaviour.CONFLICT)
 
     def saw_change(self, endpoint: Endpoint, change: Change, told: Sequence[Seat], hit: ActiveFault | None) -> None:
         """Take note of a change, of who was told, and of the fault that has hit the message."""
@@ -4305,9 +4658,9 @@ class Service:
     def read(self, approach: Approach) -> Record | Listing:
         """One record, several, or all (contract 4.2); on an authentication endpoint the user (6.5)."""
         endpoint, caller = self.admit(approach, Operation.READ)
-        ids = approach.parameters.unique_ids
+        ids = self._unique_ids(endpoint, approach)
         if endpoint.authentication and caller.user is not None:
-            ids = ids or (caller.user,)
+            ids = ids or [caller.user]
         if ids:
             # Each once, or a short request could ask for a record so often that the answer fills the memory.
             records = [self._find(endpoint, caller, unique_id) for unique_id in dict.fromkeys(ids)]
@@ -4324,7 +4677,7 @@ class Service:
     def download(self, approach: Approach) -> tuple[dict[str, Any], str]:
         """What is known of a record's file, and where it is (contract 8.2)."""
         endpoint, caller = self.admit(approach, Operation.READ)
-        unique_id = self._one_unique_id(approach)
+        unique_id = self._one_unique_id(endpoint, approach)
         record = self._find(endpoint, caller, unique_id)
         if record is None:
             raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, [unique_id]))
@@ -4337,7 +4690,7 @@ class Service:
     def update(self, approach: Approach) -> Record:
         """Put new data onto a record as the strategy says (contract 4.3 and 6.5)."""
         endpoint, caller = self.admit(approach, Operation.UPDATE)
-        unique_id = self._one_unique_id(approach)
+        unique_id = self._one_unique_id(endpoint, approach)
         strategy = check_strategy(approach.parameters.strategy)
         new = parse_content(approach.content)
         record = self._changeable(endpoint, caller, unique_id, Operation.UPDATE)
@@ -4352,7 +4705,8 @@ class Service:
     def delete(self, approach: Approach) -> Record:
         """Delete a record and answer it as it last was (contract 4.4); a user loses every token (6.9)."""
         endpoint, caller = self.admit(approach, Operation.DELETE)
-        record = self._changeable(endpoint, caller, self._one_unique_id(approach), Operation.DELETE)
+        unique_id = self._one_unique_id(endpoint, approach)
+        record = self._changeable(endpoint, caller, unique_id, Operation.DELETE)
         with self._store.batch():
             self._store.drop_record(endpoint.name, record.unique_id)
             tokens = self._accounts.revoke(endpoint.name, record.unique_id) if endpoint.authentication else []
@@ -4440,8 +4794,18 @@ class Service:
         lift = f"--others-can read:{endpoint.name} or change-endpoint"
         return f"{hint} It belongs to another user; others may read it with {lift}."
 
-    def _one_unique_id(self, approach: Approach) -> str:
-        ids = approach.parameters.unique_ids
+    def _unique_ids(self, endpoint: Endpoint, approach: Approach) -> list[str]:
+        """The ids that a request names; commas separate them, but for a value that is one as a whole (contract 4.2)."""
+        ids: list[str] = []
+        for value in approach.parameters.unique_ids:
+            if self._store.record(endpoint.name, value) is None:
+                ids += split_ids(value)
+            else:
+                ids.append(value)
+        return ids
+
+    def _one_unique_id(self, endpoint: Endpoint, approach: Approach) -> str:
+        ids = self._unique_ids(endpoint, approach)
         if len(ids) == 1:
             return ids[0]
         raise BadRequest(Message.ONE_UNIQUE_ID, f"This request has {len(ids)}; the URL takes one &uniqueId=ID.")
@@ -4486,6 +4850,14 @@ class Owner:
                 self._store.require_endpoint(fault.endpoint)
         self._standing = tuple(faults)
         self._add_standing_faults()
+
+    def tell_who_cannot_log_in(self) -> None:
+        """Say in the log which users have no password, as in a seed that leaves it out."""
+        users = self._accounts.without_password()
+        if users:
+            more = f" and {len(users) - 3} more" if len(users) > 3 else ""
+            told = "users without a password, who cannot log in until PUT with the master key or a reset mail sets it"
+            log.warning("%s: %d, which are %s%s", told, len(users), ", ".join(users[:3]), more)
 
     def _add_standing_faults(self) -> None:
         for fault in self._standing:
@@ -4551,9 +4923,19 @@ class Owner:
         known = self._store.endpoint(name)
         endpoint = known or Endpoint(check_endpoint_name(name), self._store.require_project(None).key)
         saved = replace(endpoint, **check_members(Endpoint, given))
+        if saved.authentication and not endpoint.authentication:
+            self._check_users(name)
         if saved != known:
             self._store.put_endpoint(saved)
         return {"closed": self._end_listeners([name])}
+
+    def _check_users(self, name: str) -> None:
+        """Raise OptionError where an endpoint that is to have users has other records already."""
+        try:
+            check_users(name, self._store.records(name))
+        except Misfit as error:
+            hint = "change or delete that record first, or take another endpoint"
+            raise OptionError(f"{shown(name)} cannot be an authentication endpoint: {error}; {hint}") from None
 
     def delete_endpoint(self, name: str) -> dict[str, Json]:
         """Delete an endpoint with its data (contract 2.5); its sockets end, its users' tokens too."""
@@ -6982,10 +7364,13 @@ class Options:
             raise OptionError(f"{item.name}: {error}") from None
 
 
-def open_store(options: Options, drop_file: Callable[[str], None] = lambda _: None) -> Store:
-    """The data as the options say it begins. Raises DataFileError, InUseError, OSError, or OptionError."""
+def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[str], None] = lambda _: None) -> Store:
+    """The data as the options say it begins, new data as ``seed`` has it.
+
+    Raises DataFileError, InUseError, OSError, or OptionError.
+    """
     path = options.data or DEFAULT_DATA
-    begin = load_tree(options.seed) if options.seed else check_tree(sample_project())
+    begin = dict(seed or check_tree(sample_project()))
     if options.memory:
         return Store(JsonFile(None, load_tree(path) if options.data else begin), drop_file)
     if os.path.exists(path) and not os.path.isfile(path):
@@ -7164,11 +7549,10 @@ def open_files(options: Options) -> Files:
 def read_text(path: str, prefix: str = "") -> str:
     """The text in a file that an option names; raises OptionError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise OptionError(f"{prefix}{path}: {why}") from None
+        with open(path, "rb") as file:
+            return decode_text(file.read()).replace("\r\n", "\n")
+    except (OSError, OptionError) as error:
+        raise OptionError(f"{prefix}{path}: {error.strerror if isinstance(error, OSError) else error}") from None
 
 
 def schedule(world: Emulation, options: Options) -> None:
@@ -7246,7 +7630,8 @@ class Server:
         self._outbox = Outbox()
         clock = Clock(read, self._set_timer)
         files = open_files(options)
-        store = open_store(options, files.drop)
+        seed_tree = load_tree(options.seed) if options.seed else None
+        store = open_store(options, seed_tree, files.drop)
         try:
             files.settle(store.has_file)
             self.world = emulate(store, clock, gate, files, Coverage(), self._outbox.send, self._has_key)
@@ -7254,11 +7639,12 @@ class Server:
             self._tls, self._ca = open_tls(options, self._scratch)
             set_up(self.world, options)
             seed = None
-            if options.seed:
-                seed = emulate(Store(JsonFile(None, load_tree(options.seed))), Clock(), gate, Files(None), Coverage())
+            if seed_tree:
+                seed = emulate(Store(JsonFile(None, seed_tree)), Clock(), gate, Files(None), Coverage())
                 set_up(seed, options)
             begin(self.world, options, seed.store if seed else None)
             store.save()
+            self.world.owner.tell_who_cannot_log_in()
         except BaseException:
             self._scratch.close()
             store.let_go()

@@ -132,6 +132,41 @@ def test_records_come_in_the_order_asked_for(backend: Backend, asked: tuple[str,
     assert ids(backend.read(knock(PLANTS, unique_ids=asked))) == answered
 
 
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        (("a",), ["a"]),
+        (("a,b",), ["a,b"]),
+        (("b,a",), ["b", "a"]),
+        (("a, b",), ["a", "b"]),
+        (("a,b", "b"), ["a,b", "b"]),
+        (("a,b,a",), ["a", "b"]),
+        ((" a ",), [" a "]),
+        (("b ",), ["b"]),
+        ((",",), [","]),
+        ((",a",), ["a"]),
+    ],
+)
+def test_a_value_that_is_an_id_as_a_whole_means_that_record(
+    backend: Backend, asked: tuple[str, ...], answered: list[str]
+) -> None:
+    for unique_id in ("a", "b", "a,b", " a ", ","):
+        backend.store.put_record(PLANTS, Record.of(unique_id, b"1", SEEDED, SEEDED))
+    found = backend.read(knock(PLANTS, unique_ids=asked))
+    assert [record.unique_id for record in ([found] if isinstance(found, Record) else found)] == answered
+    for verb in (Backend.update, Backend.delete):
+        if len(answered) == 1:
+            assert one(verb(backend, knock(PLANTS, 2, unique_ids=asked))).unique_id == answered[0]
+
+
+@pytest.mark.parametrize("asked", [(" ",), (", ,",), (",", " ")])
+def test_nothing_but_commas_and_spaces_asks_for_no_id(backend: Backend, asked: tuple[str, ...]) -> None:
+    assert ids(backend.read(knock(PLANTS, unique_ids=asked))) == [TOMATO, ROSEMARY, PUMPKIN]
+    with pytest.raises(BadRequest) as refusal:
+        backend.delete(knock(PLANTS, unique_ids=asked))
+    assert refusal.value.message == Message.ONE_UNIQUE_ID
+
+
 def test_one_id_answers_the_record_itself(backend: Backend) -> None:
     record = one(backend.read(knock(PLANTS, unique_id=TOMATO)))
     assert record.public() == {

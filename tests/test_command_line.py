@@ -264,7 +264,12 @@ def test_a_taken_port_is_named_in_one_line(tmp_path: Path) -> None:
     ("content", "code", "said"),
     [
         ("", 1, "line 1 column 1"),
-        ('{"notes/open": {"a": {"data": 1}}, }', 1, "line 1 column 3"),  # Python 3.13 points at the comma
+        ('{"notes/open": {"a": {"data": 1}}, }', 1, "line 1 column 34: not JSON: a trailing comma"),
+        (
+            '{"notes/open": {"a": {"data": 1}, "a": {"data": 2}}}',
+            1,
+            "line 1 column 35: table 'notes/open', 'a'",
+        ),
         ('{"notes/open": {"a": 1}}', 1, "table 'notes/open', 'a': not an object"),
         ("[]", 1, "the file: not an object"),
     ],
@@ -278,6 +283,17 @@ def test_a_broken_data_file_is_left_alone(tmp_path: Path, content: str, code: in
     assert "broken.json" in done.stderr
     assert said in done.stderr
     assert data.read_text() == content
+
+
+def test_records_that_are_no_users_are_named_where_an_option_makes_them_users(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    data.write_text('{"notes/open": {"a1": {"data": "text"}}}')
+    before = data.read_text()
+    done = finish("data.json", "--auth", "notes/open", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "'notes/open' cannot be an authentication endpoint: table 'notes/open', 'a1': a user is an" in done.stderr
+    assert data.read_text() == before
+    assert list(tmp_path.iterdir()) == [data]
 
 
 @pytest.mark.parametrize("path", ["no/such/folder/db.json", ".", "pipe"])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rested_emulator import RestedEmulator, __version__
-from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS
+from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS, TOMATO
 from tests.wire import (
     CHANGED,
     EXPIRED,
@@ -181,11 +181,20 @@ def test_a_changed_master_key_counts_at_once(emulator: RestedEmulator) -> None:
     ],
 )
 def test_change_endpoint_saves_and_ends_its_sockets(emulator: RestedEmulator, option: str, value: Any) -> None:
-    with open_socket(emulator.ws_url(PLANTS)) as listener:
-        assert done(emulator, "change-endpoint", name=PLANTS, **{option: value}) == {"closed": 1}
+    done(emulator, "change-endpoint", name="garden/tools")
+    with open_socket(emulator.ws_url("garden/tools")) as listener:
+        assert done(emulator, "change-endpoint", name="garden/tools", **{option: value}) == {"closed": 1}
         assert closing(listener) == CHANGED
     endpoints = control(emulator, "status", method="GET").json["projects"][0]["endpoints"]
-    assert endpoints[0][option] == value
+    assert endpoints[-1][option] == value
+
+
+def test_an_endpoint_with_other_records_than_users_is_refused_as_one_of_users(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as listener:
+        reply = control(emulator, "change-endpoint", {"name": PLANTS, "authentication": True})
+        assert (reply.status, TOMATO in reply.json["hint"]) == (400, True)
+        assert_open(emulator, listener)
+    assert not control(emulator, "status", method="GET").json["projects"][0]["endpoints"][0]["authentication"]
 
 
 def test_change_endpoint_makes_one_that_is_new(emulator: RestedEmulator) -> None:

@@ -10,26 +10,36 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rested_emulator import (
+    SAMPLE_KEY,
+    Approach,
     BadRequest,
+    Clock,
     Content,
+    DataFileError,
     Files,
+    Gate,
+    JsonFile,
     OptionError,
     RangeRefused,
+    Record,
     Refusal,
     RestedEmulator,
+    Store,
     Upload,
     check_endpoint_name,
     host_name,
     is_loopback,
     is_loopback_origin,
+    load_tree,
     parse_content,
     parse_duration,
     parse_json,
@@ -37,8 +47,9 @@ from rested_emulator import (
     parse_origins,
     parse_parameters,
     parse_range,
+    shown,
 )
-from tests.conftest import GARDEN, PLANTS
+from tests.conftest import GARDEN, PLANTS, Backend
 from tests.wire import JSON, answer_on, at, call, head, seen, wire
 
 # JSON
@@ -295,10 +306,40 @@ def test_a_query_is_read_as_everybody_reads_it(query: str) -> None:
     said = parse_qs(query, keep_blank_values=True)
     assert parameters.key == said.get("key", [None])[-1]
     assert parameters.data_only == (said.get("dataOnly", [""])[-1] == "true")
-    ids = (one.strip() for many in said.get("uniqueId", []) for one in many.split(","))
-    assert parameters.unique_ids == tuple(filter(None, ids))
+    assert parameters.unique_ids == tuple(filter(None, said.get("uniqueId", [])))
     if not parameters.malformed:
         assert query.isascii()
+
+
+# Unique ids
+
+IDS = st.lists(st.sampled_from([*",&=%+ ;#?/\\\"'\u2028\ufffd\x7f\n"]) | TEXT.map(lambda text: text[:3])).map("".join)
+
+
+@given(IDS)
+@example("Smith, John")
+@example(" a b ")
+@example("\ufffd")
+@example("🌱" * 1000)
+def test_every_id_that_a_file_may_hold_can_be_read_changed_and_deleted(tmp_path: Path, unique_id: str) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps({PLANTS: {"other": {"data": 0}, unique_id: {"data": 1}, "others": {"data": 0}}}))
+    try:
+        tree = load_tree(str(path))
+    except DataFileError as error:
+        refused = str(error)
+    else:
+        refused = ""
+    if refused:
+        assert f"{PLANTS}', {shown(unique_id)}: uniqueId is" in refused
+        return
+    backend = Backend(Store(JsonFile(None, tree)), Clock(), Gate())
+    for verb, data in ((Backend.read, 1), (Backend.update, 2), (Backend.delete, 2)):
+        parameters = parse_parameters(urlencode({"key": SAMPLE_KEY, "uniqueId": unique_id}))
+        record = verb(backend, Approach(PLANTS, parameters, content=Content("application/json", None, b"2")))
+        assert isinstance(record, Record)
+        assert (record.unique_id, record.data) == (unique_id, data)
+    assert backend.store.count(PLANTS) == 2
 
 
 # Multipart

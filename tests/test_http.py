@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tornado.httputil import HTTPHeaders
@@ -1129,3 +1131,34 @@ def test_a_failure_of_ours_looks_like_any_other_error() -> None:
     assert_refusal(Reply(answer.status, headers, answer.body), 500, "The emulator failed.")
     assert headers["access-control-allow-origin"] == PAGE
     assert b"ZeroDivision" not in answer.body
+
+
+@pytest.mark.parametrize(
+    "unique_id",
+    [
+        "Smith, John",
+        "a,b",
+        ",",
+        " ",
+        " a ",
+        "a&b=c#d",
+        "100%",
+        "1+1",
+        "../..",
+        "ключ 🌱",
+        "\ufffd",
+        '"',
+        "\\",
+        "x" * 1000,
+    ],
+)
+def test_every_id_of_a_data_file_can_be_read_changed_and_deleted(tmp_path: Path, unique_id: str) -> None:
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps({PLANTS: [{"id": "a"}, {"id": unique_id}, {"id": "b"}]}))
+    with RestedEmulator(data=data, memory=True) as emulator:
+        url = f"{emulator.url(PLANTS)}&uniqueId={quote(unique_id, safe='')}"
+        assert call(url).json["data"] == {"id": unique_id}
+        assert call(url, "PUT", [1]).json["uniqueId"] == unique_id
+        assert call(url, fileOnly="true").json["message"] == "The record has no file."
+        assert call(url, "DELETE").json["data"] == [1]
+        assert [record["uniqueId"] for record in call(emulator.url(PLANTS)).json] == ["a", "b"]

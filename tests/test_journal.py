@@ -14,6 +14,7 @@ from tinydb import TinyDB
 
 import rested_emulator
 from rested_emulator import (
+    SAMPLE_TIME,
     Clock,
     DataFileError,
     Gate,
@@ -21,6 +22,7 @@ from rested_emulator import (
     NotStored,
     OptionError,
     Options,
+    Record,
     RestedEmulator,
     Server,
     Store,
@@ -126,6 +128,37 @@ def test_after_the_next_start_the_data_file_is_whole_and_the_journal_gone(
         del tree["_written"]
         assert {name: list(table.items()) for name, table in tree.items() if table} == state(again)
     assert not path.with_name("data.json.journal").exists()
+
+
+OF_USERS: dict[str, Callable[[Backend], object]] = {
+    "turn users off and on": lambda backend: [
+        backend.change_endpoint(GARDENERS, authentication=on) for on in (False, True)
+    ],
+    "delete a user": lambda backend: backend.delete(knock(GARDENERS, unique_id=ADA, master_key=MASTER_KEY)),
+    "delete the users": lambda backend: (backend.sign_in(GARDENERS, "ada"), backend.delete_endpoint(GARDENERS)),
+    "log in and turn users off": lambda backend: (
+        backend.sign_in(GARDENERS, "ada"),
+        backend.change_endpoint(GARDENERS, authentication=False),
+    ),
+    "as deep as it goes": lambda backend: backend.create(knock(PLANTS, json.loads("[" * 512 + "]" * 512))),
+}
+
+
+@pytest.mark.parametrize("verb", [*VERBS.values(), *OF_USERS.values()], ids=[*VERBS, *OF_USERS])
+def test_what_the_emulator_writes_it_also_reads_where_a_person_has_edited_it(
+    path: Path, caplog: pytest.LogCaptureFixture, verb: Callable[[Backend], object]
+) -> None:
+    store = opened(path)
+    verb(served(store))
+    before = state(store)
+    store.close()
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    again = opened(path)
+    assert {name: [key for key, _ in table] for name, table in state(again).items() if name != "_sessions"} == {
+        name: [key for key, _ in table] for name, table in before.items() if name != "_sessions"
+    }
+    again.close()
+    caplog.clear()  # of sessions and owners that are dropped
 
 
 def test_a_kill_at_any_byte_of_the_last_line_takes_that_verb_alone(path: Path) -> None:
@@ -578,6 +611,45 @@ def test_a_mended_edit_is_taken_over(path: Path) -> None:
     assert [record["data"] for record in backend.records(PLANTS)] == ["mended"]
 
 
+@pytest.mark.warns("'by-hand' is there twice, first at line ")
+def test_a_line_copied_by_hand_is_an_edit_that_cannot_be_read(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    store.put_record(PLANTS, Record.of("by-hand", b"1", SAMPLE_TIME, SAMPLE_TIME))
+    store.save()
+    text = path.read_text()
+    [line] = [line for line in text.splitlines(True) if '"by-hand": ' in line]
+    path.write_text(text.replace(line, line.rstrip("\n") + ",\n" + line.replace('"data":1', '"data":2')))
+    twice = path.read_text()
+    for _ in range(3):
+        backend.tick()
+        save_when_quiet(store)
+    assert (path.read_text(), backend.records(PLANTS)[-1]["data"]) == (twice, 1)
+    path.write_text(text.replace(line, line.replace('"data":1', '"data":2')))
+    backend.tick()
+    assert backend.records(PLANTS)[-1]["data"] == 2
+
+
+@pytest.mark.warns("with what was stored meanwhile: table 'garden/gardeners', 'new': username 'cleo' is that of '")
+def test_an_edit_that_adds_a_user_who_registered_meanwhile_is_refused(path: Path) -> None:
+    backend = served(opened(path))
+    backend.register(knock(GARDENERS, {"username": "cleo", "password": "clover"}))
+    edited(path, lambda tree: tree[GARDENERS].update(new={"data": {"username": "cleo"}}))
+    backend.tick()
+    backend.tick()
+    assert len(backend.records(GARDENERS)) == 3
+
+
+def test_a_user_deleted_over_the_api_still_owns_records_after_a_kill_and_a_start(path: Path) -> None:
+    store = opened(path)
+    served(store).delete(knock(GARDENERS, unique_id=ADA, master_key=MASTER_KEY))
+    before = state(store)
+    assert any(document.get("owner") == ADA for table in before.values() for _, document in table)
+    killed(store)
+    opened(path).close()
+    assert state(opened(path)) == before
+
+
 def test_half_an_edit_is_not_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     backend = served(opened(path))
     whole = path.read_text()
@@ -796,6 +868,7 @@ def test_a_sign_in_the_disk_refuses_half_way_is_none(path: Path, monkeypatch: py
     assert len(lines) == 1
 
 
+@pytest.mark.warns("dropped what belonged to users who are not there, sessions: 1, owners of records: 2")
 def test_a_user_deleted_by_hand_loses_their_sockets(path: Path) -> None:
     store = opened(path)
     backend, ear = served(store), Ear()

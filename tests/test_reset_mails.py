@@ -207,6 +207,14 @@ def test_templates_of_the_command_line_stand_beside_those_of_the_data_and_come_f
         assert set_password(emulator, first["verificationToken"]).status == 200
 
 
+def test_a_byte_order_mark_of_a_template_is_no_part_of_the_mail(template: Path) -> None:
+    template.write_bytes(b"\xef\xbb\xbf" + template.read_bytes())
+    with RestedEmulator(data=GARDEN, reset_template=[f"forgotten={template}"]) as emulator:
+        assert ask(emulator).status == 200
+        [mail] = mails(emulator)
+        assert mail["html"] == filled(mail["verificationToken"])
+
+
 def test_templates_of_the_data_file_are_enough(tmp_path: Path) -> None:
     seed = json.loads(GARDEN.read_text())
     seed["_projects"][KEY]["resetTemplates"] = {"forgotten": TEMPLATE}
@@ -595,7 +603,8 @@ def test_a_mail_outlives_a_kill(tmp_path: Path, template: Path) -> None:
     ("given", "said"),
     [
         ("forgotten=missing.html", "missing.html: No such file or directory"),
-        ("forgotten=latin1.html", "latin1.html: not UTF-8"),
+        ("forgotten=latin1.html", "latin1.html: line 1 column 6: not UTF-8"),
+        ("forgotten=utf16.html", "utf16.html: line 1 column 1: UTF-16, not UTF-8; save it as UTF-8"),
         ("forgotten=.", ".: Is a directory"),
         ("forgotten=forgotten.html/x", "forgotten.html/x: Not a directory"),
         ("forgotten.html", "is not NAME=FILE"),
@@ -608,6 +617,7 @@ def test_a_template_that_cannot_be_had_ends_with_2_and_one_clear_line(
     tmp_path: Path, template: Path, given: str, said: str
 ) -> None:
     (template.parent / "latin1.html").write_bytes("<p>grüße".encode("latin1"))
+    (template.parent / "utf16.html").write_bytes("<p>grüße".encode("utf-16"))
     for arguments, environment in (
         (["--reset-template", given], {}),
         ([], {"RESTED_EMULATOR_RESET_TEMPLATE": given}),

@@ -34,6 +34,7 @@ from rested_emulator import (
     load_tree,
     load_written,
     sample_project,
+    shown,
 )
 from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, TOMATO
 
@@ -100,7 +101,7 @@ def test_data_comes_back_from_the_file_as_it_was(store: Store, path: Path, data:
     assert repr(record.data) == repr(data)
 
 
-@pytest.mark.parametrize("unique_id", ["0", "ключ 🌱", "a b,c", '"', "\n", "__proto__"])
+@pytest.mark.parametrize("unique_id", ["0", "ключ 🌱", "a b,c", '"', " ", "\ufffd", "__proto__", "x" * 1000])
 def test_any_text_can_be_an_id(store: Store, path: Path, unique_id: str) -> None:
     store.put_record(NOTES, note(unique_id))
     store.save()
@@ -171,6 +172,8 @@ RECORDS = [
 @pytest.mark.parametrize("chosen", [RECORDS[:count] for count in range(len(RECORDS) + 1)] + [[one] for one in RECORDS])
 def test_a_file_that_stands_as_written_reads_like_any_other(store: Store, path: Path, chosen: list[Record]) -> None:
     store.put_endpoint(Endpoint("notes/empty", SAMPLE_KEY, description='"_written": {'))
+    store.put_endpoint(Endpoint("notes/users", SAMPLE_KEY, authentication=True))
+    store.put_record("notes/users", note("ada", {"username": "ada"}))
     for record in chosen:
         store.put_record("notes/some", record)
     store.save()
@@ -384,9 +387,11 @@ def test_what_a_hand_made_file_leaves_out_has_defaults(
     ],
 )
 def test_a_hand_made_record_needs_only_data(tmp_path: Path, document: Json, record: Record) -> None:
-    assert opened(written(tmp_path / "data.json", {NOTES: {"a": document}})).records(NOTES) == (record,)
+    tree = {"_endpoints": {"my/users": {"authentication": True}}, "my/users": {"ada": {"data": {"username": "ada"}}}}
+    assert opened(written(tmp_path / "data.json", tree | {NOTES: {"a": document}})).records(NOTES) == (record,)
 
 
+@pytest.mark.warns("table '_mine' is kept, and means nothing to the emulator")
 def test_a_table_with_a_reserved_name_is_kept_and_no_endpoint(tmp_path: Path) -> None:
     path = written(tmp_path / "data.json", {"_mine": {"1": {"any": "thing"}}})
     store = opened(path)
@@ -413,6 +418,86 @@ def test_members_that_the_store_does_not_read_survive_a_change(tmp_path: Path) -
     store.save()
     project = load_tree(str(path))["_projects"]["k"]
     assert (project["colour"], project["resetTemplates"]) == ("green", {"welcome": "<p>{{email}}</p>"})
+
+
+# Plain lists
+
+
+def test_a_plain_list_becomes_records_the_same_at_every_start(tmp_path: Path) -> None:
+    path = written(tmp_path / "data.json", {NOTES: [{"text": "a"}, "b", None, [1]], "notes/other": ["b"]})
+    records = opened(path).records(NOTES)
+    assert [record.data for record in records] == [{"text": "a"}, "b", None, [1]]
+    assert {(record.created_at, record.updated_at) for record in records} == {(SAMPLE_TIME, SAMPLE_TIME)}
+    assert all(re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", record.unique_id) for record in records)
+    assert len({*ids(opened(path)), *ids(opened(path), "notes/other")}) == 5
+    assert opened(path).records(NOTES) == records
+    more = written(tmp_path / "data.json", {NOTES: [{"text": "changed"}, "b", None, [1], "new"]})
+    assert ids(opened(more))[:4] == [record.unique_id for record in records]
+
+
+def test_an_id_in_a_list_is_the_records_and_stays_in_the_data(tmp_path: Path) -> None:
+    values: list[Json] = [{"id": 7, "a": 1}, {"id": "Smith, John"}, {"id": 1.5}, {"id": 2**70}]
+    others: list[Json] = [{"id": None}, {"id": True}, {"id": []}, {"id": {}}, ["id"]]
+    store = opened(written(tmp_path / "data.json", {NOTES: values + others}))
+    assert ids(store)[:4] == ["7", "Smith, John", "1.5", str(2**70)]
+    assert all(len(unique_id) == 32 for unique_id in ids(store)[4:])
+    assert [record.data for record in store.records(NOTES)] == values + others
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({"id": 1}, {"id": 1}), ({"id": 1}, {"id": "1"}), ({"id": "a"}, {"id": "a", "more": 1})],
+)
+def test_an_id_twice_in_a_list_is_refused_with_its_place(tmp_path: Path, first: Json, second: Json) -> None:
+    content = f'{{"{NOTES}": [\n{json.dumps(first)},\n  {json.dumps(second)}]}}'.encode()
+    with pytest.raises(DataFileError, match=rf"line 3 column 3: table '{NOTES}', item 2: id '\w' is there twice"):
+        load_tree(str(written(tmp_path / "data.json", content)))
+
+
+def test_a_list_as_get_answers_it_becomes_those_records(tmp_path: Path) -> None:
+    records = (note("a", {"text": 1}, AFTER), note("b"))
+    path = written(tmp_path / "data.json", {NOTES: [record.public() for record in records]})
+    assert opened(path).records(NOTES) == records
+
+
+def test_a_plain_list_is_written_in_the_emulators_own_form_at_the_first_change(tmp_path: Path) -> None:
+    path = written(tmp_path / "data.json", {NOTES: ["a", "b"]})
+    before = path.read_bytes()
+    store = opened(path)
+    store.save()
+    assert path.read_bytes() == before
+    store.put_record(NOTES, note("c"))
+    store.save()
+    assert load_written(str(path)) is not None
+    assert opened(path).records(NOTES) == store.records(NOTES)
+
+
+# Users whose line was deleted
+
+
+@pytest.mark.warns("dropped what belonged to users who are not there, sessions: 1, mails: 1, owners of records: 2")
+def test_owner_session_and_mail_of_a_user_whose_line_was_deleted_are_dropped(tmp_path: Path) -> None:
+    mail = {"endpoint": "my/users", "user": "gone", "email": "", "templateName": "", "html": ""}
+    moments = {"sentAt": AFTER, "expiresAt": AFTER}
+    tree = {
+        "_projects": {"k1": {}, "k2": {}},
+        "_endpoints": {"my/users": {"authentication": True}, "others": {"authentication": True, "project": "k2"}},
+        "_sessions": {user: {"endpoint": "my/users", "user": user, "expiresAt": AFTER} for user in ("ada", "gone")},
+        "_mails": {"1": mail | moments, "2": mail | moments | {"user": "ada"}},
+        "my/users": {"ada": {"data": {"username": "ada"}}},
+        "others": {"ben": {"data": {"username": "ben"}}},
+        NOTES: {key: {"data": 1, "owner": key} for key in ("ada", "gone", "ben")},
+    }
+    store = opened(written(tmp_path / "data.json", tree))
+    assert [record.owner for record in store.records(NOTES)] == ["ada", None, None]
+    assert [session.token for session in store.sessions()] == ["ada"]
+    assert [mail.token for mail in store.mails()] == ["2"]
+
+
+def test_what_the_emulator_wrote_keeps_the_owner_of_a_user_who_was_deleted(store: Store, path: Path) -> None:
+    store.put_record(NOTES, note("d", owner="gone"))
+    store.save()
+    assert opened(path).records(NOTES)[-1].owner == "gone"
 
 
 # Broken files
@@ -446,8 +531,6 @@ SOMEWHERE = rf"line \d+|'{NOTES}'"
         pytest.param(b"{}\n{}", "line 2 column 1", id="garbage behind"),
         pytest.param(b"{}\n\0\0", "line 2 column 1", id="NUL behind"),
         pytest.param(b"{\n  // mine\n}", "line 2 column 3", id="a comment"),
-        pytest.param(b"\xef\xbb\xbf{}", "line 1 column 1", id="byte order mark"),
-        pytest.param("{}".encode("utf-16"), "line 1 column 1", id="UTF-16"),
         pytest.param(b'{\n"a": "\xff"}', "line 2 column 7", id="not UTF-8"),
         pytest.param(b"<html>", "line 1 column 1", id="HTML"),
         pytest.param(one('{"data": NaN}'), SOMEWHERE, id="NaN"),
@@ -469,11 +552,20 @@ SOMEWHERE = rf"line \d+|'{NOTES}'"
         pytest.param(one("{}"), f"'{NOTES}', 'a': has no data", id="record without data"),
         pytest.param(one('{"data": 1, "createdAt": 2}'), f"'{NOTES}', 'a': createdAt", id="creation a number"),
         pytest.param(one('{"data": 1, "createdAt": "now"}'), "createdAt is 'now'; times are like", id="no time"),
+        pytest.param(one('{"data": 1, "createdAt": "2021-02-30T00:00:00.000Z"}'), "createdAt is '2021-02", id="no day"),
         pytest.param(one('{"data": 1, "updatedAt": []}'), f"'{NOTES}', 'a': updatedAt", id="update a list"),
+        pytest.param(
+            one('{"data": 1, "file": {"originalName": "", "mimeType": "", "size": -1}}'), "size is -1", id="size -1"
+        ),
+        pytest.param(one('{"data": 1, "file": []}'), "'a': file: not an object but an array", id="file a list"),
         pytest.param(one('{"data": 1, "owner": 5}'), f"'{NOTES}', 'a': owner", id="owner a number"),
         pytest.param(one('{"data": 1, "owner": 0}'), "owner", id="owner 0"),
         pytest.param(one('{"data": 1, "owner": []}'), "owner", id="owner []"),
         pytest.param(b'{"notes/today": {"": {"data": 1}}}', f"'{NOTES}', '': uniqueId", id="record without id"),
+        pytest.param(b'{"cars": []}', "'cars' is no endpoint name: 5 to 254 .*; name the table my/cars", id="cars"),
+        pytest.param(b'{"profile": {"name": "x"}}', "'profile', 'name': not an object but a string", id="one object"),
+        pytest.param(b'{"$schema": "x"}', "schema': not an object but a string; it takes an object of", id="schema"),
+        pytest.param(b'{"_endpoints": ["notes"]}', "'_endpoints': not an object but an array", id="endpoints a list"),
         pytest.param(b'{"Notes": {}}', "'Notes' is no endpoint name", id="table of a bad name"),
         pytest.param(b'{"_endpoints": {"x": {}}}', "'x' is no endpoint name", id="endpoint of a bad name"),
         pytest.param(b'{"_endpoints": {"notes": {"secure": 1}}}', "endpoint 'notes': secure", id="secure a number"),
@@ -514,6 +606,182 @@ def test_a_broken_file_is_refused_with_name_and_place_and_left_alone(
     assert len(text) < 500
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "cause"),
+    [
+        ("", "line 1 column 1", "the file is empty"),
+        ('{"notes": {}', "line 1 column 13", "the file ends before everything is closed"),
+        ('{"notes": {"a": "b', "line 1 column 17", "the text that begins here has no closing quote"),
+        ('{"notes": {},\n}', "line 1 column 13", "a trailing comma"),
+        ('{"notes": [1, ]}', "line 1 column 13", "a trailing comma"),
+        ('{"notes": [1,, 2]}', "line 1 column 14", "a comma too many"),
+        ("{'notes': {}}", "line 1 column 2", "single quotes"),
+        ("{\"notes\": 'a'}", "line 1 column 11", "single quotes"),
+        ("{\u201cnotes\u201d: {}}", "line 1 column 2", "typographic quotes"),
+        ('{\n  // mine\n  "notes": {}}', "line 2 column 3", "a comment"),
+        ('{"notes": {}, /* mine */ "other": {}}', "line 1 column 15", "a comment"),
+        ('{"notes": {}}\n# mine', "line 2 column 1", "a comment"),
+        ("{notes: {}}", "line 1 column 2", "a name without double quotes"),
+        ('{"notes" {}}', "line 1 column 10", "a colon is missing"),
+        ('{"a": 1\n"b": 2}', "line 2 column 1", "a comma is missing"),
+        ('{"a": "5" tall"}', "line 1 column 11", "a quote inside the text before has no backslash"),
+        ('{"a": 1; "b": 2}', "line 1 column 8", "a comma is missing"),
+        ('{"a": [1}', "line 1 column 9", "} where a bracket of the other kind is open"),
+        ('{"a": 1}}', "line 1 column 9", "one closing bracket too many"),
+        ('{"a": 1}\n{"b": 2}', "line 2 column 1", "more behind the end"),
+        ('{"a": "C:\\data"}', "line 1 column 10", "a backslash inside a text is written twice"),
+        ('{"a": "two\nlines"}', "line 1 column 11", "a line break or tab inside a text"),
+        ('{"a": 007}', "line 1 column 8", "a number that JSON does not write like this"),
+        ('{"a": 1.}', "line 1 column 8", "a number that JSON does not write like this"),
+        ('{"a": None}', "line 1 column 7", "'None' is no value"),
+        ('{"a": .5}', "line 1 column 7", "'.5' is no value"),
+        ("<<<<<<< HEAD\n{}", "line 1 column 1", "a mark of a merge conflict"),
+        ("\0" * 512, "line 1 column 1", "a zero byte"),
+    ],
+)
+def test_what_is_no_json_is_told_with_its_place_and_likely_cause(
+    tmp_path: Path, content: str, place: str, cause: str
+) -> None:
+    for prefix in ("", "\N{ZERO WIDTH NO-BREAK SPACE}"):
+        path = written(tmp_path / "data.json", (prefix + content).encode())
+        with pytest.raises(DataFileError, match=rf"{place}: not JSON: .*{re.escape(cause)}"):
+            load_tree(str(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
+    path = written(tmp_path / "data.json", '{"notes/open": ["Möhre"]}'.encode(encoding))
+    with pytest.raises(DataFileError, match=f"line 1 column 1: {encoding[:6].upper()}, not UTF-8; save it as UTF-8"):
+        load_tree(str(path))
+
+
+def test_a_byte_order_mark_is_read_over_and_not_written(tmp_path: Path) -> None:
+    path = written(tmp_path / "data.json", b"\xef\xbb\xbf" + one('{"data": "text"}'))
+    store = opened(path)
+    store.put_record(NOTES, note("b"))
+    store.save()
+    assert path.read_bytes().startswith(b"{")
+    assert ids(opened(path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"notes/open": {},\n "notes/open": {}}', "line 2 column 2: table 'notes/open' is there twice"),
+        (
+            '{"notes/open": {\n"a1": {"data": 1},\n"a1": {"data": 2}}}',
+            "line 3 column 1: table 'notes/open', 'a1' is there twice, first at line 2 column 1",
+        ),
+        (
+            '{"notes/open": {"a1": {"data": 1,\n"data": 1}}}',
+            "line 2 column 1: table 'notes/open', 'a1', member 'data' is",
+        ),
+        ('{"notes/open": {"a1": {"data": 1, "owner": "x",\n"owner": "y"}}}', "line 2 column 1: .*'owner' is"),
+        ('{"notes/open": {"a1": {"data": 1, "file": {"size": 1,\n"size": 2}}}}', "line 2 column 1: .*'size' is"),
+        ('{"_projects": {"k": {},\n"k": {}}}', "line 2 column 1: table '_projects', 'k' is"),
+        ('{"_projects": {"k": {"name": "first",\n"name": "other"}}}', "line 2 column 1: .*'k', member 'name' is"),
+        ('{"_projects": {"k": {"resetTemplates": {"a": "",\n"a": ""}}}}', "line 2 column 1: .*, member 'a' is"),
+        ('{"_endpoints": {"notes/open": {"secure": true,\n"secure": false}}}', "line 2 column 1: .*'secure' is"),
+        ('{"notes/open": {"a": {"data": 1},\n"\\u0061": {"data": 2}}}', "line 2 column 1: table 'notes/open', 'a' is"),
+        (
+            '{"a-b-c": {"a": {"data": {"x": 1, "x": 2}}, "b": {"data": 1},\n"b": {"data": 1}}}',
+            "line 2 column 1: table 'a-b-c', 'b' is",
+        ),
+    ],
+)
+def test_a_file_that_says_something_twice_is_refused_with_the_place_of_the_second(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    path = written(tmp_path / "data.json", content.encode())
+    with pytest.raises(DataFileError, match=said):
+        load_tree(str(path))
+    assert path.read_bytes() == content.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"notes/open": {"a1": {"data": {"x": 1, "x": 2}}}}',
+        '{"notes/open": {"a1": {"data": [{"data": {"x": 1, "x": 2}}]}}}',
+        '{"notes/open": [{"x": 1, "x": 2}]}',
+    ],
+)
+def test_repeated_names_inside_data_are_the_users_own_and_the_last_one_counts(tmp_path: Path, content: str) -> None:
+    [record] = opened(written(tmp_path / "data.json", content.encode())).records("notes/open")
+    assert b'{"x":2}' in record.packed_data
+
+
+USERS = {"_endpoints": {"my/users": {"authentication": True}}}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"a": {"data": "text"}}, "'my/users', 'a': a user is an object, not a string"),
+        ({"a": {"data": {}}}, "'a': member username or email must be a text"),
+        ({"a": {"data": {"username or email": "x"}}}, "'a': member username or email must be a text"),
+        ({"a": {"data": {"username": ""}}}, "'a': member username must be a text"),
+        ({"a": {"data": {"username": "ada", "email": None}}}, "'a': member email must be a text"),
+        ({"a": {"data": {"email": 5}}}, "'a': member email must be a text"),
+        ({"a": {"data": {"username": "ada", "password": ""}}}, "'a': member password must be a text"),
+        ({"a": {"data": {"username": "ada", "password": None}}}, "'a': member password must be a text"),
+        (
+            {"a": {"data": {"username": "ada"}}, "b": {"data": {"username": "ada"}}},
+            "'b': username 'ada' is that of 'a' too",
+        ),
+        ([{"id": 1, "email": "a@b"}, {"id": 2, "email": "a@b", "username": "b"}], "'2': email 'a@b' is that of '1'"),
+        (["text"], "a user is an object, not a string"),
+    ],
+)
+def test_what_registration_would_refuse_is_no_user_in_a_file(tmp_path: Path, table: object, said: str) -> None:
+    path = written(tmp_path / "data.json", USERS | {"my/users": table})
+    with pytest.raises(DataFileError, match=rf"data\.json: line 1 column \d+: table .*{said}"):
+        load_tree(str(path))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"a": {"data": {"username": "ada"}}, "b": {"data": {"email": "ada"}}},
+        {"a": {"data": {"username": "ada", "password": "apricot", "more": [None]}}},
+    ],
+)
+def test_what_registration_takes_is_a_user_in_a_file_with_or_without_a_password(tmp_path: Path, table: object) -> None:
+    store = opened(written(tmp_path / "data.json", USERS | {"my/users": table}))
+    assert {key: {"data": store.record("my/users", key).data} for key in ids(store, "my/users")} == table  # type: ignore
+
+
+def test_data_in_a_file_is_as_deep_as_in_a_body(tmp_path: Path) -> None:
+    deep = one('{"data": %s}' % ("[" * 512 + "]" * 512))
+    assert ids(opened(written(tmp_path / "data.json", deep))) == ["a"]
+    with pytest.raises(DataFileError, match=rf"line 1 column 18: table '{NOTES}', 'a': nested deeper than 512 levels"):
+        load_tree(str(written(tmp_path / "data.json", deep.replace(b"[]", b"[[]]"))))
+
+
+@pytest.mark.parametrize("unique_id", ["", "\n", "a\tb", "\x7f", "\x85", "\0", "x" * 1001])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_an_id_that_no_request_can_name_is_refused_by_name(tmp_path: Path, unique_id: str, as_list: bool) -> None:
+    table: object = [{"id": unique_id}] if as_list else {unique_id: {"data": 1}}
+    with pytest.raises(DataFileError) as raised:
+        load_tree(str(written(tmp_path / "data.json", {NOTES: table})))
+    assert f"line 1 column 18: table '{NOTES}', " in str(raised.value)
+    assert f"uniqueId is {shown(unique_id)}; it takes 1 to 1000 characters" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"_sessions": {"\\ud800": {}}}',
+        b'{"_mine": {"\\ud800": {}}}',
+        b'{"_\\ud800": {}}',
+        b'{"_projects": {"\\ud800": {}}}',
+    ],
+)
+def test_a_name_that_cannot_be_written_again_is_refused_when_it_is_read(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(DataFileError, match=r"line 1 column \d+: .*ud800.* cannot be kept as JSON"):
+        load_tree(str(written(tmp_path / "data.json", content)))
 
 
 def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:

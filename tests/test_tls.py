@@ -253,7 +253,7 @@ def test_ones_own_certificate_is_used_and_none_is_made(
         ("localhost.pem", "other-key.pem", "cert: .*other-key.pem are no certificate with its key.*MISMATCH"),
         ("localhost-key.pem", "localhost.pem", "cert: .* are no certificate with its key"),
         ("empty.pem", "localhost-key.pem", "cert: .* are no certificate with its key"),
-        ("binary.pem", "localhost-key.pem", "cert: .*binary.pem: not UTF-8"),
+        ("binary.pem", "localhost-key.pem", "cert: .*binary.pem: line 1 column 2: not UTF-8"),
         ("localhost.pem", "locked-key.pem", "cert: .*the key has a password"),
         (None, "localhost-key.pem", "cert_key: there is no --cert to go with it"),
     ],
