@@ -83,6 +83,7 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 import sys
 import threading
 import zlib
@@ -134,6 +135,7 @@ if TYPE_CHECKING:  # each is imported where it is used: the first answer does no
     import ipaddress
     import random
     import ssl
+    from concurrent.futures import ThreadPoolExecutor
 
     from tornado.websocket import WebSocketHandler
 
@@ -4967,31 +4969,17 @@ def send_file(path: str, content_type: str, request: Request, *, ranges: bool = 
 EVALUATION_SECONDS = 2.0
 EVALUATORS = 4
 
-# Runs in a process of its own, which can be stopped in the middle of anything. The first bytes of each message
-# say how long its two parts are; ! says that it has been read, and an answer begins with + or -.
-EVALUATOR = """
-import json, math, signal, struct, sys
-from jsonata import Jsonata, JException
+T = TypeVar("T")
 
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
-except (ImportError, OSError, ValueError):
-    pass
 
-def plain(value):
-    if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        whole = math.isfinite(value) and value.is_integer() and abs(value) < 1e21
-        return int(value) if whole else value if math.isfinite(value) else None
-    return value if isinstance(value, (str, int)) else None
+def evaluate_expression(expression: str, data: bytes) -> tuple[bytes, bytes]:
+    """What an expression makes of JSON: ``+`` and the result as JSON, or ``-`` and why there is none."""
+    import json
 
-def evaluate(expression, data):
+    from jsonata import JException, Jsonata  # type: ignore[import-untyped]
+
     try:
-        found = plain(Jsonata(expression).evaluate(json.loads(data)))
+        found = json_value(Jsonata(expression).evaluate(json.loads(data)))
         text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
         if len(text) > 2**25:
             return b"-", b"it results in more than 32 MB"
@@ -5007,19 +4995,96 @@ def evaluate(expression, data):
     except Exception as error:
         return b"-", f"{type(error).__name__}: {error}".encode(errors="replace")
 
-source, out = sys.stdin.buffer, sys.stdout.buffer
-while header := source.read(16):
-    expression, data = (source.read(size) for size in struct.unpack(">QQ", header))
-    out.write(b"!")
-    out.flush()
-    if hasattr(signal, "setitimer"):  # ends what is endless, should the emulator be gone
-        signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
-    sign, answer = evaluate(expression.decode(), data)
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    out.write(sign + struct.pack(">Q", len(answer)) + answer)
-    out.flush()
-"""
+
+def json_value(value: object) -> Json:
+    """What JSON says of a value that an expression comes to: whole numbers as JavaScript writes them, else null."""
+    import math
+
+    if isinstance(value, dict):
+        return {str(name): json_value(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(item) for item in value]
+    if isinstance(value, float):
+        whole = math.isfinite(value) and value.is_integer() and abs(value) < 1e21
+        return int(value) if whole else value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int)) else None
+
+
+def serve_expressions(seconds: float) -> None:
+    """Evaluate what comes on stdin until that ends, and each within so many seconds, as a process of its own.
+
+    The first bytes of each message say how long its two parts are; ``!`` says that it has been read.
+    """
+    import signal
+    import struct
+    import sys
+
+    import jsonata  # noqa: F401  # before ``!``, from when on the time counts
+
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+    except (ImportError, OSError, ValueError):
+        pass
+    source, out = sys.stdin.buffer, sys.stdout.buffer
+    while header := source.read(16):
+        expression, data = (source.read(size) for size in struct.unpack(">QQ", header))
+        out.write(b"!")
+        out.flush()
+        if hasattr(signal, "setitimer"):  # ends what is endless, should the emulator be gone
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+        sign, answer = evaluate_expression(expression.decode(), data)
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        out.write(sign + struct.pack(">Q", len(answer)) + answer)
+        out.flush()
+
+
+def start_evaluator(seconds: float) -> subprocess.Popen[bytes]:
+    """Begin a process that evaluates JSONata, and can be stopped in the middle of anything. Raises OSError.
+
+    It is given those three functions alone, compiled: to import this module would take it longer than JSONata, and
+    their source may be missing, as in a frozen program, or be another one since an update.
+    """
+    import marshal
+
+    codes = [function.__code__ for function in (evaluate_expression, json_value, serve_expressions)]
+    program = (
+        "import marshal, types\n"
+        f"for code in marshal.loads({marshal.dumps(codes)!r}):\n"
+        "    globals()[code.co_name] = types.FunctionType(code, globals())\n"
+        f"serve_expressions({seconds:g})"
+    )
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-P", "-c", program], stdin=pipe, stdout=pipe, stderr=nowhere)
+
+
+def hand_over(process: subprocess.Popen[bytes], expression: bytes, data: bytes) -> bool:
+    """Give a process an expression and its data; whether it lives and has read them."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(len(expression).to_bytes(8) + len(data).to_bytes(8) + expression + data)
+        process.stdin.flush()
+    except OSError:
+        return False
+    return process.stdout.read(1) == b"!"
+
+
+def take_answer(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | None:
+    """What a process has made of it, sign and answer; None where it has died."""
+    assert process.stdout is not None
+    header = process.stdout.read(9)
+    size = int.from_bytes(header[1:])
+    answer = process.stdout.read(size)
+    return (header[:1], answer) if len(header) == 9 and len(answer) == size else None
+
+
+def end_evaluator(process: subprocess.Popen[bytes]) -> None:
+    """End a process, in the middle of what it does, and wait until it is gone."""
+    process.kill()
+    process.communicate()
 
 
 def check_jsonata() -> None:
@@ -5031,13 +5096,23 @@ def check_jsonata() -> None:
 
 
 class Evaluator:
-    """Evaluates JSONata, which comes from outside and may be endless, in processes of its own (contract 4.6)."""
+    """Evaluates JSONata, which comes from outside and may be endless, in processes of its own (contract 4.6).
+
+    Each is waited for in a thread, since asyncio's own processes are lost where a task is cancelled or the loop
+    closes at the wrong moment; and by a task that nobody cancels, so that the next has its turn when it is gone.
+    """
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(EVALUATORS)
-        self._idle: list[asyncio.subprocess.Process] = []
-        self._asking: set[asyncio.Task[Any]] = set()
+        self._idle: list[subprocess.Popen[bytes]] = []
+        self._asking: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
         self._is_stopping = False
+
+    @functools.cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(EVALUATORS, "jsonata")
 
     async def evaluate(self, expression: str, data: bytes) -> bytes:
         """What the expression makes of the data, both JSON.
@@ -5045,82 +5120,97 @@ class Evaluator:
         Raises BadRequest, with position, where it fails; Overloaded when the emulator stops before it is done;
         and a Refusal where there is no process to be had.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        self._asking.add(task)
+        left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(self._take_turn(expression.encode(errors="replace"), data, left))
+        self._asking[task] = left
+        task.add_done_callback(self._has_ended)
         try:
-            async with self._slots:
-                if self._is_stopping:
-                    raise asyncio.CancelledError
-                sign, answer = await self._ask(expression.encode(errors="replace"), data)
+            await asyncio.wait([task])
         except asyncio.CancelledError:
-            if not self._is_stopping:
-                raise
-            raise Overloaded(Message.STOPPING, "It stops before the JSONata expression is evaluated.") from None
-        finally:
-            self._asking.discard(task)
+            if not left.done():
+                left.set_result(None)
+            raise
+        found = task.result()
+        if found is None:
+            raise Overloaded(Message.STOPPING, "It stops before the JSONata expression is evaluated.")
+        sign, answer = found
         if sign == b"+":
             return answer
         why = answer.decode(errors="replace")
         raise BadRequest(Message.WRONG_EXPRESSION, f"Expression {shown(expression)} fails: {shown(why, 300)[1:-1]}.")
 
-    async def _ask(self, expression: bytes, data: bytes) -> tuple[bytes, bytes]:
-        """Sign and answer of a process: of an idle one, or of a new one where there is none or it has died."""
-        while True:
-            is_new, has_begun = not self._idle, False
-            process = await self._start() if is_new else self._idle.pop()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
-                process.stdin.write(len(expression).to_bytes(8) + len(data).to_bytes(8) + expression + data)
-                await process.stdin.drain()
-                has_begun = await process.stdout.readexactly(1) == b"!"
-                async with asyncio.timeout(EVALUATION_SECONDS):
-                    header = await process.stdout.readexactly(9)
-                    answer = header[:1], await process.stdout.readexactly(int.from_bytes(header[1:]))
-            except BaseException as error:
-                await self._end(process)
-                if isinstance(error, TimeoutError):
+    def _has_ended(self, task: asyncio.Task[Any]) -> None:
+        del self._asking[task]
+        if not task.cancelled():
+            task.exception()  # whoever has left does not look at it, and asyncio would complain
+
+    async def _take_turn(
+        self, expression: bytes, data: bytes, left: asyncio.Future[None]
+    ) -> tuple[bytes, bytes] | None:
+        """Sign and answer of a process: of an idle one, or of a new one where there is none or it has died.
+
+        Once nobody waits for them any more, be it that the client has ``left`` or that the emulator stops, the
+        process is ended, and there are none.
+        """
+        async with self._slots:
+            while not (left.done() or self._is_stopping):
+                is_new = not self._idle
+                process = await self._start() if is_new else self._idle.pop()
+                has_begun, _ = await self._watch(process, left, None, hand_over, expression, data)
+                answer, is_late = None, False
+                if has_begun:
+                    answer, is_late = await self._watch(process, left, EVALUATION_SECONDS, take_answer)
+                if answer is not None:
+                    self._idle.append(process)
+                    return answer
+                await self._in_thread(end_evaluator, process)
+                if is_late:
                     return b"-", f"it takes longer than {EVALUATION_SECONDS:g} seconds".encode()
-                if not isinstance(error, (OSError, EOFError)):
-                    raise
+                if left.done():
+                    continue
                 if has_begun:
                     return b"-", b"it takes too much memory, or recurses too deep"
                 if is_new:
-                    why = f"it ends at once; {sys.executable} -c 'import jsonata' may say why"
-                    raise self._no_process(why) from None
-            else:
-                self._idle.append(process)
-                return answer
+                    raise self._no_process(f"it ends at once; {sys.executable} -c 'import jsonata' may say why")
+        return None
 
-    async def _start(self) -> asyncio.subprocess.Process:
-        pipe, limit = asyncio.subprocess.PIPE, f"{EVALUATION_SECONDS + 1:g}"
+    async def _watch(
+        self,
+        process: subprocess.Popen[bytes],
+        left: asyncio.Future[None],
+        seconds: float | None,
+        work: Callable[..., T],
+        *arguments: bytes,
+    ) -> tuple[T, bool]:
+        """Wait for what a process does, and whether that took too long; then, or without a client, it is killed."""
+        working: asyncio.Future[Any] = self._in_thread(work, process, *arguments)
+        done, _ = await asyncio.wait([working, left], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            process.kill()
+        return await working, not done
+
+    def _in_thread(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def _start(self) -> subprocess.Popen[bytes]:
         try:
-            return await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-c", EVALUATOR, limit, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
-            )
+            return await self._in_thread(start_evaluator, EVALUATION_SECONDS + 1)
         except OSError as error:
             raise self._no_process(f"{sys.executable}: {error.strerror}") from None
 
     def _no_process(self, why: str) -> Refusal:
         return Refusal(Message.BUG, f"JSONata takes a process of its own, which cannot be started: {why}.")
 
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        if not process.stdout.at_eof():  # one that is dead is not to be signalled: asyncio would miss its end
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.communicate()
-
     async def stop(self) -> None:
-        """End the processes, in the middle of what they do."""
+        """End the processes, in the middle of what they do, and wait until they are gone."""
         self._is_stopping = True
-        for task in self._asking:
-            task.cancel()
-        for _ in range(EVALUATORS):
-            await self._slots.acquire()  # whoever had it is done
-        while self._idle:
-            await self._end(self._idle.pop())
+        for left in self._asking.values():
+            if not left.done():
+                left.set_result(None)
+        if self._asking:
+            await asyncio.wait(list(self._asking))
+        await asyncio.gather(*(self._in_thread(end_evaluator, process) for process in self._idle))
+        self._threads.shutdown()
 
 
 class Door:
@@ -6503,7 +6593,6 @@ LOOPBACK = ("127.0.0.1", "::1")
 STOP_SECONDS = 2.0
 
 P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def check_text(value: object) -> str:
