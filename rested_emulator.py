@@ -2,7 +2,8 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "tornado>=6.6.1,<6.7", "tinydb>=4.9,<5", "multipart>=2,<3", "jsonata-python>=0.6,<0.8", "trustme>=1.2,<2"
+#     "tornado>=6.6.1,<6.7", "tinydb>=4.9,<5", "multipart>=2,<3", "jsonata-python>=0.6,<0.8", "trustme>=1.2,<2",
+#     "cryptography>=42"
 # ]
 # ///
 """A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change pushed over a WebSocket.
@@ -6591,6 +6592,7 @@ DEFAULT_PORT = 7378  # REST on a phone
 ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
 LOOPBACK = ("127.0.0.1", "::1")
 STOP_SECONDS = 2.0
+CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
 
 P = ParamSpec("P")
 
@@ -6889,8 +6891,16 @@ def begin(world: Backend, options: Options, like: Store | None = None, *, is_def
     schedule(world, options)
 
 
-def open_tls(options: Options, scratch: contextlib.ExitStack) -> tuple[ssl.SSLContext | None, str | None]:
-    """What encrypts the connections, None for plain http, and where the CA is that the emulator made for it.
+class Tls(NamedTuple):
+    """What encrypts the connections, None for plain http; where the CA made for it is, and why it is a new one."""
+
+    context: ssl.SSLContext | None = None
+    ca: str | None = None
+    replaced: str = ""
+
+
+def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
+    """TLS as the options want it.
 
     The CA lies beside the data file and is used again, so that it has to be trusted once; where nothing is
     kept on disk it is gone with ``scratch``. Raises OptionError.
@@ -6898,35 +6908,56 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> tuple[ssl.SSLCo
     if options.cert_key and not options.cert:
         raise OptionError("cert_key: there is no --cert to go with it")
     if not options.tls and not options.cert:
-        return None, None
+        return Tls()
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Session tickets of TLS 1.3 come after the handshake, and a client that reads them in one thread while it writes
+    # in another, as websockets.sync does, may lose inside OpenSSL what it writes. Nobody resumes sessions here.
+    context.num_tickets = 0
     if options.cert:
         load_pair(context, "cert", options.cert, "cert_key", options.cert_key or options.cert)
-        return context, None
+        return Tls(context)
     try:
+        import cryptography  # noqa: F401
         import trustme
     except ImportError:
-        raise OptionError("tls: it takes a package that is missing: pip install 'trustme>=1.2,<2'") from None
+        missing = "pip install 'trustme>=1.2,<2' 'cryptography>=42'"
+        raise OptionError(f"tls: it takes a package that is missing: {missing}") from None
     base = os.path.realpath(options.data or DEFAULT_DATA)
     if options.memory:
         import tempfile
 
         base = os.path.join(scratch.enter_context(tempfile.TemporaryDirectory(prefix="rested-emulator-")), "tls")
-    ca, path = open_ca(base, trustme)
     addresses = [host.strip("[]") for host in gate_for(options).hosts]
+    hosts = tuple(dict.fromkeys(("localhost", *LOOPBACK, *addresses)))
     today = datetime.fromtimestamp(Clock().now(), UTC)
     try:
-        leaf = ca.issue_cert(
-            *dict.fromkeys(("localhost", *LOOPBACK, *addresses)),
-            not_before=today - timedelta(days=1),
-            not_after=today + timedelta(days=365),
-        )
+        limits = limits_of(hosts, trustme)
     except ValueError as error:
         raise OptionError(f"tls: no certificate can be made for {', '.join(addresses)}: {error}") from None
-    leaf.configure_cert(context)
-    return context, path
+    ca, path, replaced = open_ca(base, limits, today, trustme)
+    days = timedelta(days=1)
+    ca.issue_cert(*hosts, not_before=today - days, not_after=today + 365 * days).configure_cert(context)
+    return Tls(context, path, replaced)
+
+
+def limits_of(hosts: Sequence[str], trustme: Any) -> list[Any]:
+    """The names that a CA for these hosts may speak for, as its certificate says it (RFC 5280, section 4.2.1.10).
+
+    A name includes those below it. Raises ValueError for a host that no certificate can name.
+    """
+    import ipaddress
+
+    from cryptography import x509
+
+    leaf = x509.load_pem_x509_certificate(trustme.CA().issue_cert(*hosts).cert_chain_pems[0].bytes())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    limits: list[Any] = [x509.IPAddress(ipaddress.ip_network("127.0.0.0/8"))]
+    for name in names:
+        is_address = isinstance(name, x509.IPAddress)
+        limits.append(x509.IPAddress(ipaddress.ip_network(name.value)) if is_address else name)
+    return limits
 
 
 def load_pair(context: ssl.SSLContext, option: str, path: str, key_option: str, key_path: str) -> None:
@@ -6947,16 +6978,26 @@ def refuse_password() -> str:
     raise ValueError("the key has a password; the emulator takes one without")
 
 
-def open_ca(base: str, trustme: Any) -> tuple[Any, str]:
-    """The CA in files that begin with ``base``, made if missing, and where its certificate is. Raises OptionError."""
+def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> tuple[Any, str, str]:
+    """The CA in files that begin with ``base``, where its certificate is, and why it replaces the one that was there.
+
+    It is made if there is none, and anew where it is not limited to these names, lacks one, or ends soon.
+    Raises OptionError.
+    """
     import ssl
 
     path, key_path = f"{base}.ca.pem", f"{base}.ca-key.pem"
+    replaced = ""
     try:
         if os.path.exists(path):
             load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "tls", path, "tls", key_path)
-            return trustme.CA.from_pem(*(read_text(file).encode() for file in (path, key_path))), path
-        ca = trustme.CA(organization_name="rested-emulator")
+            pair = [read_text(file).encode() for file in (path, key_path)]
+            replaced = why_replaced(pair[0], limits, today)
+            if not replaced:
+                return trustme.CA.from_pem(*pair), path, ""
+            log.warning("%s is a new CA, and to be trusted anew: the one before %s", path, replaced)
+            os.unlink(path)
+        ca = make_ca(limits, today, trustme)
         # Each whole or not at all, and the certificate last: where there is one, there is its key.
         for where, pem in ((key_path, ca.private_key_pem), (path, ca.cert_pem)):
             draft = f"{where}.new"
@@ -6969,7 +7010,47 @@ def open_ca(base: str, trustme: Any) -> tuple[Any, str]:
         raise OptionError(f"{error}; delete {path} to have another made, which is to be trusted anew") from None
     except OSError as error:
         raise OptionError(f"tls: {error.filename or path}: {error.strerror}") from None
-    return ca, path
+    return ca, path, replaced
+
+
+def why_replaced(pem: bytes, limits: Sequence[Any], today: datetime) -> str:
+    """Why a CA of an earlier start is not to be used any more; empty where it is."""
+    from cryptography import x509
+
+    ca = x509.load_pem_x509_certificate(pem)
+    try:
+        permitted = ca.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
+    except x509.ExtensionNotFound:
+        return "could speak for every host there is"
+    missing = [str(name.value) for name in limits if name not in permitted]
+    if missing:
+        return f"could not speak for {', '.join(missing)}"
+    begins, ends = ca.not_valid_before_utc, ca.not_valid_after_utc
+    if begins <= today <= ends - timedelta(days=CA_LEFT):
+        return ""
+    return f"was valid from {begins.date()} to {ends.date()}"
+
+
+def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
+    """A CA as trustme makes it, but only for these names, for servers, and not for ever.
+
+    Whoever finds the key of a CA that a developer's browser trusts can then speak for nobody but this machine.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    plain = trustme.CA(organization_name="rested-emulator")
+    key: Any = serialization.load_pem_private_key(plain.private_key_pem.bytes(), None)
+    model = x509.load_pem_x509_certificate(plain.cert_pem.bytes())
+    builder = x509.CertificateBuilder(model.issuer, model.subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(today - timedelta(days=1)).not_valid_after(today + timedelta(days=CA_DAYS))
+    for extension in model.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    builder = builder.add_extension(x509.NameConstraints(limits, None), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    made = builder.sign(key, hashes.SHA256())
+    return trustme.CA.from_pem(made.public_bytes(serialization.Encoding.PEM), plain.private_key_pem.bytes())
 
 
 def console_folder() -> str | None:
@@ -7086,7 +7167,7 @@ class Server:
         store = open_store(options)
         try:
             self.backend = Backend(store, clock or Clock(), gate, open_files(options))
-            self._tls, self._ca = open_tls(options, self._scratch)
+            self.tls = open_tls(options, self._scratch)
             set_up(self.backend, options)
             seed = None
             if options.seed:
@@ -7161,7 +7242,7 @@ class Server:
         options = self.options
         api = self._api = Api(
             self.worlds,
-            is_secure=self._tls is not None,
+            is_secure=self.tls.context is not None,
             plain_cookie=options.plain_cookie,
             latency=options.latency,
             max_body=options.max_body,
@@ -7175,7 +7256,7 @@ class Server:
         self._front = Front(doors, lambda: socket_application(api, self._outbox, most), options.max_body, pages)
         self._http = Listening(
             self._front,
-            ssl_options=self._tls,
+            ssl_options=self.tls.context,
             max_body_size=math.inf,  # ours is lower, and not a bare 400
             max_header_size=HEAD_BYTES,
         )
@@ -7288,7 +7369,7 @@ class Server:
         if name == LOOPBACK[0] or self.backend.gate.any_address:
             name = "localhost"  # cookies are kept for one host name, so everyone gets the same
         host = f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
-        s = "s" if self._tls else ""
+        s = "s" if self.tls.context else ""
         return {
             "url": f"http{s}://{host}{API_PREFIX}".removesuffix("/"),
             "wsUrl": f"ws{s}://{host}{API_PREFIX}".removesuffix("/"),
@@ -7300,7 +7381,7 @@ class Server:
             "controlToken": self.control_token,
             "pid": os.getpid(),
             "data": None if self.options.memory else os.path.abspath(self.options.data or DEFAULT_DATA),
-            "ca": self._ca,
+            "ca": self.tls.ca,
         }
 
 
@@ -7664,6 +7745,7 @@ def banner(server: Server) -> str:
     rows += console_urls(server)
     rows += [
         ("CA", facts["ca"]),
+        ("", server.tls.replaced and f"it is new, take the one before out of your browser: that {server.tls.replaced}"),
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
     ]
     lines += [f"  {name:<14}{value}" for name, value in rows if value]
