@@ -5513,14 +5513,87 @@ looked for beside the module, and comes along with an installed package.
 """
 
 
-class Static(Door):
-    """Serves the files of a folder below ``base``: no listing, and no way out of it."""
+# What a machine's own table says (mime.types, on Windows the registry) is often enough text/plain for .js.
+FILE_TYPES = MappingProxyType(
+    {
+        ".css": "text/css",
+        ".html": "text/html",
+        ".ico": "image/vnd.microsoft.icon",
+        ".jpg": "image/jpeg",
+        ".js": "text/javascript",
+        ".json": "application/json",
+        ".map": "application/json",
+        ".mjs": "text/javascript",
+        ".mp4": "video/mp4",
+        ".png": "image/png",
+        ".svg": "image/svg+xml",
+        ".txt": "text/plain",
+        ".wasm": "application/wasm",
+        ".webm": "video/webm",
+        ".webmanifest": "application/manifest+json",
+        ".webp": "image/webp",
+        ".woff2": "font/woff2",
+    }
+)
+CA_KEY_SUFFIX = ".ca-key.pem"
 
-    def __init__(self, folder: str, backend: Backend, base: str = "/", headers: Sequence[tuple[str, str]] = ()) -> None:
+
+def file_type(name: str) -> str:
+    """The content type of a file by its name, the same on every machine."""
+    kind = FILE_TYPES.get(os.path.splitext(name)[1].lower())
+    if kind is None:
+        from mimetypes import MimeTypes
+
+        kind, encoding = MimeTypes().guess_type(name)  # one of its own has Python's table alone
+        if kind is None or encoding:  # a packed page is sent packed, as a file to keep
+            return "application/octet-stream"
+    has_charset = kind.startswith("text/") or kind.endswith(("javascript", "json"))
+    return f"{kind}; charset=utf-8" if has_charset else kind
+
+
+def has_hidden_part(path: str) -> bool:
+    """Whether a part of a path begins with a dot, as ``.git`` and ``.env`` do; ``.well-known`` is for everyone."""
+    parts = os.path.normpath(path).split(os.sep)
+    return any(part.startswith(".") and part not in (".", "..", ".well-known") for part in parts)
+
+
+def file_identity(path: str) -> tuple[int, int] | None:
+    """What a file is under whatever name: by a link, or in another case where the file system takes that."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def beside(path: str) -> Iterator[str]:
+    """A file and all that is named after it, as a data file's journal, lock, drafts, CA and folder of uploads."""
+    folder, name = os.path.split(os.path.realpath(path))
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(folder):
+            if f"{entry}.".casefold().startswith(f"{name}.".casefold()):
+                yield os.path.join(folder, entry)
+
+
+class Static(Door):
+    """Serves the files of a folder below ``base``: no listing, no way out of it, and nothing that is hidden.
+
+    Nor are the emulator's ``own`` files served, nor what is named after one of them and a dot.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        backend: Backend,
+        base: str = "/",
+        headers: Sequence[tuple[str, str]] = (),
+        own: Sequence[str] = (),
+    ) -> None:
         self._folder = os.path.realpath(folder)
         self._backend = backend
         self._base = base
         self._headers = headers
+        self._own = own
 
     def check_head(self, request: Request) -> None:
         host = request.headers.get("Host")
@@ -5542,31 +5615,49 @@ class Static(Door):
             path = self._find(wanted, request)
         elif request.path.endswith("/"):
             raise self._missing(request)
-        import mimetypes
-
-        kind, encoding = mimetypes.guess_type(wanted.decode())
-        if kind is None or encoding:  # a packed page is sent packed, as a file to keep
-            kind = "application/octet-stream"
-        kind += "; charset=utf-8" if kind.startswith("text/") or kind.endswith(("javascript", "json")) else ""
         try:
-            answer = send_file(path, kind, request)
+            answer = send_file(path, file_type(wanted.decode()), request)
         except OSError as error:
             raise self._missing(request, f" that can be read: {error.strerror}") from None
         answer.headers += [("Cache-Control", "no-cache"), *self._headers]
         return answer
 
     def _find(self, wanted: bytes, request: Request) -> str:
-        """Where a path leads to, all links followed; raises NotFound where that is outside, or nothing."""
+        """Where a path leads to, all links followed; raises NotFound where that is outside, nothing, or not served."""
         try:
-            if len(wanted) > LONGEST_PATH:
+            name = wanted.decode().lstrip("/")
+            if len(wanted) > LONGEST_PATH or (os.name == "nt" and ":" in name):  # a drive, or a stream of a file
                 raise self._missing(request)
-            real = os.path.realpath(os.path.join(self._folder, wanted.decode().lstrip("/")))
+            real = os.path.realpath(os.path.join(self._folder, name))
             inside = os.path.commonpath((real, self._folder)) == self._folder
         except ValueError:  # not UTF-8, or with a null byte
-            inside, real = False, ""
-        if inside and (os.path.isfile(real) or os.path.isdir(real)):
-            return real
-        raise self._missing(request)
+            raise self._missing(request) from None
+        if not inside:
+            raise self._missing(request)
+        if has_hidden_part(f"/{name}") or has_hidden_part(os.path.relpath(real, self._folder)):
+            hint = (
+                f"A part of {shown(request.path)} begins with a dot; --static serves none of these, .well-known aside."
+            )
+            raise NotFound(Message.NOT_FOUND, hint)
+        if not (os.path.isfile(real) or os.path.isdir(real)):
+            raise self._missing(request)
+        if self._is_own(real):
+            hint = (
+                f"{shown(request.path)} is the emulator's own, or named after what is: data, seed, uploads, or a key. "
+            )
+            raise NotFound(
+                Message.NOT_FOUND, f"{hint}--static never serves these; keep them elsewhere, or others here."
+            )
+        return real
+
+    def _is_own(self, path: str) -> bool:
+        """Whether a path leads to what is the emulator's own, or into it."""
+        if CA_KEY_SUFFIX in os.path.basename(path).casefold():  # be it of another data file
+            return True
+        own = {file_identity(one) for place in self._own for one in beside(place)}
+        inside = path.removeprefix(self._folder).split(os.sep)
+        ways = itertools.accumulate(inside, os.path.join, initial=self._folder)
+        return any(file_identity(way) in own for way in ways)
 
     def _missing(self, request: Request, why: str = "") -> NotFound:
         return NotFound(Message.NOT_FOUND, f"There is no file {shown(request.path)} in the folder of --static{why}.")
@@ -6986,7 +7077,7 @@ def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> 
     """
     import ssl
 
-    path, key_path = f"{base}.ca.pem", f"{base}.ca-key.pem"
+    path, key_path = f"{base}.ca.pem", f"{base}{CA_KEY_SUFFIX}"
     replaced = ""
     try:
         if os.path.exists(path):
@@ -7068,6 +7159,12 @@ def open_pages(options: Options, backend: Backend) -> dict[str, Door]:
         return {base: Notice(backend.gate) for base in bases}
     console = {base: Static(folder, backend, base, CONSOLE_HEADERS) for base in bases}
     return {f"{base}{name}": console[base] for base in bases for name in ("", *os.listdir(folder))}
+
+
+def own_files(options: Options) -> tuple[str, ...]:
+    """Where the emulator has data and secrets, an earlier start without options included."""
+    paths = DEFAULT_DATA, options.data, options.seed, options.cert, options.cert_key
+    return tuple(os.path.abspath(path) for path in paths if path)
 
 
 def open_files(options: Options) -> Files:
@@ -7250,7 +7347,7 @@ class Server:
         self.backend.hub.send = self._outbox.send
         control = Control(self.worlds, self.in_flight, self.control_token)
         most = most_sockets()
-        static = Static(options.static, self.backend) if options.static else api
+        static = Static(options.static, self.backend, own=own_files(options)) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
         pages = open_pages(options, self.backend)
         self._front = Front(doors, lambda: socket_application(api, self._outbox, most), options.max_body, pages)
