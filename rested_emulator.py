@@ -87,6 +87,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 import zlib
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -1106,6 +1107,11 @@ class Clock:
             action()
 
         self.at(due, ring)
+
+    def stop(self) -> None:
+        """Let nothing be due any more: alarms and timers know whose they are, and would keep that in memory."""
+        self._alarms.clear()
+        self._timers.clear()
 
     def until_next(self) -> float:
         """Seconds until something is due; infinite when nothing is, or the clock stands."""
@@ -2972,15 +2978,13 @@ def send_to_all(seats: Sequence[Seat], message: bytes) -> None:
 class Hub:
     """Who listens where. A seat is given up by whoever ends it, not when the peer confirms.
 
-    ``deliver`` decides when and how often a message comes to those who may hear it, ``send`` brings it to them
-    all; ``on_end`` is told of each seat that is ended.
+    ``send`` brings a message to all who hear it; ``on_end`` is told of each seat that is ended.
     """
 
     def __init__(self) -> None:
         self._seats: dict[str, dict[Listener, Seat]] = {}
         self._numbers = itertools.count(1)
         self.send: Callable[[Sequence[Seat], bytes], None] = send_to_all
-        self.deliver: Callable[[Sequence[Seat], Push], None] = lambda seats, push: self.send(seats, push.message)
         self.on_end: Callable[[Seat, int, str], None] = lambda *_: None
 
     def __len__(self) -> int:
@@ -3013,8 +3017,13 @@ class Hub:
             self._seats.pop(endpoint, None)
         return found
 
-    def publish(self, endpoint: Endpoint, change: Change) -> list[Seat]:
-        """Tell every listener who may read the record (contract 7.3 and 7.5); returns who that is."""
+    def publish(
+        self, endpoint: Endpoint, change: Change, deliver: Callable[[Sequence[Seat], Push], None]
+    ) -> list[Seat]:
+        """Tell every listener who may read the record (contract 7.3 and 7.5); returns who that is.
+
+        ``deliver`` decides when and how often the message comes to them.
+        """
         seats = self._seats.get(endpoint.name)
         if not seats:
             return []
@@ -3022,7 +3031,7 @@ class Hub:
         if endpoint.needs_token:
             told = [seat for seat in told if seat.caller.may_read(endpoint, change.record)]
         if told:
-            self.deliver(told, Push.of(endpoint, change))
+            deliver(told, Push.of(endpoint, change))
         return told
 
     def close(self, leaving: Iterable[Seat], code: int, reason: str) -> int:
@@ -3329,8 +3338,8 @@ NO_STRIKE = Strike()
 class Faults:
     """A stage between the verbs and their doors, where requests and messages can come to grief.
 
-    No verb knows of it: a door asks what strikes a request before it calls the verb, and the Hub hands over
-    its messages. What is due later follows the Clock.
+    No verb knows of it: a door asks what strikes a request before it calls the verb, and the Hub is given its
+    ``deliver`` for each message. What is due later follows the Clock.
     """
 
     def __init__(self, clock: Clock, hub: Hub) -> None:
@@ -3343,7 +3352,6 @@ class Faults:
         self._late: set[int] = set()  # those of them that are messages
         self._owed = 0.0  # how long the answer that is being made has to wait for its messages
         self.last: ActiveFault | None = None  # what has hit the last message
-        hub.deliver = self.deliver
 
     @property
     def waiting(self) -> int:
@@ -3555,6 +3563,7 @@ class Faults:
 # - Evidence -----------------------------------------------------------------------------------------
 
 MOST_SEEN = 1000
+MOST_EVIDENCE = 64 * 2**20  # bytes, of all worlds together
 LONGEST_BODY = 10_000
 LONGEST_NAME = 254  # of an endpoint (contract 2.3)
 MOST_HEADERS, LONGEST_HEADER = 20, 500  # of those of a request whose headers together are longer than a body
@@ -3695,7 +3704,8 @@ class SeenRequest(NamedTuple):
     seconds: float
     refusal: tuple[Message, str] | None  # its message and hint: the exception itself would keep the whole request
     faults: tuple[int, ...]
-    left: bool = False
+    left: bool
+    size: int  # in memory, about
 
     def public(self) -> dict[str, Json]:
         """What the owner sees, secrets blanked."""
@@ -3723,6 +3733,7 @@ class SeenMessage(NamedTuple):
     type: str
     endpoint: str
     to: tuple[int, ...]
+    size: int  # in memory, about
     push: tuple[Endpoint, Change] | None = None
     code: int | None = None
     reason: str = ""
@@ -3806,23 +3817,52 @@ class Waiting:
             self.then()
 
 
+class Room:
+    """What evidence of all worlds together may take: of too much, the world that has most forgets its oldest."""
+
+    def __init__(self) -> None:
+        self._tenants: weakref.WeakSet[Evidence] = weakref.WeakSet()
+        self._added = 0
+
+    def enter(self, evidence: Evidence) -> None:
+        """Share it with one more."""
+        self._tenants.add(evidence)
+
+    def add(self, size: int) -> None:
+        """Take note of so many bytes more; all are counted anew when they could be too much by a sixteenth."""
+        self._added += size
+        if self._added < MOST_EVIDENCE // 16:
+            return
+        self._added = 0
+        tenants = list(self._tenants)
+        while (over := sum(one.size for one in tenants) - MOST_EVIDENCE // 16 * 15) > 0:
+            max(tenants, key=lambda one: one.size).forget_oldest(over)
+
+
 class Evidence:
     """What was asked and what was pushed, for tests to read; of much the latest.
 
     One row of numbers goes through requests and messages, so that they tell what came before what. ``over`` says
-    why nothing more will be seen, once that is so.
+    why nothing more will be seen, once that is so; ``size`` is what it takes, in bytes.
     """
 
-    def __init__(self, clock: Clock, coverage: Coverage) -> None:
+    def __init__(self, clock: Clock, coverage: Coverage | None = None, room: Room | None = None) -> None:
         self._clock = clock
-        self.coverage = coverage
+        self.coverage = coverage or Coverage()
+        self._room = room or Room()
+        self._room.enter(self)
         self._numbers = itertools.count(1)
         self._requests: deque[SeenRequest] = deque(maxlen=MOST_SEEN)
         self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
+        self.size = 0
         self._deleted: deque[str] = deque(maxlen=MOST_SEEN)
         self._ended: dict[str, int] = {}  # sockets that were ended and have not come back, by endpoint
         self._waiting: list[Waiting] = []
         self.over: Message | None = None
+
+    def another(self, clock: Clock) -> Evidence:
+        """That of another world, which has coverage and room in common with this one."""
+        return Evidence(clock, self.coverage, self._room)
 
     def saw_request(
         self,
@@ -3845,12 +3885,14 @@ class Evidence:
         if len(url) > LONGEST_BODY:
             # Cut in front of a parameter, so that none of them is a secret under half a name.
             url, endpoint = url[:LONGEST_BODY].rpartition("&")[0] + "…", endpoint[:LONGEST_NAME]
-        if len("".join(headers)) + len("".join(headers.values())) > LONGEST_BODY:  # quicker than sums
+        length = len("".join(headers)) + len("".join(headers.values()))  # quicker than sums
+        if length > LONGEST_BODY:
             headers = {name: value for name, value in headers.items() if len(name) + len(value) < LONGEST_HEADER}
             headers = dict(itertools.islice(headers.items(), MOST_HEADERS))
+        size = 1000 + len(url) + len(body) + min(length, LONGEST_BODY) + 100 * len(headers)
         number, at = next(self._numbers), self._clock.now()
-        seen = SeenRequest(number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left)
-        self._requests.append(seen)
+        seen = SeenRequest(number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left, size)
+        self._keep(self._requests, seen)
         if status != 200 or seconds >= SLOW_SECONDS:
             self._judge(seen)
         if self._waiting:
@@ -3885,17 +3927,16 @@ class Evidence:
             note = encode(f"{len(change.record.wire)} bytes, which are not kept here")
             change = Change(change.type, change.record.with_data(note))
         to, faults = tuple(map(itemgetter(1), told)), (hit.number,) if hit else ()  # their numbers, in C
-        push = endpoint, change
-        self._saw(
-            SeenMessage(next(self._numbers), self._clock.now(), change.type, endpoint.name, to, push, faults=faults)
-        )
+        size = 500 + 8 * len(to) + sum(len(record.wire) for record in change.listing or (change.record,))
+        number, at, push = next(self._numbers), self._clock.now(), (endpoint, change)
+        self._saw(SeenMessage(number, at, change.type, endpoint.name, to, size, push, faults=faults))
 
     def saw_open(self, seat: Seat) -> None:
         """Take note of a listener."""
         if self._ended.get(seat.endpoint):
             self._ended[seat.endpoint] -= 1
             self.coverage.meet(Behaviour.RECONNECT)
-        self._saw(SeenMessage(next(self._numbers), self._clock.now(), OPEN, seat.endpoint, (seat.number,)))
+        self._saw(SeenMessage(next(self._numbers), self._clock.now(), OPEN, seat.endpoint, (seat.number,), 500))
 
     def saw_end(
         self, endpoint: str, seat: Seat | None, code: int, reason: str, hint: str = "", *, by_client: bool = False
@@ -3909,12 +3950,27 @@ class Evidence:
             self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
         to = (seat.number,) if seat else ()
         number, at = next(self._numbers), self._clock.now()
-        self._saw(SeenMessage(number, at, CLOSE, endpoint, to, None, code, reason, hint=hint))
+        size = 500 + len(hint)
+        self._saw(SeenMessage(number, at, CLOSE, endpoint, to, size, None, code, reason, hint=hint))
 
     def _saw(self, seen: SeenMessage) -> None:
-        self._messages.append(seen)
+        self._keep(self._messages, seen)
         if self._waiting:
             self._tell(seen)
+
+    def _keep(self, kept: deque[Any], seen: Seen) -> None:
+        if len(kept) == MOST_SEEN:
+            self.size -= kept[0].size
+        kept.append(seen)
+        self.size += seen.size
+        self._room.add(seen.size)
+
+    def forget_oldest(self, size: int) -> None:
+        """Forget so many bytes of what is oldest, but no more than half of all."""
+        wanted = self.size - min(size, self.size // 2)
+        while self.size > wanted:
+            oldest: deque[Any] = min(filter(None, (self._requests, self._messages)), key=lambda kept: kept[0].number)
+            self.size -= oldest.popleft().size
 
     def requests(self, **wanted: object) -> list[dict[str, Json]]:
         """The requests that fit: ``endpoint``, ``method``, ``status``, and ``since``, a number they come after."""
@@ -3934,6 +3990,7 @@ class Evidence:
 
     def _clear(self, seen: deque[Any]) -> int:
         cleared = len(seen)
+        self.size -= sum(one.size for one in seen)
         seen.clear()
         for waiting in self._waiting:
             if not waiting.is_over:
@@ -3996,7 +4053,7 @@ class Backend:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, gate: Gate, files: Files | None = None, coverage: Coverage | None = None
+        self, store: Store, clock: Clock, gate: Gate, files: Files | None = None, evidence: Evidence | None = None
     ) -> None:
         self.store = store
         self.clock = clock
@@ -4006,8 +4063,9 @@ class Backend:
         store.on_file_gone = self.files.drop
         self.hub = Hub()
         self.stage = Faults(clock, self.hub)
-        self.evidence = Evidence(clock, coverage or Coverage())
-        self.hub.on_end = lambda seat, code, reason: self.evidence.saw_end(seat.endpoint, seat, code, reason)
+        self.evidence = evidence = evidence or Evidence(clock)
+        # Nothing here is to lead back to this object, which would stay in memory then until the collector comes.
+        self.hub.on_end = lambda seat, code, reason: evidence.saw_end(seat.endpoint, seat, code, reason)
         self._clocks = {START: clock.state}
         self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
         self.is_taken: Callable[[str], bool] = lambda _: False  # whether a key is that of another world
@@ -4257,7 +4315,7 @@ class Backend:
         return Record.of(new_id(), data, now, now, owner)
 
     def _publish(self, endpoint: Endpoint, change: Change) -> None:
-        told = self.hub.publish(endpoint, change)
+        told = self.hub.publish(endpoint, change, self.stage.deliver)
         self.stage.note_missed(endpoint, change)
         self.evidence.saw_change(endpoint, change, told, self.stage.last if told else None)
         if told:
@@ -4596,6 +4654,7 @@ class Backend:
 
     def close(self) -> None:
         """Save everything and let go of the disk. Raises OSError; then the journal has what is new."""
+        self.clock.stop()
         gone = self.store.lost_files()
         self.store.close()
         self.files.close(gone)
@@ -4800,8 +4859,9 @@ class Worlds:
 
     def _make(self, key: str) -> Backend:
         default = self.default
-        clock, coverage = default.clock.another(), default.evidence.coverage
-        world = Backend(default.store.fork(key), clock, default.gate, default.files.reader(), coverage)
+        clock = default.clock.another()
+        evidence = default.evidence.another(clock)
+        world = Backend(default.store.fork(key), clock, default.gate, default.files.reader(), evidence)
         world.is_taken = self._is_taken
         self._prepare(world)
         self._private[key] = world
@@ -5973,6 +6033,7 @@ class Exchange(HTTPMessageDelegate):
     def _end(self) -> None:
         """Be done with the request; the connection waits for the next, unless this one came to an early answer."""
         self._front.pending.discard(self)
+        self._request.world = None  # which may end before the connection does
         self._has_answered = True
         if not self._answers_early:
             self._connection.finish()
@@ -6177,7 +6238,7 @@ class Socket:
         try:
             self._backend.listen(approach, self)
         except Refusal as refusal:
-            log.info("open %s refused: %d %s", approach.endpoint, CloseCode.REFUSED, refusal)
+            log.info("open %s refused: %d %s", approach.endpoint, CloseCode.REFUSED, str(refusal))
             self.end(CloseCode.REFUSED, refusal.reason)
         else:
             log.info("open %s", approach.endpoint)
@@ -6189,6 +6250,7 @@ class Socket:
         code = self._handler.close_code or CloseCode.LOST
         if self._ending is None and self._backend.leave(self._endpoint, self, code):
             log.info("close %s: by the client, %d", self._endpoint, code)
+        self._is_ending(code, "")
 
     # As a Listener
 
@@ -6212,8 +6274,13 @@ class Socket:
         return 0 if self._over else self._waiting
 
     def drop(self) -> None:
-        self._ending = CloseCode.LOST, ""
+        self._is_ending(CloseCode.LOST, "")
         self._close_stream()
+
+    def _is_ending(self, code: int, reason: str) -> None:
+        """Take note that it ends, and let go of its world, which may be over long before Tornado's handler is."""
+        self._ending = code, reason
+        self._backend = self._api.worlds.default
 
     def silence(self) -> Callable[[], None]:
         """Leave the connection to nobody: Tornado lets go of it, and the system keeps it open."""
@@ -6232,7 +6299,7 @@ class Socket:
     def end(self, code: int, reason: str) -> None:
         """Send what is queued, then close; a silent peer is dropped after five seconds."""
         self._outbox.share_out()
-        self._ending = code, reason
+        self._is_ending(code, reason)
         if code != CloseCode.REFUSED:
             log.info("close %s: %d %s", self._endpoint, code, shown(reason) if reason else "")
         stream = self._stream()
@@ -6294,8 +6361,8 @@ class Socket:
         """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
         seat = self._backend.hub.leave(self._endpoint, self)
         if seat:
-            self._ending = CloseCode.LOST, why
             self._backend.evidence.saw_end(self._endpoint, seat, CloseCode.LOST, why)
+            self._is_ending(CloseCode.LOST, why)
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
         self._close_stream()
 
@@ -6344,7 +6411,7 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
                         raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
                     await self._pass_faults(world, approach, request)
             except Refusal as refusal:
-                log.info("open %s refused: %d %s", self.request.path, refusal.status, refusal)
+                log.info("open %s refused: %d %s", self.request.path, refusal.status, str(refusal))
                 self.set_status(refusal.status, responses.get(refusal.status, "Unknown"))
                 self.set_header("Content-Type", JSON_TYPE)
                 self.finish(refuse(refusal).body)
@@ -6449,14 +6516,15 @@ class Watcher:
         evidence, is_seen = self._world.evidence, asyncio.Event()
         waiting = evidence.wait_for(wanted, count, is_seen.set)
         try:
-            async with asyncio.timeout(timeout):
-                await is_seen.wait()
-        except TimeoutError:
-            what, fit = " and ".join(wanted), encode(requests or messages or {}).decode()
-            hint = f"There were {waiting.seen} of {count} {what} that fit {fit} within {timeout:g} s; "
-            raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(wanted))} shows all there were.") from None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await is_seen.wait()
         finally:
             evidence.forget(waiting)
+        if not is_seen.is_set():
+            what, fit = " and ".join(wanted), encode(requests or messages or {}).decode()
+            hint = f"There were {waiting.seen} of {count} {what} that fit {fit} within {timeout:g} s; "
+            raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(wanted))} shows all there were.")
         if not waiting.is_over:
             self._check_goes_on()
         return {what: cast("Json", getattr(self._world, what)(**filters)) for what, filters in wanted.items()}
@@ -7687,17 +7755,22 @@ class RestedEmulator(Verbs):
         """Run something in the emulator's thread, and return what it returns or raise what it raises."""
         outcome: Future[T] = Future()
 
-        def run(server: Server) -> None:
+        def run(server: Server, outcome: Future[T]) -> None:
             try:
                 outcome.set_result(verb(server))
             except BaseException as error:
                 outcome.set_exception(error)
+            finally:
+                del outcome  # what was raised leads to this frame and the one below, and would lead to itself
 
         with self._lock:  # nothing is handed to a loop that has been told to stop
             if self._server is None:
                 raise RestedError("this emulator does not run; use it in a with statement, or call start()")
-            self._loop.call_soon_threadsafe(run, self._server)
-        return outcome.result()
+            self._loop.call_soon_threadsafe(run, self._server, outcome)
+        try:
+            return outcome.result()
+        finally:
+            del outcome
 
     def world(self, key: str) -> World:
         """Make a world of this key; returns what has its verbs: ``with emulator.world("test-1") as world:``."""
