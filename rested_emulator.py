@@ -5703,11 +5703,9 @@ class Static(Door):
             raise self._missing(request)
         if self._is_own(real):
             hint = (
-                f"{shown(request.path)} is the emulator's own, or named after what is: data, seed, uploads, or a key. "
+                "is, or is named after, the emulator's own (data, seed, uploads, a key), which --static never serves."
             )
-            raise NotFound(
-                Message.NOT_FOUND, f"{hint}--static never serves these; keep them elsewhere, or others here."
-            )
+            raise NotFound(Message.NOT_FOUND, f"{shown(request.path)} {hint}")
         return real
 
     def _is_own(self, path: str) -> bool:

@@ -507,7 +507,7 @@ def test_a_stream_of_a_file_and_a_drive_are_nothing_on_windows(
 
 # What is the emulator's own
 
-OWN = "is the emulator's own"
+OWN = "the emulator's own"
 UPLOAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nfile\r\n--x--\r\n'
 LEFT = ["kept", "kept.tmp", "tmp", "draft", "journal.tmp", "ca-key.pem.new", "ca.pem.new", "files/half.part"]
 
