@@ -2,7 +2,8 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "tornado>=6.6.1,<6.7", "tinydb>=4.9,<5", "multipart>=2,<3", "jsonata-python>=0.6,<0.8", "trustme>=1.2,<2"
+#     "tornado>=6.6.1,<6.7", "tinydb>=4.9,<5", "multipart>=2,<3", "jsonata-python>=0.6,<0.8", "trustme>=1.2,<2",
+#     "cryptography>=42"
 # ]
 # ///
 """A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change pushed over a WebSocket.
@@ -84,8 +85,10 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 import sys
 import threading
+import weakref
 import zlib
 from collections import Counter, deque
 from collections.abc import (
@@ -146,6 +149,7 @@ if TYPE_CHECKING:  # each is imported where it is used: the first answer does no
     import ipaddress
     import random
     import ssl
+    from concurrent.futures import ThreadPoolExecutor
 
     from tornado.websocket import WebSocketHandler
 
@@ -1176,6 +1180,11 @@ class Clock:
             action()
 
         self.at(due, ring)
+
+    def stop(self) -> None:
+        """Let nothing be due any more: alarms and timers know whose they are, and would keep that in memory."""
+        self._alarms.clear()
+        self._timers.clear()
 
     def until_next(self) -> float:
         """Seconds until something is due; infinite when nothing is, or the clock stands."""
@@ -3441,7 +3450,7 @@ def send_to_all(seats: Sequence[Seat], message: bytes) -> None:
 class Hub:
     """Who listens where. A seat is given up by whoever ends it, not when the peer confirms.
 
-    ``send`` brings a message to all of those it is for; ``on_end`` is told of each seat that is ended.
+    ``send`` brings a message to all who hear it; ``on_end`` is told of each seat that is ended.
     """
 
     def __init__(
@@ -4065,6 +4074,7 @@ class Faults:
 # - Evidence -----------------------------------------------------------------------------------------
 
 MOST_SEEN = 1000
+MOST_EVIDENCE = 64 * 2**20  # bytes, of all worlds together
 LONGEST_BODY = 10_000
 LONGEST_NAME = 254  # of an endpoint (contract 2.3)
 MOST_HEADERS, LONGEST_HEADER = 20, 500  # of those of a request whose headers together are longer than a body
@@ -4205,7 +4215,8 @@ class SeenRequest(NamedTuple):
     seconds: float
     refusal: tuple[Message, str] | None  # its message and hint: the exception itself would keep the whole request
     faults: tuple[int, ...]
-    left: bool = False
+    left: bool
+    size: int  # in memory, about
 
     def public(self) -> dict[str, Json]:
         """What the owner sees, secrets blanked."""
@@ -4233,6 +4244,7 @@ class SeenMessage(NamedTuple):
     type: str
     endpoint: str
     to: tuple[int, ...]
+    size: int  # in memory, about
     push: tuple[Endpoint, Change] | None = None
     code: int | None = None
     reason: str = ""
@@ -4316,23 +4328,52 @@ class Waiting:
             self.then()
 
 
+class Room:
+    """What evidence of all worlds together may take: of too much, the world that has most forgets its oldest."""
+
+    def __init__(self) -> None:
+        self._tenants: weakref.WeakSet[Evidence] = weakref.WeakSet()
+        self._added = 0
+
+    def enter(self, evidence: Evidence) -> None:
+        """Share it with one more."""
+        self._tenants.add(evidence)
+
+    def add(self, size: int) -> None:
+        """Take note of so many bytes more; all are counted anew when they could be too much by a sixteenth."""
+        self._added += size
+        if self._added < MOST_EVIDENCE // 16:
+            return
+        self._added = 0
+        tenants = list(self._tenants)
+        while (over := sum(one.size for one in tenants) - MOST_EVIDENCE // 16 * 15) > 0:
+            max(tenants, key=lambda one: one.size).forget_oldest(over)
+
+
 class Evidence:
     """What was asked and what was pushed, for tests to read; of much the latest.
 
     One row of numbers goes through requests and messages, so that they tell what came before what. ``over`` says
-    why nothing more will be seen, once that is so.
+    why nothing more will be seen, once that is so; ``size`` is what it takes, in bytes.
     """
 
-    def __init__(self, clock: Clock, coverage: Coverage) -> None:
+    def __init__(self, clock: Clock, coverage: Coverage | None = None, room: Room | None = None) -> None:
         self._clock = clock
-        self.coverage = coverage
+        self.coverage = coverage or Coverage()
+        self._room = room or Room()
+        self._room.enter(self)
         self._numbers = itertools.count(1)
         self._requests: deque[SeenRequest] = deque(maxlen=MOST_SEEN)
         self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
+        self.size = 0
         self._deleted: deque[str] = deque(maxlen=MOST_SEEN)
         self._ended: dict[str, int] = {}  # sockets that were ended and have not come back, by endpoint
         self._waiting: list[Waiting] = []
         self.over: Message | None = None
+
+    def another(self, clock: Clock) -> Evidence:
+        """That of another world, which has coverage and room in common with this one."""
+        return Evidence(clock, self.coverage, self._room)
 
     def saw_request(
         self,
@@ -4355,12 +4396,14 @@ class Evidence:
         if len(url) > LONGEST_BODY:
             # Cut in front of a parameter, so that none of them is a secret under half a name.
             url, endpoint = url[:LONGEST_BODY].rpartition("&")[0] + "…", endpoint[:LONGEST_NAME]
-        if len("".join(headers)) + len("".join(headers.values())) > LONGEST_BODY:  # quicker than sums
+        length = len("".join(headers)) + len("".join(headers.values()))  # quicker than sums
+        if length > LONGEST_BODY:
             headers = {name: value for name, value in headers.items() if len(name) + len(value) < LONGEST_HEADER}
             headers = dict(itertools.islice(headers.items(), MOST_HEADERS))
+        size = 1000 + len(url) + len(body) + min(length, LONGEST_BODY) + 100 * len(headers)
         number, at = next(self._numbers), self._clock.now()
-        seen = SeenRequest(number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left)
-        self._requests.append(seen)
+        seen = SeenRequest(number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left, size)
+        self._keep(self._requests, seen)
         if status != 200 or seconds >= SLOW_SECONDS:
             self._judge(seen)
         if self._waiting:
@@ -4396,17 +4439,16 @@ class Evidence:
             note = encode(f"{len(change.record.wire)} bytes, which are not kept here")
             change = Change(change.type, change.record.with_data(note))
         to, faults = tuple(map(itemgetter(1), told)), (hit.number,) if hit else ()  # their numbers, in C
-        push = endpoint, change
-        self._saw(
-            SeenMessage(next(self._numbers), self._clock.now(), change.type, endpoint.name, to, push, faults=faults)
-        )
+        size = 500 + 8 * len(to) + sum(len(record.wire) for record in change.listing or (change.record,))
+        number, at, push = next(self._numbers), self._clock.now(), (endpoint, change)
+        self._saw(SeenMessage(number, at, change.type, endpoint.name, to, size, push, faults=faults))
 
     def saw_open(self, seat: Seat) -> None:
         """Take note of a listener."""
         if self._ended.get(seat.endpoint):
             self._ended[seat.endpoint] -= 1
             self.coverage.meet(Behaviour.RECONNECT)
-        self._saw(SeenMessage(next(self._numbers), self._clock.now(), OPEN, seat.endpoint, (seat.number,)))
+        self._saw(SeenMessage(next(self._numbers), self._clock.now(), OPEN, seat.endpoint, (seat.number,), 500))
 
     def saw_end(
         self, endpoint: str, seat: Seat | None, code: int, reason: str, hint: str = "", *, by_client: bool = False
@@ -4420,12 +4462,27 @@ class Evidence:
             self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
         to = (seat.number,) if seat else ()
         number, at = next(self._numbers), self._clock.now()
-        self._saw(SeenMessage(number, at, CLOSE, endpoint, to, None, code, reason, hint=hint))
+        size = 500 + len(hint)
+        self._saw(SeenMessage(number, at, CLOSE, endpoint, to, size, None, code, reason, hint=hint))
 
     def _saw(self, seen: SeenMessage) -> None:
-        self._messages.append(seen)
+        self._keep(self._messages, seen)
         if self._waiting:
             self._tell(seen)
+
+    def _keep(self, kept: deque[Any], seen: Seen) -> None:
+        if len(kept) == MOST_SEEN:
+            self.size -= kept[0].size
+        kept.append(seen)
+        self.size += seen.size
+        self._room.add(seen.size)
+
+    def forget_oldest(self, size: int) -> None:
+        """Forget so many bytes of what is oldest, but no more than half of all."""
+        wanted = self.size - min(size, self.size // 2)
+        while self.size > wanted:
+            oldest: deque[Any] = min(filter(None, (self._requests, self._messages)), key=lambda kept: kept[0].number)
+            self.size -= oldest.popleft().size
 
     def requests(self, **wanted: object) -> list[dict[str, Json]]:
         """The requests that fit: ``endpoint``, ``method``, ``status``, and ``since``, a number they come after."""
@@ -4445,6 +4502,7 @@ class Evidence:
 
     def _clear(self, seen: deque[Any]) -> int:
         cleared = len(seen)
+        self.size -= sum(one.size for one in seen)
         seen.clear()
         for waiting in self._waiting:
             if not waiting.is_over:
@@ -5287,7 +5345,8 @@ class Emulation:
         """A private copy of how this one began, under another key."""
         files, owner = self.files.reader(), self.owner
         store, clock = self.store.fork(key, files.drop), self.clock.another()
-        return emulate(store, clock, self.gate, files, self.evidence.coverage, self.hub.send, owner.is_taken)
+        evidence = self.evidence.another(clock)
+        return emulate(store, clock, self.gate, files, evidence, self.hub.send, owner.is_taken)
 
     def tick(self) -> None:
         """Do what is due: expiries, the timers of the command line, and edits of the data file."""
@@ -5306,6 +5365,8 @@ class Emulation:
 
     def close(self) -> None:
         """Save everything and let go of the disk. Raises OSError; then the journal has what is new."""
+        self.clock.stop()
+        self.clock.stop()  # whose alarms lead back here
         gone = self.store.lost_files()
         self.store.close()
         self.files.close(gone)
@@ -5316,7 +5377,7 @@ def emulate(
     clock: Clock,
     gate: Gate,
     files: Files,
-    coverage: Coverage,
+    evidence: Evidence,
     send: Callable[[Sequence[Seat], bytes], None] = send_to_all,
     is_taken: Callable[[str], bool] = lambda _: False,
 ) -> Emulation:
@@ -5326,7 +5387,6 @@ def emulate(
     """
     accounts = Accounts(store, clock)
     accounts.forget_expired()
-    evidence = Evidence(clock, coverage)
     hub = Hub(clock, send, lambda seat, code, reason: evidence.saw_end(seat.endpoint, seat, code, reason))
     faults = Faults(clock, hub)
     broadcast = Broadcast(hub, faults, evidence)
@@ -5579,31 +5639,15 @@ def send_file(path: str, content_type: str, request: Request, *, ranges: bool = 
 EVALUATION_SECONDS = 2.0
 EVALUATORS = 4
 
-# Runs in a process of its own, which can be stopped in the middle of anything. The first bytes of each message
-# say how long its two parts are; ! says that it has been read, and an answer begins with + or -.
-EVALUATOR = """
-import json, math, signal, struct, sys
-from jsonata import Jsonata, JException
 
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
-except (ImportError, OSError, ValueError):
-    pass
+def evaluate_expression(expression: str, data: bytes) -> tuple[bytes, bytes]:
+    """What an expression makes of JSON: ``+`` and the result as JSON, or ``-`` and why there is none."""
+    import json
 
-def plain(value):
-    if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        whole = math.isfinite(value) and value.is_integer() and abs(value) < 1e21
-        return int(value) if whole else value if math.isfinite(value) else None
-    return value if isinstance(value, (str, int)) else None
+    from jsonata import JException, Jsonata  # type: ignore[import-untyped]
 
-def evaluate(expression, data):
     try:
-        found = plain(Jsonata(expression).evaluate(json.loads(data)))
+        found = json_value(Jsonata(expression).evaluate(json.loads(data)))
         text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
         if len(text) > 2**25:
             return b"-", b"it results in more than 32 MB"
@@ -5619,19 +5663,96 @@ def evaluate(expression, data):
     except Exception as error:
         return b"-", f"{type(error).__name__}: {error}".encode(errors="replace")
 
-source, out = sys.stdin.buffer, sys.stdout.buffer
-while header := source.read(16):
-    expression, data = (source.read(size) for size in struct.unpack(">QQ", header))
-    out.write(b"!")
-    out.flush()
-    if hasattr(signal, "setitimer"):  # ends what is endless, should the emulator be gone
-        signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
-    sign, answer = evaluate(expression.decode(), data)
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    out.write(sign + struct.pack(">Q", len(answer)) + answer)
-    out.flush()
-"""
+
+def json_value(value: object) -> Json:
+    """What JSON says of a value that an expression comes to: whole numbers as JavaScript writes them, else null."""
+    import math
+
+    if isinstance(value, dict):
+        return {str(name): json_value(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(item) for item in value]
+    if isinstance(value, float):
+        whole = math.isfinite(value) and value.is_integer() and abs(value) < 1e21
+        return int(value) if whole else value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int)) else None
+
+
+def serve_expressions(seconds: float) -> None:
+    """Evaluate what comes on stdin until that ends, and each within so many seconds, as a process of its own.
+
+    The first bytes of each message say how long its two parts are; ``!`` says that it has been read.
+    """
+    import signal
+    import struct
+    import sys
+
+    import jsonata  # noqa: F401  # before ``!``, from when on the time counts
+
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+    except (ImportError, OSError, ValueError):
+        pass
+    source, out = sys.stdin.buffer, sys.stdout.buffer
+    while header := source.read(16):
+        expression, data = (source.read(size) for size in struct.unpack(">QQ", header))
+        out.write(b"!")
+        out.flush()
+        if hasattr(signal, "setitimer"):  # ends what is endless, should the emulator be gone
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+        sign, answer = evaluate_expression(expression.decode(), data)
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        out.write(sign + struct.pack(">Q", len(answer)) + answer)
+        out.flush()
+
+
+def start_evaluator(seconds: float) -> subprocess.Popen[bytes]:
+    """Begin a process that evaluates JSONata, and can be stopped in the middle of anything. Raises OSError.
+
+    It is given those three functions alone, compiled: to import this module would take it longer than JSONata, and
+    their source may be missing, as in a frozen program, or be another one since an update.
+    """
+    import marshal
+
+    codes = [function.__code__ for function in (evaluate_expression, json_value, serve_expressions)]
+    program = (
+        "import marshal, types\n"
+        f"for code in marshal.loads({marshal.dumps(codes)!r}):\n"
+        "    globals()[code.co_name] = types.FunctionType(code, globals())\n"
+        f"serve_expressions({seconds:g})"
+    )
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-P", "-c", program], stdin=pipe, stdout=pipe, stderr=nowhere)
+
+
+def hand_over(process: subprocess.Popen[bytes], expression: bytes, data: bytes) -> bool:
+    """Give a process an expression and its data; whether it lives and has read them."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(len(expression).to_bytes(8) + len(data).to_bytes(8) + expression + data)
+        process.stdin.flush()
+    except OSError:
+        return False
+    return process.stdout.read(1) == b"!"
+
+
+def take_answer(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | None:
+    """What a process has made of it, sign and answer; None where it has died."""
+    assert process.stdout is not None
+    header = process.stdout.read(9)
+    size = int.from_bytes(header[1:])
+    answer = process.stdout.read(size)
+    return (header[:1], answer) if len(header) == 9 and len(answer) == size else None
+
+
+def end_evaluator(process: subprocess.Popen[bytes]) -> None:
+    """End a process, in the middle of what it does, and wait until it is gone."""
+    process.kill()
+    process.communicate()
 
 
 def check_jsonata() -> None:
@@ -5643,13 +5764,23 @@ def check_jsonata() -> None:
 
 
 class Evaluator:
-    """Evaluates JSONata, which comes from outside and may be endless, in processes of its own (contract 4.6)."""
+    """Evaluates JSONata, which comes from outside and may be endless, in processes of its own (contract 4.6).
+
+    Each is waited for in a thread, since asyncio's own processes are lost where a task is cancelled or the loop
+    closes at the wrong moment; and by a task that nobody cancels, so that the next has its turn when it is gone.
+    """
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(EVALUATORS)
-        self._idle: list[asyncio.subprocess.Process] = []
-        self._asking: set[asyncio.Task[Any]] = set()
+        self._idle: list[subprocess.Popen[bytes]] = []
+        self._asking: dict[asyncio.Task[Any], asyncio.Future[None]] = {}
         self._is_stopping = False
+
+    @functools.cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(EVALUATORS, "jsonata")
 
     async def evaluate(self, expression: str, data: bytes) -> bytes:
         """What the expression makes of the data, both JSON.
@@ -5657,82 +5788,97 @@ class Evaluator:
         Raises BadRequest, with position, where it fails; Overloaded when the emulator stops before it is done;
         and a Refusal where there is no process to be had.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        self._asking.add(task)
+        left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(self._take_turn(expression.encode(errors="replace"), data, left))
+        self._asking[task] = left
+        task.add_done_callback(self._has_ended)
         try:
-            async with self._slots:
-                if self._is_stopping:
-                    raise asyncio.CancelledError
-                sign, answer = await self._ask(expression.encode(errors="replace"), data)
+            await asyncio.wait([task])
         except asyncio.CancelledError:
-            if not self._is_stopping:
-                raise
-            raise Overloaded(Message.STOPPING, "It stops before the JSONata expression is evaluated.") from None
-        finally:
-            self._asking.discard(task)
+            if not left.done():
+                left.set_result(None)
+            raise
+        found = task.result()
+        if found is None:
+            raise Overloaded(Message.STOPPING, "It stops before the JSONata expression is evaluated.")
+        sign, answer = found
         if sign == b"+":
             return answer
         why = answer.decode(errors="replace")
         raise BadRequest(Message.WRONG_EXPRESSION, f"Expression {shown(expression)} fails: {shown(why, 300)[1:-1]}.")
 
-    async def _ask(self, expression: bytes, data: bytes) -> tuple[bytes, bytes]:
-        """Sign and answer of a process: of an idle one, or of a new one where there is none or it has died."""
-        while True:
-            is_new, has_begun = not self._idle, False
-            process = await self._start() if is_new else self._idle.pop()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
-                process.stdin.write(len(expression).to_bytes(8) + len(data).to_bytes(8) + expression + data)
-                await process.stdin.drain()
-                has_begun = await process.stdout.readexactly(1) == b"!"
-                async with asyncio.timeout(EVALUATION_SECONDS):
-                    header = await process.stdout.readexactly(9)
-                    answer = header[:1], await process.stdout.readexactly(int.from_bytes(header[1:]))
-            except BaseException as error:
-                await self._end(process)
-                if isinstance(error, TimeoutError):
+    def _has_ended(self, task: asyncio.Task[Any]) -> None:
+        del self._asking[task]
+        if not task.cancelled():
+            task.exception()  # whoever has left does not look at it, and asyncio would complain
+
+    async def _take_turn(
+        self, expression: bytes, data: bytes, left: asyncio.Future[None]
+    ) -> tuple[bytes, bytes] | None:
+        """Sign and answer of a process: of an idle one, or of a new one where there is none or it has died.
+
+        Once nobody waits for them any more, be it that the client has ``left`` or that the emulator stops, the
+        process is ended, and there are none.
+        """
+        async with self._slots:
+            while not (left.done() or self._is_stopping):
+                is_new = not self._idle
+                process = await self._start() if is_new else self._idle.pop()
+                has_begun, _ = await self._watch(process, left, None, hand_over, expression, data)
+                answer, is_late = None, False
+                if has_begun:
+                    answer, is_late = await self._watch(process, left, EVALUATION_SECONDS, take_answer)
+                if answer is not None:
+                    self._idle.append(process)
+                    return answer
+                await self._in_thread(end_evaluator, process)
+                if is_late:
                     return b"-", f"it takes longer than {EVALUATION_SECONDS:g} seconds".encode()
-                if not isinstance(error, (OSError, EOFError)):
-                    raise
+                if left.done():
+                    continue
                 if has_begun:
                     return b"-", b"it takes too much memory, or recurses too deep"
                 if is_new:
-                    why = f"it ends at once; {sys.executable} -c 'import jsonata' may say why"
-                    raise self._no_process(why) from None
-            else:
-                self._idle.append(process)
-                return answer
+                    raise self._no_process(f"it ends at once; {sys.executable} -c 'import jsonata' may say why")
+        return None
 
-    async def _start(self) -> asyncio.subprocess.Process:
-        pipe, limit = asyncio.subprocess.PIPE, f"{EVALUATION_SECONDS + 1:g}"
+    async def _watch(
+        self,
+        process: subprocess.Popen[bytes],
+        left: asyncio.Future[None],
+        seconds: float | None,
+        work: Callable[..., T],
+        *arguments: bytes,
+    ) -> tuple[T, bool]:
+        """Wait for what a process does, and whether that took too long; then, or without a client, it is killed."""
+        working: asyncio.Future[Any] = self._in_thread(work, process, *arguments)
+        done, _ = await asyncio.wait([working, left], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            process.kill()
+        return await working, not done
+
+    def _in_thread(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def _start(self) -> subprocess.Popen[bytes]:
         try:
-            return await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-c", EVALUATOR, limit, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
-            )
+            return await self._in_thread(start_evaluator, EVALUATION_SECONDS + 1)
         except OSError as error:
             raise self._no_process(f"{sys.executable}: {error.strerror}") from None
 
     def _no_process(self, why: str) -> Refusal:
         return Refusal(Message.BUG, f"JSONata takes a process of its own, which cannot be started: {why}.")
 
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        if not process.stdout.at_eof():  # one that is dead is not to be signalled: asyncio would miss its end
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.communicate()
-
     async def stop(self) -> None:
-        """End the processes, in the middle of what they do."""
+        """End the processes, in the middle of what they do, and wait until they are gone."""
         self._is_stopping = True
-        for task in self._asking:
-            task.cancel()
-        for _ in range(EVALUATORS):
-            await self._slots.acquire()  # whoever had it is done
-        while self._idle:
-            await self._end(self._idle.pop())
+        for left in self._asking.values():
+            if not left.done():
+                left.set_result(None)
+        if self._asking:
+            await asyncio.wait(list(self._asking))
+        await asyncio.gather(*(self._in_thread(end_evaluator, process) for process in self._idle))
+        self._threads.shutdown()
 
 
 class Door:
@@ -6034,14 +6180,87 @@ looked for beside the module, and comes along with an installed package.
 """
 
 
-class Static(Door):
-    """Serves the files of a folder below ``base``: no listing, and no way out of it."""
+# What a machine's own table says (mime.types, on Windows the registry) is often enough text/plain for .js.
+FILE_TYPES = MappingProxyType(
+    {
+        ".css": "text/css",
+        ".html": "text/html",
+        ".ico": "image/vnd.microsoft.icon",
+        ".jpg": "image/jpeg",
+        ".js": "text/javascript",
+        ".json": "application/json",
+        ".map": "application/json",
+        ".mjs": "text/javascript",
+        ".mp4": "video/mp4",
+        ".png": "image/png",
+        ".svg": "image/svg+xml",
+        ".txt": "text/plain",
+        ".wasm": "application/wasm",
+        ".webm": "video/webm",
+        ".webmanifest": "application/manifest+json",
+        ".webp": "image/webp",
+        ".woff2": "font/woff2",
+    }
+)
+CA_KEY_SUFFIX = ".ca-key.pem"
 
-    def __init__(self, folder: str, service: Service, base: str = "/", headers: Sequence[tuple[str, str]] = ()) -> None:
+
+def file_type(name: str) -> str:
+    """The content type of a file by its name, the same on every machine."""
+    kind = FILE_TYPES.get(os.path.splitext(name)[1].lower())
+    if kind is None:
+        from mimetypes import MimeTypes
+
+        kind, encoding = MimeTypes().guess_type(name)  # one of its own has Python's table alone
+        if kind is None or encoding:  # a packed page is sent packed, as a file to keep
+            return "application/octet-stream"
+    has_charset = kind.startswith("text/") or kind.endswith(("javascript", "json"))
+    return f"{kind}; charset=utf-8" if has_charset else kind
+
+
+def has_hidden_part(path: str) -> bool:
+    """Whether a part of a path begins with a dot, as ``.git`` and ``.env`` do; ``.well-known`` is for everyone."""
+    parts = os.path.normpath(path).split(os.sep)
+    return any(part.startswith(".") and part not in (".", "..", ".well-known") for part in parts)
+
+
+def file_identity(path: str) -> tuple[int, int] | None:
+    """What a file is under whatever name: by a link, or in another case where the file system takes that."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def beside(path: str) -> Iterator[str]:
+    """A file and all that is named after it, as a data file's journal, lock, drafts, CA and folder of uploads."""
+    folder, name = os.path.split(os.path.realpath(path))
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(folder):
+            if f"{entry}.".casefold().startswith(f"{name}.".casefold()):
+                yield os.path.join(folder, entry)
+
+
+class Static(Door):
+    """Serves the files of a folder below ``base``: no listing, no way out of it, and nothing that is hidden.
+
+    Nor are the emulator's ``own`` files served, nor what is named after one of them and a dot.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        service: Service,
+        base: str = "/",
+        headers: Sequence[tuple[str, str]] = (),
+        own: Sequence[str] = (),
+    ) -> None:
         self._folder = os.path.realpath(folder)
         self._service = service
         self._base = base
         self._headers = headers
+        self._own = own
 
     def check_head(self, request: Request) -> None:
         host = request.headers.get("Host")
@@ -6062,31 +6281,47 @@ class Static(Door):
             path = self._find(wanted, request)
         elif request.path.endswith("/"):
             raise self._missing(request)
-        import mimetypes
-
-        kind, encoding = mimetypes.guess_type(wanted.decode())
-        if kind is None or encoding:  # a packed page is sent packed, as a file to keep
-            kind = "application/octet-stream"
-        kind += "; charset=utf-8" if kind.startswith("text/") or kind.endswith(("javascript", "json")) else ""
         try:
-            answer = send_file(path, kind, request)
+            answer = send_file(path, file_type(wanted.decode()), request)
         except OSError as error:
             raise self._missing(request, f" that can be read: {error.strerror}") from None
         answer.headers += [("Cache-Control", "no-cache"), *self._headers]
         return answer
 
     def _find(self, wanted: bytes, request: Request) -> str:
-        """Where a path leads to, all links followed; raises NotFound where that is outside, or nothing."""
+        """Where a path leads to, all links followed; raises NotFound where that is outside, nothing, or not served."""
         try:
-            if len(wanted) > LONGEST_PATH:
+            name = wanted.decode().lstrip("/")
+            if len(wanted) > LONGEST_PATH or (os.name == "nt" and ":" in name):  # a drive, or a stream of a file
                 raise self._missing(request)
-            real = os.path.realpath(os.path.join(self._folder, wanted.decode().lstrip("/")))
+            real = os.path.realpath(os.path.join(self._folder, name))
             inside = os.path.commonpath((real, self._folder)) == self._folder
         except ValueError:  # not UTF-8, or with a null byte
-            inside, real = False, ""
-        if inside and (os.path.isfile(real) or os.path.isdir(real)):
-            return real
-        raise self._missing(request)
+            raise self._missing(request) from None
+        if not inside:
+            raise self._missing(request)
+        if has_hidden_part(f"/{name}") or has_hidden_part(os.path.relpath(real, self._folder)):
+            hint = (
+                f"A part of {shown(request.path)} begins with a dot; --static serves none of these, .well-known aside."
+            )
+            raise NotFound(Message.NOT_FOUND, hint)
+        if not (os.path.isfile(real) or os.path.isdir(real)):
+            raise self._missing(request)
+        if self._is_own(real):
+            hint = (
+                "is, or is named after, the emulator's own (data, seed, uploads, a key), which --static never serves."
+            )
+            raise NotFound(Message.NOT_FOUND, f"{shown(request.path)} {hint}")
+        return real
+
+    def _is_own(self, path: str) -> bool:
+        """Whether a path leads to what is the emulator's own, or into it."""
+        if CA_KEY_SUFFIX in os.path.basename(path).casefold():  # be it of another data file
+            return True
+        own = {file_identity(one) for place in self._own for one in beside(place)}
+        inside = path.removeprefix(self._folder).split(os.sep)
+        ways = itertools.accumulate(inside, os.path.join, initial=self._folder)
+        return any(file_identity(way) in own for way in ways)
 
     def _missing(self, request: Request, why: str = "") -> NotFound:
         return NotFound(Message.NOT_FOUND, f"There is no file {shown(request.path)} in the folder of --static{why}.")
@@ -6402,6 +6637,7 @@ class Exchange(HTTPMessageDelegate):
     def _end(self) -> None:
         """Be done with the request; the connection waits for the next, unless this one came to an early answer."""
         self._front.pending.discard(self)
+        self._request.world = None  # which may end before the connection does
         self._has_answered = True
         if not self._answers_early:
             self._connection.finish()
@@ -6606,7 +6842,7 @@ class Socket:
         try:
             self._world.service.listen(approach, self)
         except Refusal as refusal:
-            log.info("open %s refused: %d %s", approach.endpoint, CloseCode.REFUSED, refusal)
+            log.info("open %s refused: %d %s", approach.endpoint, CloseCode.REFUSED, str(refusal))
             self.end(CloseCode.REFUSED, refusal.reason)
         else:
             log.info("open %s", approach.endpoint)
@@ -6618,6 +6854,7 @@ class Socket:
         code = self._handler.close_code or CloseCode.LOST
         if self._ending is None and self._world.service.leave(self._endpoint, self, code):
             log.info("close %s: by the client, %d", self._endpoint, code)
+        self._is_ending(code, "")
 
     # As a Listener
 
@@ -6641,8 +6878,13 @@ class Socket:
         return 0 if self._over else self._waiting
 
     def drop(self) -> None:
-        self._ending = CloseCode.LOST, ""
+        self._is_ending(CloseCode.LOST, "")
         self._close_stream()
+
+    def _is_ending(self, code: int, reason: str) -> None:
+        """Take note that it ends, and let go of its world, which may be over long before Tornado's handler is."""
+        self._ending = code, reason
+        self._world = self._api.worlds.default
 
     def silence(self) -> Callable[[], None]:
         """Leave the connection to nobody: Tornado lets go of it, and the system keeps it open."""
@@ -6661,7 +6903,7 @@ class Socket:
     def end(self, code: int, reason: str) -> None:
         """Send what is queued, then close; a silent peer is dropped after five seconds."""
         self._outbox.share_out()
-        self._ending = code, reason
+        self._is_ending(code, reason)
         if code != CloseCode.REFUSED:
             log.info("close %s: %d %s", self._endpoint, code, shown(reason) if reason else "")
         stream = self._stream()
@@ -6723,8 +6965,8 @@ class Socket:
         """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
         seat = self._world.hub.leave(self._endpoint, self)
         if seat:
-            self._ending = CloseCode.LOST, why
             self._world.evidence.saw_end(self._endpoint, seat, CloseCode.LOST, why)
+            self._is_ending(CloseCode.LOST, why)
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
         self._close_stream()
 
@@ -6773,7 +7015,7 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
                         raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
                     await self._pass_faults(world, approach, request)
             except Refusal as refusal:
-                log.info("open %s refused: %d %s", self.request.path, refusal.status, refusal)
+                log.info("open %s refused: %d %s", self.request.path, refusal.status, str(refusal))
                 self.set_status(refusal.status, responses.get(refusal.status, "Unknown"))
                 self.set_header("Content-Type", JSON_TYPE)
                 self.finish(refuse(refusal).body)
@@ -6879,14 +7121,15 @@ class Watcher:
         evidence, is_seen = self._world.evidence, asyncio.Event()
         waiting = evidence.wait_for(wanted, count, is_seen.set)
         try:
-            async with asyncio.timeout(timeout):
-                await is_seen.wait()
-        except TimeoutError:
-            what, fit = " and ".join(wanted), encode(requests or messages or {}).decode()
-            hint = f"There were {waiting.seen} of {count} {what} that fit {fit} within {timeout:g} s; "
-            raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(wanted))} shows all there were.") from None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await is_seen.wait()
         finally:
             evidence.forget(waiting)
+        if not is_seen.is_set():
+            what, fit = " and ".join(wanted), encode(requests or messages or {}).decode()
+            hint = f"There were {waiting.seen} of {count} {what} that fit {fit} within {timeout:g} s; "
+            raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(wanted))} shows all there were.")
         if not waiting.is_over:
             self._check_goes_on()
         return {what: cast("Json", getattr(reports, what)(**filters)) for what, filters in wanted.items()}
@@ -7130,6 +7373,7 @@ DEFAULT_PORT = 7378  # REST on a phone
 ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
 LOOPBACK = ("127.0.0.1", "::1")
 STOP_SECONDS = 2.0
+CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
 
 
 def check_text(value: object) -> str:
@@ -7432,8 +7676,16 @@ def begin(world: Emulation, options: Options, like: Store | None = None, *, is_d
     schedule(world, options)
 
 
-def open_tls(options: Options, scratch: contextlib.ExitStack) -> tuple[ssl.SSLContext | None, str | None]:
-    """What encrypts the connections, None for plain http, and where the CA is that the emulator made for it.
+class Tls(NamedTuple):
+    """What encrypts the connections, None for plain http; where the CA made for it is, and why it is a new one."""
+
+    context: ssl.SSLContext | None = None
+    ca: str | None = None
+    replaced: str = ""
+
+
+def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
+    """TLS as the options want it.
 
     The CA lies beside the data file and is used again, so that it has to be trusted once; where nothing is
     kept on disk it is gone with ``scratch``. Raises OptionError.
@@ -7441,35 +7693,56 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> tuple[ssl.SSLCo
     if options.cert_key and not options.cert:
         raise OptionError("cert_key: there is no --cert to go with it")
     if not options.tls and not options.cert:
-        return None, None
+        return Tls()
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Session tickets of TLS 1.3 come after the handshake, and a client that reads them in one thread while it writes
+    # in another, as websockets.sync does, may lose inside OpenSSL what it writes. Nobody resumes sessions here.
+    context.num_tickets = 0
     if options.cert:
         load_pair(context, "cert", options.cert, "cert_key", options.cert_key or options.cert)
-        return context, None
+        return Tls(context)
     try:
+        import cryptography  # noqa: F401
         import trustme
     except ImportError:
-        raise OptionError("tls: it takes a package that is missing: pip install 'trustme>=1.2,<2'") from None
+        missing = "pip install 'trustme>=1.2,<2' 'cryptography>=42'"
+        raise OptionError(f"tls: it takes a package that is missing: {missing}") from None
     base = os.path.realpath(options.data or DEFAULT_DATA)
     if options.memory:
         import tempfile
 
         base = os.path.join(scratch.enter_context(tempfile.TemporaryDirectory(prefix="rested-emulator-")), "tls")
-    ca, path = open_ca(base, trustme)
     addresses = [host.strip("[]") for host in gate_for(options).hosts]
+    hosts = tuple(dict.fromkeys(("localhost", *LOOPBACK, *addresses)))
     today = datetime.fromtimestamp(Clock().now(), UTC)
     try:
-        leaf = ca.issue_cert(
-            *dict.fromkeys(("localhost", *LOOPBACK, *addresses)),
-            not_before=today - timedelta(days=1),
-            not_after=today + timedelta(days=365),
-        )
+        limits = limits_of(hosts, trustme)
     except ValueError as error:
         raise OptionError(f"tls: no certificate can be made for {', '.join(addresses)}: {error}") from None
-    leaf.configure_cert(context)
-    return context, path
+    ca, path, replaced = open_ca(base, limits, today, trustme)
+    days = timedelta(days=1)
+    ca.issue_cert(*hosts, not_before=today - days, not_after=today + 365 * days).configure_cert(context)
+    return Tls(context, path, replaced)
+
+
+def limits_of(hosts: Sequence[str], trustme: Any) -> list[Any]:
+    """The names that a CA for these hosts may speak for, as its certificate says it (RFC 5280, section 4.2.1.10).
+
+    A name includes those below it. Raises ValueError for a host that no certificate can name.
+    """
+    import ipaddress
+
+    from cryptography import x509
+
+    leaf = x509.load_pem_x509_certificate(trustme.CA().issue_cert(*hosts).cert_chain_pems[0].bytes())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    limits: list[Any] = [x509.IPAddress(ipaddress.ip_network("127.0.0.0/8"))]
+    for name in names:
+        is_address = isinstance(name, x509.IPAddress)
+        limits.append(x509.IPAddress(ipaddress.ip_network(name.value)) if is_address else name)
+    return limits
 
 
 def load_pair(context: ssl.SSLContext, option: str, path: str, key_option: str, key_path: str) -> None:
@@ -7490,16 +7763,26 @@ def refuse_password() -> str:
     raise ValueError("the key has a password; the emulator takes one without")
 
 
-def open_ca(base: str, trustme: Any) -> tuple[Any, str]:
-    """The CA in files that begin with ``base``, made if missing, and where its certificate is. Raises OptionError."""
+def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> tuple[Any, str, str]:
+    """The CA in files that begin with ``base``, where its certificate is, and why it replaces the one that was there.
+
+    It is made if there is none, and anew where it is not limited to these names, lacks one, or ends soon.
+    Raises OptionError.
+    """
     import ssl
 
-    path, key_path = f"{base}.ca.pem", f"{base}.ca-key.pem"
+    path, key_path = f"{base}.ca.pem", f"{base}{CA_KEY_SUFFIX}"
+    replaced = ""
     try:
         if os.path.exists(path):
             load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "tls", path, "tls", key_path)
-            return trustme.CA.from_pem(*(read_text(file).encode() for file in (path, key_path))), path
-        ca = trustme.CA(organization_name="rested-emulator")
+            pair = [read_text(file).encode() for file in (path, key_path)]
+            replaced = why_replaced(pair[0], limits, today)
+            if not replaced:
+                return trustme.CA.from_pem(*pair), path, ""
+            log.warning("%s is a new CA, and to be trusted anew: the one before %s", path, replaced)
+            os.unlink(path)
+        ca = make_ca(limits, today, trustme)
         # Each whole or not at all, and the certificate last: where there is one, there is its key.
         for where, pem in ((key_path, ca.private_key_pem), (path, ca.cert_pem)):
             draft = f"{where}.new"
@@ -7512,7 +7795,47 @@ def open_ca(base: str, trustme: Any) -> tuple[Any, str]:
         raise OptionError(f"{error}; delete {path} to have another made, which is to be trusted anew") from None
     except OSError as error:
         raise OptionError(f"tls: {error.filename or path}: {error.strerror}") from None
-    return ca, path
+    return ca, path, replaced
+
+
+def why_replaced(pem: bytes, limits: Sequence[Any], today: datetime) -> str:
+    """Why a CA of an earlier start is not to be used any more; empty where it is."""
+    from cryptography import x509
+
+    ca = x509.load_pem_x509_certificate(pem)
+    try:
+        permitted = ca.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
+    except x509.ExtensionNotFound:
+        return "could speak for every host there is"
+    missing = [str(name.value) for name in limits if name not in permitted]
+    if missing:
+        return f"could not speak for {', '.join(missing)}"
+    begins, ends = ca.not_valid_before_utc, ca.not_valid_after_utc
+    if begins <= today <= ends - timedelta(days=CA_LEFT):
+        return ""
+    return f"was valid from {begins.date()} to {ends.date()}"
+
+
+def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
+    """A CA as trustme makes it, but only for these names, for servers, and not for ever.
+
+    Whoever finds the key of a CA that a developer's browser trusts can then speak for nobody but this machine.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    plain = trustme.CA(organization_name="rested-emulator")
+    key: Any = serialization.load_pem_private_key(plain.private_key_pem.bytes(), None)
+    model = x509.load_pem_x509_certificate(plain.cert_pem.bytes())
+    builder = x509.CertificateBuilder(model.issuer, model.subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(today - timedelta(days=1)).not_valid_after(today + timedelta(days=CA_DAYS))
+    for extension in model.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    builder = builder.add_extension(x509.NameConstraints(limits, None), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    made = builder.sign(key, hashes.SHA256())
+    return trustme.CA.from_pem(made.public_bytes(serialization.Encoding.PEM), plain.private_key_pem.bytes())
 
 
 def console_folder() -> str | None:
@@ -7530,6 +7853,12 @@ def open_pages(options: Options, world: Emulation) -> dict[str, Door]:
         return {base: Notice(world.gate) for base in bases}
     console = {base: Static(folder, world.service, base, CONSOLE_HEADERS) for base in bases}
     return {f"{base}{name}": console[base] for base in bases for name in ("", *os.listdir(folder))}
+
+
+def own_files(options: Options) -> tuple[str, ...]:
+    """Where the emulator has data and secrets, an earlier start without options included."""
+    paths = DEFAULT_DATA, options.data, options.seed, options.cert, options.cert_key
+    return tuple(os.path.abspath(path) for path in paths if path)
 
 
 def open_files(options: Options) -> Files:
@@ -7634,13 +7963,13 @@ class Server:
         store = open_store(options, seed_tree, files.drop)
         try:
             files.settle(store.has_file)
-            self.world = emulate(store, clock, gate, files, Coverage(), self._outbox.send, self._has_key)
+            self.world = emulate(store, clock, gate, files, Evidence(clock), self._outbox.send, self._has_key)
             self.worlds = Worlds(self.world, options.fork_keys, self._begin_world)
-            self._tls, self._ca = open_tls(options, self._scratch)
+            self.tls = open_tls(options, self._scratch)
             set_up(self.world, options)
             seed = None
             if seed_tree:
-                seed = emulate(Store(JsonFile(None, seed_tree)), Clock(), gate, Files(None), Coverage())
+                seed = emulate(Store(JsonFile(None, seed_tree)), clock, gate, Files(None), Evidence(clock))
                 set_up(seed, options)
             begin(self.world, options, seed.store if seed else None)
             store.save()
@@ -7709,7 +8038,7 @@ class Server:
         options = self.options
         api = self._api = Api(
             self.worlds,
-            is_secure=self._tls is not None,
+            is_secure=self.tls.context is not None,
             plain_cookie=options.plain_cookie,
             latency=options.latency,
             max_body=options.max_body,
@@ -7717,13 +8046,13 @@ class Server:
         self.subjects = Subjects(self.worlds, self.in_flight)
         control = Control(self.subjects, self.control_token)
         most = most_sockets()
-        static = Static(options.static, self.world.service) if options.static else api
+        static = Static(options.static, self.world.service, own=own_files(options)) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
         pages = open_pages(options, self.world)
         self._front = Front(doors, lambda: socket_application(api, self._outbox, most), options.max_body, pages)
         self._http = Listening(
             self._front,
-            ssl_options=self._tls,
+            ssl_options=self.tls.context,
             max_body_size=math.inf,  # ours is lower, and not a bare 400
             max_header_size=HEAD_BYTES,
         )
@@ -7839,7 +8168,7 @@ class Server:
         if name == LOOPBACK[0] or self.world.gate.any_address:
             name = "localhost"  # cookies are kept for one host name, so everyone gets the same
         host = f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
-        s = "s" if self._tls else ""
+        s = "s" if self.tls.context else ""
         return {
             "url": f"http{s}://{host}{API_PREFIX}".removesuffix("/"),
             "wsUrl": f"ws{s}://{host}{API_PREFIX}".removesuffix("/"),
@@ -7851,7 +8180,7 @@ class Server:
             "controlToken": self.control_token,
             "pid": os.getpid(),
             "data": None if self.options.memory else os.path.abspath(self.options.data or DEFAULT_DATA),
-            "ca": self._ca,
+            "ca": self.tls.ca,
         }
 
 
@@ -7920,14 +8249,15 @@ class Verbs:
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
-            coroutine = verb(verbs, *args, **options)
-            begun = verbs.call(lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop()))
-            try:
-                return begun.result()
+            try:  # no name for what is waited for: an exception leads to this frame, and would lead to itself
+                return verbs._begin(verb(verbs, *args, **options)).result()
             except NotSeen as refusal:
                 raise TimeoutError(refusal.hint) from None
 
         return call
+
+    def _begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        return self.call(lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop()))
 
     wait = _awaited(_remote(Watcher, Watcher.wait))
     settle = _awaited(_remote(Watcher, Watcher.settle))
@@ -8050,17 +8380,22 @@ class RestedEmulator(Verbs):
         """Run something in the emulator's thread, and return what it returns or raise what it raises."""
         outcome: Future[T] = Future()
 
-        def run(server: Server) -> None:
+        def run(server: Server, outcome: Future[T]) -> None:
             try:
                 outcome.set_result(verb(server))
             except BaseException as error:
                 outcome.set_exception(error)
+            finally:
+                del outcome  # what was raised leads to this frame and the one below, and would lead to itself
 
         with self._lock:  # nothing is handed to a loop that has been told to stop
             if self._server is None:
                 raise RestedError("this emulator does not run; use it in a with statement, or call start()")
-            self._loop.call_soon_threadsafe(run, self._server)
-        return outcome.result()
+            self._loop.call_soon_threadsafe(run, self._server, outcome)
+        try:
+            return outcome.result()
+        finally:
+            del outcome
 
     def world(self, key: str) -> World:
         """Make a world of this key; returns what has its verbs: ``with emulator.world("test-1") as world:``."""
@@ -8198,6 +8533,7 @@ def banner(server: Server) -> str:
     rows += console_urls(server)
     rows += [
         ("CA", facts["ca"]),
+        ("", server.tls.replaced and f"it is new, take the one before out of your browser: that {server.tls.replaced}"),
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
     ]
     lines += [f"  {name:<14}{value}" for name, value in rows if value]

@@ -22,8 +22,8 @@ from rested_emulator import (
     Approach,
     Clock,
     Content,
-    Coverage,
     Emulation,
+    Evidence,
     Files,
     Gate,
     JsonFile,
@@ -103,12 +103,12 @@ class Backend(metaclass=Verbs):
         clock: Clock,
         gate: Gate,
         files: Files | None = None,
-        coverage: Coverage | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         files = files or Files(None)
         store._drop_file = files.drop
         files.settle(store.has_file)
-        self.world = emulate(store, clock, gate, files, coverage or Coverage(), is_taken=self.is_taken)
+        self.world = emulate(store, clock, gate, files, evidence or Evidence(clock), is_taken=self.is_taken)
         self.stage = self.world.faults
 
     @classmethod

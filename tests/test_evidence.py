@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
+import rested_emulator
 from rested_emulator import (
     Behaviour,
     Coverage,
+    Emulation,
     Json,
     Message,
     OptionError,
@@ -27,6 +29,7 @@ from rested_emulator import (
     RestedEmulator,
     RestedError,
     Unauthenticated,
+    Worlds,
     blank_body,
     blank_header,
     blank_url,
@@ -37,7 +40,7 @@ from tests.wire import FOREIGN, HANDSHAKE, PAGE, answer_on, at, call, closing, h
 Listen = Callable[..., Ear]
 
 
-def ask(backend: Backend, **given: Any) -> None:
+def ask(backend: Backend | Emulation, **given: Any) -> None:
     """Let a request be seen."""
     asked: dict[str, Any] = {"method": "GET", "url": f"/api/1/ce/{PLANTS}", "headers": {}, "body": b""}
     asked |= {"endpoint": PLANTS, "status": 200, "seconds": 0.001}
@@ -235,6 +238,91 @@ def test_much_is_the_latest(backend: Backend) -> None:
     for number in range(1500):
         ask(backend, status=number)
     assert [one["status"] for one in backend.requests()] == list(range(500, 1500))
+
+
+# Room
+
+
+@pytest.fixture
+def worlds(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Worlds:
+    """Worlds that share a mebibyte."""
+    monkeypatch.setattr(rested_emulator, "MOST_EVIDENCE", 2**20)
+    backend.begin()
+    worlds = Worlds(backend.world, ["test-*"], lambda world: world.owner.begin())
+    for number in range(5):
+        worlds.fork(f"test-{number}")
+    return worlds
+
+
+def sizes(worlds: Worlds) -> list[int]:
+    return [world.evidence.size for world in worlds]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"body": bytes(9000)}, {"url": "/" * 9000}, {"headers": {"A": "x" * 9000}}, {"headers": {"A": "x" * 99_000}}, {}],
+    ids=["bodies", "addresses", "headers", "long headers", "small"],
+)
+def test_evidence_of_all_worlds_together_has_one_bound(worlds: Worlds, given: dict[str, Any]) -> None:
+    for number in range(6 * 1000):
+        ask(worlds.of(f"test-{number % 6}"), status=number, **given)
+        if number % 100 == 0:
+            assert sum(sizes(worlds)) < 2**20
+    assert all(worlds.of(f"test-{number}").reports.requests()[-1]["status"] == 5994 + number for number in range(6))
+
+
+def test_of_too_much_the_world_that_has_most_forgets_its_oldest(worlds: Worlds) -> None:
+    noisy, quiet = worlds.of("test-0"), worlds.of("test-1")
+    for number in range(10):
+        ask(quiet, status=number)
+    for number in range(1000):
+        ask(noisy, status=number, body=bytes(9000))
+        noisy.service.create(knock(PLANTS, "x" * 9000, key="test-0"))
+    assert [one["status"] for one in quiet.reports.requests()] == list(range(10))
+    requests, messages = noisy.reports.requests(), noisy.reports.messages()
+    assert [one["status"] for one in requests] == list(range(1000 - len(requests), 1000))
+    assert 20 < len(requests) < 100
+    assert abs(len(requests) - len(messages)) <= 1
+    assert 2**19 < sum(sizes(worlds)) < 2**20
+
+
+def test_a_world_that_is_dropped_makes_room(worlds: Worlds) -> None:
+    for name in ("test-0", "test-1", "test-2"):
+        for number in range(60):
+            ask(worlds.of(name), status=number, body=bytes(9000))
+        assert len(worlds.of(name).reports.requests()) == 60
+        worlds.drop(name)
+
+
+def test_what_evidence_takes_is_known_whatever_is_forgotten(backend: Backend, listen: Listen) -> None:
+    listen(PLANTS)
+    for number in range(1100):
+        ask(backend, body=bytes(number % 50), headers={"A": "b"} if number % 2 else {})
+        backend.create(knock(PLANTS, number))
+    evidence = backend.evidence
+    evidence.forget_oldest(100_000)
+    kept: list[Any] = [*evidence._requests, *evidence._messages]
+    assert 1000 < len(kept) < 2000
+    assert evidence.size == sum(one.size for one in kept)
+    backend.clear_requests()
+    assert evidence.size == sum(one.size for one in evidence._messages)
+    backend.clear_messages()
+    assert evidence.size == 0
+
+
+@pytest.mark.parametrize("length", [0, 50, 9000])
+def test_what_evidence_takes_is_about_what_it_takes_in_memory(backend: Backend, length: int) -> None:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            headers = {f"X-{name}-{number}": f"{name} {number} " + "x" * 30 for name in range(10)}
+            ask(backend, headers=headers, url=f"/{number}", body=bytes(length + number))
+            backend.create(knock(PLANTS, "x" * (length + number)))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / 2 < backend.evidence.size < taken * 2
 
 
 def refuse(data: bytes) -> Refusal:

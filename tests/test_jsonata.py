@@ -8,6 +8,8 @@ import gc
 import importlib.util
 import json
 import os
+import py_compile
+import re
 import select
 import signal
 import socket
@@ -24,7 +26,7 @@ from urllib.parse import quote
 import pytest
 
 import rested_emulator
-from rested_emulator import EVALUATORS, BadRequest, Evaluator, RestedEmulator
+from rested_emulator import EVALUATORS, BadRequest, Evaluator, RestedEmulator, evaluate_expression, json_value
 from tests.conftest import (
     ADA,
     CHORES,
@@ -265,6 +267,57 @@ def test_an_expression_comes_after_unique_id_and_data_only(
 
 def test_of_the_expression_given_twice_the_last_counts(things: RestedEmulator) -> None:
     assert call(things.url(PLANTS) + "&jsonata=1&jsonata=2").body == b"2"
+
+
+# Evaluating, in the process that is there for it
+
+
+@pytest.mark.parametrize(
+    ("expression", "data", "sign", "answer"),
+    [
+        ("a.b", b'{"a": {"b": [1.0, "\xc3\xbc"]}}', b"+", '[1,"ü"]'),
+        ("nothing", b"{}", b"+", "null"),
+        ("'\\ud83e\\udd55'", b"null", b"+", '"🥕"'),
+        ("a.(", b"{}", b"-", "S0203: .* at position 3"),
+        ("'\\ud800'", b"null", b"-", "UnicodeDecodeError: .*"),
+        (DEEPER, b"null", b"-", "it recurses too deep|U1001: .*"),
+        ("1", b"{", b"-", "JSONDecodeError: .*"),
+    ],
+)
+def test_an_evaluation_has_a_sign_and_an_answer(expression: str, data: bytes, sign: bytes, answer: str) -> None:
+    found, text = evaluate_expression(expression, data)
+    assert found == sign
+    assert re.fullmatch(re.escape(answer) if sign == b"+" else answer, text.decode())
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ((1, [2.0], {3: None}), [1, [2], {"3": None}]),
+        (1e20, 10**20),
+        (1e21, 1e21),
+        (2.5, 2.5),
+        (float("inf"), None),
+        (float("nan"), None),
+        (True, True),
+        (len, None),
+    ],
+)
+def test_a_value_is_told_as_javascript_would(value: object, told: Any) -> None:
+    found = json_value(value)
+    assert (found, type(found)) == (told, type(told))
+
+
+def test_a_process_needs_no_source(started: Started, tmp_path: Path) -> None:
+    path = py_compile.compile(str(ROOT / "rested_emulator.py"), str(tmp_path / "rested_emulator.pyc"))
+    script = (
+        "import rested_emulator as it; process = it.start_evaluator(9); print(it.hand_over(process, b'1+1', b'1'), "
+    )
+    script += "it.take_answer(process)); it.end_evaluator(process)"
+    alone = {"PYTHONPATH": str(Path(str(path)).parent)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | alone, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"True (b'+', b'2')\n", b"")
+    assert started() == set()
 
 
 # What a user may read
@@ -760,6 +813,16 @@ def test_a_stop_with_idle_processes_leaves_none(emulator: RestedEmulator, starte
     assert started() != set()
     emulator.stop()
     assert started() == set()
+
+
+def test_stops_amid_expressions_whose_clients_leave_lose_no_process(asked: Semaphore, started: Started) -> None:
+    for number in range(12):
+        with RestedEmulator(data=GARDEN) as emulator, running(emulator, asked, EVALUATORS) as connections:
+            for connection in connections[number % (EVALUATORS + 1) :]:
+                connection.close()
+            emulator.status()  # by then it knows that they have left, and is ending their processes
+            emulator.stop()
+            assert started() == set()
 
 
 # The emulator as a program, which says on stdout when it begins with an expression.

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
+import trustme
 
 import rested_emulator
-from rested_emulator import OptionError, Options, RestedEmulator
-from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS
+from rested_emulator import (
+    Clock,
+    Gate,
+    JsonFile,
+    NotFound,
+    OptionError,
+    Options,
+    Request,
+    RestedEmulator,
+    Static,
+    Store,
+    load_tree,
+    own_files,
+)
+from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS, Backend
 from tests.wire import (
     FOREIGN,
     HANDSHAKE,
@@ -30,10 +48,12 @@ from tests.wire import (
     at_end,
     base,
     call,
+    call_securely,
     cors_of,
     head,
     next_of,
     open_socket,
+    send,
     start_program,
     wire,
 )
@@ -158,8 +178,8 @@ def test_bytes_of_utf8_that_a_client_did_not_escape_are_understood(served: Reste
         ("back\\slash.txt", "/back%5Cslash.txt"),
         ("new\nline.txt", "/new%0Aline.txt"),
         ("http:x.txt", "/http:x.txt"),
-        ("...", "/..."),
-        (".hidden", "/.hidden"),
+        (".well-known", "/.well-known"),
+        ("a.", "/a."),
         ("x" * 255, "/" + "x" * 255),
     ],
 )
@@ -169,39 +189,70 @@ def test_a_file_may_have_any_name(emulator: RestedEmulator, site: Path, name: st
 
 
 @pytest.mark.parametrize(
-    ("name", "kinds"),
+    ("name", "kind"),
     [
-        ("a.html", ["text/html; charset=utf-8"]),
-        ("a.htm", ["text/html; charset=utf-8"]),
-        ("A.HTML", ["text/html; charset=utf-8"]),
-        ("a.js", ["text/javascript; charset=utf-8", "application/javascript; charset=utf-8"]),
-        ("a.mjs", ["text/javascript; charset=utf-8", "application/javascript; charset=utf-8"]),
-        ("a.min.js", ["text/javascript; charset=utf-8", "application/javascript; charset=utf-8"]),
-        ("a.css", ["text/css; charset=utf-8"]),
-        ("a.json", ["application/json; charset=utf-8"]),
-        ("a.txt", ["text/plain; charset=utf-8"]),
-        ("a.svg", ["image/svg+xml"]),
-        ("a.png", ["image/png"]),
-        ("a.jpg", ["image/jpeg"]),
-        ("a.wasm", ["application/wasm"]),
-        ("a.pdf", ["application/pdf"]),
-        ("a.nobodyknows", ["application/octet-stream"]),
-        ("a", ["application/octet-stream"]),
-        ("html", ["application/octet-stream"]),
-        (".html", ["application/octet-stream"]),
-        ("a.b/c", ["application/octet-stream"]),
-        ("a.js.gz", ["application/gzip", "application/x-gzip", "application/octet-stream"]),
-        ("a.html.br", ["application/octet-stream"]),
+        ("a.html", "text/html; charset=utf-8"),
+        ("a.htm", "text/html; charset=utf-8"),
+        ("A.HTML", "text/html; charset=utf-8"),
+        ("a.js", "text/javascript; charset=utf-8"),
+        ("a.mjs", "text/javascript; charset=utf-8"),
+        ("a.min.JS", "text/javascript; charset=utf-8"),
+        ("a.css", "text/css; charset=utf-8"),
+        ("a.json", "application/json; charset=utf-8"),
+        ("a.js.map", "application/json; charset=utf-8"),
+        ("a.webmanifest", "application/manifest+json; charset=utf-8"),
+        ("a.txt", "text/plain; charset=utf-8"),
+        ("a.svg", "image/svg+xml"),
+        ("a.png", "image/png"),
+        ("a.jpg", "image/jpeg"),
+        ("a.jpeg", "image/jpeg"),
+        ("a.webp", "image/webp"),
+        ("a.ico", "image/vnd.microsoft.icon"),
+        ("a.woff2", "font/woff2"),
+        ("a.mp4", "video/mp4"),
+        ("a.webm", "video/webm"),
+        ("a.wasm", "application/wasm"),
+        ("a.pdf", "application/pdf"),
+        ("a.nobodyknows", "application/octet-stream"),
+        ("a", "application/octet-stream"),
+        ("html", "application/octet-stream"),
+        ("a.b/c", "application/octet-stream"),
+        ("a.js.gz", "application/octet-stream"),
+        ("a.html.br", "application/octet-stream"),
     ],
 )
-def test_the_content_type_is_by_the_name(emulator: RestedEmulator, site: Path, name: str, kinds: list[str]) -> None:
+def test_the_content_type_is_by_the_name(emulator: RestedEmulator, site: Path, name: str, kind: str) -> None:
     path = site / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(BINARY)
     reply = get(emulator, f"/{name}")
     assert_file(reply, BINARY)
     assert "content-encoding" not in reply.headers
-    assert reply.headers["content-type"] in kinds
+    assert reply.headers["content-type"] == kind
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine on which somebody has said what they think of types."""
+    table = tmp_path / "mime.types"
+    table.write_text("text/plain js mjs css html json pdf nobodyknows\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(mimetypes, "knownfiles", [str(table)])
+        mimetypes.init()
+        yield
+    mimetypes.init()
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_the_machine_has_no_say_in_content_types(emulator: RestedEmulator, site: Path) -> None:
+    assert mimetypes.guess_type("a.js")[0] == mimetypes.guess_type("a.nobodyknows")[0] == "text/plain"
+    (site / "a.pdf").touch()
+    (site / "a.nobodyknows").touch()
+    assert get(emulator, "/app.js").headers["content-type"] == "text/javascript; charset=utf-8"
+    assert get(emulator, "/").headers["content-type"] == "text/html; charset=utf-8"
+    assert get(emulator, "/a.pdf").headers["content-type"] == "application/pdf"
+    assert get(emulator, "/a.nobodyknows").headers["content-type"] == "application/octet-stream"
+    assert get(emulator, "/__emulator__/main.js").headers["content-type"] == "text/javascript; charset=utf-8"
 
 
 def test_index_html_has_its_type_too(served: RestedEmulator) -> None:
@@ -382,6 +433,152 @@ def test_what_is_not_in_the_folder_is_a_404(served: RestedEmulator, target: str)
     assert SECRET not in reply.body
     assert "--static" in reply.json["hint"]
     assert str(served.options.static) not in reply.json["hint"]
+
+
+HIDDEN = "begins with a dot"
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        (".env", "/.env"),
+        (".env", "/%2eenv"),
+        (".env", "/%2Eenv"),
+        (".env", "//.env"),
+        (".env", "/docs/../.env"),
+        (".env", "/.env/"),
+        (".html", "/.html"),
+        ("...", "/..."),
+        ("..data", "/..data"),
+        (".git/config", "/.git/config"),
+        (".git/index.html", "/.git/"),
+        (".git/index.html", "/.git"),
+        ("docs/.git/config", "/docs/.git/config"),
+        (".well-known/.env", "/.well-known/.env"),
+        (".well-knownx", "/.well-knownx"),
+    ],
+)
+def test_what_begins_with_a_dot_is_not_served(emulator: RestedEmulator, site: Path, name: str, target: str) -> None:
+    path = site / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_bytes(SECRET)
+    for method in ("GET", "HEAD"):
+        assert get(emulator, target, method).status == 404
+    reply = get(emulator, target)
+    assert_refusal(reply, 404, NOT_FOUND)
+    assert HIDDEN in reply.json["hint"]
+    assert get(emulator, "/.nothing").json["hint"].count(HIDDEN) == 1
+
+
+def test_what_is_well_known_is_served(emulator: RestedEmulator, site: Path) -> None:
+    (site / ".well-known").mkdir()
+    (site / ".well-known" / "assetlinks.json").write_bytes(b"[]")
+    assert_file(get(emulator, "/.well-known/assetlinks.json"), b"[]")
+
+
+def test_no_link_makes_what_is_hidden_seen(emulator: RestedEmulator, site: Path) -> None:
+    (site / ".env").write_bytes(SECRET)
+    (site / ".git").mkdir()
+    (site / ".git" / "config").write_bytes(SECRET)
+    (site / "env.txt").symlink_to(".env")
+    (site / "git").symlink_to(".git")
+    (site / ".page").symlink_to("app.js")
+    for target in ("/env.txt", "/git/config", "/git/", "/.page"):
+        assert HIDDEN in get(emulator, target).json["hint"]
+
+
+def test_a_folder_that_is_hidden_itself_may_be_served(tmp_path: Path) -> None:
+    site = make_site(tmp_path / ".output")
+    with RestedEmulator(data=GARDEN, static=site) as emulator:
+        assert_file(get(emulator, "/app.js"), b"export {}")
+
+
+def test_a_stream_of_a_file_and_a_drive_are_nothing_on_windows(
+    emulator: RestedEmulator, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("app.js::$DATA", "C:"):
+        (site / name).write_bytes(SECRET)
+    monkeypatch.setattr(os, "name", "nt")
+    replies = [get(emulator, target) for target in ("/app.js::$DATA", "/app.js%3a%3a$DATA", "/C:", "/app.js")]
+    monkeypatch.undo()
+    assert [reply.status for reply in replies] == [404, 404, 404, 200]
+
+
+# What is the emulator's own
+
+OWN = "the emulator's own"
+UPLOAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nfile\r\n--x--\r\n'
+LEFT = ["kept", "kept.tmp", "tmp", "draft", "journal.tmp", "ca-key.pem.new", "ca.pem.new", "files/half.part"]
+
+
+def test_whatever_the_emulator_writes_is_not_served(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(site)
+    (site / "seed.json").write_bytes(GARDEN.read_bytes())
+    before = {path for path in site.rglob("*") if path.is_file()} - {site / "seed.json"}
+    with RestedEmulator(data="db.json", seed="seed.json", memory=False, tls=True, static=".") as emulator:
+        trust = ssl.create_default_context(cafile=str(emulator.facts["ca"]))
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        url, here = emulator.url(PLANTS), f"https://{emulator.facts['host']}"
+        assert send(HTTPSConnection("localhost", urlsplit(url).port, context=trust), url, "POST", ..., UPLOAD, kind, {})
+        for name in LEFT:
+            Path(f"db.json.{name}").write_bytes(SECRET)
+        mine = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()} - {
+            str(path.relative_to(site)) for path in before
+        }
+        assert mine >= {
+            "db.json",
+            "db.json.journal",
+            "db.json.lock",
+            "db.json.ca.pem",
+            "db.json.ca-key.pem",
+            "seed.json",
+        }
+        assert sum(name.startswith("db.json.files/") for name in mine) == 2
+        for name in sorted(mine):
+            reply = call_securely(trust, f"{here}/{name}")
+            assert_refusal(reply, 404, NOT_FOUND)
+            assert OWN in reply.json["hint"]
+        assert call_securely(trust, f"{here}/db.json.files/").status == 404
+        for path in before:
+            assert call_securely(trust, f"{here}/{quote(str(path.relative_to(site)))}").status == 200
+
+
+OWN_TARGETS = """
+    /db.json /db%2Ejson /%64b.json //db.json /docs/../db.json /link.txt /hard.txt /docs/up/db.json /uploads/
+    /uploads/photo /db.json.files /copy.json.ca-key.pem /rested-db.json /key.pem /both.pem
+"""
+
+
+@pytest.mark.parametrize("target", OWN_TARGETS.split())
+def test_no_other_name_makes_what_is_the_emulators_own_seen(
+    site: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.chdir(site)
+    Path("db.json").write_bytes(GARDEN.read_bytes())
+    Path("db.json.files").mkdir()
+    for name in ("db.json.files/photo", "copy.json.ca-key.pem", "rested-db.json"):
+        Path(name).write_bytes(SECRET)
+    pair = trustme.CA().issue_cert("localhost")
+    Path("both.pem").write_bytes(pair.private_key_and_cert_chain_pem.bytes())
+    Path("key.pem").write_bytes(pair.private_key_pem.bytes())
+    Path("link.txt").symlink_to("db.json")
+    Path("hard.txt").hardlink_to("db.json")
+    Path("docs/up").symlink_to("..")
+    Path("uploads").symlink_to("db.json.files")
+    options = Options.of(data="db.json", memory=True, static=".", cert="both.pem", cert_key="key.pem")
+    static = Static(
+        ".", Backend(Store(JsonFile(None, load_tree("db.json"))), Clock(), Gate()).service, own=own_files(options)
+    )
+    with pytest.raises(NotFound, match=OWN):
+        static.perform(Request("GET", target, "", {"Host": "localhost"}))
+
+
+def test_the_folder_of_uploads_is_no_folder_to_serve(site: Path) -> None:
+    uploads = site / "db.json.files"
+    uploads.mkdir()
+    (uploads / "photo").write_bytes(SECRET)
+    with RestedEmulator(data=site / "db.json", memory=False, static=uploads) as emulator:
+        assert OWN in get(emulator, "/photo").json["hint"]
 
 
 def test_a_folder_is_not_listed(served: RestedEmulator) -> None:

@@ -14,16 +14,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
 from playwright.sync_api import BrowserContext, Error, sync_playwright
 
-from rested_emulator import ACCESS_TOKEN_COOKIE, PLAIN_COOKIE, OptionError, Options, RestedEmulator, Server, banner
-from tests.conftest import CHROMIUM_ARGUMENTS, DIARY, GARDEN, GARDENERS, KEY, PLANTS, REQUIRED, ROOT, TIMEOUT
+from rested_emulator import (
+    ACCESS_TOKEN_COOKIE,
+    PLAIN_COOKIE,
+    OptionError,
+    Options,
+    RestedEmulator,
+    Server,
+    banner,
+    limits_of,
+    make_ca,
+)
+from tests.conftest import CHROMIUM_ARGUMENTS, DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, REQUIRED, ROOT, TIMEOUT
 from tests.test_browser import PAGES, App
 from tests.wire import bearer, call, call_securely, closing, head, next_of, open_socket, wire
 
@@ -211,6 +223,109 @@ def test_a_ca_that_cannot_be_used_is_left_as_it_is_and_named(
     assert {name: (folder / name).read_bytes() for name in pem_files(folder)} == before
 
 
+# What the CA may speak for
+
+
+def shake_hands(ca: Any, issued_for: str, name: str) -> None:
+    """Let a server with a certificate of a CA, and a client that trusts the CA, meet in memory."""
+    served, trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ca.issue_cert(issued_for).configure_cert(served)
+    ca.configure_trust(trust)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = served.wrap_bio(to_server, to_client, server_side=True)
+    client = trust.wrap_bio(to_client, to_server, server_hostname=name)
+    for end in (client, server, client, server):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    assert client.version()
+
+
+@pytest.fixture(scope="module")
+def limited() -> Any:
+    """A CA for a host, an address, and this machine."""
+    limits = limits_of(("localhost", "127.0.0.1", "::1", "box.lan", "bücher.lan", "192.168.7.7"), trustme)
+    return make_ca(limits, datetime.now(UTC), trustme)
+
+
+MINE = ["localhost", "app.localhost", "127.0.0.1", "127.8.8.8", "::1", "box.lan", "a.box.lan", "bücher.lan"]
+OTHERS = ["example.com", "localhost.example.com", "xlocalhost", "box.lan.example.com", "xbox.lan", "lan", "10.0.0.1"]
+
+
+@pytest.mark.parametrize("name", [*MINE, "192.168.7.7"])
+def test_what_the_ca_signs_for_these_hosts_is_trusted(limited: Any, name: str) -> None:
+    shake_hands(limited, name, name)
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "192.168.7.8", "::2", "::ffff:10.0.0.1"])
+def test_what_the_ca_signs_for_others_is_worth_nothing(limited: Any, name: str) -> None:
+    shake_hands(trustme.CA(), name, name)
+    with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree violation"):
+        shake_hands(limited, name, name)
+
+
+def test_a_ca_is_limited_to_this_machine_and_what_the_options_name(start: Start) -> None:
+    ca = x509.load_pem_x509_certificate(Path(str(start(allow_host=["box.lan"]).facts["ca"])).read_bytes())
+    limits = ca.extensions.get_extension_for_class(x509.NameConstraints)
+    assert limits.critical
+    assert limits.value.excluded_subtrees is None
+    named = {str(name.value) for name in limits.value.permitted_subtrees or ()}
+    assert named == {"localhost", "127.0.0.0/8", "127.0.0.1/32", "::1/128", "box.lan"}
+    days = timedelta(days=1)
+    assert 725 * days < ca.not_valid_after_utc - datetime.now(UTC) <= 731 * days
+
+
+def keep_ca(start: Start, ca: Any) -> Path:
+    """Put a CA where an emulator looks for its own; where its certificate is."""
+    emulator = start()
+    path, key = (Path(f"{emulator.facts['data']}.{name}.pem") for name in ("ca", "ca-key"))
+    emulator.stop()
+    path.write_bytes(ca.cert_pem.bytes())
+    key.write_bytes(ca.private_key_pem.bytes())
+    return path
+
+
+def made(days_ago: int, *more: str) -> Any:
+    """A CA as the emulator has made it that long ago."""
+    limits = limits_of(("localhost", "127.0.0.1", "::1", *more), trustme)
+    return make_ca(limits, datetime.now(UTC) - timedelta(days=days_ago), trustme)
+
+
+@pytest.mark.warns("is a new CA, and to be trusted anew: the one before")
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        (trustme.CA(), "could speak for every host there is"),
+        (made(0, "box.lan"), "could not speak for other.lan"),
+        (made(710, "other.lan"), "was valid from "),
+        (made(800, "other.lan"), "was valid from "),
+        (made(-2, "other.lan"), "was valid from "),
+    ],
+    ids=["unlimited", "for other hosts", "ends soon", "ended", "not yet valid"],
+)
+def test_a_ca_that_is_not_as_it_should_be_is_replaced_and_the_banner_says_so(
+    start: Start, before: Any, why: str
+) -> None:
+    path = keep_ca(start, before)
+    emulator = start(allow_host=["other.lan"])
+    assert path.read_bytes() != before.cert_pem.bytes()
+    assert pem_files(path.parent) == ["garden.json.ca-key.pem", "garden.json.ca.pem"]
+    connect(emulator, "other.lan", trusting(emulator)).close()
+    said = "it is new, take the one before out of your browser: that "
+    [line] = [line for line in emulator.call(banner).splitlines() if said in line]
+    assert why in line
+    emulator.stop()
+    new = path.read_bytes()
+    assert "it is new" not in start(allow_host=["other.lan"]).call(banner)
+    assert path.read_bytes() == new
+
+
+@pytest.mark.parametrize("before", [made(0, "box.lan"), made(690)], ids=["for more hosts", "in its last year"])
+def test_a_ca_that_is_good_for_all_that_is_wanted_stays(start: Start, before: Any) -> None:
+    path = keep_ca(start, before)
+    assert "it is new" not in start().call(banner)
+    assert path.read_bytes() == before.cert_pem.bytes()
+
+
 # One's own certificate
 
 
@@ -273,6 +388,25 @@ def test_a_wrong_file_is_named_with_its_option(
         RestedEmulator(**files).start()
 
 
+# Session tickets
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_no_session_ticket_is_sent(start: Start, own: tuple[ssl.SSLContext, Path, Path], is_own: bool) -> None:
+    trust, cert, key = own
+    emulator = start(cert=cert, cert_key=key) if is_own else start()
+    trust = trust if is_own else trusting(emulator)
+    heard: list[Any] = []
+    trust._msg_callback = lambda *said: heard.append(said[4])  # type: ignore[attr-defined]  # the kind of message
+    with connect(emulator, "localhost", trust) as connection:
+        assert connection.version() == "TLSv1.3"
+        connection.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+    kinds = [kind.name for kind in heard]
+    assert ("FINISHED" in kinds, "NEWSESSION_TICKET" in kinds) == (True, False)
+
+
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the emulator as a program that ends by itself."""
     command = [sys.executable, str(ROOT / "rested_emulator.py"), "--port", "0", *arguments]
@@ -285,11 +419,12 @@ def test_a_wrong_file_ends_the_program_with_2(tmp_path: Path) -> None:
     assert done.stderr == "rested-emulator: error: cert: nothing.pem: No such file or directory\n"
 
 
-def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "trustme", None)
-    with pytest.raises(OptionError, match=r"^tls: .*: pip install 'trustme>=1\.2,<2'$"):
+@pytest.mark.parametrize("package", ["trustme", "cryptography"])
+def test_without_a_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(OptionError, match=r"^tls: .*: pip install 'trustme>=1\.2,<2' 'cryptography>=42'$"):
         RestedEmulator(tls=True).start()
-    assert '"trustme>=1.2,<2"' in (ROOT / "pyproject.toml").read_text()
+    assert 'tls = ["trustme>=1.2,<2", "cryptography>=42"]' in (ROOT / "pyproject.toml").read_text()
     with RestedEmulator() as emulator:
         assert str(emulator.facts["url"]).startswith("http:")
 
@@ -369,8 +504,8 @@ def test_whoever_speaks_no_tls_to_the_tls_port_disturbs_nobody(emulator: RestedE
         for said in (head("GET", "/"), b"", b"\x16\x03\x01", b"\x00" * 1000, b"\xff"):
             with wire(emulator) as connection:
                 connection.sendall(said)
-                connection.shutdown(socket.SHUT_WR)
-                with suppress(ConnectionResetError):
+                with suppress(OSError):  # it may be cut off by then
+                    connection.shutdown(socket.SHUT_WR)
                     while connection.recv(100):
                         pass
             with wire(emulator) as connection:  # one that does not wait until it is accepted
@@ -443,6 +578,24 @@ def test_a_browser_that_does_not_trust_the_ca_shows_no_page(
     emulator = start(static=PAGES)
     with pytest.raises(Error, match="ERR_CERT_AUTHORITY_INVALID"):
         context(None).new_page().goto(f"https://{emulator.facts['host']}/app.html")
+
+
+@pytest.mark.browser
+@pytest.mark.warns("SSL Error")
+def test_a_browser_that_trusts_the_ca_believes_it_of_no_other_host(
+    start: Start, context: Callable[[RestedEmulator | None], BrowserContext], tmp_path: Path
+) -> None:
+    emulator = start(static=PAGES)
+    page = context(emulator).new_page()
+    for name in ("localhost", "127.0.0.1"):
+        page.goto(f"https://{name}:{emulator.facts['port']}/app.html")
+    files = [Path(f"{emulator.facts['data']}.{name}.pem") for name in ("ca", "ca-key")]
+    thief = trustme.CA.from_pem(*(file.read_bytes() for file in files)).issue_cert(EVIL)
+    stolen = tmp_path / "stolen.pem"
+    stolen.write_bytes(thief.private_key_and_cert_chain_pem.bytes())
+    other = start(memory=True, cert=stolen, static=PAGES, allow_host=[EVIL])
+    with pytest.raises(Error, match="ERR_CERT_"):
+        page.goto(f"https://{EVIL}:{other.facts['port']}/app.html")
 
 
 @pytest.mark.browser

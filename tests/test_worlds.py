@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -49,21 +52,22 @@ def worlds(backend: Backend) -> Worlds:
     return backend.worlds
 
 
-def listen(world: Emulation, key: str) -> Ear:
+def listen(world: Backend | Emulation, key: str) -> Ear:
     ear = Ear()
     world.service.listen(knock(PLANTS, key=key), ear)
     return ear
 
 
-def make(world: Emulation, key: str, data: Any) -> Record:
-    return world.service.create(knock(PLANTS, data, key=key))
+def make(world: Backend | Emulation, key: str, data: Any) -> Record:
+    record: Record = world.service.create(knock(PLANTS, data, key=key))
+    return record
 
 
 # Making and ending
 
 
 def test_a_world_begins_as_the_default_one_began(worlds: Worlds, backend: Backend) -> None:
-    make(backend.world, KEY, "made since")
+    make(backend, KEY, "made since")
     backend.change_endpoint(PLANTS, secure=True)
     backend.advance(1000)
     assert worlds.fork("one") == {"key": "one", "closed": 0}
@@ -78,7 +82,7 @@ def test_a_world_begins_as_the_default_one_began(worlds: Worlds, backend: Backen
 
 def test_what_happens_in_a_world_stays_there(worlds: Worlds, backend: Backend) -> None:
     one, two = worlds.of("test-1"), worlds.of("test-2")
-    ears = listen(backend.world, KEY), listen(one, "test-1"), listen(two, "test-2")
+    ears = listen(backend, KEY), listen(one, "test-1"), listen(two, "test-2")
     make(one, "test-1", "only here")
     one.service.delete(knock(PLANTS, unique_id=TOMATO, key="test-1"))
     one.owner.sign_in(GARDENERS, "eve")
@@ -174,6 +178,66 @@ def test_there_is_an_end_to_worlds(worlds: Worlds) -> None:
     assert worlds.of("test-1000") is not worlds.default
 
 
+# Memory
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Python without the collector of what holds itself, which comes when it likes."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def parts(world: Emulation) -> dict[str, weakref.ref[Any]]:
+    """What tells whether a world is still in memory."""
+    known = {"world": world} | {name: getattr(world, name) for name in ("evidence", "store", "hub", "faults", "clock")}
+    return {name: weakref.ref(part) for name, part in known.items()}
+
+
+def left_of(seen: dict[str, weakref.ref[Any]]) -> list[str]:
+    return [name for name, part in seen.items() if part() is not None]
+
+
+def refuse(world: Backend) -> None:
+    with pytest.raises(Unauthenticated):
+        world.read(knock(DIARY, key="one"))
+
+
+DEEDS: dict[str, Callable[[Backend], object]] = {
+    "nothing": lambda _: None,
+    "a record and a listener": lambda world: (listen(world, "one"), make(world, "one", "x")),
+    "a listener with a token": lambda world: world.listen(
+        knock(DIARY, key="one", token=world.sign_in(GARDENERS, "ada")), Ear()
+    ),
+    "a refusal": refuse,
+    "a timer": lambda world: world.clock.every(5, world.reset),
+    "an outage": lambda world: (listen(world, "one"), world.add_fault("outage", seconds=1000)),
+    "a late message": lambda world: (
+        listen(world, "one"), world.add_fault("messages", what="late", seconds=9), make(world, "one", "x")
+    ),
+    "another message first": lambda world: (
+        listen(world, "one"), world.add_fault("messages", what="swap"), make(world, "one", "x")
+    ),
+    "a checkpoint": lambda world: (world.checkpoint("a"), make(world, "one", "x"), world.restore("a")),
+    "a new key": lambda world: world.change_project(key="rotated"),
+    "a file": lambda world: world.start_upload(
+        knock(PLANTS, content=Content("multipart/form-data; boundary=x", None, None), key="one"), 1000
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS.keys())
+def test_a_world_that_is_dropped_is_out_of_memory_at_once(worlds: Worlds, deed: Callable[[Backend], object]) -> None:
+    worlds.fork("one")
+    seen = parts(worlds.named("one"))
+    deed(Backend.of(worlds.named("one")))
+    worlds.drop("one")
+    assert left_of(seen) == []
+
+
 # Keys that change
 
 
@@ -222,6 +286,40 @@ def test_the_master_key_is_the_default_projects(backend: Backend) -> None:
 def emulator() -> Iterator[RestedEmulator]:
     with RestedEmulator(data=GARDEN, fork_keys=["test-*"], master_key=MASTER_KEY) as running:
         yield running
+
+
+def ask_in_all_ways(world: World) -> None:
+    """Requests that are answered, refused, too large, waited for, evaluated; and verbs that are refused."""
+    plants, users = world.url(PLANTS), world.url(GARDENERS)
+    call(plants, "POST", "x")
+    call(users, "POST", {"username": "ada", "password": "wrong"}, login="true")
+    call(plants, jsonata="$count($)")
+    call(plants, "POST", body=bytes(3_000_000), headers={"Content-Type": "text/plain"})
+    control = f"{world.facts['controlUrl']}/checkpoint?key={world.key}"
+    assert call(control, "POST", {"name": ""}).status == 400
+    with pytest.raises(OptionError):
+        world.restore("nothing")
+    with pytest.raises(TimeoutError):
+        world.wait(requests={"status": 418}, timeout=0.01)
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_world_that_clients_have_used_is_out_of_memory_at_once(emulator: RestedEmulator) -> None:
+    world = emulator.world("one")
+    seen = emulator.call(lambda server: parts(server.worlds.named("one")))
+    ask_in_all_ways(world)
+    token = world.sign_in(GARDENERS, "ada")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(open_socket(f"{world.ws_url(DIARY)}&accessToken={token}")) for _ in range(4)]
+        with open_socket(world.ws_url(DIARY)) as refused:
+            assert closing(refused)[0] == 4000
+        clients[3].close()
+        world.add_fault("abort", times=1)
+        world.add_fault("silence", times=1)
+        emulator.drop("one")
+        assert left_of(seen) == []
+        for client in clients:  # none is told of its end, or can confirm it
+            client.close_socket()
 
 
 def work(world: World, number: int) -> None:
