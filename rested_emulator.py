@@ -887,6 +887,10 @@ def parse_content(content: Content | None) -> bytes:
     return encode(text) if media_type == "text/plain" else parse_json(text)
 
 
+UNTOLD_TYPE = "text/plain;charset=utf-8"  # what fetch and XMLHttpRequest send with a text
+NO_VALUE = re.compile(r"(undefined|\[object \w+\](,\[object \w+\])*)\s*\Z")  # as JavaScript makes a text of it
+
+
 def look_at_body(content: Content) -> tuple[str, ...]:
     """Warn of a body that is taken, and was probably meant to be another value."""
     kind = (content.type or "").lower().replace(" ", "")
@@ -913,10 +917,6 @@ def look_at_body(content: Content) -> tuple[str, ...]:
         return ()  # which a client has written itself, and so meant
     why = f"its Content-Type is {shown(content.type)}, as fetch sends it unless told otherwise"
     return (f"The body is JSON and counts as text, since {why}; send Content-Type: application/json.",)
-
-
-UNTOLD_TYPE = "text/plain;charset=utf-8"  # what fetch and XMLHttpRequest send with a text
-NO_VALUE = re.compile(r"(undefined|\[object \w+\](,\[object \w+\])*)\s*\Z")
 
 
 def check_encoding(encoding: str | None) -> None:
@@ -2571,7 +2571,7 @@ def why_no_endpoint(name: str, names: Sequence[str]) -> str:
     """What may be meant by a name that no endpoint has, and how to make one."""
     there = ", ".join(names[:10]) or "none"
     hint = f"There is no endpoint {shown(name)} (there are: {there}); make it with --endpoint or change-endpoint."
-    place, _, record = name.rpartition("/")
+    place, _, record = name.rstrip("/").rpartition("/")
     if record and place in names:
         return f"{hint} A record of {place} is chosen in the query: {shown(f'&uniqueId={record}', 60)}."
     like = closest(name, names)
@@ -2628,8 +2628,6 @@ def why_no_token(approach: Approach) -> list[str]:
         return [f"The header Authorization lacks {lacks}."]
     if approach.parameters.access_token:
         return ["accessToken in the URL counts for a WebSocket alone; send the header Authorization: Bearer TOKEN."]
-    if "Cookie" in headers:
-        return []
     reasons = []
     if approach.parameters.master_key is not None:
         reasons.append("masterKey counts for nothing here.")
@@ -2641,8 +2639,9 @@ def why_no_token(approach: Approach) -> list[str]:
         if page != here:
             where = f"the page is on {shown(page, 60)} and the emulator on {shown(here, 60)}"
             reasons.append(f"Over plain http a browser keeps no cookie, since {where}: use one host name for both.")
-        how = 'credentials: "include" (axios: withCredentials: true)'
-        reasons.append(f"No cookie came: a page of another origin has to log in, and to ask, with {how}.")
+        if "Cookie" not in headers:  # whoever sends others would send this one
+            how = 'credentials: "include" (axios: withCredentials: true)'
+            reasons.append(f"No cookie came: a page of another origin has to log in, and to ask, with {how}.")
     return reasons
 
 

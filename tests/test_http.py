@@ -821,6 +821,10 @@ HINTS = {
     "a page with cookies": read_diary("log in", WITH_CREDENTIALS, Origin=PAGE, Cookie="theme=dark"),
     "no page": read_diary("log in", WITH_CREDENTIALS),
     "Safari": read_diary("noATCookie=true, or start with --plain-cookie or --tls", **SAFARI),
+    "Safari with other cookies": read_diary("Safari drops a Secure cookie", Cookie="theme=dark", **SAFARI),
+    "a page on another host with other cookies": read_diary(
+        "use one host name for both", WITH_CREDENTIALS, Origin="http://127.0.0.1:3000", Cookie="theme=dark"
+    ),
     "Bearer null": read_diary("is the word null", Authorization="Bearer null"),
     "Bearer undefined": read_diary("is the word undefined", Authorization="Bearer undefined"),
     "Bearer [object Object]": read_diary("is the word [object object]", Authorization="Bearer [object Object]"),
@@ -849,6 +853,7 @@ HINTS = {
     "a record in the path": not_there(
         f"{PLANTS}/1234", f"A record of {PLANTS} is chosen in the query: '&uniqueId=1234'"
     ),
+    "a record in the path, and a slash": not_there(f"{PLANTS}/1234/", "'&uniqueId=1234'"),
     "a PUT to a record": not_there(f"{PLANTS}/1234", "'&uniqueId=1234'", "PUT"),
     "a DELETE of a record": not_there(f"{PLANTS}/1234", "'&uniqueId=1234'", "DELETE"),
     "a slash at the end": not_there(f"{PLANTS}/", f"Did you mean {PLANTS}?"),
