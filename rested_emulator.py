@@ -59,6 +59,7 @@ Errors:
         +-- NotSeen          408
         +-- TooLarge         413
         +-- RangeRefused     416
+        +-- WrongVersion     426
         +-- NotInstalled     501
         +-- Overloaded       503
         +-- NotStored        507
@@ -128,7 +129,7 @@ from typing import (
     TypeVar,
     cast,
 )
-from urllib.parse import parse_qsl, quote, unquote_to_bytes
+from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes
 
 from tinydb import TinyDB
 from tinydb.storages import Storage
@@ -193,6 +194,7 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000
     GOING_AWAY = 1001
+    NO_CODE = 1005  # which no frame carries either: what a close frame without a code means (RFC 6455, section 7.1.5)
     LOST = 1006  # which no frame carries: it is what a client sees that was told nothing
     REFUSED = 4000
 
@@ -230,6 +232,7 @@ class Message(StrEnum):
     TOO_LARGE = "Body is too large."
     WRONG_FILES = "Files are not valid."
     NO_FILE = "The record has no file."
+    WRONG_HANDSHAKE = "WebSocket handshake not valid."
     WRONG_RANGE = "Range not satisfiable."
     WRONG_EXPRESSION = "JSONata expression not valid."
     NOT_INSTALLED = "A package is missing."
@@ -395,6 +398,16 @@ class RangeRefused(Refusal):
     def __init__(self, range_header: str, size: int) -> None:
         self.size = size
         super().__init__(Message.WRONG_RANGE, f"Range {shown(range_header)} is outside of the {size} bytes.")
+
+
+class WrongVersion(Refusal):
+    """426: a WebSocket of another version than 13 (contract 5.7)."""
+
+    status = 426
+
+    def __init__(self, version: str | None) -> None:
+        what = f"is {shown(version, 20)}" if version else "is missing"
+        super().__init__(Message.WRONG_HANDSHAKE, f"Sec-WebSocket-Version {what}; it takes 13 (RFC 6455).")
 
 
 class NotInstalled(Refusal):
@@ -625,7 +638,11 @@ class Content(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """The query parameters the service knows; all others are ignored (contract 1.4)."""
+    """The query parameters the service knows; all others are ignored (contract 1.4).
+
+    ``flags`` are those that are set and count for some operations only; ``warnings`` say what was probably meant
+    to be something else.
+    """
 
     key: str | None = None
     master_key: str | None = None
@@ -641,11 +658,34 @@ class Parameters(NamedTuple):
     stream: bool = False
     jsonata: str | None = None
     malformed: bool = False
+    flags: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
+
+FLAG_OPERATIONS = MappingProxyType(
+    {
+        "login": (Operation.LOGIN,),
+        "logout": (Operation.LOGOUT,),
+        "noATCookie": (Operation.LOGIN,),
+        "passwordreset": (Operation.SEND_RESET, Operation.RESET_PASSWORD),
+        "fileOnly": (Operation.READ,),
+        "stream": (Operation.READ,),
+    }
+)
+FLAGS = (*FLAG_OPERATIONS, "dataOnly")
+PARAMETERS = frozenset(("key", "masterKey", "accessToken", "uniqueId", "strategy", "jsonata"))  # those with a value
+SPELLINGS = MappingProxyType(
+    {name.lower(): name for name in (*PARAMETERS, *FLAGS)} | {"uniqueids": "uniqueId", "apikey": "key"}
+)
 
 ENDPOINT_NAME = re.compile(r"(?=.{5,254}\Z)(?!.*--)[a-z0-9][a-z0-9-]*(?:/[a-z0-9-]+)*(?<!-)\Z")
 PROJECT_NAME = re.compile(r"[A-Za-z0-9 _-]{5,254}\Z")
-ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?\Z", re.IGNORECASE | re.ASCII)
+# A proxy may make ws of http (Vite's rewriteWsOrigin does); the last three are where pages of app shells come from.
+ORIGIN = re.compile(
+    r"(https?|wss?|capacitor|ionic|tauri)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?\Z",
+    re.IGNORECASE | re.ASCII,
+)
+DEFAULT_PORTS = MappingProxyType({"http": 80, "https": 443, "ws": 80, "wss": 443})
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?\Z", re.ASCII)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB)?\Z", re.IGNORECASE | re.ASCII)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z", re.ASCII)
@@ -658,7 +698,29 @@ STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 BRACKETS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # a step down or up, as signed bytes
 NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 LONGEST_KNOWN = 2000  # characters of a query that is remembered
+LONGEST_MEANT = 254  # characters of what may be meant to be a name
+LONGEST_COMPARED, MOST_COMPARED = 60, 100  # characters of a name, and names: to compare them takes its time
+MOST_WARNINGS = 5  # of one request
 LONGEST = 100 * 365 * 86400.0  # the longest duration, in seconds: a hundred years
+
+
+def closest(text: str, names: Sequence[str]) -> str | None:
+    """The name that was probably meant by a text that is none of them, for a hint."""
+    if len(text) > LONGEST_MEANT:
+        return None
+    meant = "/".join(filter(None, unquote(text).strip().lower().replace("_", "-").split("/")))
+    if not meant:
+        return None
+    if meant in names:
+        return meant
+    if inside := next((name for name in names if name.endswith(f"/{meant}")), None):
+        return inside
+    if len(meant) > LONGEST_COMPARED:
+        return None
+    import difflib
+
+    likely = [name for name in names[:MOST_COMPARED] if abs(len(name) - len(meant)) <= 3]
+    return next(iter(difflib.get_close_matches(meant, likely, 1, 0.8)), None)
 
 
 def check_endpoint_name(name: str) -> str:
@@ -733,7 +795,7 @@ def parse_origin(text: str) -> str | None:
         return None
     if host.startswith("[") and getattr(parse_address(host), "version", 0) != 6:
         return None
-    default = {"http": 80, "https": 443}[scheme]
+    default = DEFAULT_PORTS.get(scheme)
     return f"{scheme}://{host}" if port is None or int(port) == default else f"{scheme}://{host}:{int(port)}"
 
 
@@ -755,7 +817,7 @@ def parse_origins(texts: Iterable[str]) -> tuple[str, ...]:
         if text:
             origin = parse_origin(text.removesuffix("/"))
             if origin is None:
-                raise OptionError(f"{shown(text)} is no origin: http:// or https://, host, and maybe :port")
+                raise OptionError(f"{shown(text)} is no origin: http:// or https:// (ws://, wss://), host, maybe :port")
             origins.append(origin)
     return tuple(dict.fromkeys(origins))
 
@@ -825,6 +887,7 @@ def parse_query(query: str) -> Parameters:
     else:  # nothing to decode, which is most of the time
         pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
     last = dict(pairs)
+    is_plain = PARAMETERS.issuperset(last)
     return Parameters(
         key=last.get("key"),
         master_key=last.get("masterKey"),
@@ -840,6 +903,8 @@ def parse_query(query: str) -> Parameters:
         stream=last.get("stream") == "true",
         jsonata=last.get("jsonata"),
         malformed=not query.isascii() or (any("\ufffd" in name + value for name, value in pairs) and not_utf8(query)),
+        flags=() if is_plain else tuple(name for name in FLAG_OPERATIONS if last.get(name) == "true"),
+        warnings=() if is_plain else look_at_parameters(last),
     )
 
 
@@ -855,6 +920,21 @@ def not_utf8(query: str) -> bool:
 def split_ids(value: str) -> list[str]:
     """The ids in a value that is none as a whole: commas separate, white space around counts for nothing."""
     return [part for part in map(str.strip, value.split(",")) if part]
+
+
+def look_at_parameters(last: Mapping[str, str]) -> tuple[str, ...]:
+    """Warn of parameters that count for nothing as they are written (contract 1.4 and 1.5)."""
+    warnings = []
+    for name, value in last.items():
+        if name in FLAGS:
+            if value not in ("true", "false", "0"):
+                warnings.append(f"{name}={shown(value, 20)} counts as not set: a flag is set by true alone.")
+        elif name not in PARAMETERS:
+            meant = SPELLINGS.get(re.sub(r"\[.*|[_-]", "", name[:20]).lower())
+            if meant:
+                several = " once more for each, or with commas" if meant == "uniqueId" and "[" in name else ""
+                warnings.append(f"{shown(name, 20)} counts for nothing: the parameter is called {meant}{several}.")
+    return tuple(warnings[:MOST_WARNINGS])
 
 
 parse_short = functools.lru_cache(256)(parse_query)
@@ -877,6 +957,38 @@ def parse_content(content: Content | None) -> bytes:
     except UnicodeDecodeError as error:
         raise BadRequest(Message.WRONG_BODY, f"The body is not UTF-8: byte {error.start + 1}.") from None
     return encode(text) if media_type == "text/plain" else parse_json(text)
+
+
+UNTOLD_TYPE = "text/plain;charset=utf-8"  # what fetch and XMLHttpRequest send with a text
+NO_VALUE = re.compile(r"(undefined|\[object \w+\](,\[object \w+\])*)\s*\Z")  # as JavaScript makes a text of it
+
+
+def look_at_body(content: Content) -> tuple[str, ...]:
+    """Warn of a body that is taken, and was probably meant to be another value."""
+    kind = (content.type or "").lower().replace(" ", "")
+    is_json = kind.startswith("application/json")
+    if is_json and not (content.body or b"").startswith(b'"'):
+        return ()
+    try:
+        text = decode(parse_content(content))
+    except Refusal:
+        return ()  # which says why
+    if not isinstance(text, str):
+        return ()
+    if NO_VALUE.match(text):
+        return (f"The body is the text {shown(text, 40)}: something was sent that JSON.stringify had not seen.",)
+    try:
+        value = decode(parse_json(text)) if text.lstrip()[:1] in ("{", "[") else None
+    except BadRequest:
+        return ()
+    if not isinstance(value, dict | list):
+        return ()
+    if is_json:
+        return (f"The body is a text that holds {kind_of(value)} as JSON: JSON.stringify was called twice.",)
+    if kind != UNTOLD_TYPE:
+        return ()  # which a client has written itself, and so meant
+    why = f"its Content-Type is {shown(content.type)}, as fetch sends it unless told otherwise"
+    return (f"The body is JSON and counts as text, since {why}; send Content-Type: application/json.",)
 
 
 def check_encoding(encoding: str | None) -> None:
@@ -933,7 +1045,7 @@ def parse_json(text: str) -> bytes:
         check_depth(text)
         return encode(value)  # finds what cannot be written again: 1e400, lone surrogates
     except json.JSONDecodeError as error:
-        hint = f"{error.msg}: line {error.lineno} column {error.colno}."
+        hint = f"{error.msg}: line {error.lineno} column {error.colno}.{how_it_begins(text)}"
         raise BadRequest(Message.WRONG_BODY, hint) from None
     except UnicodeEncodeError:
         raise BadRequest(Message.WRONG_BODY, "The body has a lone surrogate.") from None
@@ -943,6 +1055,27 @@ def parse_json(text: str) -> bytes:
         raise BadRequest(Message.WRONG_BODY, f"Not JSON: {why}.") from None
     except RecursionError:
         raise BadRequest(Message.WRONG_BODY, f"Nested deeper than {MAX_DEPTH} levels.") from None
+
+
+MISTAKEN_FOR_JSON = (
+    (re.compile(r"\[object "), "an object was sent without JSON.stringify"),
+    (re.compile(r"(undefined|None|True|False)\b"), "a value was sent without JSON.stringify"),
+    (re.compile(r"<"), "that is HTML or XML"),
+    (re.compile(r"--"), "that is multipart/form-data: leave the Content-Type header out, the client makes it"),
+    (re.compile(r"[\[{]?\s*'"), "JSON has double quotes, not single ones"),
+    (re.compile(r"\{\s*\w"), "JSON has its names in double quotes"),
+    (re.compile(r"[\w.%+\[\]-]+="), "that is a form; send JSON, as JSON.stringify makes it"),
+)
+
+
+def how_it_begins(text: str) -> str:
+    """The first words of a body that is no JSON, and what they look like; of a pair no more than its name."""
+    start = text.lstrip()[:100]
+    first = re.match(r"[^=:]{0,20}[=:]?", start)
+    if not start or first is None:
+        return ""
+    looks = next((f": {what}" for pattern, what in MISTAKEN_FOR_JSON if pattern.match(start)), "")
+    return f" The body begins with {shown(first[0])}{looks}."
 
 
 def check_depth(text: str) -> None:
@@ -2788,6 +2921,7 @@ class Approach(NamedTuple):
     token: str | None = None
     content: Content | None = None
     host: str | None = None
+    headers: Mapping[str, str] = MappingProxyType({})  # for hints: what may have become of a token
 
 
 class Caller(NamedTuple):
@@ -2858,13 +2992,18 @@ class Gate:
         known = parse_origin(origin)
         if known in allowed or is_loopback_origin(origin):
             return
-        if known and host and known in (parse_origin(f"http://{host}"), parse_origin(f"https://{host}")):
+        if known and is_own_origin(known, host):
             return
         hint = f"Origin {shown(origin)} is foreign to this machine; "
         if any_origin is False:
             raise OriginRefused(hint + "call control from a page of this machine, or from no page.")
         by_name = f"--allow-origin {known}, change-project, or " if known else ""
         raise OriginRefused(f"{hint}allow it with {by_name}--allow-any-origin.")
+
+
+def is_own_origin(origin: str, host: str | None) -> bool:
+    """Whether an origin is the emulator's own, as a page of it names it in the header Host."""
+    return bool(host) and origin in (parse_origin(f"http://{host}"), parse_origin(f"https://{host}"))
 
 
 def host_name(host: str) -> str:
@@ -2888,13 +3027,22 @@ def check_project(store: Store, approach: Approach) -> tuple[Project, Endpoint]:
         raise Forbidden(Message.KEY_MISSING, hint, reason=Message.NOT_VALID)
     project, endpoint = store.project(key), store.endpoint(name)
     if endpoint is None:
-        names = ", ".join(known.name for known in store.endpoints()[:10]) or "none"
-        hint = f"There is no endpoint {shown(name)} (there are: {names}); make it with --endpoint or change-endpoint."
-        raise BadRequest(Message.NOT_VALID, hint)
+        raise BadRequest(Message.NOT_VALID, why_no_endpoint(name, [known.name for known in store.endpoints()]))
     if project is None or endpoint.project != key:
         hint = f"Key {shown(key, 12)} is not the key of the project that endpoint {shown(name)} belongs to."
         raise BadRequest(Message.NOT_VALID, hint + " The banner and GET /__emulator__/status show it.")
     return project, endpoint
+
+
+def why_no_endpoint(name: str, names: Sequence[str]) -> str:
+    """What may be meant by a name that no endpoint has, and how to make one."""
+    there = ", ".join(names[:10]) or "none"
+    hint = f"There is no endpoint {shown(name)} (there are: {there}); make it with --endpoint or change-endpoint."
+    place, _, record = name.rstrip("/").rpartition("/")
+    if record and place in names:
+        return f"{hint} A record of {place} is chosen in the query: {shown(f'&uniqueId={record}', 60)}."
+    like = closest(name, names)
+    return f"{hint} Did you mean {like}?" if like else hint
 
 
 def holds_master_key(project: Project | None, approach: Approach, operation: Operation) -> bool:
@@ -2934,6 +3082,48 @@ def check_origin(project: Project, origin: str | None) -> None:
     )
 
 
+def is_webkit(agent: str) -> bool:
+    """Whether a browser is Safari or its kin, by the header User-Agent."""
+    return "AppleWebKit" in agent and "Chrome" not in agent
+
+
+def why_no_token(approach: Approach) -> list[str]:
+    """What may have become of the token of a request that brings none; the token itself is never quoted."""
+    headers, page = approach.headers, origin_host(approach.origin or "")
+    if authorization := headers.get("Authorization", "").strip():
+        lacks = "the token" if authorization.lower() == "bearer" else "the word Bearer, and a space, before the token"
+        return [f"The header Authorization lacks {lacks}."]
+    if approach.parameters.access_token:
+        return ["accessToken in the URL counts for a WebSocket alone; send the header Authorization: Bearer TOKEN."]
+    reasons = []
+    if approach.parameters.master_key is not None:
+        reasons.append("masterKey counts for nothing here.")
+    if is_webkit(headers.get("User-Agent", "")):
+        lift = "log in with noATCookie=true, or start with --plain-cookie or --tls"
+        reasons.append(f"Safari drops a Secure cookie that comes over plain http: {lift}.")
+    if page and not is_own_origin(parse_origin(approach.origin or "") or "", approach.host):
+        here = host_name(approach.host or "")
+        if page != here:
+            where = f"the page is on {shown(page, 60)} and the emulator on {shown(here, 60)}"
+            reasons.append(f"Over plain http a browser keeps no cookie, since {where}: use one host name for both.")
+        if "Cookie" not in headers:  # whoever sends others would send this one
+            how = 'credentials: "include" (axios: withCredentials: true)'
+            reasons.append(f"No cookie came: a page of another origin has to log in, and to ask, with {how}.")
+    return reasons
+
+
+def why_no_such_token(token: str) -> str | None:
+    """What is odd about a token that nobody has, without quoting it."""
+    word = token.strip("\"'").lower()
+    if word in ("null", "undefined", "nan", "none", "[object object]"):
+        return f"The access token is the word {word}: the page had none. Log in first, and keep what the login answers."
+    if word.startswith("bearer"):
+        return "The access token begins with Bearer: Authorization says that once, accessToken not at all."
+    if token[0] in "\"'":
+        return "The access token is in quotation marks, as JSON.stringify makes them; send it without."
+    return None
+
+
 def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -> Session:
     """The session a token stands for (contract 5.4 and 6.7); raises Unauthenticated."""
     if not approach.token:
@@ -2941,6 +3131,7 @@ def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -
             f"Endpoint {shown(endpoint.name)} is only for logged-in users; log in, and send the cookie or the header "
         )
         hint += "Authorization: Bearer TOKEN" + ("." if endpoint.authentication else ", or change its option secure.")
+        hint = " ".join([hint, *why_no_token(approach)])
         raise Unauthenticated(Message.NO_TOKEN, hint)
     session = store.session(approach.token)
     home = store.endpoint(session.endpoint) if session else None
@@ -2949,6 +3140,7 @@ def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -
         hint = (
             "The access token is unknown here: logged out, from before a reset, of a deleted user or another project."
         )
+        hint = why_no_such_token(approach.token) or hint
         raise Unauthenticated(Message.NO_TOKEN, hint)
     if session.expires_at <= now:
         hint = (
@@ -3234,6 +3426,9 @@ class Upload:
         check_encoding(content.encoding)
         _, options = parse_options_header(content.type or "")
         boundary = options.get("boundary", "")
+        if not boundary:
+            hint = f"Content-Type {shown(content.type)} has no boundary: leave the Content-Type header out, "
+            raise BadRequest(Message.WRONG_BODY, hint + "the client makes it.")
         try:
             self._parser = PushMultipartParser(boundary, max_header_size=2**14, max_segment_count=1000)
         except MultipartError as error:
@@ -4217,6 +4412,7 @@ class SeenRequest(NamedTuple):
     faults: tuple[int, ...]
     left: bool
     size: int  # in memory, about
+    warnings: tuple[str, ...] = ()
 
     def public(self) -> dict[str, Json]:
         """What the owner sees, secrets blanked."""
@@ -4233,6 +4429,7 @@ class SeenRequest(NamedTuple):
             "refusal": {"message": str(self.refusal[0]), "hint": self.refusal[1]} if self.refusal else None,
             "faults": list(self.faults),
             "left": self.left,
+            "warnings": list(self.warnings),
         }
 
 
@@ -4250,6 +4447,7 @@ class SeenMessage(NamedTuple):
     reason: str = ""
     faults: tuple[int, ...] = ()
     hint: str = ""
+    warnings: tuple[str, ...] = ()
 
     def public(self) -> dict[str, Json]:
         """What the owner sees."""
@@ -4260,6 +4458,8 @@ class SeenMessage(NamedTuple):
             return seen | {"record": message["record"], "faults": list(self.faults)}
         if self.code:
             seen |= {"code": int(self.code), "reason": str(self.reason)}
+        if self.warnings:
+            seen["warnings"] = list(self.warnings)
         return seen | ({"hint": self.hint} if self.hint else {})
 
 
@@ -4388,6 +4588,7 @@ class Evidence:
         refusal: Refusal | None = None,
         faults: tuple[int, ...] = (),
         left: bool = False,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         """Take note of a request that is over; what is long in it is not kept."""
         why = (refusal.message, refusal.hint) if refusal else None
@@ -4400,9 +4601,11 @@ class Evidence:
         if length > LONGEST_BODY:
             headers = {name: value for name, value in headers.items() if len(name) + len(value) < LONGEST_HEADER}
             headers = dict(itertools.islice(headers.items(), MOST_HEADERS))
-        size = 1000 + len(url) + len(body) + min(length, LONGEST_BODY) + 100 * len(headers)
+        size = 1000 + len(url) + len(body) + min(length, LONGEST_BODY) + 100 * len(headers) + 200 * len(warnings)
         number, at = next(self._numbers), self._clock.now()
-        seen = SeenRequest(number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left, size)
+        seen = SeenRequest(
+            number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left, size, warnings
+        )
         self._keep(self._requests, seen)
         if status != 200 or seconds >= SLOW_SECONDS:
             self._judge(seen)
@@ -4443,12 +4646,13 @@ class Evidence:
         number, at, push = next(self._numbers), self._clock.now(), (endpoint, change)
         self._saw(SeenMessage(number, at, change.type, endpoint.name, to, size, push, faults=faults))
 
-    def saw_open(self, seat: Seat) -> None:
+    def saw_open(self, seat: Seat, warnings: tuple[str, ...] = ()) -> None:
         """Take note of a listener."""
         if self._ended.get(seat.endpoint):
             self._ended[seat.endpoint] -= 1
             self.coverage.meet(Behaviour.RECONNECT)
-        self._saw(SeenMessage(next(self._numbers), self._clock.now(), OPEN, seat.endpoint, (seat.number,), 500))
+        number, at = next(self._numbers), self._clock.now()
+        self._saw(SeenMessage(number, at, OPEN, seat.endpoint, (seat.number,), 500, warnings=warnings))
 
     def saw_end(
         self, endpoint: str, seat: Seat | None, code: int, reason: str, hint: str = "", *, by_client: bool = False
@@ -4618,6 +4822,15 @@ class Service:
             return Operation.LOGOUT
         return Operation.SEND_RESET if parameters.password_reset else Operation.REGISTER
 
+    def look_at_flags(self, approach: Approach, operation: Operation, method: str) -> tuple[str, ...]:
+        """Warn of flags that are set and count for nothing, as those for users on an endpoint that has none."""
+        idle = [f"{name}=true" for name in approach.parameters.flags if operation not in FLAG_OPERATIONS[name]]
+        endpoint = self._store.endpoint(approach.endpoint) if idle else None
+        if endpoint is None:
+            return ()
+        where = shown(endpoint.name) + ("" if endpoint.authentication else ", which is no authentication endpoint,")
+        return (f"{', '.join(idle)} counts for nothing here: {method} on {where} means {operation}.",)
+
     def check_gate(self, approach: Approach, operation: Operation | None = None) -> None:
         """Raise OriginRefused for a page that may not reach the emulator at all, whatever it asks.
 
@@ -4668,9 +4881,6 @@ class Service:
     def create(self, approach: Approach) -> Record:
         """Store the body as a new record (contract 4.1)."""
         endpoint, caller = self.admit(approach, Operation.CREATE)
-        if approach.parameters.login or approach.parameters.logout or approach.parameters.password_reset:
-            hint = "login, logout and passwordreset count for nothing at %s, which is no authentication endpoint"
-            log.info(hint, endpoint.name)
         return self._add(endpoint, parse_content(approach.content), caller.user)
 
     def start_upload(self, approach: Approach, max_fields: int) -> Upload:
@@ -4806,14 +5016,15 @@ class Service:
         self._broadcast.publish(endpoint, Change("PUT", record))
         self._hub.close_tokens(tokens)
 
-    def listen(self, approach: Approach, listener: Listener) -> None:
+    def listen(self, approach: Approach, listener: Listener, warnings: tuple[str, ...] = ()) -> None:
         """Let a listener hear of every change it may read, from now on (contract 7.1)."""
         try:
             endpoint, caller = self.admit(approach, Operation.LISTEN)
         except Refusal as refusal:
-            self._evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, refusal.hint)
+            hint = " ".join([refusal.hint, *warnings])
+            self._evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, hint)
             raise
-        self._evidence.saw_open(self._hub.join(endpoint.name, listener, caller))
+        self._evidence.saw_open(self._hub.join(endpoint.name, listener, caller), warnings)
 
     def leave(self, endpoint: str, listener: Listener, code: int) -> bool:
         """Let a listener go that has left, with its client's code; tells whether it had a seat."""
@@ -5536,7 +5747,8 @@ class Request:
     """One HTTP request; ``body`` is None when it was over the limit, an ``upload`` has taken it where it is files.
 
     It may be ``refused`` before its body is read. Of a request to the API the door says which ``world`` it
-    is for, and what the faults that hit it do: its ``effect``.
+    is for, what the faults that hit it do (its ``effect``), and what to warn of: what is served, but hardly as it was
+    meant.
 
     Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined.
     """
@@ -5550,6 +5762,7 @@ class Request:
     refused: Refusal | None = None
     world: Emulation | None = None
     effect: Effect = NO_EFFECT
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, method: str, target: str, headers: HTTPHeaders) -> Self:
@@ -5603,11 +5816,12 @@ class Answer:
         return [("Content-Type", self.content_type), ("Content-Length", str(length)), *self.headers]
 
 
-def refuse(refusal: Refusal) -> Answer:
-    """The error answer of contract 5.1."""
+def refuse(refusal: Refusal, warnings: Sequence[str] = ()) -> Answer:
+    """The error answer of contract 5.1; what is odd about the request may be why, and stands in the hint too."""
     # A refusal is kept as evidence, and would keep the whole request with it: its frames, and the body as read.
     refusal.__traceback__ = refusal.__context__ = None
-    body = encode({"code": refusal.status, "message": refusal.message, "hint": refusal.hint})
+    hint = " ".join([refusal.hint, *warnings])
+    body = encode({"code": refusal.status, "message": refusal.message, "hint": hint})
     if isinstance(refusal, Struck) and refusal.body is not None:
         body = encode(refusal.body)
     answer = Answer(refusal.status, body, refusal=refusal)
@@ -5615,6 +5829,8 @@ def refuse(refusal: Refusal) -> Answer:
         answer.headers.append(("Allow", ", ".join(refusal.allowed)))
     if isinstance(refusal, RangeRefused):
         answer.headers.append(("Content-Range", f"bytes */{refusal.size}"))
+    if isinstance(refusal, WrongVersion):
+        answer.headers.append(("Sec-WebSocket-Version", "13"))
     return answer
 
 
@@ -5890,7 +6106,7 @@ class Door:
         try:
             answer = self.perform(request)
         except Refusal as refusal:
-            answer = refuse(refusal)
+            answer = refuse(refusal, request.warnings)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             hint = "This is a bug of the emulator; its log has the traceback."
@@ -5985,19 +6201,38 @@ class Api(Door):
         if not request.path.startswith(API_PREFIX):
             world.service.check_gate(approach)
             hint = f"{shown(request.path)} is no address of the API; endpoints are at {API_PREFIX}NAME."
+            names = [known.name for known in world.store.endpoints()]
+            if like := closest(request.path.rpartition("/ce/")[2], names):
+                hint += f" Did you mean {API_PREFIX}{like}?"
             raise NotFound(Message.NOT_FOUND, hint)
-        if request.method not in METHODS:
+        method = served_as(request.method, approach)
+        if method not in METHODS:
             world.service.check_gate(approach)
-            raise MethodNotAllowed(request.method, METHODS)
-        operation = world.service.operation(approach, request.method)
+            raise MethodNotAllowed(method, METHODS)
+        operation = world.service.operation(approach, method)
         if world.faults:
             world.service.check_gate(approach, operation)
-        request.effect = effect = world.faults.on_request(approach.endpoint, request.method)
+        self._look(world, operation, approach, request)
+        request.effect = effect = world.faults.on_request(approach.endpoint, method)
         if not effect.takes_effect:
             raise Struck(effect.numbers, effect.status or Struck.status, effect.body)
         answer = self._carry_out(world.service, operation, approach, request)
         answer.delay = world.faults.take_owed()
         return answer
+
+    def _look(self, world: Emulation, operation: Operation, approach: Approach, request: Request) -> None:
+        """Take note of what is odd about a request that may well be served."""
+        parameters = approach.parameters
+        if parameters.flags or parameters.warnings:
+            request.warnings = parameters.warnings + world.service.look_at_flags(approach, operation, request.method)
+        if request.method in ("POST", "PUT"):
+            kind, body = request.headers.get("Content-Type"), request.body
+            # An object or array that says that it is JSON is what nearly all send.
+            if (kind != "application/json" or (body and body[:1] == b'"')) and operation is not Operation.LOGOUT:
+                request.warnings += look_at_body(request.content())
+        elif "Sec-Websocket-Key" in request.headers:
+            why = "it lacks Upgrade: websocket, which a proxy has to pass on (nginx: proxy_set_header Upgrade)"
+            request.warnings += (f"This is a WebSocket's handshake, answered as a plain GET: {why}.",)
 
     def approach(self, request: Request, *, over_socket: bool = False) -> Approach:
         """What the request shows. A WebSocket may bring its token in the URL (contract 6.7)."""
@@ -6014,15 +6249,17 @@ class Api(Door):
             next(filter(None, candidates), None),
             request.content(),
             request.headers.get("Host"),
+            request.headers,
         )
 
     def check_head(self, request: Request) -> None:
         world, approach = self._find_world(request)
         if not request.path.startswith(API_PREFIX):
             raise NotFound(Message.NOT_FOUND, "")
-        if request.method not in METHODS:
-            raise MethodNotAllowed(request.method, METHODS)
-        operation = world.service.operation(approach, request.method)
+        method = served_as(request.method, approach)
+        if method not in METHODS:
+            raise MethodNotAllowed(method, METHODS)
+        operation = world.service.operation(approach, method)
         world.service.admit(approach, operation)
         if request.method in ("POST", "PUT") and operation is not Operation.LOGOUT:
             check_encoding(request.headers.get("Content-Encoding"))
@@ -6129,16 +6366,20 @@ class Api(Door):
         """Say once when a browser logs in that will drop the cookie, as it comes over plain http."""
         origin, agent = request.headers.get("Origin"), request.headers.get("User-Agent", "")
         page, here = origin_host(origin or ""), host_name(request.headers.get("Host", ""))
-        is_webkit = "AppleWebKit" in agent and "Chrome" not in agent
-        if self._warned_of_cookies or not (is_webkit or (page and page != here)):
+        if self._warned_of_cookies or not (is_webkit(agent) or (page and page != here)):
             return
         self._warned_of_cookies = True
-        why = "it is WebKit" if is_webkit else f"the page is on {page} and the emulator on {here}"
+        why = "it is WebKit" if is_webkit(agent) else f"the page is on {page} and the emulator on {here}"
         log.warning(
             "login: this browser will drop the access token cookie, because %s and this is plain http; "
             "use one host name for both, log in with noATCookie=true, or start with --plain-cookie",
             why,
         )
+
+
+def served_as(method: str, approach: Approach) -> str:
+    """The method whose rules count: a HEAD for a file is a GET without its body (contract 1.7)."""
+    return "GET" if method == "HEAD" and approach.parameters.file_only else method
 
 
 def content_disposition(name: str) -> str:
@@ -6389,7 +6630,10 @@ class Front(HTTPServerConnectionDelegate):
         """
         longest = asyncio.get_running_loop().time() - IDLE_SECONDS
         for since, connection in list(self._waiting.values()):
-            if since < longest or begins_with_tls(connection):
+            is_tls = begins_with_tls(connection)
+            if is_tls:
+                log.warning("TLS was spoken to a port of plain http; use http:// and ws://, or start with --tls")
+            if since < longest or is_tls:
                 getattr(connection, "close")()
 
     def in_flight(self, world: Emulation) -> int:
@@ -6432,7 +6676,6 @@ class Exchange(HTTPMessageDelegate):
         self._is_plain = start_line.version == "HTTP/1.1" and keeps_alive
         if is_handshake(self._request):
             headers.pop("Expect", None)  # it has no body to ask for
-            self._front.is_served(self._server_conn)
             self._handshake = self._front.sockets().start_request(self._server_conn, self._connection)
             return self._handshake.headers_received(start_line, headers)
         self._front.pending.add(self)
@@ -6578,6 +6821,7 @@ class Exchange(HTTPMessageDelegate):
             refusal=answer.refusal,
             faults=request.effect.numbers,
             left=left,
+            warnings=request.warnings,
         )
 
     async def _write_file(self, answer: Answer, body: FileBody) -> None:
@@ -6611,9 +6855,11 @@ class Exchange(HTTPMessageDelegate):
     def _write_head(self, answer: Answer, body: bytes = b"") -> None:
         """Write the first line, the headers, and the body as far as it is here."""
         request = self._request
-        why = f" {answer.refusal}" if answer.refusal else ""
-        is_look = request.method == "GET" and answer.status == 200 and request.path.startswith(CONTROL_PREFIX)
+        why = "".join(f" {text}" for text in (answer.refusal, *request.warnings) if text)
+        is_look = request.method in ("GET", "HEAD") and answer.status == 200 and request.path.startswith(CONTROL_PREFIX)
         level = logging.DEBUG if is_look else logging.INFO  # an open console looks every few seconds
+        if request.warnings and not answer.refusal:
+            level = logging.WARNING
         log.log(level, "%s %s %d%s", request.method, request.path, answer.status, why)
         log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
         self._note(answer, answer.status)
@@ -6691,12 +6937,34 @@ def is_handshake(request: Request) -> bool:
 
 # - WebSocket ----------------------------------------------------------------------------------------
 
+CLOSE_FRAME = 0x8  # the opcode (RFC 6455, section 5.5.1)
+NO_SUBPROTOCOL = (
+    "It asks for a subprotocol, and none is spoken here, so the client will leave (RFC 6455, section 4.1): "
+    "open the WebSocket without one."
+)
+HANDSHAKE_KEY = re.compile(r"[A-Za-z0-9+/]{22}==\Z")
 MAX_MESSAGE = 2**20  # what a client may send, to be ignored
 PING_SECONDS = 20.0  # between two pings, and to wait for an answer to one
 WRITE_BLOCK = 256 * 2**10
 MOST_WAITING = 16 * 2**20
 STALLED_BYTES, STALLED_SECONDS = 2**20, 10.0
 SOCKETS_PER_TURN = 50
+
+
+def check_handshake(request: Request, version: str) -> None:
+    """Raise a Refusal for a handshake that RFC 6455, section 4.2.1, does not allow; Tornado 6.6.1 lets some pass."""
+    connection = request.headers.get("Connection", "")
+    if version != "HTTP/1.1":
+        why = f"It came over {shown(version, 20)}; a WebSocket takes HTTP/1.1 (behind nginx: proxy_http_version 1.1)."
+    elif "upgrade" not in (part.strip().lower() for part in connection.split(",")):
+        why = "The header Connection does not say Upgrade (behind nginx: proxy_set_header Connection upgrade)."
+    elif not HANDSHAKE_KEY.match(request.headers.get("Sec-Websocket-Key", "")):
+        why = "It takes one header Sec-WebSocket-Key, of 16 bytes in base64."
+    elif (asked := request.headers.get("Sec-Websocket-Version")) != "13":
+        raise WrongVersion(asked)
+    else:
+        return
+    raise BadRequest(Message.WRONG_HANDSHAKE, why)
 
 
 def text_frame(message: bytes) -> bytes:
@@ -6839,13 +7107,18 @@ class Socket:
         if self._api.is_stopping:
             self.end(CloseCode.GOING_AWAY, Message.STOPPING)
             return
+        warnings = approach.parameters.warnings
+        warnings += self._world.service.look_at_flags(approach, Operation.LISTEN, WEBSOCKET)
+        if request.headers.get("Sec-Websocket-Protocol"):
+            warnings += (NO_SUBPROTOCOL,)
+        odd = "".join(f" {warning}" for warning in warnings)
         try:
-            self._world.service.listen(approach, self)
+            self._world.service.listen(approach, self, warnings)
         except Refusal as refusal:
-            log.info("open %s refused: %d %s", approach.endpoint, CloseCode.REFUSED, str(refusal))
+            log.info("open %s refused: %d %s%s", approach.endpoint, CloseCode.REFUSED, str(refusal), odd)
             self.end(CloseCode.REFUSED, refusal.reason)
         else:
-            log.info("open %s", approach.endpoint)
+            log.log(logging.WARNING if odd else logging.INFO, "open %s%s", approach.endpoint, odd)
 
     def closed(self) -> None:
         """Take note that the connection is over."""
@@ -6988,7 +7261,16 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
     Tornado's web framework is imported here, for the first handshake: no other answer needs it.
     """
     from tornado.web import Application
-    from tornado.websocket import WebSocketHandler
+    from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
+
+    class Protocol(WebSocketProtocol13):
+        """Tells a close frame without a code from a lost connection; to Tornado 6.6.1 both are None."""
+
+        def _handle_message(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
+            handled: asyncio.Future[None] | None = super()._handle_message(opcode, data)
+            if opcode == CLOSE_FRAME and self.close_code is None:
+                self.close_code = CloseCode.NO_CODE
+            return handled
 
     class Handler(WebSocketHandler):
         """Tornado's side of a Socket."""
@@ -7007,6 +7289,7 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
             approach = api.approach(request, over_socket=True)
             try:
                 api.worlds.default.gate.check_host(self.request.headers.get("Host"))
+                check_handshake(request, self.request.version)
                 world = api.worlds.of(approach.parameters.key)
                 with api.opens(world):
                     await asyncio.sleep(api.latency())
@@ -7017,8 +7300,10 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
             except Refusal as refusal:
                 log.info("open %s refused: %d %s", self.request.path, refusal.status, str(refusal))
                 self.set_status(refusal.status, responses.get(refusal.status, "Unknown"))
-                self.set_header("Content-Type", JSON_TYPE)
-                self.finish(refuse(refusal).body)
+                answer = refuse(refusal)
+                for name, value in answer.head():
+                    self.set_header(name, value)
+                self.finish(answer.body)
 
         async def _pass_faults(self, world: Emulation, approach: Approach, request: Request) -> None:
             """Be struck by the faults that wait for a handshake; raises Struck."""
@@ -7065,6 +7350,10 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
         def check_origin(self, origin: str) -> bool:
             """Accept the handshake of any page; the origin is checked with the rest."""
             return True
+
+        def get_websocket_protocol(self) -> WebSocketProtocol | None:
+            found = super().get_websocket_protocol()
+            return Protocol(self, False, found.params) if isinstance(found, WebSocketProtocol13) else found
 
         def open(self, *args: str, **kwargs: str) -> None:
             self._socket.open()
@@ -7249,7 +7538,10 @@ class Control(Door):
         self._verbs: dict[str, dict[str, tuple[type, Callable[..., Any]]]] = {}  # by name and method
         for kind, routes in CONTROL_ROUTES.items():
             for method, name, verb in routes:
-                self._verbs.setdefault(name, {})[method] = kind, verb
+                verbs = self._verbs.setdefault(name, {})
+                verbs[method] = kind, verb
+                if method == "GET":
+                    verbs["HEAD"] = kind, verb
 
     def check_head(self, request: Request) -> None:
         self._find_verb(request)
@@ -7264,12 +7556,13 @@ class Control(Door):
         verbs = self._verbs.get(name, {})
         if name not in OPEN_VERBS or request.method not in verbs:
             self._check_gate(request)
-        if not verbs:
-            raise NotFound(
-                Message.NOT_FOUND, f"There is no control verb {shown(name)}; there are: {', '.join(self._verbs)}."
-            )
         if request.method == "OPTIONS":
-            return None
+            return None  # for an unknown verb too: a browser shows the page nothing of a failed preflight
+        if not verbs:
+            like = closest(name, list(self._verbs))
+            guess = f"did you mean {like}? There are" if like else "there are"
+            names = ", ".join(self._verbs)
+            raise NotFound(Message.NOT_FOUND, f"There is no control verb {shown(name)}; {guess}: {names}.")
         if request.method not in verbs:
             raise MethodNotAllowed(request.method, (*verbs, "OPTIONS"))
         if request.method == "POST":
@@ -7281,7 +7574,7 @@ class Control(Door):
             return []
         return [
             ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"),
+            ("Access-Control-Allow-Methods", ", ".join(METHODS)),
             ("Access-Control-Allow-Headers", "Authorization, Content-Type"),
             ("Vary", "Origin"),
         ]
@@ -7911,6 +8204,11 @@ def gate_for(options: Options) -> Gate:
     return Gate(hosts - {"0.0.0.0", "[::]"}, any_address=everywhere, any_origin=options.allow_any_origin)
 
 
+def is_no_tls(error: object) -> bool:
+    """Whether a connection ended because its client spoke plain http, or anything else that is no TLS."""
+    return getattr(error, "reason", None) in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
+
+
 class Listening(HTTPServer):
     """Tornado's server with a limit of open files: accepting beyond what the system allows fails for ever.
 
@@ -7939,6 +8237,8 @@ class Listening(HTTPServer):
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
+        if is_no_tls(getattr(server_conn, "stream").error):
+            log.warning("no TLS was spoken to a port of TLS alone; use https:// and wss://, or start without --tls")
         assert isinstance(self.request_callback, Front)
         self.request_callback.on_close(server_conn)
 
@@ -8619,6 +8919,11 @@ class LogStream(logging.StreamHandler[TextIO]):
             super().flush()
 
 
+def is_not_told_better(record: logging.LogRecord) -> bool:
+    """Keep a line of Tornado's, but not that of a client that speaks no TLS: ours says what to do."""
+    return not (isinstance(record.args, tuple) and any(map(is_no_tls, record.args)))
+
+
 def set_up_log(options: Options) -> None:
     """Send the log to stderr, Tornado's own warnings with it."""
     level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
@@ -8628,6 +8933,7 @@ def set_up_log(options: Options) -> None:
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     log.setLevel(level)
+    logging.getLogger("tornado.general").addFilter(is_not_told_better)
 
 
 PARENT_SECONDS = 0.5

@@ -148,6 +148,12 @@ def test_not_exactly_one_host_is_a_bad_request(host: str | None) -> None:
         "http://127.0.0.1:8000",
         "http://[::1]:8000",
         "http://my.app.localhost:3000",
+        "ws://localhost:20200",
+        "wss://127.0.0.1:20200",
+        "WS://[::1]",
+        "capacitor://localhost",
+        "ionic://localhost",
+        "tauri://localhost",
         SHOP,
         f"{SHOP}:443",
         "HTTPS://Shop.Example",
@@ -183,6 +189,11 @@ FOREIGN = [
     "localhost",
     "file://",
     "chrome-extension://localhost",
+    "wss://shop.example",
+    "ws://evil.example",
+    "capacitor://evil.example",
+    "wsss://localhost",
+    "app://localhost",
 ]
 NO_ADDRESS = ["http://[127.0.0.1]", "http://[::::]", "http://localhost\N{ACCOUNT OF}"]
 
@@ -376,10 +387,19 @@ def test_the_key_of_another_project_opens_nothing(backend: Backend) -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["http://localhost:3000", "HTTP://LOCALHOST:3000", SHOP, "https://SHOP.example", f"{SHOP}:443", None],
+    [
+        "http://localhost:3000",
+        "HTTP://LOCALHOST:3000",
+        SHOP,
+        "https://SHOP.example",
+        f"{SHOP}:443",
+        "wss://shop.example:443",
+        "ionic://shop",
+        None,
+    ],
 )
 def test_allowed_origins_are_served(backend: Backend, origin: str | None) -> None:
-    backend.change_project(allowed_origins=[f"http://localhost:3000, {SHOP}/"])
+    backend.change_project(allowed_origins=[f"http://localhost:3000, {SHOP}/, WSS://shop.example, ionic://shop"])
     assert backend.read(knock(PLANTS, origin=origin))
 
 
@@ -395,6 +415,8 @@ def test_allowed_origins_are_served(backend: Backend, origin: str | None) -> Non
         "http://shop.example",
         "https://shop.example:8443",
         "https://shop.example.evil.com",
+        "ws://localhost:3000",
+        "capacitor://localhost",
         "null",
         "",
     ],

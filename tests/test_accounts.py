@@ -702,10 +702,3 @@ def test_sessions_that_expired_over_a_day_ago_are_forgotten_at_the_next_start(ba
     assert Backend(backend.store, backend.clock, backend.gate).store.session(ada) is not None
     backend.advance(1)
     assert Backend(backend.store, backend.clock, backend.gate).store.session(ada) is None
-
-
-def test_a_login_at_an_ordinary_endpoint_is_a_record_and_the_log_says_so(
-    backend: Backend, caplog: pytest.LogCaptureFixture
-) -> None:
-    backend.create(knock(PLANTS, {"username": "ada"}, login=True))
-    assert "garden/plants, which is no authentication endpoint" in caplog.text

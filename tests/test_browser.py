@@ -302,6 +302,47 @@ def test_a_page_reads_that_its_body_is_too_large(emulator: RestedEmulator, app: 
     assert emulator.records(PLANTS) == before
 
 
+def test_a_page_reads_that_a_control_verb_is_misspelt(emulator: RestedEmulator, app: App) -> None:
+    refused = app.control(emulator, "resett", {})
+    check_error(refused, 404, "Nothing is here.")
+    assert "did you mean reset?" in refused["body"]["hint"]
+
+
+def test_a_page_that_forgot_its_credentials_reads_so(emulator: RestedEmulator, app: App) -> None:
+    app.log_in(emulator)
+    request = [emulator.url(DIARY), "GET", None, {}, {"credentials": "same-origin"}]
+    refused = app.page.evaluate("request => call(...request)", request)
+    check_error(refused, 401, "No Access token or invalid.")
+    assert 'credentials: "include"' in refused["body"]["hint"]
+
+
+@pytest.mark.warns("will drop the access token cookie")
+def test_a_page_on_another_host_reads_in_every_401_why_its_cookie_is_gone(
+    emulator: RestedEmulator, open_app: OpenApp
+) -> None:
+    app = open_app("127.0.0.1")
+    app.log_in(emulator)
+    for _ in range(2):
+        refused = app.fetch(emulator.url(DIARY))
+        check_error(refused, 401, "No Access token or invalid.")
+        assert "the page is on '127.0.0.1' and the emulator on 'localhost'" in refused["body"]["hint"]
+
+
+@pytest.mark.warns("The body is JSON and counts as text")
+def test_json_that_fetch_calls_text_is_told(emulator: RestedEmulator, app: App) -> None:
+    answer = app.page.evaluate("request => call(...request)", [emulator.url(PLANTS), "POST", '{"name": "Leek"}'])
+    assert answer["body"]["data"] == '{"name": "Leek"}'
+    emulator.settle()
+    assert emulator.requests(method="POST")[-1]["warnings"]
+
+
+@pytest.mark.warns("so the client will leave")
+def test_a_browser_leaves_where_its_subprotocol_is_not_spoken(emulator: RestedEmulator, app: App) -> None:
+    script = "url => new Promise((end) => (new WebSocket(url, 'graphql-ws').onclose = ({ code }) => end(code)))"
+    assert app.page.evaluate(script, emulator.ws_url(PLANTS)) == 1006
+    assert emulator.messages(type="OPEN")[-1]["warnings"]
+
+
 # Pages that are not allowed
 
 

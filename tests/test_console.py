@@ -481,6 +481,20 @@ def test_the_log_tells_requests_messages_and_sockets_and_why(console: Console) -
     expect(page.locator("#log li:visible")).to_have_count(0)
 
 
+@pytest.mark.warns("The body is JSON and counts as text", "a flag is set by true alone")
+@browser_test
+def test_the_log_marks_what_is_served_but_hardly_as_it_was_meant(console: Console) -> None:
+    page, url = console.page, console.emulator.url(PLANTS)
+    call(f"{url}&dataOnly=1", "POST", body=b"{}", headers={"Content-Type": "text/plain;charset=UTF-8"})
+    page.get_by_label("only refusals").check()
+    marked = page.locator("#log li[data-tone=warning]:visible")
+    expect(marked).to_have_count(1)
+    expect(marked).to_contain_text("200")
+    console.logs("a flag is set by true alone")
+    console.logs("The body is JSON and counts as text")
+    expect(page.locator("#detail")).to_contain_text("send Content-Type: application/json")
+
+
 @browser_test
 def test_hostile_records_stay_text(console: Console) -> None:
     url = console.emulator.url(PLANTS)

@@ -421,7 +421,18 @@ def test_a_verb_is_posted_or_nothing_happens(emulator: RestedEmulator, verb: str
 def test_what_is_only_read_is_not_posted(emulator: RestedEmulator, name: str, method: str) -> None:
     reply = control(emulator, name, {}, method)
     assert_refusal(reply, 405, "Method not allowed.")
-    assert reply.headers["allow"] == "GET, OPTIONS"
+    assert reply.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.parametrize("shows", [{}, {"Origin": PAGE}, {"Origin": FOREIGN}, {"Host": "evil.example"}])
+@pytest.mark.parametrize("name", ["health", "status", "faults", "requests?method=GET", "records", "nothing"])
+def test_head_has_the_headers_of_its_get_and_no_body(
+    emulator: RestedEmulator, name: str, shows: dict[str, str]
+) -> None:
+    head, get = (control(emulator, name, method=method, headers=shows) for method in ("HEAD", "GET"))
+    assert (head.status, head.body) == (get.status, b"")
+    assert head.headers.keys() == get.headers.keys()
+    assert int(head.headers["content-length"]) > 0
 
 
 def test_without_its_slash_it_is_no_address(emulator: RestedEmulator) -> None:
@@ -488,7 +499,9 @@ def test_an_allowed_origin_passes_but_reads_nothing(emulator: RestedEmulator) ->
     assert (reply.status, cors_of(reply).keys() - {"vary"}) == (200, set())
 
 
-@pytest.mark.parametrize("origin", [PAGE, "http://127.0.0.1:8080", "https://[::1]", "http://app.localhost"])
+@pytest.mark.parametrize(
+    "origin", [PAGE, "http://127.0.0.1:8080", "https://[::1]", "http://app.localhost", "capacitor://localhost"]
+)
 def test_a_page_of_this_machine_may_speak_and_read(emulator: RestedEmulator, origin: str) -> None:
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     preflight = control(emulator, "change-endpoint", method="OPTIONS", headers={"Origin": origin} | asks)
@@ -505,6 +518,25 @@ def test_a_page_of_this_machine_may_speak_and_read(emulator: RestedEmulator, ori
     ):
         assert reply.headers["access-control-allow-origin"] == origin
         assert reply.headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize("verb", ["resett", "nothing", "reset"])
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_preflight_passes_so_that_the_request_itself_says_what_is_wrong(
+    emulator: RestedEmulator, verb: str, method: str
+) -> None:
+    asks = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "content-type"}
+    preflight = control(emulator, verb, method="OPTIONS", headers={"Origin": PAGE} | asks)
+    assert (preflight.status, preflight.headers["access-control-allow-origin"]) == (204, PAGE)
+    assert method in preflight.headers["access-control-allow-methods"].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("verb", "meant"),
+    [("resett", "reset"), ("expire_tokens", "expire-tokens"), ("status/", "status"), ("Advance", "advance")],
+)
+def test_a_verb_that_is_nearly_one_is_guessed(emulator: RestedEmulator, verb: str, meant: str) -> None:
+    assert f"did you mean {meant}? There are: " in control(emulator, verb, {}).json["hint"]
 
 
 def test_no_origin_no_header_for_browsers(emulator: RestedEmulator) -> None:

@@ -172,6 +172,7 @@ def test_a_request_is_seen_with_all_there_is_to_know(emulator: RestedEmulator) -
         "refusal": None,
         "faults": [],
         "left": False,
+        "warnings": [],
     }
     refusal: Any = bad["refusal"]
     assert (bad["status"], refusal["message"], bool(refusal["hint"])) == (401, "No Access token or invalid.", True)

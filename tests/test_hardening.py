@@ -64,7 +64,7 @@ ROWS = {
     "expect": "`Expect: 100-continue` on a request that will be refused",
     "framing": "negative or double lengths, length with chunked, bad chunks, NUL or folded headers, missing or double "
     "Host, absolute URI, HTTP/1.0, TRACE, unknown methods",
-    "slow": "slow header or body, idle connection",
+    "slow": "slow header or body, a handshake that announces a body, idle connection",
     "header-size": "70 KB header",
     "tls-hello": "TLS hello on the http port",
     "host": "foreign `Host`, `[::1]`, `LOCALHOST`, trailing dot",
@@ -865,7 +865,11 @@ def tokens(shared: RestedEmulator) -> dict[str, str]:
 CASES = [*JSON_BODIES, *ADDRESSES, *USERS]
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
+def marks_of(case: Case) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.warns("TLS was spoken to a port of plain http")] if case.row == "tls-hello" else []
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id, marks=marks_of(case)) for case in CASES])
 def test_a_case(shared: RestedEmulator, tokens: dict[str, str], case: Case, caplog: pytest.LogCaptureFixture) -> None:
     sent = re.sub(rb"\{([a-z]{3,})\}", lambda name: tokens[name[1].decode()].encode(), case.sent)
     served = case.status == 200
@@ -915,6 +919,7 @@ def test_slow_clients_delay_nobody_and_are_closed(
     shared: RestedEmulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = [b"", b"GET / HTTP/1.1\r\nHost: loc", post(b"{}")[:-1], chunks(b"2\r\n{")]
+    begun += [head("GET", at(PLANTS), *HANDSHAKE, more) for more in ("Content-Length: 9", "Transfer-Encoding: chunked")]
     with unharmed(shared, caplog, lines=1):
         slow = [socket.create_connection(("127.0.0.1", int(str(shared.facts["port"]))), timeout=10) for _ in range(200)]
         for number, connection in enumerate(slow):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import select
 import socket
@@ -647,6 +648,7 @@ def test_several_texts_are_answered_as_json(emulator: RestedEmulator) -> None:
     assert (reply.headers["content-type"], reply.body) == (JSON, b'["one","two"]')
 
 
+@pytest.mark.warns("a flag is set by true alone")
 @pytest.mark.parametrize("value", ["1", "TRUE", "yes", ""])
 def test_a_flag_is_set_by_true_alone(emulator: RestedEmulator, value: str) -> None:
     assert_record(call(emulator.url(PLANTS), dataOnly=value, uniqueId=TOMATO), TOMATO_DATA)
@@ -691,6 +693,198 @@ def test_a_body_where_none_belongs_is_ignored(emulator: RestedEmulator, method: 
 
 def test_an_answer_has_no_header_of_tornado(emulator: RestedEmulator) -> None:
     assert set(call(emulator.url(PLANTS)).headers) == {"content-type", "content-length"}
+
+
+# Served, but hardly as it was meant
+
+
+AS_FETCH = {"Content-Type": "text/plain;charset=UTF-8"}  # as it sends a text unless told otherwise
+NEWCOMER = b'{"username": "cy", "password": "c"}'
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A request that is served all the same, and a part of what is said of it."""
+
+    method: str
+    target: str
+    warning: str
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+ODD = {
+    "JSON as fetch sends it": Odd("POST", at(PLANTS), "JSON and counts as text", b'{"a": 1}', AS_FETCH),
+    "an array as fetch sends it": Odd("POST", at(PLANTS), "JSON and counts as text", b" [1]", AS_FETCH),
+    "a PUT as fetch sends it": Odd("PUT", at(PLANTS, f"uniqueId={TOMATO}"), "counts as text", b"{}", AS_FETCH),
+    "an object without stringify": Odd("POST", at(PLANTS), "'[object Object]'", b"[object Object]", AS_FETCH),
+    "objects without stringify": Odd("POST", at(PLANTS), "JSON.stringify", b"[object Object],[object Map]", AS_TEXT),
+    "an object without stringify as JSON": Odd("POST", at(PLANTS), "JSON.stringify", b'"[object Object]"', AS_JSON),
+    "nothing without stringify": Odd("POST", at(PLANTS), "'undefined'", b"undefined", AS_FETCH),
+    "stringified twice": Odd("POST", at(PLANTS), "an object as JSON", b'"{\\"a\\": 1}"', AS_JSON),
+    "login=1 registers": Odd("POST", at(GARDENERS, "login=1"), "login='1' counts as not set", NEWCOMER, AS_JSON),
+    "a bare flag": Odd("GET", at(PLANTS, "dataOnly"), "dataOnly='' counts as not set"),
+    "a flag in upper case": Odd("GET", at(PLANTS, "fileOnly=TRUE"), "fileOnly='TRUE' counts as not set"),
+    "brackets": Odd("GET", at(PLANTS, f"uniqueId[]={TOMATO}"), "'uniqueId[]' counts for nothing"),
+    "escaped brackets": Odd("GET", at(PLANTS, f"uniqueId%5B0%5D={TOMATO}"), "'uniqueId[0]' counts for nothing"),
+    "another case": Odd("GET", at(PLANTS, f"uniqueid={TOMATO}"), "the parameter is called uniqueId"),
+    "an underscore": Odd("GET", at(PLANTS, "data_only=true"), "the parameter is called dataOnly"),
+    "camel case": Odd("POST", at(PLANTS, "passwordReset=true"), "is called passwordreset", b"{}", AS_JSON),
+    "a login on a data endpoint": Odd("POST", at(PLANTS, "login=true"), "no authentication endpoint", b"{}", AS_JSON),
+    "a logout on a data endpoint": Odd("POST", at(PLANTS, "logout=true"), "logout=true counts for", b"{}", AS_JSON),
+    "a reset on a data endpoint": Odd(
+        "PUT", at(PLANTS, f"passwordreset=true&uniqueId={TOMATO}"), "passwordreset=true counts for", b"{}", AS_JSON
+    ),
+    "a login with GET": Odd("GET", at(PLANTS, "login=true"), "means read"),
+    "no cookie for who registers": Odd("POST", at(GARDENERS, "noATCookie=true"), "means register", NEWCOMER, AS_JSON),
+    "a handshake without Upgrade": Odd(
+        "GET", at(PLANTS), "it lacks Upgrade: websocket", None, {"Sec-WebSocket-Key": "x"}
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=name, marks=pytest.mark.warns(row.warning)) for name, row in ODD.items()]
+)
+def test_what_is_served_but_hardly_as_it_was_meant_is_told_once_in_log_and_evidence(
+    emulator: RestedEmulator, row: Odd, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert call(base(emulator) + row.target, row.method, body=row.body, headers=row.headers).status == 200
+    emulator.settle()
+    [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    warnings: Any = emulator.requests()[-1]["warnings"]
+    [told] = warnings
+    assert line == f"{row.method} {row.target.partition('?')[0]} 200 {told}"
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "headers", "body"),
+    [
+        ("GET", "dataOnly=false&fileOnly=0&_=17&page=2", {}, None),
+        ("GET", f"uniqueId={TOMATO}&fileOnly=false&stream=false", {}, None),
+        ("GET", "masterKey=d0c5b1e29a7f4c6e8b3a54f9027e61dc&accessToken=x", {}, None),
+        ("POST", "", AS_FETCH, b"{hello}"),
+        ("POST", "", AS_FETCH, b"7"),
+        ("POST", "", AS_TEXT, b'{"a": 1}'),
+        ("POST", "", AS_JSON, b'"[1] see below"'),
+        ("POST", "", {"Content-Type": "application/json; charset=utf-8"}, b'{"a": "[object Object]"}'),
+    ],
+)
+def test_what_is_meant_is_not_warned_of(
+    emulator: RestedEmulator, method: str, query: str, headers: dict[str, str], body: bytes | None
+) -> None:
+    assert call(base(emulator) + at(PLANTS, query), method, body=body, headers=headers).status == 200
+    emulator.settle()
+    assert emulator.requests()[-1]["warnings"] == []
+
+
+def test_many_odd_parameters_are_few_warnings(emulator: RestedEmulator, caplog: pytest.LogCaptureFixture) -> None:
+    query = "&".join(f"uniqueId[{number}]=x" for number in range(1000))
+    reply = call(base(emulator) + at(PLANTS, query), "PUT", {})
+    assert reply.json["hint"].count("the parameter is called uniqueId") == 5
+    assert not [record for record in caplog.records if record.levelno > logging.INFO], "a refusal says it itself"
+
+
+# Hints that name the remedy
+
+WITH_CREDENTIALS = 'credentials: "include" (axios: withCredentials: true)'
+SAFARI = {"User-Agent": "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Safari/605.1.15"}
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A request that is refused, what its hint says, and what it does not say."""
+
+    row: Row
+    says: str
+    not_says: str = "sesame"
+
+
+def read_diary(says: str, not_says: str = "sesame", query: str = "", **headers: str) -> Hint:
+    return Hint(
+        Row("GET", at(DIARY, query), 401, NO_TOKEN, {name.replace("_", "-"): v for name, v in headers.items()}),
+        says,
+        not_says,
+    )
+
+
+def not_json(body: bytes, says: str, not_says: str = "sesame") -> Hint:
+    return Hint(post(body, WRONG_BODY), says, not_says)
+
+
+def not_there(name: str, says: str, method: str = "GET") -> Hint:
+    return Hint(Row(method, at(name), 400, NOT_VALID, AS_JSON), says)
+
+
+HINTS = {
+    "a page without cookie": read_diary(WITH_CREDENTIALS, "one host name", Origin=PAGE),
+    "a page on another host": read_diary("use one host name for both", Origin="http://127.0.0.1:3000"),
+    "a page on another host, credentials": read_diary(WITH_CREDENTIALS, Origin="http://[::1]:3000"),
+    "a page with cookies": read_diary("log in", WITH_CREDENTIALS, Origin=PAGE, Cookie="theme=dark"),
+    "no page": read_diary("log in", WITH_CREDENTIALS),
+    "Safari": read_diary("noATCookie=true, or start with --plain-cookie or --tls", **SAFARI),
+    "Safari with other cookies": read_diary("Safari drops a Secure cookie", Cookie="theme=dark", **SAFARI),
+    "a page on another host with other cookies": read_diary(
+        "use one host name for both", WITH_CREDENTIALS, Origin="http://127.0.0.1:3000", Cookie="theme=dark"
+    ),
+    "Bearer null": read_diary("is the word null", Authorization="Bearer null"),
+    "Bearer undefined": read_diary("is the word undefined", Authorization="Bearer undefined"),
+    "Bearer [object Object]": read_diary("is the word [object object]", Authorization="Bearer [object Object]"),
+    "Bearer Bearer": read_diary("Authorization says that once", Authorization="Bearer Bearer sesame"),
+    "a token in quotation marks": read_diary("in quotation marks", Authorization='Bearer "sesame"'),
+    "Bearer alone": read_diary("Authorization lacks the token", Authorization="Bearer "),
+    "no Bearer": read_diary("lacks the word Bearer", Authorization="sesame"),
+    "another word": read_diary("lacks the word Bearer", Authorization="Token sesame"),
+    "accessToken over HTTP": read_diary("counts for a WebSocket alone", query="accessToken=sesame"),
+    "an unknown token": read_diary("The access token is unknown here", Authorization="Bearer sesame"),
+    "a logout without cookie": Hint(
+        Row("POST", at(GARDENERS, "logout=true"), 400, NO_TOKEN, {"Origin": PAGE}), WITH_CREDENTIALS
+    ),
+    "multipart without boundary": Hint(
+        post(FILE, WRONG_BODY, {"Content-Type": "multipart/form-data"}), "leave the Content-Type header out"
+    ),
+    "multipart as JSON": not_json(b"------x\r\nContent-Disposition: form-data", "leave the Content-Type header out"),
+    "a form as JSON": not_json(b"password=sesame&username=ada", "begins with 'password=': that is a form"),
+    "a page as JSON": not_json(b"<!doctype html>", "begins with '<!doctype html>': that is HTML"),
+    "single quotes": not_json(b"{'password': 'sesame'}", "begins with \"{'password':\": JSON has double quotes"),
+    "a shell's quotes": not_json(b"'{password:sesame}'", "JSON has double quotes"),
+    "names without quotes": not_json(b"{password: 'sesame'}", "begins with '{password:': JSON has its names"),
+    "an object": not_json(b"[object Object]", "an object was sent without JSON.stringify"),
+    "undefined": not_json(b"undefined", "begins with 'undefined': a value was sent without JSON.stringify"),
+    "a long word": not_json(b"sesame" * 10, "begins with", "sesame" * 4),
+    "a record in the path": not_there(
+        f"{PLANTS}/1234", f"A record of {PLANTS} is chosen in the query: '&uniqueId=1234'"
+    ),
+    "a record in the path, and a slash": not_there(f"{PLANTS}/1234/", "'&uniqueId=1234'"),
+    "a PUT to a record": not_there(f"{PLANTS}/1234", "'&uniqueId=1234'", "PUT"),
+    "a DELETE of a record": not_there(f"{PLANTS}/1234", "'&uniqueId=1234'", "DELETE"),
+    "a slash at the end": not_there(f"{PLANTS}/", f"Did you mean {PLANTS}?"),
+    "an escaped slash": not_there("garden%2Fplants", f"Did you mean {PLANTS}?"),
+    "upper case": not_there("Garden/Plants", f"Did you mean {PLANTS}?"),
+    "a letter less": not_there("garden/plant", f"Did you mean {PLANTS}?"),
+    "without its folder": not_there("plants", f"Did you mean {PLANTS}?"),
+    "another name": not_there("garden/weeds", "make it with --endpoint"),
+    "no prefix": Hint(Row("POST", f"/{PLANTS}?key={KEY}", 404, NOT_FOUND, AS_JSON, b"{}"), f"/api/1/ce/{PLANTS}?"),
+    "the key in another case": Hint(Row("GET", at(PLANTS, f"KEY={KEY}", key=None), 403, KEY_MISSING), "is called key"),
+    "login=1 as nobody": Hint(user("login=1", b'{"username": "ada", "password": "x"}', EXISTS), "login='1' counts"),
+    "a login as fetch sends it": Hint(
+        Row("POST", at(GARDENERS, "login=true"), 400, MEMBER, AS_FETCH, NEWCOMER), "JSON and counts as text"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HINTS.values(), ids=HINTS.keys())
+def test_a_hint_names_the_remedy_and_no_secret(
+    emulator: RestedEmulator, case: Hint, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):  # every time, not once
+        reply = call(base(emulator) + case.row.target, case.row.method, body=case.row.body, headers=case.row.headers)
+        assert_refusal(reply, case.row.status, case.row.message)
+        assert case.says in reply.json["hint"]
+        assert case.not_says not in reply.json["hint"]
+    assert len(reply.json["hint"]) < 1000
+    assert "sesame" not in caplog.text or case.not_says != "sesame"
+    assert caplog.text.count(case.says) == 2
 
 
 # Browsers

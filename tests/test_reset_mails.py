@@ -294,6 +294,7 @@ def test_only_true_means_a_reset(emulator: RestedEmulator, value: str) -> None:
     assert log_in(emulator, "apricot").status == 200
 
 
+@pytest.mark.warns("passwordreset=true counts for nothing here")
 def test_a_reset_at_an_ordinary_endpoint_is_a_record_like_any_other(emulator: RestedEmulator) -> None:
     data = {"email": EMAIL, "templateName": "forgotten"}
     created = call(emulator.url(PLANTS), "POST", data, passwordreset="true").json

@@ -498,7 +498,7 @@ def test_over_tls_the_services_cookie_stands_alone(start: Start, plain_cookie: b
 # Clients that speak something else
 
 
-@pytest.mark.warns("SSL Error")
+@pytest.mark.warns("SSL Error", "no TLS was spoken to a port of TLS alone; use https:// and wss://")
 def test_whoever_speaks_no_tls_to_the_tls_port_disturbs_nobody(emulator: RestedEmulator) -> None:
     with open_socket(emulator.ws_url(PLANTS), ssl=trusting(emulator)) as ear, wire(emulator) as silent:
         for said in (head("GET", "/"), b"", b"\x16\x03\x01", b"\x00" * 1000, b"\xff"):
@@ -525,6 +525,7 @@ def test_a_socket_over_tls_can_be_silenced(emulator: RestedEmulator) -> None:
         ear.close_socket()
 
 
+@pytest.mark.warns("TLS was spoken to a port of plain http; use http:// and ws://")
 def test_whoever_speaks_tls_to_the_http_port_is_cut_off_soon() -> None:
     with RestedEmulator(data=GARDEN) as emulator:
         begun = time.monotonic()

@@ -540,7 +540,10 @@ def test_a_refused_upload_leaves_nothing(
     assert send(kept, FILE).status == 200
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "GET"])
+@pytest.mark.parametrize(
+    "method",
+    ["PUT", pytest.param("DELETE", marks=pytest.mark.warns("fileOnly=true counts for nothing here")), "GET"],
+)
 def test_only_post_takes_files(kept: RestedEmulator, method: str) -> None:
     record = send(kept, FILE).json
     reply = call(
@@ -808,6 +811,7 @@ def test_a_file_comes_back_as_it_was(emulator: RestedEmulator, size: int) -> Non
     assert fetch(emulator, record["uniqueId"]).body == content
 
 
+@pytest.mark.warns("a flag is set by true alone")
 def test_a_record_with_a_file_is_read_as_any_other(emulator: RestedEmulator) -> None:
     record = send(emulator, FILE).json
     url, unique_id = emulator.url(PLANTS), record["uniqueId"]
@@ -846,12 +850,26 @@ def test_a_file_that_somebody_deleted_is_missed_and_its_record_stays(kept: Reste
     assert call(kept.url(PLANTS), "DELETE", uniqueId=record["uniqueId"]).json == record
 
 
-def test_head_is_no_method_of_the_service(emulator: RestedEmulator) -> None:
-    record = send(emulator, FILE).json
+@pytest.mark.parametrize("query", ["", "&stream=true"])
+def test_head_of_a_file_has_the_headers_of_its_get(emulator: RestedEmulator, query: str) -> None:
+    target = at(PLANTS, f"fileOnly=true{query}&uniqueId={send(emulator, FILE).json['uniqueId']}")
     with wire(emulator) as connection:
-        connection.sendall(head("HEAD", at(PLANTS, f"fileOnly=true&uniqueId={record['uniqueId']}")))
-        reply = answer_on(connection, "HEAD")
-        assert (reply.status, "GET" in reply.headers["allow"]) == (405, True)
+        connection.sendall(head("HEAD", target, "Range: bytes=0-0") + head("GET", target))
+        without, whole = answer_on(connection, "HEAD"), answer_on(connection)
+    assert (without.status, without.headers) == (whole.status, whole.headers) == (200, whole.headers)
+    assert without.headers["content-length"] == str(len(whole.body))
+    emulator.settle()
+    assert [(one["method"], one["status"]) for one in emulator.requests()[1:]] == [("HEAD", 200), ("GET", 200)]
+
+
+def test_head_of_a_file_asks_what_its_get_asks(emulator: RestedEmulator) -> None:
+    unique_id = send(emulator, FILE).json["uniqueId"]
+    for name, wanted, status in ((PLANTS, "nobody", 400), (PLANTS, "", 400), (DIARY, unique_id, 401)):
+        target = at(name, f"fileOnly=true&uniqueId={wanted}")
+        with wire(emulator) as connection:
+            connection.sendall(head("HEAD", target) + head("GET", target))
+            without, whole = answer_on(connection, "HEAD"), answer_on(connection)
+        assert (without.status, without.headers) == (whole.status, whole.headers) == (status, whole.headers)
 
 
 # Ranges (RFC 9110, section 14), of a file of ten bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import struct
 import threading
@@ -170,7 +171,9 @@ def test_a_master_key_is_ignored(emulator: RestedEmulator, value: str) -> None:
         assert_open(emulator, listener)
 
 
-@pytest.mark.parametrize("origin", [PAGE, "http://localhost:80", "http://127.0.0.1", "http://[::1]:3000"])
+@pytest.mark.parametrize(
+    "origin", [PAGE, "http://localhost:80", "http://127.0.0.1", "http://[::1]:3000", "ws://localhost:20200"]
+)
 def test_a_page_of_this_machine_gets_in(emulator: RestedEmulator, origin: str) -> None:
     with open_socket(emulator.ws_url(PLANTS), additional_headers={"Origin": origin}) as listener:
         assert_open(emulator, listener)
@@ -271,16 +274,94 @@ def test_a_handshake_elsewhere_is_a_404(emulator: RestedEmulator) -> None:
         ([*HANDSHAKE[:2], HANDSHAKE[3]], 426),
         ([*HANDSHAKE[:2], "Sec-WebSocket-Version: 7", HANDSHAKE[3]], 426),
         ([*HANDSHAKE[:2], "Sec-WebSocket-Version: x", HANDSHAKE[3]], 426),
+        ([*HANDSHAKE[:2], "Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13", HANDSHAKE[3]], 426),
         ([HANDSHAKE[0], *HANDSHAKE[2:]], 400),
+        ([HANDSHAKE[0], "Connection: keep-alive", *HANDSHAKE[2:]], 400),
+        ([*HANDSHAKE, HANDSHAKE[3]], 400),
+        ([*HANDSHAKE[:3], "Sec-WebSocket-Key: YWJj"], 400),
+        ([*HANDSHAKE[:3], "Sec-WebSocket-Key: " + "A" * 24], 400),
+        ([*HANDSHAKE[:3], "Sec-WebSocket-Key: " + "A" * 30 + "=="], 400),
+        ([*HANDSHAKE[:3], "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZ!=="], 400),
+        ([*HANDSHAKE[:3], "Sec-WebSocket-Key:"], 400),
     ],
-    ids=["no key", "no version", "version 7", "version x", "no connection"],
+    ids=[
+        "no key",
+        "no version",
+        "version 7",
+        "version x",
+        "two versions",
+        "no connection",
+        "another connection",
+        "two keys",
+        "3 bytes",
+        "18 bytes",
+        "22 bytes",
+        "not base64",
+        "an empty key",
+    ],
 )
-def test_a_bad_handshake_harms_nobody(emulator: RestedEmulator, lines: list[str], status: int) -> None:
+def test_a_bad_handshake_is_told_why_and_harms_nobody(emulator: RestedEmulator, lines: list[str], status: int) -> None:
     with open_socket(emulator.ws_url(PLANTS)) as listener, wire(emulator) as connection:
         connection.sendall(head("GET", at(PLANTS), *lines))
-        assert answer_on(connection).status == status
+        reply = answer_on(connection)
+        assert_refusal(reply, status, "WebSocket handshake not valid.")
+        assert reply.headers.get("sec-websocket-version") == ("13" if status == 426 else None)
         assert listeners_of(emulator) == 1
         assert_open(emulator, listener)
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.0\r\nConnection: keep-alive"])
+def test_a_handshake_over_an_older_http_is_refused(emulator: RestedEmulator, version: bytes) -> None:
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS), *HANDSHAKE).replace(b"HTTP/1.1", version))
+        reply = answer_on(connection)
+        assert_refusal(reply, 400, "WebSocket handshake not valid.")
+        assert "HTTP/1.1" in reply.json["hint"]
+    assert listeners_of(emulator) == 0
+
+
+@pytest.mark.parametrize("connection", ["upgrade", "keep-alive, Upgrade", "UPGRADE,close"])
+def test_a_handshake_may_say_more_than_upgrade(emulator: RestedEmulator, connection: str) -> None:
+    with wire(emulator) as client:
+        client.sendall(head("GET", at(PLANTS), HANDSHAKE[0], f"Connection: {connection}", *HANDSHAKE[2:]))
+        assert answer_on(client).status == 101
+
+
+@pytest.mark.warns("It asks for a subprotocol, and none is spoken here")
+def test_a_subprotocol_that_is_not_spoken_is_told_in_log_and_evidence(
+    emulator: RestedEmulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS), *HANDSHAKE, "Sec-WebSocket-Protocol: bearer, sesame"))
+        reply = answer_on(connection)
+        assert (reply.status, "sec-websocket-protocol" in reply.headers) == (101, False)
+    [told] = [one["warnings"] for one in emulator.messages(type="OPEN")]
+    assert [f"open {PLANTS} {warning}" for warning in told] == [  # type: ignore[union-attr]
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ]
+    assert "sesame" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (at(DIARY, "accessToken=Bearer%20sesame"), "Authorization says that once, accessToken not at all"),
+        (at(DIARY, "accessToken=null"), "is the word null"),
+        (at(DIARY, "accesstoken=sesame"), "the parameter is called accessToken"),
+        (at(DIARY, f"masterKey={MASTER_KEY}"), "masterKey counts for nothing here"),
+        (at(DIARY), 'credentials: "include"'),
+        (at(f"{PLANTS}/"), f"Did you mean {PLANTS}?"),
+    ],
+)
+def test_a_refused_socket_leaves_a_hint_that_names_the_remedy(
+    emulator: RestedEmulator, target: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_socket(socket_url(emulator, target), additional_headers={"Origin": PAGE}) as refused:
+        assert closing(refused)[0] == 4000
+    [end] = emulator.messages(type="CLOSE")
+    assert says in str(end["hint"])
+    assert says in caplog.text
+    assert "sesame" not in caplog.text + str(end)
 
 
 def test_sockets_beyond_the_limit_of_the_system_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,15 +564,32 @@ def test_a_client_may_close_with_any_code(emulator: RestedEmulator, code: int) -
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"\x03", b"\x03\xe8\xff\xfe", b"\x03\xe8" + b"x" * 123], ids=["none", "half", "not UTF-8", "long"]
+    ("payload", "code"),
+    [(b"", 1005), (b"\x03", 1005), (b"\x03\xe8\xff\xfe", 1000), (b"\x03\xe8" + b"x" * 123, 1000)],
+    ids=["none", "half", "not UTF-8", "long"],
 )
-def test_a_client_may_close_without_a_proper_reason(emulator: RestedEmulator, payload: bytes) -> None:
+def test_a_client_may_close_without_a_proper_reason(
+    emulator: RestedEmulator, payload: bytes, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
     with open_socket(emulator.ws_url(PLANTS)) as listener:
         with raw_socket(emulator) as connection:
             connection.sendall(frame(CLOSE, payload))
             drain(connection)
+        emulator.wait(messages={"type": "CLOSE"})
+        assert [one["code"] for one in emulator.messages(type="CLOSE")] == [code]
+        assert f"by the client, {code}" in caplog.text
         assert listeners_of(emulator) == 1
         assert_open(emulator, listener)
+
+
+@pytest.mark.parametrize("sent", [b"", frame(3), frame(PING)], ids=["nothing", "an unknown opcode", "a ping"])
+def test_1006_is_an_end_without_a_close_frame(emulator: RestedEmulator, sent: bytes) -> None:
+    with raw_socket(emulator) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        drain(connection)
+        emulator.wait(messages={"type": "CLOSE"})
+    assert [one["code"] for one in emulator.messages(type="CLOSE")] == [1006]
 
 
 def test_a_client_that_resets_the_connection_leaves_its_seat(emulator: RestedEmulator) -> None:

@@ -42,23 +42,30 @@ function linesOf(event) {
     const took = event.seconds < 1 ? `${Math.round(event.seconds * 1000)} ms` : `${event.seconds.toFixed(1)} s`;
     const what = `${event.status ?? "no answer"}${event.refusal ? ` ${event.refusal.message}` : ""} · ${took}${faults}`;
     const refused = event.refusal !== null || event.status === null;
-    return withReason({ ...line, badge: event.method, what, tone: refused ? "refusal" : "request" }, event.refusal?.hint);
+    return withReasons({ ...line, badge: event.method, what, tone: refused ? "refusal" : toneOf(event, "request") });
   }
-  if (event.type === "OPEN") return [{ ...line, badge: "open", what: `${listenersOf(event)}${userOf(event)} listens`, tone: "socket" }];
+  if (event.type === "OPEN") {
+    return withReasons({ ...line, badge: "open", what: `${listenersOf(event)}${userOf(event)} listens`, tone: toneOf(event, "socket") });
+  }
   if (event.type === "CLOSE") {
     const what = `${event.to.length ? `${listenersOf(event)} ` : ""}${event.code} ${event.reason}`;
-    return withReason({ ...line, badge: "close", what, tone: event.code === 4000 ? "refusal" : "close" }, event.hint);
+    return withReasons({ ...line, badge: "close", what, tone: event.code === 4000 ? "refusal" : "close" });
   }
   const count = Array.isArray(event.record) ? event.record.map((record) => record.data) : event.record.data;
   return [{ ...line, badge: `→ ${event.type}`, what: `to ${listenersOf(event)}: ${inShort(count, 200)}`, tone: "message" }];
 }
 
-function withReason(line, hint) {
-  return hint ? [{ event: line.event, what: hint, tone: "why" }, line] : [line];
+// What is served, but hardly as it was meant, stands out like a refusal does.
+const toneOf = (event, usual) => (event.warnings?.length ? "warning" : usual);
+
+const reasonsOf = (event) => [event.refusal?.hint ?? event.hint, ...(event.warnings ?? [])].filter(Boolean);
+
+function withReasons(line) {
+  return [...reasonsOf(line.event).map((what) => ({ event: line.event, what, tone: "why" })).reverse(), line];
 }
 
 function isWanted({ tone, event }) {
-  if ($("only-refusals").checked) return tone === "refusal" || tone === "why";
+  if ($("only-refusals").checked) return ["refusal", "warning", "why"].includes(tone);
   if (event.method) return $("show-requests").checked;
   return $(event.type === "OPEN" || event.type === "CLOSE" ? "show-sockets" : "show-messages").checked;
 }
@@ -73,21 +80,21 @@ function take(events) {
   all.push(...lines);
   if (all.length > MOST) all.splice(0, all.length - MOST);
   list.add(lines.filter(isWanted));
-  const refusal = lines.findLast((line) => line.tone === "refusal");
+  const refusal = lines.findLast(({ tone }) => tone === "refusal" || tone === "warning");
   if (refusal && !chosen) showDetail(refusal.event);
 }
 
 function showDetail(event) {
   const box = $("detail");
   const reason = event.refusal?.message ?? event.reason;
-  const hint = event.refusal?.hint ?? event.hint;
-  box.classList.toggle("refusal-detail", Boolean(hint));
+  const reasons = reasonsOf(event);
+  box.classList.toggle("refusal-detail", reasons.length > 0);
   const title = event.method
     ? `${event.method} ${event.endpoint} · ${event.status ?? "no answer"} ${reason ?? ""}`
     : `${event.type} ${event.endpoint} ${event.code ? `· ${event.code} ${reason}` : ""}`;
   const text = JSON.stringify(event, null, 2);
   const whole = text.length > 20000 ? `${text.slice(0, 20000)} …` : text;
-  box.replaceChildren(make("h3", { text: title }), ...(hint ? [make("p", { text: hint })] : []), make("pre", { text: whole }));
+  box.replaceChildren(make("h3", { text: title }), ...reasons.map((text) => make("p", { text })), make("pre", { text: whole }));
   box.scrollTop = 0;
 }
 
