@@ -939,18 +939,15 @@ def merge(old: dict[str, Json], new: dict[str, Json]) -> dict[str, Json]:
 
 def kind_of(value: Json) -> str:
     """The JSON value type, in words."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-    return "an object"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"
 
 
 def check_kind(value: object, kind: str, name: str) -> Any:
@@ -960,28 +957,28 @@ def check_kind(value: object, kind: str, name: str) -> Any:
     wanted = kind.removesuffix(" | None")
     if value is None and wanted != kind:
         return None
-    match wanted:
-        case "bool" if isinstance(value, bool):
-            return value
-        case "str" if isinstance(value, str):
-            return check_utf8(value, name)
-        case "int" if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        case "float" if isinstance(value, int | float) and not isinstance(value, bool):
-            return check_finite(value, name)
-        case "Sequence[str]" | "tuple[str, ...]" if isinstance(value, list | tuple):
-            if all(isinstance(item, str) for item in value):
-                return tuple(value)
-        case "Json":
-            return value
-        case "Mapping[str, Json]" if isinstance(value, dict):
-            return value
-        case "Mapping[str, str]" if isinstance(value, dict):
-            if all(isinstance(item, str) for pair in value.items() for item in pair):
-                return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
+    if wanted == "bool" and isinstance(value, bool):
+        return value
+    if wanted == "str" and isinstance(value, str):
+        return check_utf8(value, name)
+    if wanted == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if wanted == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        return check_finite(value, name)
+    if wanted in ("Sequence[str]", "tuple[str, ...]") and isinstance(value, list | tuple) and are_texts(value):
+        return tuple(value)
+    if wanted == "Json" or (wanted == "Mapping[str, Json]" and isinstance(value, dict)):
+        return value
+    if wanted == "Mapping[str, str]" and isinstance(value, dict) and are_texts((*value, *value.values())):
+        return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
     words = {"bool": "true or false", "str": "a text", "int": "a whole number", "float": "a number"}
     words |= {"Mapping[str, str]": "an object of texts", "Mapping[str, Json]": "an object"}
     raise OptionError(f"{name} is {shown(value)}; it takes {words.get(wanted, 'a list of texts')}")
+
+
+def are_texts(values: Iterable[object]) -> bool:
+    """Whether all of the values are texts."""
+    return all(isinstance(value, str) for value in values)
 
 
 def check_members(kind: type, given: Mapping[str, object], place: str = "") -> dict[str, Any]:
@@ -1560,10 +1557,11 @@ def read_steps(path: str, number: int, line: bytes) -> list[Step]:
         raise DataFileError(f"{place} column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         raise DataFileError(f"{place} column 1: {error}") from None
+    nothing = type(None)
+    shapes = ((str, nothing, nothing), (str, str, nothing), (str, str, dict), (str, str, dict, str))
     for step in steps if isinstance(steps, list) else [None]:
-        match step:
-            case [str(), None, None] | [str(), str(), dict() | None] | [str(), str(), dict(), str()]:
-                continue
+        if isinstance(step, list) and tuple(map(type, step)) in shapes:
+            continue
         raise DataFileError(f"{place} column 1: {shown(step, 60)} is no step of a journal")
     try:
         return [
@@ -3078,33 +3076,26 @@ class FaultKind(StrEnum):
     @property
     def arguments(self) -> tuple[str, ...]:
         """What it takes of its own."""
-        match self:
-            case FaultKind.STATUS:
-                return ("status", "body")
-            case FaultKind.DELAY:
-                return ("seconds",)
-            case FaultKind.CUT:
-                return ("when",)
-            case FaultKind.REFUSE:
-                return ("status",)
-            case FaultKind.CLOSE:
-                return ("code", "reason")
-            case FaultKind.MESSAGES:
-                return ("what", "seconds")
-            case FaultKind.OUTAGE:
-                return ("seconds", "mode")
-        return ()
+        own: dict[FaultKind, tuple[str, ...]] = {
+            FaultKind.STATUS: ("status", "body"),
+            FaultKind.DELAY: ("seconds",),
+            FaultKind.CUT: ("when",),
+            FaultKind.REFUSE: ("status",),
+            FaultKind.CLOSE: ("code", "reason"),
+            FaultKind.MESSAGES: ("what", "seconds"),
+            FaultKind.OUTAGE: ("seconds", "mode"),
+        }
+        return own.get(self, ())
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Of which methods are the requests, handshakes or messages that it can hit."""
-        match self:
-            case FaultKind.STATUS | FaultKind.CUT:
-                return METHODS[:4]
-            case FaultKind.MESSAGES:
-                return METHODS[1:4]
-            case FaultKind.DELAY | FaultKind.OUTAGE:
-                return (*METHODS[:4], WEBSOCKET)
+        if self in (FaultKind.STATUS, FaultKind.CUT):
+            return METHODS[:4]
+        if self is FaultKind.MESSAGES:
+            return METHODS[1:4]
+        if self in (FaultKind.DELAY, FaultKind.OUTAGE):
+            return (*METHODS[:4], WEBSOCKET)
         return (WEBSOCKET,)
 
     @property
@@ -3439,19 +3430,18 @@ class Faults:
             if fault.kind not in kinds or not active.hits_at(endpoint, method):
                 continue
             strike = strike._replace(numbers=(*strike.numbers, active.number))
-            match fault.kind:
-                case FaultKind.DELAY:
-                    strike = strike._replace(delay=strike.delay + fault.lasts(1.0))
-                case FaultKind.CUT:
-                    return strike._replace(cut=fault.when)
-                case FaultKind.STATUS | FaultKind.REFUSE:
-                    return strike._replace(status=fault.status, body=fault.body)
-                case FaultKind.OUTAGE:
-                    return strike._replace(
-                        status=fault.status if fault.mode is Mode.REFUSE else None,
-                        cut=Cut.BEFORE if fault.mode is Mode.RESET else None,
-                        hangs=active if fault.mode is Mode.HANG else None,
-                    )
+            if fault.kind is FaultKind.DELAY:
+                strike = strike._replace(delay=strike.delay + fault.lasts(1.0))
+            elif fault.kind is FaultKind.CUT:
+                return strike._replace(cut=fault.when)
+            elif fault.kind is FaultKind.OUTAGE:
+                return strike._replace(
+                    status=fault.status if fault.mode is Mode.REFUSE else None,
+                    cut=Cut.BEFORE if fault.mode is Mode.RESET else None,
+                    hangs=active if fault.mode is Mode.HANG else None,
+                )
+            else:
+                return strike._replace(status=fault.status, body=fault.body)
         return strike
 
     def take_owed(self) -> float:
@@ -3529,21 +3519,18 @@ class Faults:
 
     def _come_to_grief(self, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
         fault = active.fault
-        match fault.what:
-            case Mishap.DROP:
-                pass
-            case Mishap.TWICE:
-                self._send(seats, push)
-                self._send(seats, push)
-            case Mishap.SWAP:
-                active.kept = seats, push
-            case Mishap.LATE:
-                self._send_later(fault.lasts(1.0), seats, push)
-            case Mishap.AFTER_ANSWER:
-                self._send_later(fault.lasts(0.1), seats, push)
-            case Mishap.BEFORE_ANSWER:
-                self._owed = fault.lasts(0.1)
-                self._send(seats, push)
+        if fault.what is Mishap.TWICE:
+            self._send(seats, push)
+            self._send(seats, push)
+        elif fault.what is Mishap.SWAP:
+            active.kept = seats, push
+        elif fault.what is Mishap.LATE:
+            self._send_later(fault.lasts(1.0), seats, push)
+        elif fault.what is Mishap.AFTER_ANSWER:
+            self._send_later(fault.lasts(0.1), seats, push)
+        elif fault.what is Mishap.BEFORE_ANSWER:
+            self._owed = fault.lasts(0.1)
+            self._send(seats, push)
 
     def _send(self, seats: Sequence[Seat], push: Push) -> None:
         self._hub.send([seat for seat in seats if self._hub.has(seat)], push.message)
@@ -3755,15 +3742,12 @@ def blank_parameter(text: str) -> str:
 
 def blank_header(name: str, value: str) -> str:
     """A header as it may be shown."""
-    match name:
-        case "Cookie":
-            return SECRET_COOKIES.sub(f"={BLANK}", value)
-        case "Authorization" | "Proxy-Authorization":
-            scheme, space, _ = value.partition(" ")
-            return f"{scheme} {BLANK}" if space else BLANK
-        case "Referer":
-            return blank_url(value)
-    return value
+    if name == "Cookie":
+        return SECRET_COOKIES.sub(f"={BLANK}", value)
+    if name in ("Authorization", "Proxy-Authorization"):
+        scheme, space, _ = value.partition(" ")
+        return f"{scheme} {BLANK}" if space else BLANK
+    return blank_url(value) if name == "Referer" else value
 
 
 def blank_body(body: bytes) -> Json:
@@ -5284,29 +5268,28 @@ class Api(Door):
             return None
 
     def _carry_out(self, world: Backend, operation: Operation, approach: Approach, request: Request) -> Answer:
-        match operation:
-            case Operation.CREATE if request.upload:
-                return self._show(world.upload(approach, request.upload), approach, request)
-            case Operation.READ if approach.parameters.file_only:
-                return self._send_file(world, approach, request)
-            case Operation.LOGIN:
-                user, session = world.login(approach)
-                answer = self._show(user, approach, request)
-                if approach.parameters.no_at_cookie:
-                    answer.headers.append(("Authorization", f"Bearer {session.token}"))
-                else:
-                    answer.headers += self._set_cookies(session.token)
-                    self._warn_of_lost_cookie(request)
-                return answer
-            case Operation.SEND_RESET:
-                world.send_reset(approach)
-                return Answer(body=b"{}")
-            case Operation.RESET_PASSWORD:
-                world.reset_password(approach)
-                return Answer(body=b"{}")
-            case Operation.LOGOUT:
-                world.logout(approach)
-                return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
+        if operation is Operation.CREATE and request.upload:
+            return self._show(world.upload(approach, request.upload), approach, request)
+        if operation is Operation.READ and approach.parameters.file_only:
+            return self._send_file(world, approach, request)
+        if operation is Operation.LOGIN:
+            user, session = world.login(approach)
+            answer = self._show(user, approach, request)
+            if approach.parameters.no_at_cookie:
+                answer.headers.append(("Authorization", f"Bearer {session.token}"))
+            else:
+                answer.headers += self._set_cookies(session.token)
+                self._warn_of_lost_cookie(request)
+            return answer
+        if operation is Operation.SEND_RESET:
+            world.send_reset(approach)
+            return Answer(body=b"{}")
+        if operation is Operation.RESET_PASSWORD:
+            world.reset_password(approach)
+            return Answer(body=b"{}")
+        if operation is Operation.LOGOUT:
+            world.logout(approach)
+            return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
         verb: Callable[[Approach], Record | Listing] = getattr(world, operation)
         return self._show(verb(approach), approach, request)
 

@@ -180,6 +180,10 @@ def test_nothing_in_the_module_is_mutable() -> None:
     assert not users({"cache", "lru_cache", "global"})
 
 
+def test_the_file_parses_on_a_python_that_is_too_old() -> None:
+    ast.parse(SOURCE, feature_version=(3, 8))  # there it can say what is wanted, instead of a SyntaxError
+
+
 Verb = Callable[..., object]
 EVERYWHERE = {verb.__name__: verb for _, _, verb in CONTROL_ROUTES if verb.__name__ != "health"}
 
