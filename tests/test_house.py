@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 import rested_emulator
 from rested_emulator import CONTROL_ROUTES, Backend, Json, RestedEmulator, Watcher, World, Worlds, camel, read_arguments
-from tests.conftest import ROOT
+from tests.conftest import ROOT, lacking
 
 SECTIONS = (
     "Vocabulary",
@@ -213,6 +214,20 @@ def test_the_command_that_brings_the_packages_is_that_of_the_project() -> None:
     [wanted] = re.findall(r"WANTED = '(.+)'", SOURCE)
     [dependencies] = re.findall(r"^dependencies = \[(.+)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert wanted.split() == dependencies.split(", ")
+
+
+def test_a_test_is_skipped_for_what_the_system_lacks_and_for_nothing_else() -> None:
+    def error_of(task: Callable[[], object]) -> Exception:
+        try:
+            raise AssertionError(f"no error, but {task()}")
+        except (AttributeError, OSError, ValueError) as error:
+            return error
+
+    assert lacking(error_of(lambda: getattr(os, "open_the_door"))) == "os.open_the_door"
+    assert lacking(error_of(lambda: getattr(re, "open_the_door"))) is None
+    assert lacking(error_of(lambda: rested_emulator.Refusal.open_the_door)) is None  # type: ignore[attr-defined]
+    assert lacking(error_of((ROOT / "nothing").read_text)) is None
+    assert lacking(error_of(lambda: int("x"))) is None
 
 
 Verb = Callable[..., object]

@@ -10,8 +10,8 @@ import json
 import math
 import multiprocessing
 import os
-import resource
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -445,6 +445,8 @@ def test_after_an_advance_an_expiry_comes_at_its_moment() -> None:
     [("localhost", "localhost"), ("127.0.0.1", "localhost"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")],
 )
 def test_the_url_is_one_that_connects(host: str, shown: str) -> None:
+    if host == "127.0.0.2" and sys.platform == "darwin":
+        pytest.skip("macOS has no 127.0.0.2 unless it is told to")
     with RestedEmulator(host=host) as emulator:
         assert str(emulator.facts["host"]).startswith(f"{shown}:")
         assert call(emulator.url("examples/unsecure-endpoint")).status == 200
@@ -490,7 +492,7 @@ def test_a_connection_that_sends_no_whole_request_is_closed_and_others_are_not(m
 # The limits of the system
 
 
-INFINITE = resource.RLIM_INFINITY
+INFINITE = getattr(getattr(rested_emulator, "resource"), "RLIM_INFINITY", -1)
 
 
 @pytest.mark.parametrize(
@@ -510,6 +512,8 @@ INFINITE = resource.RLIM_INFINITY
 def test_as_many_files_as_the_system_allows(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, most_allowed: int, sockets: int
 ) -> None:
+    resource = pytest.importorskip("resource")
+
     def setrlimit(_: int, limits: tuple[int, int]) -> None:
         if limits[0] > most_allowed:
             raise ValueError("not allowed to raise maximum limit")
@@ -520,7 +524,7 @@ def test_as_many_files_as_the_system_allows(
 
 
 def test_too_few_files_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (127, 127))
+    monkeypatch.setattr(pytest.importorskip("resource"), "getrlimit", lambda _: (127, 127))
     with pytest.raises(OptionError, match="may open 127 files, and 128 are needed: ulimit -n 1024"):
         RestedEmulator().start()
 

