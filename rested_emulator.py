@@ -68,6 +68,42 @@ Errors:
 
 from __future__ import annotations
 
+import signal
+import sys
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while imports run, Ctrl-C ends it without a traceback
+
+if sys.version_info < (3, 11):  # noqa: UP036 - told before an import fails that does not say so
+    LACKING = f"Python 3.11 or newer, and this is {sys.version.split()[0]}: python3.11 {__file__}"
+else:
+    try:
+        from tinydb import TinyDB
+        from tinydb.storages import Storage
+        from tinydb.table import Table
+        from tornado.httpserver import HTTPServer
+        from tornado.httputil import (
+            HTTPConnection,
+            HTTPHeaders,
+            HTTPMessageDelegate,
+            HTTPServerConnectionDelegate,
+            RequestStartLine,
+            ResponseStartLine,
+        )
+        from tornado.ioloop import IOLoop
+        from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+    except ImportError as error:
+        WANTED = '"tornado>=6.6.1,<6.7" "tinydb>=4.9,<5"'
+        LACKING = f"packages that are missing ({error}): {sys.executable} -m pip install {WANTED}"
+    else:
+        LACKING = ""
+if LACKING:
+    LACKING = f"rested-emulator takes {LACKING} (or: uv run {__file__}, which brings all it takes)"
+    if __name__ != "__main__":
+        raise ImportError(LACKING)
+    print(LACKING, file=sys.stderr)
+    sys.exit(2)
+
 import asyncio
 import contextlib
 import dataclasses
@@ -82,12 +118,10 @@ import logging
 import math
 import os
 import re
-import signal
 import socket
 import stat
 import struct
 import subprocess
-import sys
 import threading
 import weakref
 import zlib
@@ -131,20 +165,6 @@ from typing import (
 )
 from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes
 
-from tinydb import TinyDB
-from tinydb.storages import Storage
-from tinydb.table import Table
-from tornado.httpserver import HTTPServer
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPMessageDelegate,
-    HTTPServerConnectionDelegate,
-    RequestStartLine,
-    ResponseStartLine,
-)
-from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
-
 if TYPE_CHECKING:  # each is imported where it is used: the first answer does not need it
     import argparse
     import ipaddress
@@ -152,6 +172,7 @@ if TYPE_CHECKING:  # each is imported where it is used: the first answer does no
     import ssl
     from concurrent.futures import ThreadPoolExecutor
 
+    from tornado.platform.asyncio import BaseAsyncIOLoop
     from tornado.websocket import WebSocketHandler
 
 try:
@@ -447,6 +468,13 @@ def not_stored(error: OSError, path: str | None = None) -> NotStored:
     return NotStored(Message.NOT_STORED, hint)
 
 
+def printable(text: str) -> str:
+    """Escape what a terminal would obey, or show as something else than it is."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def shown(value: object, limit: int = 120) -> str:
     """Quote a value from outside for a hint or a log line: control characters escaped, length bounded."""
     text = str(value)
@@ -679,6 +707,7 @@ SPELLINGS = MappingProxyType(
 )
 
 ENDPOINT_NAME = re.compile(r"(?=.{5,254}\Z)(?!.*--)[a-z0-9][a-z0-9-]*(?:/[a-z0-9-]+)*(?<!-)\Z")
+KEY = re.compile(r"(?!\s|\ufeff)[^\x00-\x1f\x7f-\x9f]+(?<!\s)\Z")
 PROJECT_NAME = re.compile(r"[A-Za-z0-9 _-]{5,254}\Z")
 # A proxy may make ws of http (Vite's rewriteWsOrigin does); the last three are where pages of app shells come from.
 ORIGIN = re.compile(
@@ -741,10 +770,11 @@ def check_project_name(name: str) -> str:
 
 
 def check_key(key: str, name: str = "key") -> str:
-    """Return the key; any non-empty text will do (contract 2.6)."""
-    if key:
+    """Return a key, token, id or name, any text that shows as it is (contract 2.6); raise OptionError for another."""
+    if KEY.match(key):
         return key
-    raise OptionError(f"{name} is empty; it takes any other text")
+    wrong = f"{shown(key)}, with control characters in it or white space around it" if key else "empty"
+    raise OptionError(f"{name} is {wrong}; it takes any other text")
 
 
 def check_unique_id(text: str) -> str:
@@ -779,7 +809,7 @@ def check_saved(project: Project) -> Project:
         project,
         name=check_project_name(project.name),
         key=check_key(project.key),
-        master_key=project.master_key or None,
+        master_key=check_key(project.master_key, "masterKey") if project.master_key else None,
         allowed_origins=parse_origins(project.allowed_origins),
         token_ttl=check_ttl(project.token_ttl),
     )
@@ -1144,18 +1174,15 @@ def merge(old: dict[str, Json], new: dict[str, Json]) -> dict[str, Json]:
 
 def kind_of(value: Json) -> str:
     """The JSON value type, in words."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-    return "an object"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"
 
 
 def check_kind(value: object, kind: str, name: str) -> Any:
@@ -1165,28 +1192,28 @@ def check_kind(value: object, kind: str, name: str) -> Any:
     wanted = kind.removesuffix(" | None")
     if value is None and wanted != kind:
         return None
-    match wanted:
-        case "bool" if isinstance(value, bool):
-            return value
-        case "str" if isinstance(value, str):
-            return check_utf8(value, name)
-        case "int" if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        case "float" if isinstance(value, int | float) and not isinstance(value, bool):
-            return check_finite(value, name)
-        case "Sequence[str]" | "tuple[str, ...]" if isinstance(value, list | tuple):
-            if all(isinstance(item, str) for item in value):
-                return tuple(value)
-        case "Json":
-            return value
-        case "Mapping[str, Json]" if isinstance(value, dict):
-            return value
-        case "Mapping[str, str]" if isinstance(value, dict):
-            if all(isinstance(item, str) for pair in value.items() for item in pair):
-                return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
+    if wanted == "bool" and isinstance(value, bool):
+        return value
+    if wanted == "str" and isinstance(value, str):
+        return check_utf8(value, name)
+    if wanted == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if wanted == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        return check_finite(value, name)
+    if wanted in ("Sequence[str]", "tuple[str, ...]") and isinstance(value, list | tuple) and are_texts(value):
+        return tuple(value)
+    if wanted == "Json" or (wanted == "Mapping[str, Json]" and isinstance(value, dict)):
+        return value
+    if wanted == "Mapping[str, str]" and isinstance(value, dict) and are_texts((*value, *value.values())):
+        return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
     words = {"bool": "true or false", "str": "a text", "int": "a whole number", "float": "a number"}
     words |= {"Mapping[str, str]": "an object of texts", "Mapping[str, Json]": "an object"}
     raise OptionError(f"{name} is {shown(value)}; it takes {words.get(wanted, 'a list of texts')}")
+
+
+def are_texts(values: Iterable[object]) -> bool:
+    """Whether all of the values are texts."""
+    return all(isinstance(value, str) for value in values)
 
 
 def check_members(kind: type, given: Mapping[str, object], place: str = "") -> dict[str, Any]:
@@ -1834,6 +1861,10 @@ class JsonFile(Storage):
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.path}.lock")
+        self.leave_to_parent()
+
+    def leave_to_parent(self) -> None:
+        """Close what is open; after a fork the lock stays the parent's."""
         for descriptor in (self._journal, self._lock):
             if descriptor is not None:
                 os.close(descriptor)
@@ -1925,10 +1956,11 @@ def read_steps(path: str, number: int, line: bytes) -> list[Step]:
         raise DataFileError(f"{place} column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         raise DataFileError(f"{place} column 1: {error}") from None
+    nothing = type(None)
+    shapes = ((str, nothing, nothing), (str, str, nothing), (str, str, dict), (str, str, dict, str))
     for step in steps if isinstance(steps, list) else [None]:
-        match step:
-            case [str(), None, None] | [str(), str(), dict() | None] | [str(), str(), dict(), str()]:
-                continue
+        if isinstance(step, list) and tuple(map(type, step)) in shapes:
+            continue
         raise DataFileError(f"{place} column 1: {shown(step, 60)} is no step of a journal")
     try:
         return [
@@ -2456,6 +2488,7 @@ def read_session(token: str, document: Document) -> Session:
     """A session from its document; raises OptionError."""
     place = f"session {shown(token[:6])}"
     endpoint, user = (check_kind(document.get(name), "str", f"{place}: {name}") for name in ("endpoint", "user"))
+    check_key(token, f"{place}: token")
     return Session(token, check_endpoint_name(endpoint), user, read_moment(document, "expiresAt", place))
 
 
@@ -2669,6 +2702,10 @@ class Store:
     def let_go(self) -> None:
         """Let go of the data file without writing it."""
         self._storage.let_go()
+
+    def leave_to_parent(self) -> None:
+        """Close what a fork has open of the data file; it stays the parent's, with its lock."""
+        self._storage.leave_to_parent()
 
     # Projects and endpoints
 
@@ -4480,15 +4517,12 @@ def blank_parameter(text: str) -> str:
 
 def blank_header(name: str, value: str) -> str:
     """A header as it may be shown."""
-    match name:
-        case "Cookie":
-            return SECRET_COOKIES.sub(f"={BLANK}", value)
-        case "Authorization" | "Proxy-Authorization":
-            scheme, space, _ = value.partition(" ")
-            return f"{scheme} {BLANK}" if space else BLANK
-        case "Referer":
-            return blank_url(value)
-    return value
+    if name == "Cookie":
+        return SECRET_COOKIES.sub(f"={BLANK}", value)
+    if name in ("Authorization", "Proxy-Authorization"):
+        scheme, space, _ = value.partition(" ")
+        return f"{scheme} {BLANK}" if space else BLANK
+    return blank_url(value) if name == "Referer" else value
 
 
 def blank_body(body: bytes) -> Json:
@@ -5675,7 +5709,8 @@ class Worlds:
     def _is_wanted(self, key: str) -> bool:
         from fnmatch import fnmatchcase
 
-        return len(self._private) < MOST_WORLDS and any(fnmatchcase(key, pattern) for pattern in self._patterns)
+        is_wanted = KEY.match(key) and any(fnmatchcase(key, pattern) for pattern in self._patterns)
+        return bool(is_wanted) and len(self._private) < MOST_WORLDS
 
     def _begin(self, key: str) -> Emulation:
         world = self.default.fork(key)
@@ -6279,29 +6314,28 @@ class Api(Door):
             return None
 
     def _carry_out(self, service: Service, operation: Operation, approach: Approach, request: Request) -> Answer:
-        match operation:
-            case Operation.CREATE if request.upload:
-                return self._show(service.upload(approach, request.upload), approach, request)
-            case Operation.READ if approach.parameters.file_only:
-                return self._send_file(service, approach, request)
-            case Operation.LOGIN:
-                user, session = service.login(approach)
-                answer = self._show(user, approach, request)
-                if approach.parameters.no_at_cookie:
-                    answer.headers.append(("Authorization", f"Bearer {session.token}"))
-                else:
-                    answer.headers += self._set_cookies(session.token)
-                    self._warn_of_lost_cookie(request)
-                return answer
-            case Operation.SEND_RESET:
-                service.send_reset(approach)
-                return Answer(body=b"{}")
-            case Operation.RESET_PASSWORD:
-                service.reset_password(approach)
-                return Answer(body=b"{}")
-            case Operation.LOGOUT:
-                service.logout(approach)
-                return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
+        if operation is Operation.CREATE and request.upload:
+            return self._show(service.upload(approach, request.upload), approach, request)
+        if operation is Operation.READ and approach.parameters.file_only:
+            return self._send_file(service, approach, request)
+        if operation is Operation.LOGIN:
+            user, session = service.login(approach)
+            answer = self._show(user, approach, request)
+            if approach.parameters.no_at_cookie:
+                answer.headers.append(("Authorization", f"Bearer {session.token}"))
+            else:
+                answer.headers += self._set_cookies(session.token)
+                self._warn_of_lost_cookie(request)
+            return answer
+        if operation is Operation.SEND_RESET:
+            service.send_reset(approach)
+            return Answer(body=b"{}")
+        if operation is Operation.RESET_PASSWORD:
+            service.reset_password(approach)
+            return Answer(body=b"{}")
+        if operation is Operation.LOGOUT:
+            service.logout(approach)
+            return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
         verb: Callable[[Approach], Record | Listing] = getattr(service, operation)
         return self._show(verb(approach), approach, request)
 
@@ -6992,15 +7026,15 @@ def send_now(stream: IOStream, data: bytes) -> int:
 
 def keep_silent(connection: socket.socket) -> Callable[[], None]:
     """Keep a connection open until its client leaves it, whatever that says; returns what lets go of it before."""
-    loop = asyncio.get_running_loop()
+    loop = IOLoop.current()  # which can watch a socket also where asyncio's own loop cannot, on Windows
     connection.setblocking(False)
 
     def let_go() -> None:
         if connection.fileno() >= 0:
-            loop.remove_reader(connection)
+            loop.remove_handler(connection)
             connection.close()
 
-    def hear_out() -> None:
+    def hear_out(*_: object) -> None:
         try:
             is_over = not connection.recv(COPIED_BYTES)
         except OSError as error:
@@ -7008,7 +7042,7 @@ def keep_silent(connection: socket.socket) -> Callable[[], None]:
         if is_over:
             let_go()
 
-    loop.add_reader(connection, hear_out)
+    loop.add_handler(connection, hear_out, IOLoop.READ)
     return let_go
 
 
@@ -7165,7 +7199,7 @@ class Socket:
         if stream is None or stream.closed():
             self.drop()
             return lambda: None
-        kept = socket.socket(fileno=os.dup(stream.socket.fileno()))  # not the socket's dup, which TLS does not have
+        kept = socket.socket(fileno=socket.dup(stream.socket.fileno()))  # not the socket's dup, which TLS does not have
         self.drop()
         return keep_silent(kept)
 
@@ -7529,7 +7563,7 @@ class Control(Door):
     """The owner's verbs over HTTP, those that do something as POST with a JSON object of arguments.
 
     ``?key=`` names the world they are for. With a ``token`` every request has to show it; that is so when others
-    than this machine can connect.
+    than this machine can connect, and where the owner chose one.
     """
 
     def __init__(self, subjects: Subjects, token: str | None = None) -> None:
@@ -7587,7 +7621,10 @@ class Control(Door):
         if self._token is None or request.method == "OPTIONS":
             return
         if not same_secret(bearer_token(headers.get("Authorization", "")) or "", self._token):
-            hint = "Beyond loopback (--host) control wants Authorization: Bearer and the control token from the banner."
+            hint = (
+                "Control wants Authorization: Bearer and the control token, which the banner shows: that of "
+                "--control-token, or beyond loopback (--host) one that was made up."
+            )
             raise Forbidden(Message.CONTROL_REFUSED, hint)
 
     def _check_type(self, request: Request) -> None:
@@ -7667,6 +7704,7 @@ ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
 LOOPBACK = ("127.0.0.1", "::1")
 STOP_SECONDS = 2.0
 CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
+FEWEST_FILES = 128  # that may be open: 16 sockets, as many connections, and what belongs to the process
 
 
 def check_text(value: object) -> str:
@@ -7678,7 +7716,23 @@ def check_text(value: object) -> str:
 
 def check_path(value: object) -> str:
     """Return a file's path, as text."""
-    return check_text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    path = check_text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if "\0" in path:
+        raise OptionError(f"{shown(path)} is no path: no name of a file has NUL in it")
+    return path
+
+
+def check_given_key(value: object) -> str:
+    """Return a key, or a pattern of keys."""
+    return check_key(check_text(value), "it")
+
+
+def check_token(value: object) -> str:
+    """Return a token that an Authorization header can carry."""
+    token = check_given_key(value)
+    if re.fullmatch("[!-~]+", token):
+        return token
+    raise OptionError(f"{shown(token)} fits in no header; it takes letters, digits and signs of ASCII, without spaces")
 
 
 def check_flag(value: object) -> bool:
@@ -7827,8 +7881,8 @@ class Options:
     host: str = option(
         "localhost", check_text, "the address; default localhost, which means 127.0.0.1 and ::1", "ADDR", ("-H",)
     )
-    key: str | None = option(None, check_text, "the API key of the default project", "KEY")
-    master_key: str | None = option(None, check_text, "the master key of the default project", "KEY")
+    key: str | None = option(None, check_given_key, "the API key of the default project", "KEY")
+    master_key: str | None = option(None, check_given_key, "the master key of the default project", "KEY")
     endpoint: tuple[str, ...] = option((), check_name, "make an endpoint if it is missing", "NAME")
     auth: tuple[str, ...] = option((), check_name, "an authentication endpoint", "NAME")
     secure: tuple[str, ...] = option((), check_name, "an endpoint for logged-in users only", "NAME")
@@ -7841,6 +7895,9 @@ class Options:
     disallow_no_origin: bool = option(False, check_flag, "refuse requests without an origin")
     allow_host: tuple[str, ...] = option((), check_allowed_host, "answer to this host name too", "NAME")
     allow_any_origin: bool = option(False, check_flag, "let pages of other sites in, as far as the project does")
+    control_token: str | None = option(
+        None, check_token, "what control and console want to be shown; beyond loopback one is made up", "TOKEN"
+    )
     plain_cookie: bool = option(False, check_flag, "set a second cookie that every browser keeps over plain http")
     token_ttl: float | None = option(None, check_duration, "how long access tokens live; default 1h", "DURATION")
     reset_template: tuple[str, ...] = option(
@@ -7858,7 +7915,7 @@ class Options:
     freeze: bool = option(False, check_flag, "let the clock stand")
     fault: tuple[str, ...] = option((), check_fault_option, "something that goes wrong, as for POST faults", "JSON")
     fork_keys: tuple[str, ...] = option(
-        (), check_text, "an API key of this shape, as test-*, makes a world of its own at first use", "PATTERN"
+        (), check_given_key, "an API key of this shape, as test-*, makes a world of its own at first use", "PATTERN"
     )
     latency: tuple[float, float] = option(
         (0.0, 0.0), check_latency, "every answer of the API waits that long, or a random time between",
@@ -8004,9 +8061,12 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
         raise OptionError(f"tls: it takes a package that is missing: {missing}") from None
     base = os.path.realpath(options.data or DEFAULT_DATA)
     if options.memory:
+        import shutil
         import tempfile
 
-        base = os.path.join(scratch.enter_context(tempfile.TemporaryDirectory(prefix="rested-emulator-")), "tls")
+        folder = tempfile.mkdtemp(prefix="rested-emulator-")  # a TemporaryDirectory would end with a fork of ours too
+        scratch.callback(shutil.rmtree, folder, ignore_errors=True)
+        base = os.path.join(folder, "tls")
     addresses = [host.strip("[]") for host in gate_for(options).hosts]
     hosts = tuple(dict.fromkeys(("localhost", *LOOPBACK, *addresses)))
     today = datetime.fromtimestamp(Clock().now(), UTC)
@@ -8212,13 +8272,14 @@ def is_no_tls(error: object) -> bool:
 class Listening(HTTPServer):
     """Tornado's server with a limit of open files: accepting beyond what the system allows fails for ever.
 
-    The system gives out the lowest number that is free, so a high one tells how many are open.
+    The system gives out the lowest number that is free, so a high one tells how many are open. On Windows it
+    does not, and there the requests under way and idle connections have a limit beside that of the sockets.
     """
 
     most = 0
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        if resource and getattr(stream, "socket").fileno() >= self.most:
+        if (getattr(stream, "socket").fileno() if resource else len(self._connections)) >= self.most:
             stream.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             stream.close()
             return
@@ -8249,6 +8310,7 @@ class Server:
     def __init__(self, options: Options, read: Callable[[], float] | None = None) -> None:
         """Read the data and bring in the options. Raises DataFileError, OSError, or OptionError."""
         self.options = options
+        self._most = most_sockets()
         if options.coverage:
             with open(options.coverage, "a"):  # where it cannot be written, that is known before the suite has run
                 pass
@@ -8279,11 +8341,12 @@ class Server:
             store.let_go()
             raise
         beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
-        self.control_token = new_id() if beyond_loopback else None
+        self.control_token = options.control_token or (new_id() if beyond_loopback else None)
         self.port = 0
         self._sockets: list[socket.socket] = []
         self._cannot_save = False
         self._saving: asyncio.Future[None] | None = None
+        self._watched: Mapping[int, tuple[Any, object]] = {}  # what the loop waits for, by descriptor
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
@@ -8315,7 +8378,11 @@ class Server:
 
     def _bind_address(self, address: str) -> None:
         port = self.port or self.options.port
-        for family, _, _, _, where in socket.getaddrinfo(address, port, type=socket.SOCK_STREAM):
+        try:
+            places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+        except ValueError as error:  # of what cannot be the name of a host
+            raise OSError(errno.EADDRNOTAVAIL, str(error)) from None
+        for family, _, _, _, where in places:
             taken = socket.create_server(where, family=family, backlog=1024)
             taken.setblocking(False)
             self._sockets.append(taken)
@@ -8345,11 +8412,10 @@ class Server:
         )
         self.subjects = Subjects(self.worlds, self.in_flight)
         control = Control(self.subjects, self.control_token)
-        most = most_sockets()
         static = Static(options.static, self.world.service, own=own_files(options)) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
         pages = open_pages(options, self.world)
-        self._front = Front(doors, lambda: socket_application(api, self._outbox, most), options.max_body, pages)
+        self._front = Front(doors, lambda: socket_application(api, self._outbox, self._most), options.max_body, pages)
         self._http = Listening(
             self._front,
             ssl_options=self.tls.context,
@@ -8357,9 +8423,10 @@ class Server:
             max_header_size=HEAD_BYTES,
         )
         self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
-        self._http.most = most + 64
+        self._http.most = self._most + 64
         self._http.add_sockets(self._sockets)
         self._is_serving = True
+        self._watched = cast("BaseAsyncIOLoop", IOLoop.current()).handlers
         self._set_timer()
 
     def _has_key(self, key: str) -> bool:
@@ -8440,6 +8507,18 @@ class Server:
             finally:
                 self._write_coverage()
 
+    def leave_to_parent(self) -> None:
+        """Close the copies that a fork has of sockets and files, without a word to anyone; the loop is not touched.
+
+        Were they open, the port would stay taken, clients would not see an end, and the data file would stay locked.
+        """
+        for kept, _ in list(self._watched.values()):
+            with contextlib.suppress(OSError):
+                os.close(kept) if isinstance(kept, int) else kept.close()
+        for taken in self._sockets:
+            taken.close()
+        self.world.store.leave_to_parent()
+
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -8485,16 +8564,27 @@ class Server:
 
 
 def most_sockets() -> int:
-    """How many WebSockets may be open: what the system allows, less room for everything else."""
+    """How many WebSockets may be open: what the system allows, less room for everything else. Raises OptionError."""
     if resource is None:
-        return 400
+        return 192  # on Windows Tornado waits with select, which takes 512 sockets, and as many connections come beside
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    allowed = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    most = 0 if soft == resource.RLIM_INFINITY else soft
+    for wanted in (
+        allowed,
+        32768,
+        10240,
+        4096,
+        1024,
+    ):  # macOS refuses what its kernel has not, whatever the limit
+        if not most < wanted <= allowed:
+            continue
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
-    return 65536 if soft == resource.RLIM_INFINITY else max(16, soft - 128)
+            most = wanted
+    if most < FEWEST_FILES:
+        raise OptionError(f"this process may open {most} files, and {FEWEST_FILES} are needed: ulimit -n 1024")
+    return max(16, min(most, 65536) - 128)
 
 
 class Verbs:
@@ -8513,11 +8603,11 @@ class Verbs:
 
     def url(self, endpoint: str) -> str:
         """The URL of an endpoint, with the key."""
-        return f"{self.facts['url']}/{endpoint}?key={self._key_of(endpoint)}"
+        return f"{self.facts['url']}/{quote(endpoint)}?key={self._key_of(endpoint)}"
 
     def ws_url(self, endpoint: str) -> str:
         """The WebSocket's URL of an endpoint, with the key."""
-        return f"{self.facts['wsUrl']}/{endpoint}?key={self._key_of(endpoint)}"
+        return f"{self.facts['wsUrl']}/{quote(endpoint)}?key={self._key_of(endpoint)}"
 
     def _key_of(self, endpoint: str) -> str:
         def key(server: Server) -> str:
@@ -8600,7 +8690,8 @@ class World(Verbs):
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OptionError):  # it has ended before
-            self._emulator.drop(self.key)
+            if not self._emulator.is_forked:
+                self._emulator.drop(self.key)
 
     def call(self, verb: Callable[[Server], T]) -> T:
         return self._emulator.call(verb)
@@ -8617,14 +8708,52 @@ class RestedEmulator(Verbs):
     def __init__(self, **options: Any) -> None:
         self.options = Options.of(**{"memory": True, "port": 0} | options)
         self._lock = threading.Lock()
-        self._server: Server | None = None
+        self._server: Server | None = None  # while verbs can reach it
+        self._held: Server | None = None  # while it has sockets and files
+        self._thread: threading.Thread | None = None
+        self._parent: int | None = None
+        if hasattr(os, "register_at_fork"):
+            known = weakref.ref(self)
+
+            def forget() -> None:
+                emulator = known()
+                if emulator is not None:
+                    emulator._leave_to_parent()
+
+            os.register_at_fork(after_in_child=forget)
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        if not self.is_forked:
+            self.stop()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether it runs in the process that this one was forked from."""
+        return self._parent is not None
+
+    def _leave_to_parent(self) -> None:
+        """Take note that this process is a fork, which has neither the emulator's thread nor who holds the lock."""
+        self._server, self._lock = None, threading.Lock()
+        if self._held is not None and not self.is_forked:
+            self._parent = os.getppid()
+            self._held.leave_to_parent()
+
+    def _check_reachable(self) -> None:
+        """Raise RestedError where waiting for the emulator's thread would never end."""
+        if self.is_forked:
+            raise RestedError(
+                f"this emulator runs in process {self._parent}, which this one was forked from; "
+                "ask it over HTTP, at its URL and control interface, or start() one here"
+            )
+        if threading.current_thread() is self._thread:
+            raise RestedError(
+                "this is the emulator's own thread, which cannot wait for itself; "
+                "inside call() use the server that is handed over"
+            )
 
     def start(self) -> None:
         """Start serving; returns when the emulator is ready."""
@@ -8633,6 +8762,7 @@ class RestedEmulator(Verbs):
                 raise RestedError("this emulator runs already; stop() it first, or make another one")
             server = Server(self.options)
             server.bind()
+            self._held, self._parent = server, None
             ready: Future[None] = Future()
             self._ended: Future[None] = Future()
             arguments = server, ready, self._ended
@@ -8645,15 +8775,19 @@ class RestedEmulator(Verbs):
         """Stop serving: sockets close with 1001, data is saved. Does nothing when it does not run.
 
         Waits until all is done, a second for clients that do not confirm; in a coroutine call it with
-        ``asyncio.to_thread``. Raises OSError where the data cannot be saved.
+        ``asyncio.to_thread``. Raises OSError where the data cannot be saved, and RestedError in a fork of the process.
         """
+        self._check_reachable()
         with self._lock:
             if self._server is None:
                 return
-            self._server = None
+            server, self._server = self._server, None
             thread, ended = self._thread, self._ended
             self._loop.call_soon_threadsafe(self._stopping.set)
+        assert thread
         thread.join()
+        if self._held is server:
+            self._held = None
         ended.result()
 
     def _run(self, server: Server, ready: Future[None], ended: Future[None]) -> None:
@@ -8688,6 +8822,7 @@ class RestedEmulator(Verbs):
             finally:
                 del outcome  # what was raised leads to this frame and the one below, and would lead to itself
 
+        self._check_reachable()
         with self._lock:  # nothing is handed to a loop that has been told to stop
             if self._server is None:
                 raise RestedError("this emulator does not run; use it in a with statement, or call start()")
@@ -8723,7 +8858,11 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser, made from the fields of Options. Values stay texts here; Options checks them."""
     import argparse
 
-    parser = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            super().error(printable(message))
+
+    parser = Parser(
         prog="rested-emulator",
         usage="%(prog)s [DATA] [options] [-- COMMAND ...]",
         description=DESCRIPTION,
@@ -8762,8 +8901,8 @@ def split_values(text: str) -> list[str]:
     """The values of a repeatable option in the environment: with commas between, be they texts or JSON objects."""
     if text.lstrip().startswith("{"):
         with contextlib.suppress(ValueError):
-            return [json.dumps(value) for value in json.loads(f"[{text}]")]
-    return [part.strip() for part in text.split(",")]
+            return [json.dumps(value) for value in json.loads(f"[{text.strip().removesuffix(',')}]")]
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Options, list[str]]:
@@ -8817,7 +8956,7 @@ def console_urls(server: Server) -> list[tuple[str, str]]:
     if console_folder() is None:
         return pages
     url = root + (CONTROL_PREFIX if server.options.static else "/")
-    url += f"#token={server.control_token}" if server.control_token else ""
+    url += f"#token={quote(server.control_token, safe='')}" if server.control_token else ""
     address = lan_address() if server.options.host == "0.0.0.0" else None
     elsewhere = [("On the LAN", url.replace("//localhost:", f"//{address}:", 1))] if address else []
     return [*pages, ("Console", url), *elsewhere]
@@ -8836,21 +8975,27 @@ def banner(server: Server) -> str:
         ("", server.tls.replaced and f"it is new, take the one before out of your browser: that {server.tls.replaced}"),
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
     ]
-    lines += [f"  {name:<14}{value}" for name, value in rows if value]
+    lines += [f"  {name:<14}{printable(str(value))}" for name, value in rows if value]
     endpoints = server.world.store.endpoints()
     width = max((len(endpoint.name) for endpoint in endpoints), default=0)
     lines += ["", "  Endpoints"]
     lines += [f"    {item.name:<{width}}  {kind_of_endpoint(item, server.world.store)}" for item in endpoints]
     example = next((item.name for item in endpoints if not item.needs_token), None)
     if example:
-        url = f"{facts['url']}/{example}?key={facts['key']}"
-        trusting = f"--cacert {facts['ca']} " if facts["ca"] else ""
-        lines += [
-            "",
-            "  Try",
-            f"    curl {trusting}'{url}' -H 'Content-Type: application/json' -d '{{\"hello\": \"world\"}}'",
-        ]
+        url = f"{facts['url']}/{example}?key={quote(str(facts['key']), safe='')}"
+        lines += ["", "  Try", f"    {curl(url, facts['ca'])}"]
     return "\n".join([*lines, "", "  Ctrl-C stops it.", ""])
+
+
+def curl(url: str, ca: Json) -> str:
+    """A line for the shell of this system that stores something at a URL."""
+    if os.name == "nt":  # where cmd.exe knows no single quotes, and curl in PowerShell is something else
+        trusting = f'--cacert "{ca}" ' if ca else ""
+        return f'curl.exe {trusting}"{url}" -H "Content-Type: application/json" -d "[1, 2, 3]"'
+    import shlex
+
+    trusting = f"--cacert {shlex.quote(str(ca))} " if ca else ""
+    return printable(f"curl {trusting}'{url}' -H 'Content-Type: application/json' -d '{{\"hello\": \"world\"}}'")
 
 
 def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:
@@ -8888,9 +9033,8 @@ class LogLines(logging.Formatter):
         message = record.getMessage()
         if len(message) > LONGEST_LINE:
             message = message[:LONGEST_LINE] + "…"
-        if not message.isprintable():  # a request's path may have in it what a terminal obeys
-            message = re.sub(r"[^ -~]", lambda found: repr(found[0])[1:-1], message)
-        return f"{self._time} {message}" + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        trace = self.formatException(record.exc_info).split("\n") if record.exc_info else ()
+        return "\n".join([f"{self._time} {printable(message)}", *map(printable, trace)])
 
 
 class LogStream(logging.StreamHandler[TextIO]):
@@ -8937,23 +9081,28 @@ def set_up_log(options: Options) -> None:
 
 
 PARENT_SECONDS = 0.5
+COMMAND_SECONDS = 10.0
+ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")  # the last one is Windows', two of the others are not
+AT_TERMINAL = ("SIGINT", "SIGQUIT")  # which a terminal sends to everyone in the foreground
 
 
 async def run(server: Server, command: Sequence[str], parent: int) -> int:
     """Serve until a signal, the end of the parent process if that counts, or of the command; returns the exit code."""
     loop = asyncio.get_running_loop()
-    stopping: asyncio.Future[int] = loop.create_future()
+    stopping: asyncio.Future[signal.Signals] = loop.create_future()
     signals: list[int] = []
+    child = Child(command)
 
     def on_signal(number: int, _: object) -> None:
         signals.append(number)
         if len(signals) > 1:
+            child.kill()
             os._exit(128 + number)  # asked twice: leave at once; the data file is replaced whole or not at all
-        loop.call_soon_threadsafe(stop, number)
+        loop.call_soon_threadsafe(stop, signal.Signals(number))
 
-    def stop(number: int) -> None:
+    def stop(ending: signal.Signals) -> None:
         if not stopping.done():
-            stopping.set_result(number)
+            stopping.set_result(ending)
 
     def look_after_parent() -> None:
         if os.getppid() == parent:
@@ -8962,10 +9111,14 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
             log.info("process %d, which has started this one, has ended", parent)
             stop(signal.SIGTERM)
 
-    if server.options.with_parent:
+    if server.options.with_parent and os.name == "nt":
+        log.warning("--with-parent does nothing on Windows, which does not tell when a parent ends; use -- COMMAND")
+    elif server.options.with_parent:
         look_after_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    for ending in signal.Signals:
+        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN  # by nohup
+        if ending.name in ENDINGS and not was_ignored:
+            signal.signal(ending, on_signal)
     server.start()
     gc.freeze()  # what is there now stays, so no collection has to look at it
     text = json.dumps(server.facts()) if server.options.json else banner(server)
@@ -8973,9 +9126,9 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
     code = 0
     try:
         if command:
-            code = await run_command(command, server.facts(), stopping)
+            code = await child.run(server.facts(), stopping)
         else:
-            log.info("stopping, by %s", signal.Signals(await stopping).name)
+            log.info("stopping, by %s", (await stopping).name)
     finally:
         try:
             await server.stop()
@@ -8997,38 +9150,73 @@ def judge(met: Coverage, least: float | None) -> int:
     return fail(f"the suite met {met.percent():.1f} % of the behaviours, less than {least:g} %; never: {never}", 3)
 
 
-async def run_command(command: Sequence[str], facts: Mapping[str, Json], stopping: asyncio.Future[int]) -> int:
-    """Run a command with the emulator's facts in its environment; returns its exit code.
+class Child:
+    """The command after ``--``, and what keeps it from living on without the emulator."""
 
-    A signal goes on to the command, except a Ctrl-C at a terminal, which has reached it already.
-    """
-    facts_given = {"RESTED_" + re.sub("([A-Z])", r"_\1", name).upper(): value for name, value in facts.items()}
-    inherited = {name: value for name, value in os.environ.items() if name not in facts_given}
-    environment = inherited | {name: str(value) for name, value in facts_given.items() if value is not None}
-    try:
-        process = await asyncio.create_subprocess_exec(*command, env=environment)
-    except OSError as error:
-        say(f"rested-emulator: error: cannot run {command[0]}: {error.strerror}", to_stderr=True)
-        return 2
-    ended = asyncio.ensure_future(process.wait())
-    await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
-    if not ended.done() and not (stopping.result() == signal.SIGINT and sys.stdin and sys.stdin.isatty()):
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(stopping.result())
-    code = await ended
-    return code if code >= 0 else 128 - code
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def run(self, facts: Mapping[str, Json], stopping: asyncio.Future[signal.Signals]) -> int:
+        """Run the command with the emulator's facts in its environment; returns its exit code.
+
+        A signal goes on to the command, which is killed where it does not end within ten seconds.
+        """
+        facts_given = {"RESTED_" + re.sub("([A-Z])", r"_\1", name).upper(): value for name, value in facts.items()}
+        inherited = {name: value for name, value in os.environ.items() if name not in facts_given}
+        environment = inherited | {name: str(value) for name, value in facts_given.items() if value is not None}
+        try:
+            process = self._process = await asyncio.create_subprocess_exec(*self._command, env=environment)
+        except OSError as error:
+            return fail(f"cannot run {self._command[0]}: {error.strerror}", 2)
+        ended = asyncio.ensure_future(process.wait())
+        await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            self._hand_on(process, stopping.result())
+            await asyncio.wait((ended,), timeout=COMMAND_SECONDS)
+        if not ended.done():
+            name = stopping.result().name
+            log.warning("%s goes on %g s after %s, and is killed", self._command[0], COMMAND_SECONDS, name)
+            self.kill()
+        code = await ended
+        return code if code >= 0 else 128 - code
+
+    @staticmethod
+    def _hand_on(process: asyncio.subprocess.Process, ending: signal.Signals) -> None:
+        """Send a signal to the command, unless that has it already: from a terminal, or the console of Windows."""
+        at_terminal = ending.name in AT_TERMINAL and sys.stdin is not None and sys.stdin.isatty()
+        if os.name != "nt" and not at_terminal:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(ending)
+
+    def kill(self) -> None:
+        """End the command, if it runs, so that it cannot go on."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return start(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # before it served: there is nothing to end in order
+        return 0
+
+
+def start(argv: Sequence[str]) -> int:
+    """Read the command line and the data, take the port, and serve; returns the exit code."""
     parent = os.getppid()
-    options, command = read_command_line(sys.argv[1:] if argv is None else argv, os.environ)
+    options, command = read_command_line(argv, os.environ)
     set_up_log(options)
     if command:
         from shutil import which
 
-        if which(command[0]) is None:
+        path = which(command[0])
+        if path is None:
             return fail(f"there is no command {shown(command[0])} to run", 2)
+        command[0] = path  # Windows finds npx.cmd by itself only in a shell
     try:
         server = Server(options)
     except DataFileError as error:
@@ -9040,8 +9228,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         code = 1 if options.coverage and error.filename == options.coverage else 2
         return fail(f"{error.filename or options.data or DEFAULT_DATA}: {error.strerror}", code)
-    except KeyboardInterrupt:
-        return 0
     try:
         server.bind()
     except OSError as error:
@@ -9053,7 +9239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def fail(text: str, code: int) -> int:
     """Say in one line why it does not work; returns the exit code."""
-    say("rested-emulator: error: " + re.sub(r"[\0-\x1f\x7f]", lambda found: repr(found[0])[1:-1], text), to_stderr=True)
+    say(f"rested-emulator: error: {printable(text)}", to_stderr=True)
     return code
 
 

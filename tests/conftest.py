@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import signal
+import traceback
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,6 +53,8 @@ DIARY_OF_ADA, DIARY_OF_BEN = "2d8b5e3f7c9f4a0ebf42c3d4e5f6a7b1", "2d8b5e3f7c9f4a
 CHORE_OF_ADA, CHORE_OF_BEN = "3e9c6f4a8dab4b1f8053d4e5f6a7b8c1", "3e9c6f4a8dab4b1f8053d4e5f6a7b8c2"
 CHORE_OF_NOBODY = "3e9c6f4a8dab4b1f8053d4e5f6a7b8c3"
 collect_ignore = ["recipes"]  # test_recipes.py runs them, each with its own tool
+if os.name == "nt":
+    collect_ignore += ["test_bench.py", "test_disk.py"]  # which set limits that Windows does not have
 NOON = 1_800_000_000.0  # 2027-01-15T08:00:00Z, a moment that tests can count from
 
 
@@ -303,3 +307,32 @@ def quiet_log(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) 
     assert not unexpected, f"unexpected in the log: {unexpected}"
     missing = [part for part in expected if not any(part in line for line in lines)]
     assert not missing, f"expected in the log: {missing}"
+
+
+# Nothing that only another system has
+
+
+def lacking(error: Exception) -> str | None:
+    """What this system does not have, by the error of a test that wanted it; None for any other error."""
+    if isinstance(error, FileNotFoundError) and str(error.filename).startswith("/proc/") and not Path("/proc").exists():
+        return "/proc"
+    by_a_test = traceback.extract_tb(error.__traceback__)[-1].filename.startswith(str(ROOT / "tests"))
+    if isinstance(error, AttributeError) and error.obj in (os, signal) and by_a_test:
+        return f"{error.obj.__name__}.{error.name}"
+    return "this signal" if isinstance(error, ValueError) and "Unsupported signal" in str(error) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Generator[None, object, object]:
+    """Skip a test that wants what this system does not have; what the emulator itself lacks fails."""
+    try:
+        return (yield)
+    except (OSError, AttributeError, ValueError) as error:
+        what = lacking(error)
+        if what is None:
+            raise
+        pytest.skip(f"this system has no {what}")
+
+
+def pytest_report_header() -> str:
+    return f"not collected on this system: {', '.join(collect_ignore)}"

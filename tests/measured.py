@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -85,6 +84,8 @@ def measured(
 
     def begin() -> None:
         if files:
+            import resource
+
             resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         if prepare:
             prepare()

@@ -175,7 +175,7 @@ def test_a_checkpoint_without_a_name_is_refused(backend: Backend) -> None:
         backend.checkpoint("")
 
 
-@pytest.mark.parametrize("name", [" ", "ä/ö?", "a" * 10_000, "\u0000", "_projects"])
+@pytest.mark.parametrize("name", ["a b", "ä/ö?", "a" * 10_000, "_projects"])
 def test_a_checkpoint_takes_any_other_name(backend: Backend, name: str) -> None:
     assert backend.checkpoint(name) == {"name": name, "checkpoints": [name]}
     assert backend.restore(name) == {"messages": 0, "closed": 0}

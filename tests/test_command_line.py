@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tinydb import TinyDB
 
+import rested_emulator
 from rested_emulator import (
+    Child,
+    Clock,
+    LogLines,
     OptionError,
     Options,
     Server,
     __version__,
     banner,
     build_parser,
+    curl,
     lan_address,
     read_command_line,
 )
@@ -47,6 +56,23 @@ def finish(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complet
     return subprocess.run(
         [*PROGRAM, *arguments], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=20
     )
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Leave no process behind, whatever a test finds."""
+    try:
+        yield
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so that nobody tells of."""
+    deadline = Clock().uptime() + 10
+    while not condition():
+        assert Clock().uptime() < deadline
 
 
 # Starting
@@ -119,6 +145,7 @@ def test_the_banner_names_the_console(tmp_path: Path) -> None:
     assert shown_rows()["Console"] == "http://localhost:7378/"
     assert shown_rows(static=tmp_path)["Console"] == "http://localhost:7378/__emulator__/"
     assert "On the LAN" not in shown_rows()
+    assert shown_rows(control_token="a+b&c")["Console"] == "http://localhost:7378/#token=a%2Bb%26c"
 
 
 def test_the_banner_names_the_address_on_the_lan_with_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +175,10 @@ def test_the_address_on_the_lan_is_found_without_a_packet(monkeypatch: pytest.Mo
 # Ending
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+ENDINGS = [number for number in signal.Signals if number.name in rested_emulator.ENDINGS]
+
+
+@pytest.mark.parametrize("number", ENDINGS)
 def test_a_signal_saves_the_data_and_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
     with program(cwd=tmp_path) as (process, facts):
         url = f"{facts['url']}/examples/unsecure-endpoint?key={facts['key']}"
@@ -161,6 +191,73 @@ def test_a_signal_saves_the_data_and_ends_with_0(tmp_path: Path, number: signal.
         [record] = database.storage.read()["examples/unsecure-endpoint"].items()
     assert record[0] == unique_id
     assert record[1]["data"] == {"kept": True}
+
+
+def test_a_hangup_that_was_ignored_at_the_start_is_ignored(tmp_path: Path) -> None:
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", ignoring, *PROGRAM, "--memory", "--port", "0", "--json"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with ended(process):
+        assert process.stdout
+        facts = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGHUP)
+        assert call(f"{facts['controlUrl']}/health").status == 200
+        process.terminate()
+        assert "stopping, by SIGTERM" in process.communicate(timeout=10)[1]
+
+
+def test_ctrl_c_while_its_imports_run_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "tinydb.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    done = finish("--memory", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_ctrl_c_before_it_serves_ends_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rested_emulator, "Server", lambda _: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(rested_emulator, "set_up_log", lambda _: None)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert rested_emulator.main(["--memory"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+SHELL = "/bin/sh"
+limited = pytest.mark.skipif(not os.path.exists(SHELL), reason="there is no ulimit here")
+
+
+@limited
+def test_with_too_few_files_it_says_so_and_ends(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SHELL, "-c", f"ulimit -n 127; exec {shlex.join(PROGRAM)} --memory --port 0"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "ulimit -n 1024" in done.stderr
+
+
+@limited
+def test_with_just_enough_files_it_serves_and_says_503_beyond(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [SHELL, "-c", f"ulimit -n 128; exec {shlex.join(PROGRAM)} --memory --port 0 --json"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with ended(process), contextlib.ExitStack() as connections:
+        assert process.stdout
+        facts = json.loads(process.stdout.readline())
+        last = None
+        for _ in range(150):
+            last = connections.enter_context(socket.create_connection(("127.0.0.1", facts["port"]), timeout=10))
+        assert last
+        assert last.recv(12) == b"HTTP/1.1 503"
+        connections.close()
+        until(lambda: call(f"{facts['controlUrl']}/health").status == 200)
+        process.terminate()
+        assert process.communicate(timeout=10)[1].count("\n") < 200
 
 
 def test_memory_leaves_no_file_and_the_data_as_it_was(tmp_path: Path) -> None:
@@ -214,6 +311,206 @@ def test_a_command_that_cannot_be_run_is_wrong_usage(tmp_path: Path, command: li
     assert done.stderr.splitlines()[-1].startswith("rested-emulator: error: ")
 
 
+ENDS = "import signal, sys, time; {}; print(1, flush=True); time.sleep(60)"
+OBEYS = ENDS.format("pass")
+IGNORES = ENDS.format("[signal.signal(number, signal.SIG_IGN) for number in (1, 2, 3, 15)]")
+
+
+@contextlib.contextmanager
+def program_with(code: str, cwd: Path, *start: str, stdin: Any = None) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run the emulator with a command in Python; yields its process, and that of the command once it runs."""
+    code = f"import os; print(os.getpid(), flush=True); {code}"
+    words = [*start, *PROGRAM, "--memory", "--port", "0", "-q", "--", sys.executable, "-c", code]
+    process = subprocess.Popen(
+        words, cwd=cwd, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    with ended(process):
+        assert process.stdout
+        command = int(process.stdout.readline())
+        assert process.stdout.readline() == "1\n"
+        try:
+            yield process, command
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(command, signal.SIGKILL)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there, and is no zombie that nobody has asked for yet."""
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return not Path("/proc").exists()
+    except ProcessLookupError:
+        return False
+
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_a_signal_goes_on_to_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    with program_with(OBEYS, tmp_path, stdin=subprocess.DEVNULL) as (process, command):
+        process.send_signal(number)
+        assert process.wait(timeout=10) in (128 + number, 1)  # Python makes an error of Ctrl-C, and ends with 1
+        assert not is_running(command)
+
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_a_second_signal_takes_the_command_along(tmp_path: Path, number: signal.Signals) -> None:
+    with program_with(IGNORES, tmp_path, stdin=subprocess.DEVNULL) as (process, command):
+        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)  # signals of one kind may come as one
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=5) > 128
+        until(lambda: not is_running(command))
+
+
+@pytest.mark.warns("goes on 0.1 s after SIGTERM, and is killed")
+def test_a_command_that_ignores_a_signal_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rested_emulator, "COMMAND_SECONDS", 0.1)
+
+    async def run() -> int:
+        stopping = asyncio.get_running_loop().create_future()
+        stopping.set_result(signal.SIGTERM)
+        ignoring = ["sh", "-c", "trap '' TERM; sleep 60"]
+        return await Child(ignoring).run({}, stopping)
+
+    monkeypatch.setattr(Child, "_hand_on", lambda *_: None)  # the shell may not have come to its trap yet
+    assert asyncio.run(run()) == 128 + signal.SIGKILL
+    assert rested_emulator.COMMAND_SECONDS == 0.1
+
+
+TERMINAL = """
+import os, sys
+os.setsid()
+terminal = os.open(sys.argv[1], os.O_RDWR)  # the first one that a session opens is its terminal
+os.dup2(terminal, 0)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(("typed", "code"), [(b"\x03", 1), (b"\x1c", 128 + signal.SIGQUIT)], ids=["Ctrl-C", "Ctrl-\\"])
+def test_ctrl_c_at_a_terminal_ends_both_and_reaches_the_command_once(tmp_path: Path, typed: bytes, code: int) -> None:
+    ours, theirs = os.openpty()
+    start = (sys.executable, "-c", TERMINAL, os.ttyname(theirs))
+    counting = ENDS.format("signal.signal(2, lambda *_: (print('int', flush=True), sys.exit(1)))")
+    with program_with(counting, tmp_path, *start) as (process, command):
+        os.write(ours, typed)
+        said = process.communicate(timeout=10)[0]
+        assert said == ("int\n" if code == 1 else "")
+        assert process.returncode == code
+        assert not is_running(command)
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_the_end_of_a_terminal_ends_both(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    with program_with(OBEYS, tmp_path, sys.executable, "-c", TERMINAL, os.ttyname(theirs)) as (process, command):
+        os.close(theirs)
+        os.close(ours)
+        assert process.wait(timeout=10) == 128 + signal.SIGHUP
+        assert not is_running(command)
+
+
+def test_a_command_is_run_as_it_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[object] = []
+
+    async def run(server: Server, command: list[str], _: int) -> int:
+        server.release()
+        ran.append(command)
+        return 0
+
+    monkeypatch.setattr(rested_emulator, "run", run)
+    monkeypatch.setattr(rested_emulator, "set_up_log", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda name: rf"C:\nodejs\{name}.cmd")
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert rested_emulator.main(["--memory", "--port", "0", "--", "npx", "playwright", "test"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ran == [[r"C:\nodejs\npx.cmd", "playwright", "test"]]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_on_windows_the_console_has_told_the_command(monkeypatch: pytest.MonkeyPatch, ending: signal.Signals) -> None:
+    monkeypatch.setattr(os, "name", "nt")
+    Child._hand_on(None, ending)  # type: ignore[arg-type]
+
+
+def test_no_signal_has_to_be_there_but_those_of_every_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = [number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGABRT")]
+    handled: list[int] = []
+    monkeypatch.setattr(signal, "Signals", windows)
+    monkeypatch.setattr(signal, "signal", lambda number, _: handled.append(number))
+    server = Server(Options.of(memory=True, port=0))
+    server.bind()
+
+    monkeypatch.setattr(server, "start", lambda: (_ for _ in ()).throw(RuntimeError("enough")))
+    with pytest.raises(RuntimeError, match="enough"):
+        asyncio.run(rested_emulator.run(server, [], os.getppid()))
+    server.release()
+    assert set(handled) == {signal.SIGINT, signal.SIGTERM}
+
+
+def test_with_parent_ends_with_it(tmp_path: Path) -> None:
+    code = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdout=1); sys.stdin.read()"
+    words = [*PROGRAM, "--memory", "--port", "0", "--json", "--with-parent"]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with ended(parent):
+        assert parent.stdout
+        json.loads(parent.stdout.readline())
+        parent.kill()
+        assert parent.stderr
+        assert f"process {parent.pid}, which has started this one, has ended" in parent.stderr.read()
+
+
+# What a terminal is shown
+
+
+RED = "\x1b[31m"
+
+
+def test_the_banner_shows_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    folder = tmp_path / f"{RED}\n\x9b2J"
+    folder.mkdir()
+    server = Server(Options.of(data=folder / "data.json", key="a#b'c"))
+    text = banner(server)
+    server.release()
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert r"\x1b[31m\n\x9b2J" in text
+    assert "?key=a%23b%27c'" in text
+    assert "  Key           a#b'c\n" in text
+
+
+def test_a_terminal_is_shown_no_option_raw(tmp_path: Path) -> None:
+    for arguments in ([RED, "more"], ["--port", RED], ["--host", f"\x9b{RED}"], ["--memory", "--", f"{RED}\u202e"]):
+        done = finish(*arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert all(line.isprintable() for line in done.stderr.split("\n")), arguments
+
+
+def test_a_trace_in_the_log_is_escaped_too() -> None:
+    try:
+        raise ValueError(RED)
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "", 0, f"é{RED}", None, sys.exc_info())
+    text = LogLines().format(record)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert re.search(r"é\\x1b\[31m\nTraceback", text)
+
+
+def test_the_line_to_try_is_one_for_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    url, ca = "http://localhost:1/api/1/ce/notes/open?key=a%27b", "/it's here/ca.pem"
+    words = shlex.split(curl(url, ca))
+    assert words == ["curl", "--cacert", ca, url, "-H", "Content-Type: application/json", "-d", '{"hello": "world"}']
+    monkeypatch.setattr(os, "name", "nt")
+    assert curl(url, None) == f'curl.exe "{url}" -H "Content-Type: application/json" -d "[1, 2, 3]"'
+
+
 # Wrong usage
 
 
@@ -234,6 +531,10 @@ def test_a_command_that_cannot_be_run_is_wrong_usage(tmp_path: Path, command: li
         (["--allow-origin", "localhost:3000"], "--allow-origin", "http:// or https://"),
         (["--allow-host", "http://box"], "--allow-host", "host name"),
         (["--key", ""], "--key", "is empty"),
+        (["--key", " k"], "--key", "white space around it"),
+        (["--master-key", "k\n"], "--master-key", "white space around it"),
+        (["--fork-keys", "test-*\t"], "--fork-keys", "white space around it"),
+        (["--control-token", "a b"], "--control-token", "without spaces"),
         (["--no-such-option"], "--no-such-option", "unrecognized"),
         (["--mem"], "--mem", "unrecognized"),
         (["one.json", "two.json"], "two.json", "unrecognized"),
@@ -324,6 +625,12 @@ def test_the_environment_gives_several_values_with_commas() -> None:
     assert (options.secure, options.key) == (("notes/one", "notes/two"), None)
     text = '{"kind": "delay", "seconds": 2}, {"kind": "cut"}'
     assert len(read_command_line([], {"RESTED_EMULATOR_FAULT": text})[0].fault) == 2
+    assert len(read_command_line([], {"RESTED_EMULATOR_FAULT": f"{text},\n"})[0].fault) == 2
+
+
+@pytest.mark.parametrize("text", ["notes/one,notes/two,", " notes/one , , notes/two, ", ",notes/one,\nnotes/two,\n"])
+def test_an_empty_value_of_an_environment_list_is_passed_over(text: str) -> None:
+    assert read_command_line([], {"RESTED_EMULATOR_SECURE": text})[0].secure == ("notes/one", "notes/two")
 
 
 def test_a_wrong_environment_variable_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 
@@ -16,7 +19,7 @@ import pytest
 
 import rested_emulator
 from rested_emulator import CONTROL_ROUTES, Json, RestedEmulator, World, camel, read_arguments
-from tests.conftest import ROOT
+from tests.conftest import ROOT, lacking
 
 SECTIONS = (
     "Vocabulary",
@@ -178,6 +181,53 @@ def test_nothing_in_the_module_is_mutable() -> None:
     ]
     assert shared == []
     assert not users({"cache", "lru_cache", "global"})
+
+
+def test_the_file_parses_on_a_python_that_is_too_old() -> None:
+    ast.parse(SOURCE, feature_version=(3, 8))  # there it can say what is wanted, instead of a SyntaxError
+
+
+OLD_PYTHON = "import sys; sys.version_info = (3, 9, 18); sys.version = '3.9.18 (main)'; "
+AS_SCRIPT = f"import runpy; runpy.run_path({str(ROOT / 'rested_emulator.py')!r}, run_name='__main__')"
+AS_MODULE = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import rested_emulator"
+
+
+@pytest.mark.parametrize(
+    ("switches", "before", "wanted"),
+    [
+        ([], OLD_PYTHON, "Python 3.11 or newer, and this is 3.9.18: python3.11 "),
+        (["-S"], "", f"packages that are missing (No module named 'tinydb'): {sys.executable} -m pip install "),
+    ],
+    ids=["an old Python", "no packages"],
+)
+def test_what_is_lacking_is_one_line_that_says_what_to_do(switches: list[str], before: str, wanted: str) -> None:
+    script, module = (
+        subprocess.run([sys.executable, *switches, "-c", before + code], capture_output=True, text=True, timeout=20)
+        for code in (AS_SCRIPT, AS_MODULE)
+    )
+    assert (script.returncode, script.stdout, script.stderr.count("\n")) == (2, "", 1)
+    assert script.stderr.startswith(f"rested-emulator takes {wanted}")
+    assert module.stderr.splitlines()[-1] == f"ImportError: {script.stderr.strip()}"
+
+
+def test_the_command_that_brings_the_packages_is_that_of_the_project() -> None:
+    [wanted] = re.findall(r"WANTED = '(.+)'", SOURCE)
+    [dependencies] = re.findall(r"^dependencies = \[(.+)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert wanted.split() == dependencies.split(", ")
+
+
+def test_a_test_is_skipped_for_what_the_system_lacks_and_for_nothing_else() -> None:
+    def error_of(task: Callable[[], object]) -> Exception:
+        try:
+            raise AssertionError(f"no error, but {task()}")
+        except (AttributeError, OSError, ValueError) as error:
+            return error
+
+    assert lacking(error_of(lambda: getattr(os, "open_the_door"))) == "os.open_the_door"
+    assert lacking(error_of(lambda: getattr(re, "open_the_door"))) is None
+    assert lacking(error_of(lambda: rested_emulator.Refusal.open_the_door)) is None  # type: ignore[attr-defined]
+    assert lacking(error_of((ROOT / "nothing").read_text)) is None
+    assert lacking(error_of(lambda: int("x"))) is None
 
 
 Verb = Callable[..., object]

@@ -132,9 +132,17 @@ def test_a_bad_project_name_is_refused(name: str) -> None:
         check_project_name(name)
 
 
-@pytest.mark.parametrize("key", ["k", " ", "ключ", "d59eb2859c284168ac48aef65046d5dd"])
+@pytest.mark.parametrize("key", ["k", "a b", "a#b&c", "ключ", "🗝", "d59eb2859c284168ac48aef65046d5dd"])
 def test_any_text_that_is_not_empty_is_a_key(key: str) -> None:
     assert check_key(key) == key
+
+
+@pytest.mark.parametrize(
+    "key", [" ", " k", "k ", "k\n", "\tk", "\u00a0k", "a\0b", "a\x1b[31mb", "a\x9b31mb", "a\x7f", "\ufeffk"]
+)
+def test_a_key_that_does_not_show_as_it_is_is_refused(key: str) -> None:
+    with pytest.raises(OptionError, match=r"masterKey is .* white space around it"):
+        check_key(key, "masterKey")
 
 
 def test_an_empty_key_is_refused() -> None:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rested_emulator import (
     CONTROL_ROUTES,
@@ -79,6 +80,15 @@ def test_the_banner_is_the_programs() -> None:
     server.port = 7378
     shown = [line for line in blocks("text")[0].splitlines() if "Data" not in line]
     assert shown == [line for line in banner(server).splitlines() if "Data" not in line][: len(shown)]
+
+
+def test_the_workflow_runs_the_suite_on_every_system_with_every_python() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    tests = workflow["jobs"]["tests"]
+    matrix = tests["strategy"]["matrix"]
+    assert {name.removesuffix("-latest") for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+    assert matrix["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert any("pytest" in step.get("run", "") for step in tests["steps"])
 
 
 @pytest.mark.parametrize("snippet", blocks("python"))

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import gc
 import json
 import math
+import multiprocessing
 import os
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
 import rested_emulator
-from rested_emulator import Forbidden, OptionError, Options, RestedEmulator, RestedError, Server, schedule
+from rested_emulator import (
+    DataFileError,
+    Forbidden,
+    OptionError,
+    Options,
+    RestedEmulator,
+    RestedError,
+    Server,
+    World,
+    most_sockets,
+    schedule,
+)
 from tests.conftest import (
     CHORES,
     DIARY,
@@ -214,6 +229,80 @@ def test_the_gate_opens_as_the_options_say() -> None:
             gate.check_host(host)
 
 
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0"])
+def test_a_control_token_that_is_given_is_wanted_everywhere(host: str) -> None:
+    with RestedEmulator(control_token="a+b", host=host) as emulator:
+        status = f"{emulator.facts['controlUrl']}/status"
+        assert emulator.facts["controlToken"] == "a+b"
+        assert call(status).status == 403
+        assert "--control-token" in call(status).json["hint"]
+        assert call(status, headers={"Authorization": "Bearer a b"}).status == 403
+        assert call(status, headers={"Authorization": "Bearer a+b"}).status == 200
+        assert call(f"{emulator.facts['controlUrl']}/health").status == 200
+        assert emulator.records("examples/auth") == []
+
+
+def test_the_urls_of_an_emulator_are_percent_encoded() -> None:
+    key = "a#b c&d'é/?"
+    with RestedEmulator(key=key, endpoint=["notes/open"]) as emulator:
+        assert emulator.url("notes/open").endswith("/notes/open?key=a%23b%20c%26d%27%C3%A9%2F%3F")
+        assert call(emulator.url("notes/open"), "POST", 1).status == 200
+        with open_socket(emulator.ws_url("notes/open")) as ear:
+            call(emulator.url("notes/open"), "POST", 2)
+            assert json.loads(ear.recv(5))["record"]["data"] == 2
+        assert " " not in emulator.url("no such")
+
+
+BAD_KEYS = (" k", "k\n", "a\0b", "a\x1b[31mb")
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_no_door_takes_a_key_that_does_not_show_as_it_is(tmp_path: Path, key: str) -> None:
+    for name in ("key", "master_key", "control_token", "fork_keys"):
+        with pytest.raises(OptionError, match=f"{name}: it is .* white space around it"):
+            Options.of(**{name: key})
+    with RestedEmulator(fork_keys=["*k*", "*b*"]) as emulator:
+        doors: list[Callable[[], object]] = [
+            lambda: emulator.change_project(key=key),
+            lambda: emulator.change_project(master_key=key),
+            lambda: emulator.fork(key),
+            lambda: emulator.checkpoint(key),
+        ]
+        for door in doors:
+            with pytest.raises(OptionError, match="white space around it"):
+                door()
+        target = emulator.url("examples/auth").partition("=")[0]
+        assert call(f"{target}={quote(key)}").status == 400, "a request makes no world of it either"
+    data = tmp_path / "data.json"
+    for projects, sessions in (({key: {}}, {}), ({"k": {"masterKey": key}}, {}), ({"k": {}}, {key: SESSION})):
+        data.write_text(
+            json.dumps({"_projects": projects, "_sessions": sessions, "_endpoints": {"notes/users": USERS}})
+        )
+        with pytest.raises(DataFileError, match="white space around it"):
+            Server(Options.of(data=data, memory=True))
+
+
+USERS = {"authentication": True}
+SESSION = {"endpoint": "notes/users", "user": "ada", "expiresAt": "2030-01-01T00:00:00.000Z"}
+
+
+def test_a_control_token_fits_into_a_header() -> None:
+    for token in ("a b", "clé"):
+        with pytest.raises(OptionError, match=r"control_token: .* fits in no header"):
+            Options.of(control_token=token)
+
+
+def test_a_path_with_nul_is_a_wrong_option() -> None:
+    with pytest.raises(OptionError, match=r"data: .* no name of a file has NUL in it"):
+        RestedEmulator(data="a\0b")
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", "a\0b"])
+def test_a_host_that_can_have_no_address_is_an_os_error(host: str) -> None:
+    with pytest.raises(OSError, match=r"\S"):
+        RestedEmulator(host=host).start()
+
+
 def test_control_wants_a_token_only_beyond_loopback() -> None:
     tokens = {host: server(host=host).control_token for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0")}
     assert {host for host, token in tokens.items() if token} == {"0.0.0.0"}
@@ -356,6 +445,8 @@ def test_after_an_advance_an_expiry_comes_at_its_moment() -> None:
     [("localhost", "localhost"), ("127.0.0.1", "localhost"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")],
 )
 def test_the_url_is_one_that_connects(host: str, shown: str) -> None:
+    if host == "127.0.0.2" and sys.platform == "darwin":
+        pytest.skip("macOS has no 127.0.0.2 unless it is told to")
     with RestedEmulator(host=host) as emulator:
         assert str(emulator.facts["host"]).startswith(f"{shown}:")
         assert call(emulator.url("examples/unsecure-endpoint")).status == 200
@@ -396,3 +487,215 @@ def test_a_connection_that_sends_no_whole_request_is_closed_and_others_are_not(m
         monkeypatch.undo()
         call(emulator.url("examples/unsecure-endpoint"), "POST", 1)
         assert take(ear, 2)[0] == 0x81
+
+
+# The limits of the system
+
+
+INFINITE = getattr(getattr(rested_emulator, "resource"), "RLIM_INFINITY", -1)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "most_allowed", "sockets"),
+    [
+        (1024, 1048576, 1048576, 65536 - 128),
+        (1024, 4096, 4096, 4096 - 128),
+        (256, INFINITE, 10240, 10240 - 128),  # macOS says that there is no limit, and refuses what is beyond its own
+        (256, INFINITE, 24576, 10240 - 128),
+        (256, INFINITE, 256, 256 - 128),
+        (INFINITE, INFINITE, 10240, 10240 - 128),
+        (100000, 100000, 100000, 65536 - 128),
+        (128, 128, 128, 16),
+        (64, 4096, 4096, 4096 - 128),
+    ],
+)
+def test_as_many_files_as_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, most_allowed: int, sockets: int
+) -> None:
+    resource = pytest.importorskip("resource")
+
+    def setrlimit(_: int, limits: tuple[int, int]) -> None:
+        if limits[0] > most_allowed:
+            raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    assert most_sockets() == sockets
+
+
+def test_too_few_files_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("resource"), "getrlimit", lambda _: (127, 127))
+    with pytest.raises(OptionError, match="may open 127 files, and 128 are needed: ulimit -n 1024"):
+        RestedEmulator().start()
+
+
+def test_without_limits_of_the_system_as_on_windows_connections_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rested_emulator, "resource", None)
+    assert most_sockets() == 192
+    monkeypatch.setattr(rested_emulator, "most_sockets", lambda: 20 - 64)
+    with RestedEmulator() as emulator, contextlib.ExitStack() as connections:
+        *first, last = [connections.enter_context(wire(emulator)) for _ in range(21)]
+        assert answer_on(last).status == 503
+        first[0].sendall(head("GET", "/__emulator__/health"))
+        assert answer_on(first[0]).status == 200
+
+
+class NoReaders(asyncio.SelectorEventLoop):
+    """A loop that cannot watch a socket for others, as the one of Windows."""
+
+    def add_reader(self, *_: Any) -> None:  # type: ignore[override]
+        raise NotImplementedError
+
+    add_writer = remove_reader = remove_writer = add_reader  # type: ignore[assignment]
+
+
+@pytest.fixture
+def _as_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio, "ProactorEventLoop", NoReaders, raising=False)  # by which Tornado tells such a loop
+    monkeypatch.setattr(asyncio.events, "new_event_loop", NoReaders)
+
+
+@pytest.mark.usefixtures("_as_on_windows")
+def test_in_a_loop_that_watches_no_sockets_all_goes_on_and_silence_is_silence() -> None:
+    with RestedEmulator() as emulator:
+        url, ws_url = emulator.url("examples/unsecure-endpoint"), emulator.ws_url("examples/unsecure-endpoint")
+        assert type(emulator.call(lambda _: asyncio.get_running_loop())) is NoReaders
+        with silent_listener(emulator) as silenced, open_socket(ws_url) as ear:
+            assert emulator.add_fault("silence", times=1)["sockets"] == 1
+            silenced.sendall(b"\x89\x80\0\0\0\0")  # a ping
+            call(url, "POST", 1)
+            assert json.loads(ear.recv(5))["record"]["data"] == 1
+            silenced.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                silenced.recv(1)
+            emulator.stop()
+            assert closing(ear)[0] == 1001
+            silenced.settimeout(10)
+            assert at_end(silenced)
+
+
+# Where waiting would never end
+
+
+FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
+NOTES = "examples/unsecure-endpoint"
+
+
+def forking(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that forks this process, as ``multiprocessing`` does on Linux; Python 3.12 and newer warn of that."""
+    warned = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    marked: Callable[..., None] = pytest.mark.skipif(FORK is None, reason="there is no fork here")(warned(test))
+    return marked
+
+
+def in_a_fork(task: Callable[[Any], None], *, then: Callable[[], None] = lambda: None) -> Any:
+    """Run something in a fork of this process, which lives until ``then`` has run here; what it sends."""
+    assert FORK
+    ours, theirs = FORK.Pipe()
+
+    def child() -> None:
+        task(theirs)
+        theirs.recv()
+
+    process = FORK.Process(target=child)
+    process.start()
+    try:
+        assert ours.poll(20), "the fork hangs"
+        said = ours.recv()
+        then()
+        ours.send("end")
+        process.join(20)
+        assert process.exitcode == 0
+        return said
+    finally:
+        process.kill()
+
+
+def complaint(verb: Callable[[], object]) -> str:
+    """What a verb raises, as text."""
+    with pytest.raises(RestedError) as raised:
+        verb()
+    return str(raised.value)
+
+
+@forking
+def test_in_a_fork_every_verb_says_what_to_do_instead(emulator: RestedEmulator) -> None:
+    world = emulator.world("test-1")
+
+    def use(pipe: Any) -> None:
+        verbs: list[Callable[[], object]] = [
+            lambda: emulator.records(PLANTS),
+            lambda: emulator.url(PLANTS),
+            lambda: emulator.facts,
+            lambda: emulator.wait(requests={}),
+            lambda: emulator.call(lambda _: None),
+            lambda: emulator.fork("test-2"),
+            emulator.stop,
+            world.status,
+        ]
+        pipe.send({complaint(verb) for verb in verbs})
+
+    assert in_a_fork(use) == {
+        f"this emulator runs in process {os.getpid()}, which this one was forked from; "
+        "ask it over HTTP, at its URL and control interface, or start() one here"
+    }
+    assert len(emulator.records(PLANTS)) == 3
+    assert world.status()
+
+
+@forking
+def test_a_fork_has_an_emulator_of_its_own_and_leaves_the_end_to_its_parent() -> None:
+    emulator = RestedEmulator(tls=True)
+
+    def use(pipe: Any) -> None:
+        with RestedEmulator() as another:
+            records = another.records("examples/auth")
+        emulator.__exit__()
+        World(emulator, "test-1").__exit__()
+        emulator.start()  # a second one, here
+        emulator.sign_in("examples/auth", "ada")
+        emulator.stop()
+        gc.collect()
+        pipe.send((records, complaint(lambda: emulator.records("examples/auth"))))
+
+    with emulator:
+        records, said = in_a_fork(use)
+        assert (records, said) == ([], "this emulator does not run; use it in a with statement, or call start()")
+        assert emulator.records("examples/auth") == []
+        assert os.path.exists(str(emulator.facts["ca"]))
+
+
+@forking
+def test_a_fork_keeps_neither_port_nor_connections_nor_data_file(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": tmp_path / "data.json", "memory": False}
+    emulator = RestedEmulator(**options)
+    emulator.start()
+    call(emulator.url(NOTES), "POST", 1)
+    port = emulator.facts["port"]
+    with wire(emulator) as idle, silent_listener(emulator) as silenced, open_socket(emulator.ws_url(NOTES)) as ear:
+        emulator.add_fault("silence", times=1)
+        call(f"{emulator.facts['controlUrl']}/health")
+
+        def stop() -> None:
+            emulator.stop()
+            assert closing(ear)[0] == 1001
+            assert at_end(idle)
+            assert at_end(silenced)
+            with RestedEmulator(port=port, **options) as another:
+                assert len(another.records(NOTES)) == 1
+
+        in_a_fork(lambda pipe: pipe.send("alive"), then=stop)
+
+
+@forking
+def test_a_fork_amid_a_verb_does_not_wait_for_a_lock_that_nobody_gives_back(emulator: RestedEmulator) -> None:
+    with emulator._lock:
+        assert "forked" in in_a_fork(lambda pipe: pipe.send(complaint(lambda: emulator.records(PLANTS))))
+
+
+@pytest.mark.parametrize("verb", ["records", "stop", "wait"])
+def test_a_verb_in_the_emulators_own_thread_is_an_error(emulator: RestedEmulator, verb: str) -> None:
+    arguments: dict[str, dict[str, Any]] = {"records": {"endpoint": PLANTS}, "wait": {"requests": {}}}
+    with pytest.raises(RestedError, match=r"own thread, which cannot wait for itself; inside call\(\) use the server"):
+        emulator.call(lambda _: getattr(emulator, verb)(**arguments.get(verb, {})))
+    assert len(emulator.records(PLANTS)) == 3

@@ -124,14 +124,14 @@ def test_a_dropped_world_is_unknown(worlds: Worlds) -> None:
             verb("one")
 
 
-@pytest.mark.parametrize("key", ["test-1", "test-", "test-ä/ö?&=", "test-\u0000", "test-" + "x" * 10_000])
+@pytest.mark.parametrize("key", ["test-1", "test-", "test-ä/ö?&=", "test-" + "x" * 10_000])
 def test_a_key_of_the_right_shape_makes_its_world_at_first_use(worlds: Worlds, key: str) -> None:
     world = worlds.of(key)
     assert world is not worlds.default
     assert worlds.of(key) is worlds.named(key) is world
 
 
-@pytest.mark.parametrize("key", ["", "tes", "TEST-1", " test-1", "other", "[a"])
+@pytest.mark.parametrize("key", ["", "tes", "TEST-1", " test-1", "other", "[a", "test-\0", "test-1\n", "test- "])
 def test_any_other_key_makes_none(worlds: Worlds, key: str) -> None:
     assert worlds.of(key) is worlds.default
     assert len(list(worlds)) == 1
@@ -379,9 +379,7 @@ def test_a_token_of_another_world_is_no_token(emulator: RestedEmulator) -> None:
         assert call(emulator.url(DIARY), headers=headers).status == 401
 
 
-@pytest.mark.parametrize(
-    "key", ["a b", "ä", "a&b=c", "a%20b", "+", "a#b", "?", "../x", "\u0001", "k\n", '"', "a" * 2000]
-)
+@pytest.mark.parametrize("key", ["a b", "ä", "a&b=c", "a%20b", "+", "a#b", "?", "../x", '"', "a" * 2000])
 def test_a_key_may_have_odd_characters(emulator: RestedEmulator, key: str) -> None:
     with emulator.world(key) as world:
         assert call(world.url(PLANTS), "POST", "here").status == 200
