@@ -1939,6 +1939,9 @@ class Store:
             touched, then = latest.touched.setdefault(name, {}), latest.tree.get(name, {})
             back: dict[str, tuple[str, Document | Record]] = {}
             for _, key, document, after in run:
+                if back and after is None:  # in a journal more can follow, of those that a place was found by
+                    self._table(name).put_back(back)
+                    back = {}
                 if key is None:
                     touch_gone(touched, then, self._documents(name))
                     had_files += [key for key, known in self._documents(name).items() if has_file(known)]

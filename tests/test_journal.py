@@ -29,7 +29,20 @@ from rested_emulator import (
     pack_document,
     schedule,
 )
-from tests.conftest import ADA, GARDEN, GARDENERS, KEY, MASTER_KEY, PLANTS, ROSEMARY, TOMATO, Ear, StoppedTime, knock
+from tests.conftest import (
+    ADA,
+    GARDEN,
+    GARDENERS,
+    KEY,
+    MASTER_KEY,
+    PLANTS,
+    PUMPKIN,
+    ROSEMARY,
+    TOMATO,
+    Ear,
+    StoppedTime,
+    knock,
+)
 from tests.wire import call, open_socket
 
 
@@ -99,6 +112,23 @@ def test_what_was_done_before_a_kill_is_there_after(path: Path, verb: Callable[[
     before = state(store)
     killed(store)
     assert state(opened(path)) == before
+
+
+@pytest.mark.parametrize("first", [TOMATO, ROSEMARY, PUMPKIN])
+@pytest.mark.parametrize("second", [TOMATO, ROSEMARY, PUMPKIN])
+def test_a_record_that_had_come_back_to_its_place_is_there_after_a_kill_whatever_went_since(
+    path: Path, first: str, second: str
+) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.begin()
+    backend.delete(knock(PLANTS, unique_id=first))
+    backend.reset()
+    backend.delete(knock(PLANTS, unique_id=second))
+    before = state(store)
+    killed(store)
+    assert state(opened(path)) == before
+    assert len(before[PLANTS]) == 2
 
 
 @every_verb
