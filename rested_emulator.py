@@ -3013,6 +3013,14 @@ class Hub:
             self._seats.pop(endpoint, None)
         return found
 
+    def renew(self, session_of: Callable[[str], Session | None]) -> None:
+        """Go by the sessions of the listeners as they are now, which may expire at another time than they did."""
+        for seats in self._seats.values():
+            for listener, seat in seats.items():
+                session = seat.caller.session and session_of(seat.caller.session.token)
+                if session:
+                    seats[listener] = seat._replace(caller=Caller(session))
+
     def publish(self, endpoint: Endpoint, change: Change) -> list[Seat]:
         """Tell every listener who may read the record (contract 7.3 and 7.5); returns who that is."""
         seats = self._seats.get(endpoint.name)
@@ -4428,9 +4436,14 @@ class Backend:
         before = self.clock.now()
         self.clock.restore(state)
         self.stage.move(self.clock.now() - before)
+        self._await_expiry()
+        self.clock.ring()
+
+    def _await_expiry(self) -> None:
+        """Let every socket end when its token expires as things are now, not as they were when it opened."""
+        self.hub.renew(self.store.session)
         for session in {seat.caller.session for seat in self.hub.seats() if seat.caller.session}:
             self.clock.at(session.expires_at, self._close_expired)
-        self.clock.ring()
 
     def close_listeners(
         self, *, code: int = CloseCode.NORMAL, reason: str = "", endpoint: str | None = None
@@ -4625,6 +4638,7 @@ class Backend:
         told = "took over an edit of the data file, records added: %d, changed: %d, deleted: %d"
         log.info(told, count["POST"], count["PUT"], count["DELETE"])
         self.hub.close_tokens(tokens - self._live_tokens())
+        self._await_expiry()
         now = self._options()
         self._end_listeners(name for name, before in options.items() if now.get(name) != before)
         self._tell(changes)

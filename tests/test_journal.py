@@ -28,6 +28,7 @@ from rested_emulator import (
     open_store,
     pack_document,
     schedule,
+    timestamp,
 )
 from tests.conftest import (
     ADA,
@@ -35,6 +36,7 @@ from tests.conftest import (
     GARDENERS,
     KEY,
     MASTER_KEY,
+    NOON,
     PLANTS,
     PUMPKIN,
     ROSEMARY,
@@ -528,6 +530,20 @@ def test_an_edit_that_lets_a_session_expire_ends_its_sockets(path: Path) -> None
     backend.listen(knock(GARDENERS, token=token), ear)
     edited(path, lambda tree: tree["_sessions"][token].update(expiresAt="2020-01-01T00:00:00.000Z"))
     backend.tick()
+    assert ear.ended == (1000, "Access token expired.")
+
+
+def test_an_edit_that_moves_the_expiry_of_a_session_moves_that_of_its_sockets(path: Path) -> None:
+    store = opened(path)
+    backend, ear = served(store), Ear()
+    token = backend.sign_in(GARDENERS, "ada")
+    store.save()
+    backend.listen(knock(GARDENERS, token=token), ear)
+    edited(path, lambda tree: tree["_sessions"][token].update(expiresAt=timestamp(NOON + 60)))
+    backend.tick()
+    backend.advance(59)
+    assert ear.ended is None
+    backend.advance(1)
     assert ear.ended == (1000, "Access token expired.")
 
 
