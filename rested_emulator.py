@@ -66,6 +66,7 @@ Errors:
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import dataclasses
 import errno
@@ -7629,6 +7630,17 @@ def say(text: str, *, to_stderr: bool) -> None:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
+def drop_unread() -> None:
+    """Throw away what nobody took of stdout and stderr: Python would try it again at exit, and end with 120."""
+    logging.shutdown()  # it has lines left, and its own turn is after this
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 LOG_SECONDS = 0.05
 LONGEST_LINE = 4000
 
@@ -7774,6 +7786,7 @@ async def run_command(command: Sequence[str], facts: Mapping[str, Json], stoppin
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
     parent = os.getppid()
+    atexit.register(drop_unread)
     options, command = read_command_line(sys.argv[1:] if argv is None else argv, os.environ)
     set_up_log(options)
     if command:
