@@ -105,6 +105,7 @@ if LACKING:
     sys.exit(2)
 
 import asyncio
+import atexit
 import contextlib
 import dataclasses
 import errno
@@ -2608,6 +2609,9 @@ class Store:
             self._listings.pop(name, None)
             back: dict[str, tuple[str, Document | Record]] = {}
             for _, key, document, after in run:
+                if back and after is None:  # in a journal more can follow, of those that a place was found by
+                    self._table(name).put_back(back)
+                    back = {}
                 if key is None:
                     had_files += [key for key, known in self._documents(name).items() if has_file(known)]
                     self._database.drop_table(name)
@@ -3762,8 +3766,13 @@ class Hub:
         ended = set(tokens)
         return self._close_sessions(lambda session: session.token in ended)
 
-    def watch_expiries(self) -> None:
-        """Take note of when access tokens expire, after the clock has forgotten it."""
+    def watch_expiries(self, session_of: Callable[[str], Session | None]) -> None:
+        """Let every socket end when its token expires as things are now, not as they were when it opened."""
+        for seats in self._seats.values():
+            for listener, seat in seats.items():
+                session = seat.caller.session and session_of(seat.caller.session.token)
+                if session:
+                    seats[listener] = seat._replace(caller=Caller(session))
         for session in {seat.caller.session for seat in self.seats() if seat.caller.session}:
             self._clock.at(session.expires_at, self._close_expired)
 
@@ -5302,7 +5311,7 @@ class Owner:
         before = self._clock.now()
         self._clock.restore(state)
         self._faults.move(self._clock.now() - before)
-        self._hub.watch_expiries()
+        self._hub.watch_expiries(self._store.session)
         self._clock.ring()
 
     def close_listeners(
@@ -5446,6 +5455,7 @@ class Owner:
         told = "took over an edit of the data file, records added: %d, changed: %d, deleted: %d"
         log.info(told, count["POST"], count["PUT"], count["DELETE"])
         self._hub.close_tokens(tokens - self._accounts.live_tokens())
+        self._hub.watch_expiries(self._store.session)
         now = self._options()
         self._end_listeners(name for name, before in options.items() if now.get(name) != before)
         self._tell(changes)
@@ -9016,6 +9026,17 @@ def say(text: str, *, to_stderr: bool) -> None:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
+def drop_unread() -> None:
+    """Throw away what nobody took of stdout and stderr: Python would try it again at exit, and end with 120."""
+    logging.shutdown()  # it has lines left, and its own turn is after this
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 LOG_SECONDS = 0.05
 LONGEST_LINE = 4000
 
@@ -9208,6 +9229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def start(argv: Sequence[str]) -> int:
     """Read the command line and the data, take the port, and serve; returns the exit code."""
     parent = os.getppid()
+    atexit.register(drop_unread)
     options, command = read_command_line(argv, os.environ)
     set_up_log(options)
     if command:

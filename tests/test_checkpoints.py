@@ -26,6 +26,7 @@ from rested_emulator import (
     Store,
     Tree,
     encode,
+    timestamp,
 )
 from tests.conftest import CHORES, DIARY, GARDENERS, KEY, NOON, PLANTS, PUMPKIN, ROOT, TOMATO, Backend, Ear, knock
 from tests.wire import EXPIRED, call, closing, next_of, open_socket
@@ -147,6 +148,20 @@ def test_what_is_due_later_stays_as_far_away(backend: Backend, ada: str, listen:
     backend.restore("here")
     backend.advance(3599)
     assert ear.ended is None
+    backend.advance(1)
+    assert ear.ended == EXPIRED
+
+
+def test_a_socket_ends_when_its_token_expires_now_not_when_it_would_have_at_its_opening(
+    backend: Backend, ada: str, listen: Listen
+) -> None:
+    backend.checkpoint("before")
+    backend.expire_tokens()
+    backend.set_time(timestamp(NOON - 60))
+    ear = listen(DIARY, token=ada)
+    backend.restore("before")
+    backend.advance(3599)
+    assert ear.ended is None, "its token is valid again, and so is the socket"
     backend.advance(1)
     assert ear.ended == EXPIRED
 

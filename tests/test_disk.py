@@ -449,9 +449,8 @@ def test_it_goes_on_with_stdout_or_stderr_closed(tmp_path: Path, closed: tuple[i
     port = free_port()
     data = tmp_path / "data.json"
     data.write_bytes(GARDEN.read_bytes())
-    close = " ".join(f"{number}>&-" for number in closed)
     process = subprocess.Popen(
-        ["sh", "-c", f'exec "$@" {close}', "sh", *PROGRAM, str(data), "--port", str(port), "-v"], cwd=tmp_path
+        [*PROGRAM, str(data), "--port", str(port), "-v"], cwd=tmp_path, preexec_fn=lambda: [*map(os.close, closed)]
     )
     try:
         url = f"http://127.0.0.1:{port}{at(PLANTS)}"
@@ -480,9 +479,10 @@ def test_it_goes_on_where_nobody_takes_what_it_says(tmp_path: Path, where: str) 
         end, out = os.pipe()
         os.close(end)
     port = free_port()
-    process = subprocess.Popen(
-        [*PROGRAM, "--endpoint", PLANTS, "--key", KEY, "--port", str(port)], cwd=tmp_path, stdout=out, stderr=out
-    )
+    # Without this variable, which images for containers set, Python keeps what it could not write, and tries again.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [*PROGRAM, "--endpoint", PLANTS, "--key", KEY, "--port", str(port)]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out)
     os.close(out)
     try:
         url = f"http://127.0.0.1:{port}{at(PLANTS)}"

@@ -29,6 +29,7 @@ from rested_emulator import (
     open_store,
     pack_document,
     schedule,
+    timestamp,
 )
 from tests.conftest import (
     ADA,
@@ -36,7 +37,9 @@ from tests.conftest import (
     GARDENERS,
     KEY,
     MASTER_KEY,
+    NOON,
     PLANTS,
+    PUMPKIN,
     ROSEMARY,
     TOMATO,
     Backend,
@@ -113,6 +116,23 @@ def test_what_was_done_before_a_kill_is_there_after(path: Path, verb: Callable[[
     before = state(store)
     killed(store)
     assert state(opened(path)) == before
+
+
+@pytest.mark.parametrize("first", [TOMATO, ROSEMARY, PUMPKIN])
+@pytest.mark.parametrize("second", [TOMATO, ROSEMARY, PUMPKIN])
+def test_a_record_that_had_come_back_to_its_place_is_there_after_a_kill_whatever_went_since(
+    path: Path, first: str, second: str
+) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.begin()
+    backend.delete(knock(PLANTS, unique_id=first))
+    backend.reset()
+    backend.delete(knock(PLANTS, unique_id=second))
+    before = state(store)
+    killed(store)
+    assert state(opened(path)) == before
+    assert len(before[PLANTS]) == 2
 
 
 @every_verb
@@ -543,6 +563,20 @@ def test_an_edit_that_lets_a_session_expire_ends_its_sockets(path: Path) -> None
     backend.listen(knock(GARDENERS, token=token), ear)
     edited(path, lambda tree: tree["_sessions"][token].update(expiresAt="2020-01-01T00:00:00.000Z"))
     backend.tick()
+    assert ear.ended == (1000, "Access token expired.")
+
+
+def test_an_edit_that_moves_the_expiry_of_a_session_moves_that_of_its_sockets(path: Path) -> None:
+    store = opened(path)
+    backend, ear = served(store), Ear()
+    token = backend.sign_in(GARDENERS, "ada")
+    store.save()
+    backend.listen(knock(GARDENERS, token=token), ear)
+    edited(path, lambda tree: tree["_sessions"][token].update(expiresAt=timestamp(NOON + 60)))
+    backend.tick()
+    backend.advance(59)
+    assert ear.ended is None
+    backend.advance(1)
     assert ear.ended == (1000, "Access token expired.")
 
 

@@ -21,7 +21,7 @@ from rested_emulator import (
     build_parser,
     read_command_line,
 )
-from tests.conftest import GARDEN, ROOT
+from tests.conftest import GARDEN, ROOT, need
 from tests.wire import call
 
 README = (ROOT / "README.md").read_text()
@@ -116,12 +116,11 @@ def test_the_shortest_data_file_is_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [block for block in blocks("sh") if block.startswith("curl")])
 def test_a_curl_command_works(command: str, tmp_path: Path) -> None:
+    [bash, _] = need("bash", "curl")
     (tmp_path / "photo.jpg").write_bytes(b"a picture")
     with RestedEmulator(data=GARDEN if "/garden/" in command else None) as emulator:
         here = command.replace("localhost:7378", str(emulator.facts["host"]))
-        done = subprocess.run(
-            ["bash", "-c", here], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True
-        )
+        done = subprocess.run([bash, "-c", here], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True)
     head, _, body = done.stdout.rpartition("\n\n")
     assert "code" not in json.loads(body)
     assert not head or "Authorization: Bearer " in head

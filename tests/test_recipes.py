@@ -12,12 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, give_up, need
 
 RECIPES = ROOT / "tests" / "recipes"
 SECTION = (ROOT / "README.md").read_text().split("\n## Recipes\n")[1].split("\n## ")[0]
@@ -35,13 +35,6 @@ INSTALLING, TESTING = COMMANDS[: COMMANDS.index(DOWNLOAD)], COMMANDS[COMMANDS.in
 OFFLINE = ["--disable-quic", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost"]
 
 Run = Callable[..., str]
-
-
-def give_up(why: str) -> NoReturn:
-    """Skip, or fail where the recipes must run."""
-    if os.environ.get(REQUIRED) == "required":
-        pytest.fail(why, pytrace=False)
-    pytest.skip(why)
 
 
 def free_port() -> int:
@@ -64,15 +57,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     Returns what it has printed. Fails where it does not end with 0.
     """
-    missing = [name for name in ("npm", "npx", "node", "chromium") if shutil.which(name) is None]
-    if missing:
-        give_up(f"there is no {' and no '.join(missing)} on the PATH, which the recipes run with")
+    *_, chromium = need("bash", "npm", "npx", "node", "chromium", required=REQUIRED)
     project, commands = tmp_path_factory.mktemp("frontend") / "repository", tmp_path_factory.mktemp("bin")
     shutil.copytree(RECIPES, project, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
     shutil.copy(ROOT / "rested_emulator.py", project)
     put_command(commands, "python", sys.executable)
     put_command(commands, "pip", sys.executable, "-m", "pip")
-    put_command(commands, "offline-chromium", str(shutil.which("chromium")), *OFFLINE)
+    put_command(commands, "offline-chromium", chromium, *OFFLINE)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RESTED_", "PYTEST_"))}
     environment |= {
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
@@ -105,7 +96,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         try:
             run(command)
         except AssertionError as error:
-            give_up(str(error))
+            give_up(str(error), REQUIRED)
     return run
 
 

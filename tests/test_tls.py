@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import ssl
 import stat
@@ -22,6 +21,12 @@ from typing import Any
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from playwright.sync_api import BrowserContext, Error, sync_playwright
 
 from rested_emulator import (
@@ -35,7 +40,7 @@ from rested_emulator import (
     limits_of,
     make_ca,
 )
-from tests.conftest import CHROMIUM_ARGUMENTS, DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, REQUIRED, ROOT, TIMEOUT
+from tests.conftest import CHROMIUM_ARGUMENTS, DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, ROOT, TIMEOUT, need
 from tests.test_browser import PAGES, App
 from tests.wire import bearer, call, call_securely, closing, head, next_of, open_socket, wire
 
@@ -379,10 +384,10 @@ def test_a_wrong_file_is_named_with_its_option(
     (tmp_path / "other-key.pem").write_bytes(trustme.CA().private_key_pem.bytes())
     (tmp_path / "empty.pem").touch()
     (tmp_path / "binary.pem").write_bytes(b"\x30\x82\xff")
-    locked = subprocess.run(
-        ["openssl", "ec", "-aes256", "-passout", "pass:secret", "-in", str(own[2])], capture_output=True, check=True
+    locked = load_pem_private_key(own[2].read_bytes(), None).private_bytes(
+        Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"secret")
     )
-    (tmp_path / "locked-key.pem").write_bytes(locked.stdout)
+    (tmp_path / "locked-key.pem").write_bytes(locked)
     files = {name: tmp_path / file for name, file in (("cert", cert), ("cert_key", key)) if file}
     with pytest.raises(OptionError, match=f"^{named}"):
         RestedEmulator(**files).start()
@@ -537,18 +542,11 @@ def test_whoever_speaks_tls_to_the_http_port_is_cut_off_soon() -> None:
 
 # A browser
 
-HOW_TO_INSTALL = (
-    "there is no `chromium`, or no `certutil` to let it trust a CA; install them, on Debian with:"
-    " apt-get install chromium libnss3-tools"
-)
-
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Callable[[RestedEmulator | None], BrowserContext]]:
     """Open a Chromium that trusts the CA of an emulator, as somebody does who imports it; or one that does not."""
-    chromium, certutil = shutil.which("chromium"), shutil.which("certutil")
-    if chromium is None or certutil is None:
-        (pytest.fail if os.environ.get(REQUIRED) == "required" else pytest.skip)(HOW_TO_INSTALL)
+    chromium, certutil = need("chromium", "certutil")
     home = tmp_path / "home"
     database = home / ".pki" / "nssdb"
     database.mkdir(parents=True)

@@ -45,6 +45,7 @@ from tests.conftest import (
     TOMATO,
     Backend,
     knock,
+    need,
 )
 from tests.test_http import nothing_happens
 from tests.wire import (
@@ -247,12 +248,12 @@ def test_a_form_of_a_browser_may_have_inputs_in_which_nothing_was_chosen(backend
     backend.close()
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 def test_curl_uploads_and_downloads(kept: RestedEmulator, tmp_path: Path) -> None:
+    [curl] = need("curl")
     for name in (NAME, "b.bin"):
         (tmp_path / name).write_bytes(BYTES * 1000)
     quoted = '"' + str(tmp_path / NAME).replace('"', '\\"') + '"'
-    command = ["curl", "-sS", "--noproxy", "*", "--max-time", "10"]
+    command = [curl, "-sS", "--noproxy", "*", "--max-time", "10"]
     arguments = ["-F", f"file=@{quoted};type=text/plain", "-F", f"file=@{tmp_path / 'b.bin'}", "-F", "title=Möhren"]
     done = subprocess.run([*command, *arguments, kept.url(PLANTS)], capture_output=True, check=True, timeout=20)
     first, second = json.loads(done.stdout)

@@ -323,6 +323,9 @@ class Server(NamedTuple):
 
     def resident(self) -> int:
         """Its memory in bytes, as the system counts what is resident."""
+        pages = Path(f"/proc/{self.process.pid}/statm")
+        if pages.exists():
+            return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return 1024 * int(said_by("ps", "-o", "rss=", "-p", str(self.process.pid)))
 
 
