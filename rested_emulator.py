@@ -8580,13 +8580,7 @@ def most_sockets() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     most = 0 if soft == resource.RLIM_INFINITY else soft
-    for wanted in (
-        allowed,
-        32768,
-        10240,
-        4096,
-        1024,
-    ):  # macOS refuses what its kernel has not, whatever the limit
+    for wanted in (allowed, 32768, 10240, 4096, 1024):  # macOS says unlimited, and refuses more than it has
         if not most < wanted <= allowed:
             continue
         with contextlib.suppress(OSError, ValueError):

@@ -487,7 +487,7 @@ def test_the_banner_shows_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
 
 
 def test_a_terminal_is_shown_no_option_raw(tmp_path: Path) -> None:
-    for arguments in ([RED, "more"], ["--port", RED], ["--host", f"\x9b{RED}"], ["--memory", "--", f"{RED}\u202e"]):
+    for arguments in (["a", RED], ["--port", RED], ["--host", f"\x9b{RED}"], ["--memory", "--", f"{RED}\u202e"]):
         done = finish(*arguments, cwd=tmp_path)
         assert done.returncode == 2
         assert all(line.isprintable() for line in done.stderr.split("\n")), arguments

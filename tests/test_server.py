@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ from tests.conftest import (
     GARDENERS,
     KEY,
     PLANTS,
+    ROOT,
     Backend,
     Ear,
     StoppedTime,
@@ -645,7 +647,7 @@ def test_in_a_fork_every_verb_says_what_to_do_instead(emulator: RestedEmulator) 
 
 @forking
 def test_a_fork_has_an_emulator_of_its_own_and_leaves_the_end_to_its_parent() -> None:
-    emulator = RestedEmulator(tls=True)
+    emulator = RestedEmulator()
 
     def use(pipe: Any) -> None:
         with RestedEmulator() as another:
@@ -662,7 +664,25 @@ def test_a_fork_has_an_emulator_of_its_own_and_leaves_the_end_to_its_parent() ->
         records, said = in_a_fork(use)
         assert (records, said) == ([], "this emulator does not run; use it in a with statement, or call start()")
         assert emulator.records("examples/auth") == []
-        assert os.path.exists(str(emulator.facts["ca"]))
+
+
+FORKS = """
+import os, sys
+from rested_emulator import RestedEmulator
+with RestedEmulator(tls=True) as emulator:
+    child = os.fork()
+    if not child:
+        sys.exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert os.path.exists(emulator.facts["ca"])
+"""
+
+
+@forking
+def test_a_fork_that_ends_takes_nothing_of_its_parent_with_it() -> None:
+    pytest.importorskip("trustme")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], cwd=ROOT, capture_output=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @forking
@@ -684,7 +704,16 @@ def test_a_fork_keeps_neither_port_nor_connections_nor_data_file(tmp_path: Path)
             with RestedEmulator(port=port, **options) as another:
                 assert len(another.records(NOTES)) == 1
 
-        in_a_fork(lambda pipe: pipe.send("alive"), then=stop)
+        assert in_a_fork(lambda pipe: pipe.send(open_files(tmp_path)), then=stop) == []
+
+
+def open_files(folder: Path) -> list[str]:
+    """The files of a folder that this process has open; with its lock open a fork would keep it locked."""
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # of the listing itself
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+    return [link for link in links if link.startswith(str(folder))]
 
 
 @forking
