@@ -131,6 +131,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Container,
     Coroutine,
     ItemsView,
     Iterable,
@@ -1680,7 +1681,7 @@ class JsonFile(Storage):
         only the journal has stay. Raises DataFileError, or OSError.
         """
         stamp = self._stamp()
-        edited = load_tree(self.path or "")
+        edited, _ = read_data_file(self.path or "")
         steps: list[Step] = []
         for name in dict.fromkeys([*self._base, *edited]):
             steps += edit_of(name, self._base.get(name, NO_DOCUMENTS), edited.get(name, {}))
@@ -1982,10 +1983,18 @@ TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|[^\s\[\]{}",:]+')
 
 def load_tree(path: str) -> Tree:
     """Read a data file (README, "The data file"). Raises DataFileError with the place, or OSError."""
+    tree, is_edited = read_data_file(path)
+    if is_edited:
+        drop_gone(tree, path)
+    return tree
+
+
+def read_data_file(path: str) -> tuple[Tree, bool]:
+    """The tree in a data file, and whether a person has edited it; raises as ``load_tree`` does."""
     with without_collections():
         try:
             written = load_written(path)
-            return complete_tree(written) if written else load_edited(path)
+            return (load_edited(path), True) if written is None else (complete_tree(written), False)
         except OptionError as error:
             raise DataFileError(f"{path}: {error}") from None
 
@@ -2054,7 +2063,6 @@ def load_edited(path: str) -> Tree:
     for name in tree:
         if name.startswith("_") and name not in (PROJECTS, ENDPOINTS, SESSIONS, MAILS):
             log.warning("%s: table %s is kept, and means nothing to the emulator", path, shown(name))
-    drop_gone(tree, path)
     return tree
 
 
@@ -2362,32 +2370,33 @@ def check_users(name: str, records: Iterable[Record]) -> None:
             raise Misfit(f"table {shown(name)}, {shown(record.unique_id)}: {why}", name, number)
 
 
-def drop_gone(tree: Tree, path: str) -> None:
-    """Take sessions, mails and owners of users who are gone out of a tree, and say so.
+def drop_gone(tree: Tree, path: str, users: Container[str] | None = None) -> None:
+    """Take sessions, mails and owners of users who are gone, or of these of them, out of a tree, and say so.
 
     So a person may delete a user's line and nothing else. What the emulator writes itself is not looked
     at: over the API, a record stays that of a user who is deleted.
     """
     endpoints = [read_endpoint(name, document) for name, document in tree[ENDPOINTS].items()]
-    users = {endpoint.name: tree.get(endpoint.name, {}) for endpoint in endpoints if endpoint.authentication}
-    gone: Counter[str] = Counter()
+    there = {endpoint.name: tree.get(endpoint.name, {}) for endpoint in endpoints if endpoint.authentication}
+    dropped: Counter[str] = Counter()
     for name, what in ((SESSIONS, "sessions"), (MAILS, "mails")):
         for token, document in list(tree.get(name, {}).items()):
-            if document["user"] not in users.get(document["endpoint"], {}):
+            user = document["user"]
+            if user not in there.get(document["endpoint"], {}) and (users is None or user in users):
                 del tree[name][token]
-                gone[what] += 1
+                dropped[what] += 1
     for endpoint in endpoints:
         table = tree.get(endpoint.name, {})
-        owners = {record.owner for record in table.values() if record.owner is not None}
-        for other in endpoints if owners else ():
+        gone = {record.owner for record in table.values() if users is None or record.owner in users} - {None}
+        for other in endpoints if gone else ():
             if other.project == endpoint.project:
-                owners -= users.get(other.name, {}).keys()
-        for key, record in table.items() if owners else ():
-            if record.owner in owners:
+                gone -= there.get(other.name, {}).keys()
+        for key, record in table.items() if gone else ():
+            if record.owner in gone:
                 table[key] = record._replace(owner=None)
-                gone["owners of records"] += 1
-    if gone:
-        told = ", ".join(f"{what}: {count}" for what, count in gone.items())
+                dropped["owners of records"] += 1
+    if dropped:
+        told = ", ".join(f"{what}: {count}" for what, count in dropped.items())
         log.warning("%s: dropped what belonged to users who are not there, %s", path, told)
 
 
@@ -2680,7 +2689,8 @@ class Store:
         has_more = self._storage.changed
         old = self._storage.snapshot()
         steps, edited, stamp = self._storage.read_edit()
-        self._change(*steps, *missing_endpoints(old, steps))
+        steps += consequences(old, steps, self._storage.path or "")
+        self._change(*steps)
         self._storage.remember(edited, stamp)
         if not has_more:
             with contextlib.suppress(OSError):  # a journal that stays does no harm
@@ -2915,20 +2925,26 @@ def changes_by(steps: Iterable[Step], old: Tables) -> list[tuple[str, Change]]:
     return changes
 
 
-def missing_endpoints(tree: Tables, steps: Iterable[Step]) -> Iterator[Step]:
-    """The endpoints that a tree wants after these steps; raises DataFileError where the two do not go together."""
-    merged = {name: dict(table) for name, table in tree.items()}
+def consequences(old: Tables, steps: Iterable[Step], path: str) -> list[Step]:
+    """What an edit brings along: endpoints for new tables, and no owners, sessions and mails of deleted users.
+
+    Raises DataFileError where the edit and what was stored meanwhile do not go together.
+    """
+    merged = {name: dict(table) for name, table in old.items()}
+    deleted = set()
     for name, key, document, _ in steps:
         if document is None:
             merged.get(name, {}).pop(key or "", None)
+            deleted.add(key or "")
         else:
             merged.setdefault(name, {})[key or ""] = document
     try:
-        whole = complete_tree({name: table for name, table in merged.items() if table})
+        whole = complete_tree({name: dict(table) for name, table in merged.items() if table})
         check_tree_users(whole)
     except OptionError as error:
         raise DataFileError(f"with what was stored meanwhile: {error}") from None
-    return edit_of(ENDPOINTS, merged.get(ENDPOINTS, {}), whole[ENDPOINTS])
+    drop_gone(whole, path, deleted)
+    return [step for name, table in whole.items() for step in edit_of(name, merged.get(name, {}), table)]
 
 
 def way_to(name: str, old: Tables, new: Tables) -> Iterator[Step]:
