@@ -146,6 +146,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum, StrEnum
 from heapq import heappop, heappush
 from http.client import responses
+from io import FileIO
 from json.encoder import encode_basestring
 from operator import itemgetter
 from time import time as machine_time
@@ -182,6 +183,10 @@ try:
     import resource
 except ImportError:  # Windows has neither these locks nor these limits
     fcntl = resource = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:  # which only Windows has
+    msvcrt = None  # type: ignore[assignment]
 
 __version__ = "0.1.0"
 __all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "World", "main")
@@ -1579,12 +1584,80 @@ def sample_project() -> Tree:
     }
 
 
-class FileStamp(NamedTuple):
-    """Modification time in nanoseconds, size in bytes, inode."""
+# What the system says of a file that nothing can replace: a mount point, or one in a folder of somebody else.
+# Windows says EACCES for one that is open.
+NOT_REPLACED = (errno.EBUSY, errno.EXDEV, errno.EPERM, *(() if fcntl else (errno.EACCES,)))
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+LOCKED_BYTE = 2**30  # on Windows nobody else can read what is locked, and the process id is to be read
+CONTINUED = b'{"continues":%d}\n'
+CONTINUES = re.compile(rb'\{"continues":(\d+)\}\Z')
+PAGE = 4096
+MARK = b"\n// rested-emulator writes over the first %d bytes the %d below, whose sum is %d; its next start goes on\n"
+MARKED = re.compile(re.escape(MARK).replace(b"%d", rb"(\d+)"))
 
-    modified: int
+
+def open_bytes(path: str, flags: int, mode: int = 0o666) -> int:
+    """Open a file for bytes: without O_BINARY, which only Windows has, it would write other ones."""
+    return os.open(path, flags | getattr(os, "O_BINARY", 0), mode)
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file that nobody else may read, as ``open`` wants it done."""
+    return open_bytes(path, flags, 0o600)
+
+
+def take_lock(descriptor: int) -> None:
+    """Lock a file. Raises BlockingIOError or PermissionError where another process has it, and other OSErrors."""
+    if fcntl:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt:
+        lock_byte(descriptor, msvcrt.LK_NBLCK)  # type: ignore[attr-defined]
+    else:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+
+def lock_byte(descriptor: int, mode: int) -> None:
+    """Lock or unlock the byte of a file that stands for all of it."""
+    os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(descriptor, mode, 1)  # type: ignore[attr-defined]
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def give_lock(descriptor: int, path: str) -> None:
+    """Close a file that is locked and delete it."""
+    if fcntl:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # before the lock is given up, so that it is ours
+        os.close(descriptor)
+        return
+    if msvcrt:
+        with contextlib.suppress(OSError):
+            lock_byte(descriptor, msvcrt.LK_UNLCK)  # type: ignore[attr-defined]
+    os.close(descriptor)
+    with contextlib.suppress(OSError):
+        os.unlink(path)  # Windows deletes no file that is open, so neither one that another has locked by now
+
+
+class FileStamp(NamedTuple):
+    """What a look at a file shows: size in bytes, times of modification and of change in nanoseconds, inode."""
+
     size: int
+    modified: int
+    changed: int
     inode: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> FileStamp:
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+class FileContent(NamedTuple):
+    """What stands in a file: by which stamp it is known, and the CRC-32 of its bytes."""
+
+    stamp: FileStamp
+    sum: int
 
 
 class JsonFile(Storage):
@@ -1599,22 +1672,32 @@ class JsonFile(Storage):
     nothing that the system has taken, a power cut may lose what the journal holds.
 
     A person may edit the data file meanwhile. While it is ``watched``, an edit that was not taken over
-    is never written over: what the emulator has then goes to ``<data file>.kept`` when it stops.
+    is never written over: what the emulator has then goes to ``<data file>.kept`` when it stops. An edit
+    is seen by the file's stamp, and by its sum where the stamp is another or the file is to be replaced:
+    a copy may bring old times along, and some disks count time in seconds.
+
+    The journal says which content of the data file it continues, by a line with the sum of that content.
     """
 
     def __init__(self, path: str | None, tree: Mapping[str, Mapping[str, Any]], *, watched: bool = False) -> None:
+        self._name = path and os.path.join(os.getcwd(), path)  # the working directory may change
         self.path = path and os.path.realpath(path)  # a symlink is followed, not replaced
         self.tables = grow(tree)
         self.changed = False
         self._watched = watched and path is not None
         self._known: FileStamp | None = None  # the data file as it was last read or written
+        self._sum: int | None = None  # of its bytes
+        self._edited: FileStamp | None = None  # the data file as somebody else wrote it
         self._base: Tables = {}  # and what stands in it
         self._lock: int | None = None
         self._journal: int | None = None
         self._journaled = 0  # bytes in the journal
+        self._continued: int | None = None  # the sum that stands in the journal last
         self._saved = 0  # bytes in the data file, as it was last written or read
         self._was_quiet = False
         self._saves = 0
+        self._inodes_last = True
+        self._told: set[str] = set()  # what it has warned of
 
     @property
     def journal_path(self) -> str:
@@ -1622,73 +1705,144 @@ class JsonFile(Storage):
 
     def lock(self) -> None:
         """Keep other emulators off this data file; raises InUseError where one has it, or OSError."""
-        if self.path is None or fcntl is None:
+        if self.path is None:
             return
         path = f"{self.path}.lock"
+        misses = 0
         while True:
             try:
-                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                lock = open_bytes(path, os.O_RDWR | os.O_CREAT)
             except OSError as error:
-                raise OSError(error.errno, error.strerror, self.path) from None
+                is_closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+                hint = "; its folder has to take its lock and its journal" if is_closed else ""
+                raise OSError(error.errno, f"{error.strerror}{hint}", self.path) from None
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                take_lock(lock)
+            except (BlockingIOError, PermissionError):
                 owner = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
                 os.close(lock)
                 hint = "stop that one, name another data file, or use --memory"
                 raise InUseError(f"{self.path} is in use by another emulator, process {owner}; {hint}") from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    os.close(lock)
+                    raise OSError(error.errno, error.strerror, self.path) from None
+                told = "%s: the disk has no locks (%s), so nothing keeps a second emulator off it"
+                self._tell(told, self.path, error.strerror)
+                break
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock), os.stat(path)):
+                if os.path.samestat(os.fstat(lock), os.stat(path)) or misses == 20:
                     break
+                misses += 1
             os.close(lock)  # the one before us took its lock away just now
         self._lock = lock
+        if misses == 20 or not os.fstat(lock).st_ino:
+            self._forget_inodes()
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         for left in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal_path}.tmp"):
             with contextlib.suppress(OSError):
                 os.unlink(left)  # by one that was killed
 
+    def _tell(self, text: str, *values: object) -> None:
+        """Warn of something, once."""
+        if text not in self._told:
+            self._told.add(text)
+            log.warning(text, *values)
+
+    def _forget_inodes(self) -> None:
+        """Know files by size and time alone, on a disk that gives the same file another inode."""
+        self._inodes_last = False
+        self._tell("%s: the disk has no inodes that last, so an edit is known by size, time and sum alone", self.path)
+
     def load(self, path: str) -> None:
         """Read the data file, by the name it was given. Raises DataFileError, or OSError."""
         with open(path, "r+b"):  # a file that cannot be written is found now, not at the first change
-            stamp = self._stamp()
+            content = self._content()
             self.tables = grow(load_tree(path))
-        self.remember(self.snapshot(), stamp)
+        self.remember(self.snapshot(), content)
 
     def _stamp(self) -> FileStamp | None:
-        """What tells one state of the data file from the next; None where there is none."""
+        """What tells one state of the data file from the next; None where there is none.
+
+        A link that has taken its place, or a name that leads elsewhere by now, is another state.
+        """
         try:
-            found = os.stat(self.path or "")
+            stamp = FileStamp.of(os.lstat((self._name if self._leads_elsewhere() else self.path) or ""))
         except OSError:
             return None
-        return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
+        return stamp if self._inodes_last else stamp._replace(inode=0)
 
-    def remember(self, tables: Tables, stamp: FileStamp | None) -> None:
-        """Take note of what stands in the data file, and by which stamp it is known."""
-        self._known = stamp
-        self._saved = stamp.size if stamp else 0
+    def _leads_elsewhere(self) -> bool:
+        """Whether the name that was given has come to stand for another file."""
+        path, name = self.path or "", self._name or ""
+        if os.path.islink(path):
+            return True
+        return os.path.lexists(name) and os.path.realpath(name) != os.path.realpath(path)
+
+    def _check_place(self) -> None:
+        """Raise OSError where something stands in the data file's place that may be neither read nor replaced."""
+        path, name = self.path or "", self._name or ""
+        if self._leads_elsewhere():
+            why = f"leads to {os.path.realpath(name)} by now; start anew to use that, or put the data file back"
+        elif os.path.exists(path) and not os.path.isfile(path):
+            why = "is no regular file by now; put the data file back"
+        else:
+            return
+        raise OSError(errno.EINVAL, why, name)
+
+    def _content(self) -> FileContent | None:
+        """What stands in the data file, whole again where a kill has interrupted the writing. Raises OSError."""
+        finish_writing(self.path or "")
+        stamp, total = self._stamp(), sum_of(self.path or "")
+        return None if stamp is None or total is None else FileContent(stamp, total)
+
+    def remember(self, tables: Tables, content: FileContent | None) -> None:
+        """Take note of what stands in the data file."""
+        self._known, self._sum = content or (None, None)
+        self._edited = None
+        self._saved = content.stamp.size if content else 0
         self._base = tables if self._watched else {}
 
     def edit(self) -> FileStamp | None:
         """The data file, if somebody else has written it since it was last read or written."""
         stamp = self._stamp() if self._watched else None
-        return None if stamp == self._known else stamp
+        if stamp is None or stamp == self._known:
+            return None
+        if stamp != self._edited:
+            if not self._leads_elsewhere() and self._sum_now() == self._sum is not None:  # no more than touched
+                if self._known and stamp._replace(inode=self._known.inode) == self._known:
+                    self._forget_inodes()
+                    stamp = stamp._replace(inode=0)
+                self._known = stamp
+                return None
+            self._edited = stamp
+        return stamp
 
-    def read_edit(self) -> tuple[list[Step], Tables, FileStamp | None]:
+    def _sum_now(self) -> int | None:
+        with contextlib.suppress(OSError):
+            finish_writing(self.path or "")
+        return sum_of(self.path or "")
+
+    def read_edit(self) -> tuple[list[Step], Tables, FileContent | None]:
         """The steps that an edit of the data file means, and what to ``remember`` once they are taken.
 
         The edit was made on what stood in the file, so that is what it is compared with: changes that
         only the journal has stay. Raises DataFileError, or OSError.
         """
-        stamp = self._stamp()
+        try:
+            self._check_place()
+        except OSError as error:
+            raise DataFileError(f"{error.filename}: {error.strerror}") from None
+        content = self._content()
         edited, _ = read_data_file(self.path or "")
         steps: list[Step] = []
         for name in dict.fromkeys([*self._base, *edited]):
             steps += edit_of(name, self._base.get(name, NO_DOCUMENTS), edited.get(name, {}))
-        return steps, grow(edited), stamp
+        return steps, grow(edited), content
 
-    def steps_in_journal(self) -> list[Step]:
-        """What an emulator that was killed had not yet written into the data file.
+    def steps_in_journal(self) -> tuple[list[Step], bool]:
+        """What an emulator that was killed had not yet written into the data file, and whether it is of this one.
 
         A last line without its end was never acknowledged and is left out. Raises DataFileError for
         anything else that is no journal.
@@ -1697,13 +1851,21 @@ class JsonFile(Storage):
             with open(self.journal_path, "rb") as file:
                 *lines, torn = file.read().split(b"\n")
         except FileNotFoundError:
-            return []
+            return [], True
         if torn:
             log.info("%s: the last line is torn; what it held was never acknowledged", self.journal_path)
-        steps = [step for number, line in enumerate(lines, 1) for step in read_steps(self.journal_path, number, line)]
+        sums = [int(match[1]) for line in lines if (match := CONTINUES.match(line))]
+        steps = [
+            step
+            for number, line in enumerate(lines, 1)
+            if not CONTINUES.match(line)
+            for step in read_steps(self.journal_path, number, line)
+        ]
+        self._journaled = os.path.getsize(self.journal_path) - len(torn)
         if torn:
-            os.truncate(self.journal_path, os.path.getsize(self.journal_path) - len(torn))
-        return steps
+            os.truncate(self.journal_path, self._journaled)
+        self._continued = sums[-1] if sums else None
+        return steps, self._sum in sums or not sums  # version 0.1.0 wrote no sums
 
     def commit(self, steps: Sequence[Step]) -> None:
         """Append the steps to the journal, all or none; raises NotStored where the disk refuses."""
@@ -1711,31 +1873,46 @@ class JsonFile(Storage):
             return
         line = b"[%b]\n" % b",".join([pack_step(step) for step in steps])
         try:
-            found = None if self._journal is None else os.fstat(self._journal)
-            if self._journal is None or found is None or found.st_nlink == 0:
-                self._journal = self._open_journal()
-            elif found.st_size > self._journaled:  # a torn line that could not be taken back when it was written
-                os.ftruncate(self._journal, self._journaled)
-            if os.write(self._journal, line) < len(line):
-                os.ftruncate(self._journal, self._journaled)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._append(line)
         except OSError as error:
             raise not_stored(error, self.journal_path) from None
-        self._journaled += len(line)
         self._was_quiet = False
 
+    def _append(self, line: bytes, continues: int | None = None) -> None:
+        """Append a line to the journal, behind the sum of what it continues if that is news there. Raises OSError.
+
+        What it continues is what stands in the data file, or a content that is about to.
+        """
+        found = None if self._journal is None else os.fstat(self._journal)
+        if self._journal is None or found is None or found.st_nlink == 0 or found.st_size < self._journaled:
+            self._journal = self._open_journal()
+        elif found.st_size > self._journaled:  # a torn line that could not be taken back when it was written
+            os.ftruncate(self._journal, self._journaled)
+        continues = self._sum if continues is None else continues
+        if continues not in (None, self._continued):
+            line = CONTINUED % continues + line
+        if os.write(self._journal, line) < len(line):
+            os.ftruncate(self._journal, self._journaled)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._journaled += len(line)
+        self._continued = continues
+
     def _open_journal(self) -> int:
-        """Begin the journal, or go on with it; where somebody deleted it or the data file, save everything first."""
+        """Begin the journal or go on with it; save everything first where somebody cut it or the data file is gone."""
         if self._journal is not None:
             os.close(self._journal)
             self._journal = None
-        if self._stamp() is None or (self._journaled and not os.path.exists(self.journal_path)):
+        size = os.path.getsize(self.journal_path) if os.path.exists(self.journal_path) else 0
+        if self._stamp() is None or size < self._journaled:
             self.changed = True
             self.save()
             if self.changed:
                 raise OSError(errno.EBUSY, "the journal is gone, and the data file has an edit that is not taken over")
-        journal = os.open(self.journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._journaled = os.fstat(journal).st_size
+        journal = open_bytes(self.journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if self._journaled:
+            os.ftruncate(journal, self._journaled)  # what is behind is a torn line
+        else:
+            self._journaled, self._continued = os.fstat(journal).st_size, None
         return journal
 
     def read(self) -> Tree:
@@ -1762,22 +1939,36 @@ class JsonFile(Storage):
         if not is_time or self.path is None or not self._wants_saving():
             return None
         self._saves += 1
-        return Draft(f"{self.path}.draft", self.snapshot(), self._saves, self._journaled)
+        watched_path = self.path if self._watched else None
+        return Draft(f"{self.path}.draft", self.snapshot(), self._saves, self._journaled, watched_path)
 
-    def end_save(self, draft: Draft, stamp: FileStamp) -> None:
+    def end_save(self, draft: Draft, written: WrittenDraft) -> None:
         """Put a written draft in the place of the data file; the journal keeps what came since. Raises OSError.
 
         A draft is thrown away where something else was saved meanwhile, or the data file edited.
         """
-        if draft.number != self._saves or self.path is None or self.edit():
-            os.unlink(draft.path)
-            return
-        self._replace(draft.path)
-        self.remember(draft.tables, stamp)
-        if self._journaled == draft.journaled:
-            self.settle()
-        else:
+        try:
+            if draft.number == self._saves and not self._is_edited(written.replaced_sum):
+                self._end_save(draft, written.content)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(draft.path)
+
+    def _end_save(self, draft: Draft, content: FileContent) -> None:
+        has_more = self._journaled != draft.journaled
+        if has_more:
+            self._append(b"", content.sum)  # for a kill before the journal is shortened
+        self.remember(draft.tables, self._replace(draft.path, content))
+        if has_more:
             self._shorten_journal(draft.journaled)
+        else:
+            self.settle()
+
+    def _is_edited(self, total: int | None) -> bool:
+        """Whether somebody else has written the data file, which has this sum, None for no file."""
+        if self._watched and total not in (None, self._sum):
+            self._known = None  # its stamp is as it was, so it says nothing
+        return self.edit() is not None
 
     def _wants_saving(self) -> bool:
         return (self.changed or self._stamp() is None) and self.edit() is None
@@ -1787,51 +1978,71 @@ class JsonFile(Storage):
         if self.path is None or not self._wants_saving():
             return
         self._saves += 1
-        stamp = self._write_draft(self.path)
-        if self.edit():  # made while this was written
+        content = self._write_draft(self.path)
+        if self._is_edited(sum_of(self.path) if self._watched else None):
             os.unlink(f"{self.path}.tmp")
             return
-        self._replace(f"{self.path}.tmp")
-        self.remember(self.snapshot(), stamp)
+        self.remember(self.snapshot(), self._replace(f"{self.path}.tmp", content))
         self.settle()
 
-    def _write_draft(self, path: str) -> FileStamp:
+    def _write_draft(self, path: str) -> FileContent:
         """Write everything beside a file. Raises OSError that names the file."""
         try:
             return write_tree(f"{path}.tmp", self.tables)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
 
-    def _replace(self, draft: str) -> None:
-        """Let a draft take the data file's place and mode. Raises OSError that names the data file."""
+    def _replace(self, draft: str, content: FileContent) -> FileContent:
+        """Let a draft take the data file's place and mode, and return it as it stands there. Raises OSError."""
         path = self.path or ""
         try:
-            with contextlib.suppress(FileNotFoundError):
+            self._check_place()
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # there are disks without modes
                 os.chmod(draft, stat.S_IMODE(os.stat(path).st_mode))
-            os.replace(draft, path)
+            is_in_place = self._put_in_place(draft, path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
             raise OSError(error.errno, error.strerror, path) from None
+        stamp = self._stamp()
+        if stamp is None or (not is_in_place and stamp[:2] != content.stamp[:2]):
+            return content  # somebody has written it since
+        return FileContent(stamp, content.sum)  # a rename has changed the time of change
+
+    def _put_in_place(self, draft: str, path: str) -> bool:
+        """Let a draft replace a file; whether it had to be written over it instead. Raises OSError."""
+        try:
+            os.replace(draft, path)
+        except OSError as error:
+            if error.errno not in NOT_REPLACED:
+                raise
+            with open(draft, "rb") as file:
+                write_over(path, file.read())
+            os.unlink(draft)
+            hint = "if it is mounted by itself, mount its folder: the journal beside it has to last as long as it does"
+            self._tell(f"%s cannot be replaced (%s), so it is written in place; {hint}", path, error.strerror)
+            return True
+        return False
 
     def _shorten_journal(self, done: int) -> None:
         """Take the first bytes, which the data file has by now, out of the journal."""
-        if self._journal is None:
-            return
         draft = f"{self.journal_path}.tmp"
         with open(self.journal_path, "rb") as file:
             file.seek(done)
-            rest = file.read()
-        shortened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+            rest = CONTINUED % self._sum + file.read()
         try:
-            if os.write(shortened, rest) < len(rest):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with open(draft, "wb", buffering=0, opener=open_private) as file:
+                write_all(file, rest)
+            if self._journal is not None:
+                os.close(self._journal)  # Windows replaces no file that is open
+                self._journal = None
             os.replace(draft, self.journal_path)
-        except OSError:
-            os.close(shortened)  # then the long one stays, and does no harm
-            raise
-        os.close(self._journal)
-        self._journal, self._journaled = shortened, len(rest)
+            self._journaled = len(rest)
+        except OSError as error:  # then the long one stays, and does no harm
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            if error.errno not in NOT_REPLACED:
+                raise
 
     def settle(self) -> None:
         """Take note that the data file has everything; were the journal done again, it would do no harm."""
@@ -1839,30 +2050,37 @@ class JsonFile(Storage):
         if self._journal is not None:
             os.close(self._journal)
             self._journal = None
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(self.journal_path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in NOT_REPLACED:
+                raise
+            os.truncate(self.journal_path, 0)  # it is mounted by itself
         self._journaled = 0
 
     def close(self) -> None:
         """Save, and let go of the data file. Raises OSError; then the journal still has everything.
 
-        Beside an edit that could not be read, the journal stays too: once the edit is mended, the next
+        Beside an edit that is not taken over, the journal stays too: once the edit is mended, the next
         start puts both together.
         """
         try:
+            self.save()
             if self.edit():
                 self._write_draft(f"{self.path}.kept")
-                os.replace(f"{self.path}.kept.tmp", f"{self.path}.kept")
-                log.warning("%s was edited and cannot be read; what the emulator had is in %s.kept", *[self.path] * 2)
-            self.save()
+                self._put_in_place(f"{self.path}.kept.tmp", f"{self.path}.kept")
+                told = "%s was edited, and that is not taken over; what the emulator had is in %s.kept"
+                log.warning(told, *[self.path] * 2)
         finally:
             self.let_go()
 
     def let_go(self) -> None:
-        """Close what is open and give up the lock, saving nothing; the lock file goes first, so that it is ours."""
+        """Close what is open and give up the lock, saving nothing."""
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self.path}.lock")
+            give_lock(self._lock, f"{self.path}.lock")
+            self._lock = None
         self.leave_to_parent()
 
     def leave_to_parent(self) -> None:
@@ -1873,6 +2091,13 @@ class JsonFile(Storage):
         self._journal = self._lock = None
 
 
+class WrittenDraft(NamedTuple):
+    """What a draft holds, and the sum of the data file by then."""
+
+    content: FileContent
+    replaced_sum: int | None
+
+
 class Draft(NamedTuple):
     """What is to become the data file: a snapshot, and how much of the journal is in it."""
 
@@ -1880,17 +2105,21 @@ class Draft(NamedTuple):
     tables: Tables
     number: int
     journaled: int
+    watched_path: str | None
 
-    def write(self) -> FileStamp:
+    def write(self) -> WrittenDraft:
         """Write the draft; may be done in another thread. Raises OSError."""
-        return write_tree(self.path, self.tables)
+        content = write_tree(self.path, self.tables)
+        return WrittenDraft(content, sum_of(self.watched_path) if self.watched_path else None)
 
 
-def write_tree(path: str, tree: Tables) -> FileStamp:
+def write_tree(path: str, tree: Tables) -> FileContent:
     """Write a tree to a file, down to the disk, or leave no file. Raises OSError."""
+    total = 0
     try:
         with open(path, "wb") as file:
             for block in blocks_of(tree):
+                total = zlib.crc32(block, total)
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
@@ -1899,7 +2128,80 @@ def write_tree(path: str, tree: Tables) -> FileStamp:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
-    return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)
+    return FileContent(FileStamp.of(found), total)
+
+
+def sum_of(path: str) -> int | None:
+    """The CRC-32 of a file's bytes; None for what is no regular file or cannot be read."""
+    total = 0
+    try:
+        if os.path.isfile(path):  # opening a pipe would wait for its writer
+            with open(path, "rb", buffering=0) as file:
+                while block := file.read(2**20):
+                    total = zlib.crc32(block, total)
+                return total
+    except OSError:
+        pass
+    return None
+
+
+def write_over(path: str, content: bytes) -> None:
+    """Write a file in place, so that at any moment a kill leaves what it held or what it is to hold. Raises OSError.
+
+    The new content is written behind the old one first, then over it. Between the two stands a mark, by which
+    ``finish_writing`` knows what to do. It lies within one page, which the system takes whole or not at all.
+    Once the new content is down behind the old one it is safe, and what fails after that is only told.
+    """
+    finish_writing(path)
+    with open(path, "r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            file.seek(-(-max(size, len(content)) // PAGE) * PAGE)
+            write_all(file, MARK % (size, len(content), zlib.crc32(content)))
+            write_all(file, content)
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
+        try:
+            write_and_cut(file, content)
+        except OSError as error:
+            log.warning("%s: %s, amid writing in place; the next start, or the next writing, goes on", path, error)
+
+
+def write_and_cut(file: FileIO, content: bytes) -> None:
+    """Let a file hold this and nothing else, where it already stands behind."""
+    file.seek(0)
+    write_all(file, content)
+    os.fsync(file.fileno())  # before what stands behind is gone
+    file.truncate()
+    os.fsync(file.fileno())
+
+
+def finish_writing(path: str) -> None:
+    """Finish what ``write_over`` had begun when it was killed, or take it back. Raises OSError."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        whole = file.read()
+    place = whole.find(MARK[:20])
+    mark = MARKED.match(whole, place) if place >= 0 and place % PAGE == 0 else None
+    if mark is None:
+        return
+    size, new_size, total = map(int, mark.groups())
+    content = whole[mark.end() :]
+    with open(path, "r+b", buffering=0) as file:
+        if len(content) < new_size:
+            file.truncate(size)
+        elif len(content) == new_size and zlib.crc32(content) == total:
+            write_and_cut(file, content)
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write all of it to a file without a buffer, which may take less at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def blocks_of(tree: Tables) -> Iterator[bytes]:
@@ -2567,6 +2869,7 @@ class Store:
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
         self._listings: dict[str, Listing] = {}
         self._batch: list[Step] | None = None
+        self.refused_edit: str | None = None  # why an edit of the data file is not taken over
         self.mark()
 
     def _table(self, name: str) -> Records:
@@ -2667,14 +2970,22 @@ class Store:
             yield from (key for key in changed if has_file(then.get(key)) and not self.has_file(key))
 
     def replay(self) -> None:
-        """Do what the journal of an emulator that was killed holds. Raises DataFileError."""
-        steps = self._storage.steps_in_journal()
+        """Do what the journal of an emulator that was killed holds. Raises DataFileError.
+
+        That is done too where the journal continues other content, since it was acknowledged; but it is told.
+        """
+        steps, fits = self._storage.steps_in_journal()
         if steps:
+            before = self._storage.snapshot()
             self._apply(steps)
             try:
                 check_tree_users(complete_tree(self._storage.read()))
             except OptionError as error:
                 raise DataFileError(f"{self._storage.path} with its journal: {error}") from None
+            changes = changes_by(way_to(before, self._storage.tables), before)
+            if changes and not fits:
+                told = "%s continues another content than that of the data file; it was brought in all the same, %s"
+                log.warning(told, self._storage.journal_path, told_changes(changes))
         self._storage.changed |= os.path.exists(self._storage.journal_path)
 
     def edit(self) -> FileStamp | None:
@@ -2688,10 +2999,10 @@ class Store:
         """
         has_more = self._storage.changed
         old = self._storage.snapshot()
-        steps, edited, stamp = self._storage.read_edit()
+        steps, edited, content = self._storage.read_edit()
         steps += consequences(old, steps, self._storage.path or "")
         self._change(*steps)
-        self._storage.remember(edited, stamp)
+        self._storage.remember(edited, content)
         if not has_more:
             with contextlib.suppress(OSError):  # a journal that stays does no harm
                 self._storage.settle()
@@ -2705,9 +3016,9 @@ class Store:
         """A draft of the data file, if it is time for one: write it, and hand it to ``end_save``."""
         return self._storage.begin_save()
 
-    def end_save(self, draft: Draft, stamp: FileStamp) -> None:
+    def end_save(self, draft: Draft, written: WrittenDraft) -> None:
         """Put a written draft in the place of the data file. Raises OSError."""
-        self._storage.end_save(draft, stamp)
+        self._storage.end_save(draft, written)
 
     def close(self) -> None:
         """Write the data file and let go of it. Raises OSError."""
@@ -2889,7 +3200,7 @@ class Store:
         their table is looked through once.
         """
         now, then = self._storage.tables, grow(self._checkpoints[name])
-        steps = [step for table in dict.fromkeys([*now, *then]) for step in way_to(table, now, then)]
+        steps = way_to(now, then)
         if not steps:
             return []
         self._storage.commit(steps)
@@ -2925,6 +3236,12 @@ def changes_by(steps: Iterable[Step], old: Tables) -> list[tuple[str, Change]]:
     return changes
 
 
+def told_changes(changes: Iterable[tuple[str, Change]]) -> str:
+    """How many records changes add, change and delete, for the log."""
+    count = Counter(change.type for _, change in changes)
+    return f"records added: {count['POST']}, changed: {count['PUT']}, deleted: {count['DELETE']}"
+
+
 def consequences(old: Tables, steps: Iterable[Step], path: str) -> list[Step]:
     """What an edit brings along: endpoints for new tables, and no owners, sessions and mails of deleted users.
 
@@ -2947,9 +3264,15 @@ def consequences(old: Tables, steps: Iterable[Step], path: str) -> list[Step]:
     return [step for name, table in whole.items() for step in edit_of(name, merged.get(name, {}), table)]
 
 
-def way_to(name: str, old: Tables, new: Tables) -> Iterator[Step]:
-    """The steps that turn a table into the new one of that name, with every document in its place."""
-    now, then = old.get(name, NO_DOCUMENTS), new.get(name, NO_DOCUMENTS)
+def way_to(old: Tables, new: Tables) -> list[Step]:
+    """The steps that turn the old tables into the new ones, with every document in its place."""
+    names = dict.fromkeys([*old, *new])
+    tables = ((name, old.get(name, NO_DOCUMENTS), new.get(name, NO_DOCUMENTS)) for name in names)
+    return [step for table in tables for step in way_of_table(*table)]
+
+
+def way_of_table(name: str, now: Documents, then: Documents) -> Iterator[Step]:
+    """The same for one table."""
     changed, moved = now.changed(then), now.moved(then)
     yield from (Step(name, key) for key in changed if key not in then)
     yield from (Step(name, key) for key in moved)
@@ -3418,8 +3741,7 @@ class Files:
 
             self._folder = tempfile.mkdtemp(prefix="rested-emulator-")
         os.makedirs(self._folder, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        return os.open(self.draft(unique_id), flags, 0o600)
+        return open_bytes(self.draft(unique_id), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def draft(self, unique_id: str) -> str:
         """Where a draft is."""
@@ -5453,23 +5775,28 @@ class Owner:
     def take_over_edit(self) -> None:
         """Bring in an edit of the data file, if there is one, and let listeners know."""
         edit = self._store.edit()
-        if edit is None or self._refused_edit == (edit, 2):
+        if edit is None:
+            self._refused_edit = self._store.refused_edit = None
+            return
+        if self._refused_edit == (edit, 2):
             return
         options, tokens = self._options(), self._accounts.live_tokens()
         try:
             changes = self._store.take_over_edit()
         except (NotStored, OSError) as error:
-            log.info("the edit is not taken over yet: %s", error)
+            if str(error) != self._store.refused_edit:
+                log.info("the edit is not taken over yet: %s", error)
+            self._store.refused_edit = str(error)
             return
         except DataFileError as error:
             # An editor may still be writing what is seen first, so only the second look counts.
             self._refused_edit = edit, 2 if self._refused_edit == (edit, 1) else 1
             if self._refused_edit == (edit, 2):
                 log.error("the edit is neither taken over nor written over: %s", error)
+                self._store.refused_edit = str(error)
             return
-        count = Counter(change.type for _, change in changes)
-        told = "took over an edit of the data file, records added: %d, changed: %d, deleted: %d"
-        log.info(told, count["POST"], count["PUT"], count["DELETE"])
+        self._store.refused_edit = None
+        log.info("took over an edit of the data file, %s", told_changes(changes))
         self._hub.close_tokens(tokens - self._accounts.live_tokens())
         self._hub.watch_expiries(self._store.session)
         now = self._options()
@@ -5507,7 +5834,10 @@ class Reports:
         self._evidence = evidence
 
     def status(self) -> dict[str, Json]:
-        """What there is: projects, endpoints with options and counts, users logged in, clock, uptime."""
+        """What there is: projects, endpoints with options and counts, users logged in, clock, uptime.
+
+        ``refusedEdit`` says why an edit of the data file is not taken over, until it is mended; else it is null.
+        """
         now = self._clock.now()
         sessions = [session for session in self._store.sessions() if session.expires_at > now]
         return {
@@ -5515,6 +5845,7 @@ class Reports:
             "users": [self._session_status(session) for session in sessions],
             "listeners": len(self._hub),
             "checkpoints": list(self._store.checkpoints()[1:]),
+            "refusedEdit": self._store.refused_edit,
             "now": timestamp(now),
             "frozen": self._clock.state.frozen is not None,
             "uptime": round(self._clock.uptime(), 3),
@@ -7995,6 +8326,13 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
         return Store(JsonFile(None, load_tree(path) if options.data else begin), drop_file)
     if os.path.exists(path) and not os.path.isfile(path):
         raise OptionError(f"data file {path} is not a regular file")
+    if os.path.islink(os.path.realpath(path)):
+        raise OptionError(f"data file {path} is a symbolic link that leads back to itself")
+    if os.path.islink(path) and os.path.exists(f"{path}.journal"):
+        raise OptionError(
+            f"data file {path} is a symbolic link, and {path}.journal has what an emulator stored while it was a file;"
+            f" move that to {os.path.realpath(path)}.journal, or delete it"
+        )
     storage = JsonFile(path, begin, watched=not options.no_watch)
     try:
         storage.lock()
@@ -8167,7 +8505,7 @@ def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> 
             draft = f"{where}.new"
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft)
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with open(draft, "xb", opener=open_private) as file:
                 file.write(pem.bytes())
             os.replace(draft, where)
     except OptionError as error:
@@ -9044,7 +9382,7 @@ def drop_unread() -> None:
             stream.flush()
         except (OSError, ValueError):
             with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+                os.dup2(open_bytes(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 LOG_SECONDS = 0.05

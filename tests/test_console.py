@@ -460,6 +460,23 @@ def test_the_outbox_shows_a_mail_as_text(console: Console) -> None:
 
 
 @browser_test
+@pytest.mark.warns("line 1 column 2")
+def test_a_broken_edit_of_the_data_file_is_an_alert_until_it_is_mended(
+    tmp_path: Path, open_console: OpenConsole
+) -> None:
+    data = tmp_path / "data.json"
+    data.write_bytes(GARDEN.read_bytes())
+    with RestedEmulator(data=data, memory=False) as emulator:
+        alert = open_console(emulator).page.locator("#refused-edit")
+        expect(alert).to_be_hidden()
+        data.write_text("{oops")
+        expect(alert).to_contain_text(f"{data}: line 1 column 2")
+        assert alert.get_attribute("role") == "alert"
+        data.write_bytes(GARDEN.read_bytes())
+        expect(alert).to_be_hidden()
+
+
+@browser_test
 def test_the_log_tells_requests_messages_and_sockets_and_why(console: Console) -> None:
     page = console.page
     call(f"{console.emulator.url(PLANTS)}&uniqueId=nobody")

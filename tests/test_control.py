@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rested_emulator import RestedEmulator, __version__
+from rested_emulator import RestedEmulator, Server, __version__
 from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS, TOMATO
 from tests.wire import (
     CHANGED,
@@ -121,6 +122,24 @@ def test_status_says_what_there_is(emulator: RestedEmulator) -> None:
     assert [user["username"] for user in status["users"]] == ["ada"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z", status["now"])
     assert status["uptime"] >= 0
+
+
+@pytest.mark.warns("line 1 column 2")
+def test_status_tells_a_refused_edit_of_the_data_file_until_it_is_mended(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    data.write_bytes(GARDEN.read_bytes())
+
+    def look_twice(server: Server) -> None:
+        for _ in range(2):
+            server.world.tick()
+
+    with RestedEmulator(data=data, memory=False) as emulator:
+        for content, told in ((b"{oops", f"{data}: line 1 column 2"), (GARDEN.read_bytes(), None)):
+            data.write_bytes(content)
+            emulator.call(look_twice)
+            refused = control(emulator, "status", method="GET").json["refusedEdit"]
+            assert refused is None if told is None else refused.startswith(told)
+            assert emulator.status()["refusedEdit"] == refused
 
 
 def test_status_tells_no_secret(emulator: RestedEmulator) -> None:

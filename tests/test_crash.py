@@ -21,9 +21,29 @@ from typing import Any
 import pytest
 from tinydb import TinyDB
 
+from rested_emulator import Options, open_store
 from tests.conftest import ROOT
 
 ENDPOINT = "examples/unsecure-endpoint"
+IN_PLACE = """
+import itertools, os, sys
+import rested_emulator
+from rested_emulator import Options, Record, encode, open_store
+
+def replace(source, target):
+    raise OSError(16, "Device or resource busy")
+
+os.replace = replace
+store = open_store(Options(data=sys.argv[1]))
+last = store.record("notes/count", "c")
+for number in itertools.count(last.data + 1 if last else 0):
+    record = Record.of(f"n{number}", encode("x" * (number * 7919 % 9000)), *["2027-01-15T08:00:00.000Z"] * 2)
+    store.put_record("notes/open", record)
+    store.drop_record("notes/open", f"n{number - 20}")
+    store.put_record("notes/count", Record.of("c", encode(number), *["2027-01-15T08:00:00.000Z"] * 2))
+    print(number, flush=True)
+    store.save()
+"""
 WRITERS = 4
 
 
@@ -33,8 +53,10 @@ def emulator(data: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "rested_emulator.py"), str(data), "--port", "0", "--json", "-q"],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
+    said = ""
     try:
         assert process.stdout
         line = process.stdout.readline()
@@ -42,7 +64,8 @@ def emulator(data: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
         yield process, json.loads(line)
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        _, said = process.communicate(timeout=10)
+    assert said == "", "there is nothing to warn of: the journal is of this data file"
 
 
 class Writer(threading.Thread):
@@ -136,3 +159,62 @@ def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path, pytestconfig: py
         stored = {unique_id: document["data"] for unique_id, document in table.items()}
         check_round(stored, writers)
     print(f"\n{written} writes acknowledged in {pytestconfig.getoption('--rounds')} rounds, none lost")
+
+
+@pytest.mark.parametrize("journal", ["kept", "lost"])
+def test_a_kill_while_the_data_file_is_written_in_place_leaves_a_whole_one(
+    tmp_path: Path, pytestconfig: pytest.Config, journal: str
+) -> None:
+    data = tmp_path / "data.json"
+    data.write_text('{"notes/open": {}, "notes/count": {"c": {"data": -1}}}')
+    chance = random.Random(16)
+    torn = 0
+    for _ in range(pytestconfig.getoption("--rounds") * 4):
+        command = [sys.executable, "-c", IN_PLACE, str(data)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert process.stdout
+        said = [process.stdout.readline()]
+        killer = threading.Timer(chance.uniform(0, 0.05), process.kill)
+        killer.start()
+        said += process.stdout.readlines()
+        process.communicate(timeout=10)
+        killer.join()
+        torn += b"// rested-emulator writes" in data.read_bytes()
+        acknowledged = int(said[-1])
+        if journal == "lost":  # as with a container's layer; then what was not yet written is lost, and no more
+            data.with_name("data.json.journal").unlink(missing_ok=True)
+            acknowledged -= 1
+        store = open_store(Options(data=str(data)))
+        record = store.record("notes/count", "c")
+        assert record
+        assert isinstance(record.data, int)
+        assert acknowledged <= record.data <= acknowledged + 2
+        store.close()
+    print(f"\n{torn} of the kills came while it was written")
+
+
+def test_of_two_programs_that_race_for_a_data_file_one_has_it(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    data = tmp_path / "data.json"
+    command = [sys.executable, str(ROOT / "rested_emulator.py"), str(data), "--port", "0", "--json", "-q"]
+    for _ in range(pytestconfig.getoption("--rounds")):
+        racers = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+        ]
+        try:
+            lines = [racer.stdout.readline() for racer in racers if racer.stdout]
+            [winner] = [number for number, line in enumerate(lines) if line]
+            loser = racers[1 - winner]
+            assert (loser.wait(timeout=20), loser.stderr and "is in use by" in loser.stderr.read()) == (2, True)
+            facts = json.loads(lines[winner])
+            connection = HTTPConnection("127.0.0.1", facts["port"], timeout=10)
+            path = f"/api/1/ce/{ENDPOINT}?key={facts['key']}"
+            connection.request("POST", path, "1", {"Content-Type": "application/json"})
+            assert connection.getresponse().status == 200
+            connection.close()
+            racers[winner].terminate()
+            assert racers[winner].wait(timeout=20) == 0
+        finally:
+            for racer in racers:
+                racer.kill()
+                racer.communicate(timeout=10)
+    assert len(json.loads(data.read_text())[ENDPOINT]) == pytestconfig.getoption("--rounds")

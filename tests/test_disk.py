@@ -166,6 +166,48 @@ def test_a_journal_that_may_not_grow_takes_nothing_and_recovers(tmp_path: Path) 
     assert stored(data)[3:] == [*taken, "after"]
 
 
+# A data file that is mounted by itself, as into a container
+
+
+@pytest.fixture
+def mounted_file(tmp_path: Path) -> Iterator[Path]:
+    """The garden as a file that is a mount point of its own, in a folder that has nothing else."""
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a file")
+    (tmp_path / "outside.json").write_bytes(GARDEN.read_bytes())
+    data = tmp_path / "container" / "data.json"
+    data.parent.mkdir()
+    data.touch()
+    done = subprocess.run([mount, "--bind", str(tmp_path / "outside.json"), str(data)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file can be mounted here: {done.stderr.strip()}")
+    yield data
+    subprocess.run(["umount", "-l", str(data)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_data_file_that_is_a_mount_point_keeps_all(mounted_file: Path, tmp_path: Path, end: signal.Signals) -> None:
+    with program(str(mounted_file), "-q", cwd=tmp_path) as (process, facts):
+        url = f"{facts['url']}/{PLANTS}?key={KEY}"
+        for number in range(5):
+            assert post(url, number).status == 200
+        process.send_signal(end)
+        _, said = process.communicate(timeout=10)
+        if end == signal.SIGTERM:
+            assert process.returncode == 0, said
+            assert stored(tmp_path / "outside.json")[3:] == [*range(5)]
+            assert os.listdir(mounted_file.parent) == ["data.json"]
+            assert f"{mounted_file} cannot be replaced ({os.strerror(errno.EBUSY)})" in said
+            assert "mount its folder" in said
+    with program(str(mounted_file), "-q", cwd=tmp_path) as (process, facts):
+        url = f"{facts['url']}/{PLANTS}?key={KEY}"
+        assert [record["data"] for record in call(url).json][3:] == [*range(5)]
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+    assert stored(tmp_path / "outside.json")[3:] == [*range(5)]
+
+
 # What may not be written
 
 
@@ -193,7 +235,8 @@ def test_what_may_not_be_written_ends_the_start_with_2(tmp_path: Path, what: str
     done = subprocess.run(
         [*without(*WRITE_ALL), *PROGRAM, str(data), "--port", "0"], capture_output=True, text=True, timeout=20
     )
-    one_line(done, 2, str(data), os.strerror(errno.EACCES))
+    hint = "its folder has to take its lock and its journal"
+    one_line(done, 2, str(data), os.strerror(errno.EACCES), *([hint] if what == "folder" else []))
     assert data.read_bytes() == GARDEN.read_bytes()
     assert list(folder.iterdir()) == [data]
     folder.chmod(0o755)

@@ -276,3 +276,8 @@ def test_control_understands_every_kind_of_argument() -> None:
         parameters = list(inspect.signature(verb).parameters.values())[1:]
         given: Json = {camel(item.name): examples[item.annotation.removesuffix(" | None")] for item in parameters}
         assert set(read_arguments(verb, given)) == {item.name for item in parameters}
+
+
+def test_every_file_is_opened_for_bytes_in_one_place() -> None:
+    calls = [line.strip() for line in SOURCE.splitlines() if "os.open(" in line]
+    assert calls == ['return os.open(path, flags | getattr(os, "O_BINARY", 0), mode)']

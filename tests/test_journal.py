@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import re
+import stat
+import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,7 @@ from rested_emulator import (
     SAMPLE_TIME,
     Clock,
     DataFileError,
+    FileStamp,
     Gate,
     InUseError,
     NotStored,
@@ -26,10 +32,12 @@ from rested_emulator import (
     RestedEmulator,
     Server,
     Store,
+    finish_writing,
     open_store,
     pack_document,
     schedule,
     timestamp,
+    write_over,
 )
 from tests.conftest import (
     ADA,
@@ -282,6 +290,7 @@ def test_what_changes_while_a_draft_is_written_stays_in_the_journal(path: Path) 
     assert "in the draft" in path.read_text()
     journal = path.with_name("data.json.journal").read_text()
     assert ("in the draft" in journal, "after it" in journal) == (False, True)
+    assert json.loads(journal.splitlines()[0]) == {"continues": zlib.crc32(path.read_bytes())}
     backend.create(knock(PLANTS, "and on"))
     before = state(store)
     killed(store)
@@ -364,6 +373,27 @@ def test_a_start_that_fails_leaves_no_lock(path: Path) -> None:
     with RestedEmulator(data=path, memory=False) as emulator, pytest.raises(OSError, match="in use"):
         RestedEmulator(data=path.with_name("other.json"), memory=False, port=emulator.facts["port"]).start()
     opened(path.with_name("other.json")).close()
+
+
+def test_of_two_that_race_for_a_data_file_one_has_it(path: Path) -> None:
+    for number in range(200):
+        barrier = threading.Barrier(2)
+        stores: list[Store] = []
+
+        def race(barrier: threading.Barrier = barrier, stores: list[Store] = stores) -> None:
+            barrier.wait()
+            with contextlib.suppress(InUseError):
+                stores.append(opened(path))
+
+        racers = [threading.Thread(target=race) for _ in range(2)]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+        [store] = stores
+        served(store).create(knock(PLANTS, number))
+        store.close()
+    assert len(json.loads(path.read_text())[PLANTS]) == 203
 
 
 # A disk that refuses
@@ -762,6 +792,16 @@ def test_a_deleted_journal_is_made_good_before_anything_else_is_acknowledged(pat
     assert len(kept) == 5
 
 
+def test_a_journal_that_somebody_cut_is_made_good_before_anything_else_is_acknowledged(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "first"))
+    os.truncate(path.with_name("data.json.journal"), 10)
+    backend.create(knock(PLANTS, "second"))
+    killed(store)
+    assert [record.data for record in opened(path).records(PLANTS)][3:] == ["first", "second"]
+
+
 def test_a_torn_line_that_could_not_be_taken_back_is_taken_back_later(path: Path, disk: FaultyDisk) -> None:
     store = opened(path)
     backend = served(store)
@@ -917,3 +957,773 @@ def test_a_user_deleted_by_hand_loses_their_sockets(path: Path) -> None:
 def test_what_cannot_be_written_as_json_is_a_wrong_argument(path: Path, verb: Callable[[Backend], object]) -> None:
     with pytest.raises(OptionError, match="not UTF-8"):
         verb(served(opened(path)))
+
+
+# A data file that nothing can replace
+
+
+def make_irreplaceable(monkeypatch: pytest.MonkeyPatch, number: int, path: Path) -> None:
+    """Let the system refuse to replace or delete a file, as it does with a mount point."""
+
+    def refusing(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*paths: str) -> None:
+            if str(paths[-1]) == str(path):
+                raise OSError(number, os.strerror(number), paths[0])
+            real(*paths)
+
+        return call
+
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+
+
+every_refusal = pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV, errno.EPERM])
+
+
+@every_refusal
+@pytest.mark.warns("so it is written in place; if it is mounted by itself, mount its folder")
+def test_a_data_file_that_cannot_be_replaced_is_written_in_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    inode = path.stat().st_ino
+    make_irreplaceable(monkeypatch, number, path)
+    store = opened(path)
+    backend = served(store)
+    for text in ("first", "second"):
+        backend.create(knock(PLANTS, text))
+        store.save()
+    backend.create(knock(PLANTS, "in a draft"))
+    store.begin_save()
+    save_when_quiet(store)
+    backend.tick()
+    assert (path.stat().st_ino, os.listdir(path.parent)) == (inode, ["data.json", "data.json.lock"])
+    assert "edit" not in caplog.text
+    assert caplog.text.count("in place") == 1
+    after = state(store)
+    killed(store)
+    assert state(opened(path)) == after
+
+
+@every_refusal
+@pytest.mark.warns("data.json.kept cannot be replaced", "what the emulator had is in")
+def test_what_is_kept_beside_an_edit_is_written_in_place_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    kept = path.with_name("data.json.kept")
+    kept.write_text("of another time")
+    make_irreplaceable(monkeypatch, number, kept)
+    store = opened(path)
+    served(store).create(knock(PLANTS, "mine"))
+    path.write_text("{oops")
+    store.close()
+    assert "mine" in kept.read_text()
+    assert not path.with_name("data.json.kept.tmp").exists()
+
+
+@every_refusal
+def test_a_journal_that_is_a_mount_point_is_emptied_where_it_stands(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    journal = path.with_name("data.json.journal")
+    make_irreplaceable(monkeypatch, number, journal)
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "in the draft"))
+    store.begin_save()
+    draft = store.begin_save()
+    assert draft
+    backend.create(knock(PLANTS, "after it"))
+    store.end_save(draft, draft.write())
+    backend.create(knock(PLANTS, "and on"))
+    killed(store)
+    again = opened(path)
+    assert [record.data for record in again.records(PLANTS)][3:] == ["in the draft", "after it", "and on"]
+    again.save()
+    assert journal.read_bytes() == b""
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(10, 10), (10, 9000), (9000, 10), (4096, 4096), (4000, 4200), (0, 50), (8192, 8191)]
+)
+def test_a_kill_at_any_byte_of_writing_in_place_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int
+) -> None:
+    path, copy = tmp_path / "data.json", tmp_path / "copy.json"
+    before, after = b"o" * old, b"n" * new
+    path.write_bytes(before)
+    states = {before}
+    real = rested_emulator.write_all
+
+    def write_slowly(file: Any, content: bytes) -> None:
+        step = len(content) if content.startswith(b"\n//") else 97  # the mark lies in one page, so it is there or not
+        for begin in range(0, len(content), step):
+            real(file, content[begin : begin + step])
+            states.add(path.read_bytes())
+
+    with monkeypatch.context() as during:
+        during.setattr(rested_emulator, "write_all", write_slowly)
+        write_over(str(path), after)
+    assert path.read_bytes() == after
+    ends = set()
+    for torn in states:
+        copy.write_bytes(torn)
+        for _ in range(2):
+            finish_writing(str(copy))
+            assert copy.read_bytes() in (before, after)
+        ends.add(copy.read_bytes())
+    assert ends == {before, after}
+
+
+@pytest.mark.warns("so it is written in place")
+def test_a_disk_that_is_full_while_writing_in_place_takes_nothing_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_irreplaceable(monkeypatch, errno.EBUSY, path)
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "first"))
+    before = path.read_bytes()
+    real = rested_emulator.write_all
+
+    def write_half(file: Any, content: bytes) -> None:
+        real(file, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as during:
+        during.setattr(rested_emulator, "write_all", write_half)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            store.save()
+    assert path.read_bytes() == before
+    backend.tick()
+    backend.create(knock(PLANTS, "second"))
+    store.close()
+    assert [record.data for record in opened(path).records(PLANTS)][3:] == ["first", "second"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.warns("so it is written in place", "amid writing in place")
+def test_a_disk_that_fails_over_the_old_content_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    make_irreplaceable(monkeypatch, errno.EBUSY, path)
+    store = opened(path)
+    backend = served(store)
+    record = backend.create(knock(PLANTS, "first"))
+    store.begin_save()
+    draft = store.begin_save()
+    assert draft
+    backend.update(knock(PLANTS, "newer", unique_id=record.unique_id))
+    real = os.fsync
+    calls: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    written = draft.write()
+    with monkeypatch.context() as during:
+        during.setattr(os, "fsync", fsync)
+        store.end_save(draft, written)
+    with pytest.raises(ValueError, match="Extra data"):
+        json.loads(path.read_text())
+    if is_killed:
+        killed(store)
+    else:
+        backend.tick()
+        store.close()
+    assert [found.data for found in opened(path).records(PLANTS)][3:] == ["newer"]
+    assert json.loads(path.read_text())[PLANTS][record.unique_id]["data"] == "newer"
+
+
+# An edit that looks like none
+
+
+def disguised(path: Path) -> bytes:
+    """Edit the data file so that size and time of modification stay, as `touch -r` and `cp -p` do."""
+    before = path.stat()
+    content = path.read_bytes().replace(b"Tomato", b"Potato")
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return content
+
+
+def test_an_edit_that_keeps_size_and_time_is_taken_over(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    disguised(path)
+    backend.tick()
+    assert backend.records(PLANTS)[0]["data"]["name"] == "Potato"
+
+
+@pytest.mark.parametrize("save", [Store.save, save_when_quiet], ids=["at once", "with a draft"])
+def test_an_edit_on_a_disk_that_hides_it_is_seen_before_it_is_written_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[Store], None]
+) -> None:
+    found = path.stat()
+    stamp = FileStamp(found.st_size, found.st_mtime_ns, found.st_mtime_ns, found.st_ino)
+    monkeypatch.setattr(FileStamp, "of", classmethod(lambda _cls, other: stamp if other.st_size == stamp[0] else found))
+    store = opened(path)
+    backend = served(store)
+    content = disguised(path)
+    backend.tick()
+    record = backend.create(knock(PLANTS, "mine"))
+    store.begin_save()
+    save(store)
+    assert path.read_bytes() == content
+    monkeypatch.undo()
+    backend.tick()
+    assert backend.records(PLANTS)[0]["data"]["name"] == "Potato"
+    store.close()
+    assert {record.unique_id} < json.loads(path.read_text())[PLANTS].keys()
+    assert "Potato" in path.read_text()
+
+
+@pytest.mark.warns("data.json.kept")
+def test_an_edit_that_is_seen_only_at_the_end_is_not_written_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamp = FileStamp.of(path.stat())
+    monkeypatch.setattr(FileStamp, "of", lambda _: stamp)
+    store = opened(path)
+    served(store).create(knock(PLANTS, "mine"))
+    content = disguised(path)
+    store.close()
+    assert path.read_bytes() == content
+    assert "mine" in path.with_name("data.json.kept").read_text()
+
+
+TOUCHES: dict[str, Callable[[Path], object]] = {
+    "touch": lambda path: os.utime(path),
+    "chmod": lambda path: path.chmod(0o600),
+    "a hard link": lambda path: os.link(path, path.with_name("link.json")),
+    "a copy in its place": lambda path: path.write_bytes(path.read_bytes()),
+    "moved and back": lambda path: path.rename(path.with_name("x")).rename(path),
+}
+
+
+@pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES.keys())
+def test_what_leaves_the_content_as_it_is_is_no_edit(
+    path: Path, caplog: pytest.LogCaptureFixture, touch: Callable[[Path], object]
+) -> None:
+    store = opened(path)
+    backend = served(store)
+    touch(path)
+    assert store.edit() is None
+    backend.create(knock(PLANTS, "new"))
+    store.close()
+    assert "edit" not in caplog.text
+    assert len(json.loads(path.read_text())[PLANTS]) == 4
+
+
+def test_a_look_at_a_data_file_that_nobody_touched_does_not_read_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(path)
+    served(store).create(knock(PLANTS, "new"))
+    store.save()
+    monkeypatch.setattr(rested_emulator, "sum_of", lambda _: pytest.fail("it was read"))
+    assert store.edit() is None
+
+
+@pytest.mark.warns("line 1 column 2", "line 2 column 1")
+def test_a_refused_edit_is_in_the_status_until_it_is_mended(path: Path) -> None:
+    def refused() -> Any:
+        backend.tick()
+        return backend.status()["refusedEdit"]
+
+    backend = served(opened(path))
+    original = path.read_bytes()
+    assert refused() is None
+    path.write_text("{oops")
+    assert refused() is None, "an editor may still be writing it"
+    for _ in range(2):
+        assert f"{path}: line 1 column 2" in refused()
+    path.write_text("\noops")
+    assert "line 1 column 2" in refused()
+    assert "line 2 column 1" in refused()
+    path.write_text('{"garden/plants": {"new": {"data": "mended"}}}')
+    assert refused() is None
+    path.write_text("{oops")
+    assert [refused() is None for _ in range(2)] == [True, False]
+    path.write_bytes(original)
+    assert refused() is None
+
+
+def test_an_edit_that_may_not_be_read_is_told_once_and_in_the_status(
+    path: Path, caplog: pytest.LogCaptureFixture, disk: FaultyDisk
+) -> None:
+    backend = served(opened(path))
+    edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
+    disk.fail("open", errno.EACCES)
+    for _ in range(3):
+        backend.tick()
+        assert os.strerror(errno.EACCES) in str(backend.status()["refusedEdit"])
+    assert caplog.text.count("not taken over yet") == 1
+    disk.mend()
+    backend.tick()
+    assert (backend.status()["refusedEdit"], len(backend.records(PLANTS))) == (None, 4)
+
+
+# What takes the data file's place
+
+
+def in_its_place(path: Path, what: str) -> None:
+    """Move the data file away, and let something else take its place."""
+    path.rename(path.with_name("moved.json"))
+    match what:
+        case "a link to it":
+            path.symlink_to(path.with_name("moved.json"))
+        case "a link to nothing":
+            path.symlink_to(path.with_name("nothing.json"))
+        case "a link to itself":
+            path.symlink_to(path)
+        case "a folder":
+            path.mkdir()
+        case "a pipe" if hasattr(os, "mkfifo"):
+            os.mkfifo(path)
+        case "a pipe":
+            pytest.skip("this system has no named pipes")
+
+
+PLACES = {
+    "a link to it": "leads to .*moved.json",
+    "a link to nothing": "leads to .*nothing.json",
+    "a link to itself": "leads to .*data.json",
+    "a folder": "is no regular file",
+    "a pipe": "is no regular file",
+}
+every_place = pytest.mark.parametrize("what", PLACES)
+
+
+@every_place
+@pytest.mark.warns("put the data file back", "data.json.kept")
+def test_what_takes_the_place_of_the_data_file_is_reported_and_left_alone(path: Path, what: str) -> None:
+    store = opened(path)
+    backend = served(store)
+    original = path.read_bytes()
+    in_its_place(path, what)
+    kind = stat.S_IFMT(path.lstat().st_mode)
+    for number in range(3):
+        backend.create(knock(PLANTS, number))
+        backend.tick()
+        save_when_quiet(store)
+    assert re.search(PLACES[what], str(backend.status()["refusedEdit"]))
+    store.close()
+    assert stat.S_IFMT(path.lstat().st_mode) == kind
+    assert path.with_name("moved.json").read_bytes() == original
+    assert not path.with_name("nothing.json").exists()
+    assert len(json.loads(path.with_name("data.json.kept").read_text())[PLANTS]) == 6
+
+
+@every_place
+@pytest.mark.warns("put the data file back")
+def test_a_data_file_that_is_put_back_goes_on(path: Path, what: str) -> None:
+    store = opened(path)
+    backend = served(store)
+    in_its_place(path, what)
+    for _ in range(2):
+        backend.tick()
+    backend.create(knock(PLANTS, "meanwhile"))
+    path.rmdir() if what == "a folder" else path.unlink()
+    path.with_name("moved.json").rename(path)
+    backend.tick()
+    assert backend.status()["refusedEdit"] is None
+    store.close()
+    assert len(json.loads(path.read_text())[PLANTS]) == 4
+
+
+@every_place
+def test_without_a_watch_it_is_not_replaced_either(path: Path, what: str) -> None:
+    store = opened(path, no_watch=True)
+    served(store).create(knock(PLANTS, "new"))
+    in_its_place(path, what)
+    kind = stat.S_IFMT(path.lstat().st_mode)
+    with pytest.raises(OSError, match="put the data file back"):
+        store.close()
+    assert stat.S_IFMT(path.lstat().st_mode) == kind
+    assert path.with_name("data.json.journal").exists()
+
+
+@pytest.mark.warns("leads to", "data.json.kept")
+def test_a_link_that_leads_to_another_file_by_now_is_reported(path: Path) -> None:
+    link, other = path.with_name("link.json"), path.with_name("other.json")
+    other.write_bytes(GARDEN.read_bytes())
+    link.symlink_to(path)
+    store = opened(link)
+    backend = served(store)
+    link.unlink()
+    link.symlink_to(other)
+    backend.create(knock(PLANTS, "new"))
+    for _ in range(2):
+        backend.tick()
+    store.close()
+    assert path.read_bytes() == other.read_bytes() == GARDEN.read_bytes()
+
+
+def test_a_link_that_is_gone_leaves_its_file_in_use(path: Path) -> None:
+    link = path.with_name("link.json")
+    link.symlink_to(path)
+    store = opened(link)
+    served(store).create(knock(PLANTS, "new"))
+    link.unlink()
+    store.close()
+    assert len(json.loads(path.read_text())[PLANTS]) == 4
+
+
+@pytest.mark.warns("leads to", "data.json.kept")
+def test_an_editor_that_puts_a_file_in_the_place_of_a_link_is_reported(path: Path) -> None:
+    link = path.with_name("link.json")
+    link.symlink_to(path)
+    store = opened(link)
+    backend = served(store)
+    link.unlink()
+    link.write_text('{"garden/plants": {}}')
+    for _ in range(2):
+        backend.tick()
+    store.close()
+    assert link.read_text() == '{"garden/plants": {}}'
+
+
+def test_a_folder_that_moved_and_left_a_link_is_the_same_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    store = opened(folder / "data.json")
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    served(store).create(knock("examples/unsecure-endpoint", "new", key=rested_emulator.SAMPLE_KEY))
+    store.close()
+    assert "new" in (tmp_path / "moved" / "data.json").read_text()
+    assert os.listdir(tmp_path / "moved") == ["data.json"]
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_start_with_a_link_names_the_journal_of_the_file_it_was(path: Path, is_moved: bool) -> None:
+    store = opened(path)
+    record = served(store).create(knock(PLANTS, "new"))
+    in_its_place(path, "a link to it")
+    killed(store)
+    with pytest.raises(OptionError, match=r"move that to .*moved\.json\.journal"):
+        opened(path)
+    if is_moved:
+        path.with_name("data.json.journal").rename(path.with_name("moved.json.journal"))
+    else:
+        path.with_name("data.json.journal").unlink()
+    assert (opened(path).record(PLANTS, record.unique_id) is not None) == is_moved
+
+
+def test_a_relative_name_stands_for_the_same_file_after_a_change_of_folder(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    store = opened(Path("data.json"))
+    (path.parent / "other").mkdir()
+    monkeypatch.chdir("other")
+    Path("data.json").write_text("of somebody else")
+    backend = served(store)
+    backend.create(knock(PLANTS, "new"))
+    backend.tick()
+    store.close()
+    assert len(json.loads(path.read_text())[PLANTS]) == 4
+
+
+# A journal beside another data file
+
+
+def journal_of(path: Path, *texts: str) -> bytes:
+    """The journal that an emulator leaves which was killed after it had stored these."""
+    store = opened(path)
+    for text in texts:
+        served(store).create(knock(PLANTS, text))
+    killed(store)
+    return path.with_name("data.json.journal").read_bytes()
+
+
+def test_the_first_line_of_a_journal_says_which_content_it_continues(path: Path) -> None:
+    original = path.read_bytes()
+    lines = journal_of(path, "one", "two").splitlines()
+    assert json.loads(lines[0]) == {"continues": zlib.crc32(original)}
+    assert len(lines) == 3, "once is enough"
+
+
+@pytest.mark.warns("data.json.journal continues another content", "records added: 2, changed: 1, deleted: 1")
+def test_a_journal_of_another_data_file_is_brought_in_and_told(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    for text in ("one", "two"):
+        backend.create(knock(PLANTS, text))
+    backend.delete(knock(PLANTS, unique_id=ROSEMARY))
+    backend.update(knock(PLANTS, "changed", unique_id=TOMATO))
+    killed(store)
+    edited(path, lambda tree: tree[PLANTS].update(other={"data": "of the other"}))
+    assert [record.data for record in opened(path).records(PLANTS)][-3:] == ["of the other", "one", "two"]
+
+
+@pytest.mark.warns("continues another content", "records added: 1")
+def test_a_journal_whose_data_file_is_gone_is_brought_in_and_told(path: Path) -> None:
+    journal_of(path, "one")
+    path.unlink()
+    store = opened(path)
+    assert [record.data for record in store.records(PLANTS)] == ["one"]
+    store.close()
+
+
+def test_a_journal_that_moves_with_its_data_file_is_brought_in_without_a_word(tmp_path: Path, path: Path) -> None:
+    journal_of(path, "one")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for name in ("data.json", "data.json.journal"):
+        (tmp_path / name).rename(folder / name)
+    assert len(opened(folder / "data.json").records(PLANTS)) == 4
+
+
+def test_a_journal_of_version_0_1_0_is_brought_in_without_a_word(path: Path) -> None:
+    _, *lines = journal_of(path, "one").splitlines(keepends=True)
+    path.with_name("data.json.journal").write_bytes(b"".join(lines))
+    assert len(opened(path).records(PLANTS)) == 4
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_kill_between_the_data_file_and_the_shorter_journal_is_nothing_to_tell(
+    path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "in the draft"))
+    store.begin_save()
+    draft = store.begin_save()
+    assert draft
+    backend.create(knock(PLANTS, "after it"))
+    before = state(store)
+    journal = str(path if moment == "before" else path.with_name("data.json.journal"))
+    real = os.replace
+
+    def replace(source: str, target: str) -> None:
+        if target == journal:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    written = draft.write()
+    with monkeypatch.context() as during:
+        during.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            store.end_save(draft, written)
+    assert ("in the draft" in path.read_text()) == (moment == "after")
+    for descriptor in (store._storage._lock, store._storage._journal):
+        with contextlib.suppress(OSError, TypeError):
+            os.close(descriptor)  # type: ignore[arg-type]
+    assert state(opened(path)) == before
+
+
+def test_a_kill_after_an_edit_was_taken_over_is_nothing_to_tell(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
+    backend.tick()
+    backend.create(knock(PLANTS, "after it"))
+    before = state(store)
+    killed(store)
+    assert state(opened(path)) == before
+
+
+# Windows, imitated
+
+
+class WindowsLocks:
+    """What Windows' msvcrt offers: bytes of a file that one descriptor has, and others can neither lock nor read."""
+
+    LK_UNLCK, LK_NBLCK = 0, 2
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[int, int], int] = {}
+
+    def locking(self, descriptor: int, mode: int, count: int) -> None:
+        place = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
+        assert count == 1
+        assert place[1] > os.fstat(descriptor).st_size + 2**20, "the process id has to be readable"
+        if mode == self.LK_UNLCK:
+            assert self.held.pop(place) == descriptor
+        elif place in self.held:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        else:
+            self.held[place] = descriptor
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> WindowsLocks:
+    """Windows as far as the data file is concerned: other locks, and nothing that is open is replaced or deleted."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("what is open is looked up in /proc")
+    locks = WindowsLocks()
+    monkeypatch.setattr(rested_emulator, "fcntl", None)
+    monkeypatch.setattr(rested_emulator, "msvcrt", locks)
+    monkeypatch.setattr(rested_emulator, "NOT_REPLACED", (*rested_emulator.NOT_REPLACED, errno.EACCES))
+
+    def refusing(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*paths: str) -> None:
+            opened_now = set()
+            for descriptor in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(OSError):
+                    opened_now.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+            for each in paths:
+                if os.path.realpath(each) in opened_now:
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), each)
+            real(*paths)
+
+        return call
+
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    return locks
+
+
+def test_the_locks_of_windows_keep_a_second_emulator_off(path: Path, windows: WindowsLocks) -> None:
+    store = opened(path)
+    with pytest.raises(InUseError, match=f"process {os.getpid()};"):
+        opened(path)
+    assert len(windows.held) == 1
+    store.close()
+    assert windows.held == {}
+    opened(path).close()
+    assert os.listdir(path.parent) == ["data.json"]
+
+
+def test_nothing_that_is_open_is_replaced_or_deleted(path: Path, windows: WindowsLocks) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "in the draft"))
+    store.begin_save()
+    draft = store.begin_save()
+    assert draft
+    backend.create(knock(PLANTS, "after it"))
+    inode = path.with_name("data.json.journal").stat().st_ino
+    store.end_save(draft, draft.write())
+    assert path.with_name("data.json.journal").stat().st_ino != inode, "it was replaced"
+    backend.create(knock(PLANTS, "and on"))
+    edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
+    backend.tick()
+    after = state(store)
+    store.close()
+    assert windows.held == {}
+    assert os.listdir(path.parent) == ["data.json"]
+    assert state(opened(path)) == after
+
+
+@pytest.mark.warns("data.json cannot be replaced", "so it is written in place")
+def test_a_data_file_that_another_program_has_open_is_written_in_place_on_windows(
+    path: Path, windows: WindowsLocks
+) -> None:
+    store = opened(path)
+    served(store).create(knock(PLANTS, "new"))
+    with path.open():
+        store.close()
+    assert (len(json.loads(path.read_text())[PLANTS]), windows.held) == (4, {})
+
+
+def test_what_is_written_has_no_other_line_ends_on_windows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    binary = 1 << 30  # no flag of this system
+    translating: set[int] = set()
+    real_open, real_write = os.open, os.write
+
+    def open_translating(name: str, flags: int, mode: int = 0o777, **more: Any) -> int:
+        descriptor = real_open(name, flags & ~binary, mode, **more)
+        (translating.discard if flags & binary else translating.add)(descriptor)
+        return descriptor
+
+    def write(descriptor: int, content: bytes) -> int:
+        if descriptor not in translating:
+            return real_write(descriptor, content)
+        real_write(descriptor, content.replace(b"\n", b"\r\n"))
+        return len(content)
+
+    monkeypatch.setattr(os, "O_BINARY", binary, raising=False)
+    monkeypatch.setattr(os, "open", open_translating)
+    monkeypatch.setattr(os, "write", write)
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "in the draft"))
+    store.begin_save()
+    draft = store.begin_save()
+    assert draft
+    for text in ("after it", "and on"):
+        backend.create(knock(PLANTS, text))
+    for name in ("lock", "journal"):
+        assert b"\r" not in path.with_name(f"data.json.{name}").read_bytes()
+    store.end_save(draft, draft.write())
+    for number in range(3):
+        backend.create(knock(PLANTS, number))
+    assert b"\r" not in path.with_name("data.json.journal").read_bytes()
+    before = state(store)
+    killed(store)
+    assert state(opened(path)) == before
+    assert b"\r" not in path.read_bytes()
+
+
+# Disks that lack something
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS])
+@pytest.mark.warns("the disk has no locks")
+def test_a_disk_without_locks_is_told_and_works(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    store = opened(path)
+    served(store).create(knock(PLANTS, "new"))
+    store.close()
+    assert len(json.loads(path.read_text())[PLANTS]) == 4
+    assert caplog.text.count("no locks") == 1
+    assert os.listdir(path.parent) == ["data.json"]
+
+
+@pytest.mark.warns("the disk has no locks")
+def test_a_system_without_locks_is_told_and_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rested_emulator, "fcntl", None)
+    opened(path).close()
+    assert os.listdir(path.parent) == ["data.json"]
+
+
+def test_a_lock_that_fails_for_another_reason_ends_the_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        opened(path)
+
+
+@pytest.mark.parametrize("what", ["always another", "none"])
+@pytest.mark.warns("no inodes that last")
+def test_a_disk_without_inodes_that_last_is_told_once_and_works(
+    path: Path, monkeypatch: pytest.MonkeyPatch, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = iter(range(10**9))
+
+    def unstable(real: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def look(*arguments: Any, **options: Any) -> os.stat_result:
+            found = real(*arguments, **options)
+            inode = 0 if what == "none" else 10**6 + next(count)
+            times = {name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns")}
+            return os.stat_result((found[0], inode, *found[2:10]), times)
+
+        return look
+
+    for name in ("stat", "lstat", "fstat"):
+        monkeypatch.setattr(os, name, unstable(getattr(os, name)))
+    store = opened(path)
+    backend = served(store)
+    for number in range(3):
+        backend.create(knock(PLANTS, number))
+        backend.tick()
+        store.begin_save()
+        save_when_quiet(store)
+        backend.tick()
+    edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
+    backend.tick()
+    assert len(backend.records(PLANTS)) == 7
+    store.close()
+    assert len(json.loads(path.read_text())[PLANTS]) == 7
+    assert caplog.text.count("no inodes") == 1

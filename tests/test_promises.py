@@ -90,6 +90,17 @@ DISK: dict[str, tuple[str, ...]] = {
     "two emulators on one file": (
         "test_journal.py::test_a_second_emulator_on_the_same_file_is_refused",
         "test_journal.py::test_a_lock_left_by_a_kill_is_no_lock",
+        "test_journal.py::test_of_two_that_race_for_a_data_file_one_has_it",
+        "test_crash.py::test_of_two_programs_that_race_for_a_data_file_one_has_it",
+    ),
+    "a data file that is a mount point": (
+        "test_disk.py::test_a_data_file_that_is_a_mount_point_keeps_all",
+        "test_crash.py::test_a_kill_while_the_data_file_is_written_in_place_leaves_a_whole_one",
+        "test_journal.py::test_a_kill_at_any_byte_of_writing_in_place_leaves_the_old_or_the_new",
+    ),
+    "a journal beside another data file": (
+        "test_journal.py::test_a_journal_of_another_data_file_is_brought_in_and_told",
+        "test_journal.py::test_a_journal_whose_data_file_is_gone_is_brought_in_and_told",
     ),
     "edited, replaced or deleted by hand while running": (
         "test_disk.py::test_a_data_file_replaced_by_another_while_running_is_taken_over",
@@ -97,6 +108,8 @@ DISK: dict[str, tuple[str, ...]] = {
         "test_journal.py::test_an_edit_that_cannot_be_read_is_reported_once_and_nothing_is_lost",
         "test_journal.py::test_a_data_file_deleted_by_hand_is_written_again",
         "test_journal.py::test_a_deleted_journal_is_made_good_before_anything_else_is_acknowledged",
+        "test_journal.py::test_an_edit_that_keeps_size_and_time_is_taken_over",
+        "test_journal.py::test_what_takes_the_place_of_the_data_file_is_reported_and_left_alone",
     ),
     "upload broken off at half, disk full at half, 11 files, one byte too many": (
         "test_disk.py::test_an_upload_that_fills_the_disk_at_half_leaves_nothing",

@@ -9,10 +9,11 @@ import { keepToken, look } from "./speak.js";
 import { follow, onChange, refresh, sayLost, state } from "./state.js";
 
 onChange(() => {
-  const { projects, now, listeners } = state.status;
+  const { projects, now, listeners, refusedEdit } = state.status;
   $("clock").textContent = `${now.slice(0, 19).replace("T", " ")} UTC`;
   $("clock").dateTime = now;
   $("listening").textContent = String(listeners);
+  show($("refused-edit"), refusedEdit, () => (refusedEdit ? [`The edit of the data file is not taken over: ${refusedEdit}`] : []));
   $("project-choice").hidden = projects.length < 2;
   show($("project"), JSON.stringify(projects.map(({ key, name }) => [key, name])), () =>
     projects.map(({ key, name }) => make("option", { value: key, text: name })),
