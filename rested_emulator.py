@@ -222,8 +222,10 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000
     GOING_AWAY = 1001
-    NO_CODE = 1005  # which no frame carries either: what a close frame without a code means (RFC 6455, section 7.1.5)
-    LOST = 1006  # which no frame carries: it is what a client sees that was told nothing
+    # No frame carries the next two (RFC 6455, section 7.4.1): they stand for a close frame without a code, and for
+    # a connection that was lost without any.
+    NO_CODE = 1005
+    LOST = 1006
     REFUSED = 4000
 
 
@@ -282,7 +284,7 @@ class Strategy(StrEnum):
 
 
 class Operation(StrEnum):
-    """What a request asks for; each is the name of a client verb of the Emulation."""
+    """What a request asks for, under the name of the verb of Service that does it."""
 
     CREATE = "create"
     READ = "read"
@@ -303,13 +305,7 @@ class Operation(StrEnum):
     @property
     def is_open(self) -> bool:
         """Whether the operation stands open to those who are not logged in (contract 6.1)."""
-        return self not in (
-            Operation.CREATE,
-            Operation.READ,
-            Operation.UPDATE,
-            Operation.DELETE,
-            Operation.LISTEN,
-        )
+        return not self.honours_master_key and self is not Operation.LISTEN
 
 
 # - Errors -------------------------------------------------------------------------------------------
@@ -324,7 +320,7 @@ class OptionError(RestedError):
 
 
 class Misfit(OptionError):
-    """Something that a data file may not say; ``way`` leads to it in the file's JSON, by names and indexes."""
+    """Something that a data file may not say; ``way`` is its path in the file's JSON, member names and indexes."""
 
     def __init__(self, text: str, *way: str | int) -> None:
         super().__init__(text)
@@ -365,7 +361,7 @@ class BadRequest(Refusal):
 
 
 class Unauthenticated(Refusal):
-    """401: nobody is logged in, or not who they say (contract 5.4)."""
+    """401: the request has no valid access token, or its credentials are wrong (contract 5.4)."""
 
     status = 401
 
@@ -375,7 +371,7 @@ class TokenExpired(Unauthenticated):
 
 
 class Forbidden(Refusal):
-    """403: known, and not allowed (contract 5.2 and 5.5)."""
+    """403: the request is understood, and not allowed (contract 5.2 and 5.5)."""
 
     status = 403
 
@@ -388,7 +384,7 @@ class OriginRefused(Forbidden):
 
 
 class NotFound(Refusal):
-    """404: a path that is no endpoint's and no control verb's (contract 1.7)."""
+    """404: the path leads to nothing (contract 1.7)."""
 
     status = 404
 
@@ -404,7 +400,7 @@ class MethodNotAllowed(Refusal):
 
 
 class NotSeen(Refusal):
-    """408: what was waited for did not happen in time."""
+    """408: what the owner waits for did not happen in time."""
 
     status = 408
 
@@ -439,7 +435,7 @@ class WrongVersion(Refusal):
 
 
 class NotInstalled(Refusal):
-    """501: it takes a package that is not installed."""
+    """501: a package is not installed that the request takes."""
 
     status = 501
 
@@ -448,13 +444,13 @@ class NotInstalled(Refusal):
 
 
 class Overloaded(Refusal):
-    """503: more sockets than this process may open, or it stops."""
+    """503: the process has as many sockets as it may open, or it stops."""
 
     status = 503
 
 
 class Struck(Refusal):
-    """Any status: a fault has hit, as it was asked for; a ``body`` of one's own takes the place of the usual one."""
+    """Any status: a fault that the owner added has hit the request; ``body`` replaces the usual body of an error."""
 
     def __init__(self, numbers: Sequence[int], status: int, body: Json = None) -> None:
         which = ", ".join(map(str, numbers))
@@ -464,19 +460,19 @@ class Struck(Refusal):
 
 
 class NotStored(Refusal):
-    """507: the disk does not take the change; nothing has changed, and reading goes on."""
+    """507: the disk refuses the change, so it is not made; reading goes on."""
 
     status = 507
 
 
 def not_stored(error: OSError, path: str | None = None) -> NotStored:
-    """The refusal for a disk that does not take a change."""
+    """Make the refusal of a change that the disk refuses."""
     hint = f"{path or error.filename or 'a file'}: {error.strerror}; it works again once that is mended."
     return NotStored(Message.NOT_STORED, hint)
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would obey, or show as something else than it is."""
+    """Escape the control and invisible characters in a text that a terminal is to show."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
@@ -496,8 +492,8 @@ class Record(NamedTuple):
 
     ``wire`` is ``{"data":…,"uniqueId":…,"updatedAt":…,"createdAt":…}`` in the order of the service's
     messages (contract 7.3). Encoded once, it serves the answer, the message, the list and the data file;
-    what the emulator itself wants to know is read out of it. ``owner`` is a user's unique id, ``more``
-    what else a data file says of the record; both stay inside.
+    data and times are read out of it. ``owner`` is a user's unique id, ``more`` holds the other members that
+    the data file has; clients see neither.
     """
 
     unique_id: str
@@ -515,7 +511,7 @@ class Record(NamedTuple):
         owner: str | None = None,
         more: dict[str, Any] | None = None,
     ) -> Self:
-        """A record with this data, given as JSON."""
+        """Make a record of its parts, the data as JSON."""
         times = f',"updatedAt":"{updated_at}","createdAt":"{created_at}"}}'.encode()
         wire = b'{"data":%b,"uniqueId":%b%b' % (data, encode_text(unique_id), times)
         return cls(unique_id, wire, owner or None, more)
@@ -523,11 +519,14 @@ class Record(NamedTuple):
     @property
     def packed_data(self) -> bytes:
         """The data as JSON."""
-        return self.wire[8 : self.wire.rindex(b',"uniqueId":"')]  # an id has no bare quote, so it is the right one
+        # The data may hold the same text, but it stands before the id, and the id itself has no bare quote.
+        return self.wire[8 : self.wire.rindex(b',"uniqueId":"')]
 
     @property
     def data(self) -> Json:
         return decode(self.packed_data)
+
+    # A time has always 24 characters, so both have their place at the end of ``wire``.
 
     @property
     def created_at(self) -> str:
@@ -539,26 +538,27 @@ class Record(NamedTuple):
 
     @property
     def file(self) -> dict[str, Any] | None:
-        """The uploaded file that the record stands for: ``originalName``, ``mimeType``, ``size`` (contract 8.1)."""
+        """The ``originalName``, ``mimeType`` and ``size`` of an uploaded file, if it is one (contract 8.1)."""
         return self.more.get("file") if self.more else None
 
     def public(self) -> dict[str, Json]:
-        """What clients see, decoded."""
+        """Decode the members that clients see."""
         members: dict[str, Json] = json.loads(self.wire)
         return members
 
     def with_data(self, data: bytes, updated_at: str | None = None) -> Record:
-        """The same record with other data, given as JSON."""
+        """Copy the record with other data, given as JSON."""
         updated_at = updated_at or self.updated_at
         return Record.of(self.unique_id, data, self.created_at, updated_at, self.owner, self.more)
 
     @classmethod
     def new(cls, data: bytes, now: str, owner: str | None = None) -> Self:
-        """A record that is made now, with an id of its own."""
+        """Make a record with a fresh id."""
         return cls.of(new_id(), data, now, now, owner)
 
     def without_password(self) -> Record:
-        """The same user, fit to be shown (contract 6.5)."""
+        """Copy a user's record without the password, which no answer shows (contract 6.5)."""
+        # Decoding a record takes longer than searching it for the name of a member.
         data = self.data if b'"password":' in self.wire else None
         if not isinstance(data, dict) or "password" not in data:
             return self
@@ -566,11 +566,11 @@ class Record(NamedTuple):
 
 
 class Listing(tuple[Record, ...]):
-    """Records that are shown together; their JSON is joined once, when somebody wants it."""
+    """Several records, as one answer or message shows them."""
 
     @functools.cached_property
     def wire(self) -> bytes:
-        """The array that GET answers (contract 4.2)."""
+        """The array that GET answers (contract 4.2); joined when it is asked for first."""
         return join_array([record.wire for record in self])
 
     @property
@@ -598,7 +598,7 @@ class Endpoint:
         return self.secure or self.authentication
 
     def shows(self, record: Record) -> Record:
-        """The record as clients see it here: users without their passwords (contract 6.5)."""
+        """Return a record as clients of this endpoint see it: users without their passwords (contract 6.5)."""
         return record.without_password() if self.authentication else record
 
 
@@ -627,7 +627,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail for one who forgot the password (contract 6.9); ``token`` works once, until ``expires_at``."""
+    """A mail to a user who forgot the password (contract 6.9); ``token`` works once, until ``expires_at``."""
 
     token: str
     endpoint: str
@@ -640,7 +640,7 @@ class Mail:
     used: bool = False
 
     def public(self) -> dict[str, Json]:
-        """What the owner sees in the outbox."""
+        """Return the mail as the outbox shows it."""
         return {
             "email": self.email,
             "templateName": self.template_name,
@@ -654,9 +654,9 @@ class Mail:
 
 
 class Change(NamedTuple):
-    """Something listeners hear of; ``type`` is the method that did it (contract 7.3).
+    """A change of a record that listeners are told of; ``type`` is the method that made it (contract 7.3).
 
-    Where one message tells of several records, as of files that came together, they are the ``listing``.
+    Files that are uploaded together are one message: then ``listing`` has all their records, ``record`` the first.
     """
 
     type: str
@@ -673,16 +673,17 @@ class Content(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """The query parameters the service knows; all others are ignored (contract 1.4).
+    """The query parameters that the service has; all others are ignored (contract 1.4).
 
-    ``flags`` are those that are set and count for some operations only; ``warnings`` say what was probably meant
-    to be something else.
+    ``flags`` are the flags that are set, of those that count for some operations only; ``warnings`` name
+    parameters that are ignored and were probably meant to be others.
     """
 
     key: str | None = None
     master_key: str | None = None
     access_token: str | None = None
-    unique_ids: tuple[str, ...] = ()  # as given: what stands for one id and what for several, the endpoint tells
+    # Not split at commas: whether a value is one id or several depends on the endpoint's records (contract 4.2).
+    unique_ids: tuple[str, ...] = ()
     strategy: str = Strategy.FORCE
     data_only: bool = False
     login: bool = False
@@ -708,7 +709,8 @@ FLAG_OPERATIONS = MappingProxyType(
     }
 )
 FLAGS = (*FLAG_OPERATIONS, "dataOnly")
-PARAMETERS = frozenset(("key", "masterKey", "accessToken", "uniqueId", "strategy", "jsonata"))  # those with a value
+# The parameters that have a value.
+PARAMETERS = frozenset(("key", "masterKey", "accessToken", "uniqueId", "strategy", "jsonata"))
 SPELLINGS = MappingProxyType(
     {name.lower(): name for name in (*PARAMETERS, *FLAGS)} | {"uniqueids": "uniqueId", "apikey": "key"}
 )
@@ -726,23 +728,27 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?\Z", re.ASCII)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB)?\Z", re.IGNORECASE | re.ASCII)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z", re.ASCII)
 MAX_DEPTH = 512
-LONGEST_ID = 1000  # characters of a unique id, which a URL has room for, each one percent-encoded
+# Characters of a unique id: with each of them percent-encoded, it still fits into a URL.
+LONGEST_ID = 1000
 CONTROL_CHARACTER = re.compile(r"[\0-\x1f\x7f-\x9f]")
 CREDENTIALS = ("username", "email")
-MANY_OBJECTS = 100_000  # characters of JSON, of which half as many objects may become
+# Characters of JSON that is parsed without the garbage collector, since half as many objects may come of it.
+MANY_OBJECTS = 100_000
 STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
-BRACKETS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # a step down or up, as signed bytes
+# Signed bytes: an opening bracket leads one level down, a closing one up again.
+BRACKETS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")
 NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
-LONGEST_KNOWN = 2000  # characters of a query that is remembered
-LONGEST_MEANT = 254  # characters of what may be meant to be a name
-LONGEST_COMPARED, MOST_COMPARED = 60, 100  # characters of a name, and names: to compare them takes its time
-MOST_WARNINGS = 5  # of one request
-LONGEST = 100 * 365 * 86400.0  # the longest duration, in seconds: a hundred years
+LONGEST_REMEMBERED = 2000  # characters of a query
+LONGEST_GUESSED = 254  # characters of a text whose meaning is guessed
+# Characters of a name, and names: difflib is slow, and a refusal has to be quick.
+LONGEST_COMPARED, MOST_COMPARED = 60, 100
+MOST_WARNINGS = 5  # for one request
+LONGEST = 100 * 365 * 86400.0  # the longest duration in seconds, a hundred years
 
 
 def closest(text: str, names: Sequence[str]) -> str | None:
-    """The name that was probably meant by a text that is none of them, for a hint."""
-    if len(text) > LONGEST_MEANT:
+    """Return the name that a text is probably meant to be, for a hint; None if it is like none of them."""
+    if len(text) > LONGEST_GUESSED:
         return None
     meant = "/".join(filter(None, unquote(text).strip().lower().replace("_", "-").split("/")))
     if not meant:
@@ -792,12 +798,12 @@ def check_unique_id(text: str) -> str:
 
 
 def why_no_user(data: Json, *, needs_password: bool = True) -> str | None:
-    """What keeps data from being a user's (contract 6.2); None where nothing does."""
+    """Say why data is no user's (contract 6.2); None if it is."""
     if not isinstance(data, dict):
         return f"a user is an object, not {kind_of(data)}"
     names = [name for name in CREDENTIALS if name in data]
-    wants = [*(names or CREDENTIALS), *(["password"] if needs_password or "password" in data else [])]
-    wrong = [name for name in wants if not isinstance(data.get(name), str) or not data[name]]
+    required = [*(names or CREDENTIALS), *(["password"] if needs_password or "password" in data else [])]
+    wrong = [name for name in required if not isinstance(data.get(name), str) or not data[name]]
     if not wrong:
         return None
     return f"member {wrong[0] if names else 'username or email'} must be a text that is not empty"
@@ -811,7 +817,7 @@ def check_ttl(seconds: float) -> float:
 
 
 def check_saved(project: Project) -> Project:
-    """Return the project as it is kept; raise OptionError where a value breaks its rule."""
+    """Return the project with its values in the form in which they are kept; raise OptionError for a wrong one."""
     return replace(
         project,
         name=check_project_name(project.name),
@@ -823,7 +829,7 @@ def check_saved(project: Project) -> Project:
 
 
 def parse_origin(text: str) -> str | None:
-    """The origin as scheme, lower-case host and port, default ports dropped; None if it is none."""
+    """Return an origin as scheme, lower-case host and port, default ports dropped; None for another text."""
     match = ORIGIN.match(text)
     if match is None:
         return None
@@ -837,7 +843,7 @@ def parse_origin(text: str) -> str | None:
 
 
 def origin_host(origin: str) -> str:
-    """The host of an origin, an IPv6 address in its brackets; empty where there is none."""
+    """Return the host of an origin, an IPv6 address in its brackets; empty for another text."""
     match = ORIGIN.match(origin)
     return match[2].lower() if match else ""
 
@@ -848,7 +854,7 @@ def is_loopback_origin(origin: str) -> bool:
 
 
 def parse_origins(texts: Iterable[str]) -> tuple[str, ...]:
-    """Allowed origins, each text one or several with commas (contract 2.7); raises OptionError."""
+    """Read allowed origins, of which each text may have several with commas (contract 2.7); raises OptionError."""
     origins = []
     for text in (part.strip() for whole in texts for part in whole.split(",")):
         if text:
@@ -869,7 +875,7 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address a host name spells out, in brackets or not; None for any other name."""
+    """Return the IP address that a host name spells out, in brackets or not; None for any other name."""
     import ipaddress
 
     try:
@@ -879,7 +885,7 @@ def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 
 def parse_duration(value: str | float) -> float:
-    """Seconds, from a number or from text like 30, 500ms, 10s, 5m, 1h; raises OptionError."""
+    """Read seconds from a number or from text like 30, 500ms, 10s, 5m, 1h; raises OptionError."""
     match = DURATION.match(value) if isinstance(value, str) else None
     if match:
         value = float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2], 1)
@@ -889,10 +895,11 @@ def parse_duration(value: str | float) -> float:
 
 
 def parse_moment(text: str, name: str) -> float:
-    """Seconds since 1970, from a time in ISO 8601, which is UTC unless it says otherwise; raises OptionError."""
+    """Read seconds since 1970 from a time in ISO 8601, UTC if it names no zone; raises OptionError."""
     try:
         moment = datetime.fromisoformat(text)
         seconds = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+        # A zone can lead out of the years that Python writes.
         timestamp(seconds)
     except (ValueError, OverflowError):
         raise OptionError(f"{name} {shown(text)} is no time; write 2030-01-01T00:00:00Z") from None
@@ -900,7 +907,7 @@ def parse_moment(text: str, name: str) -> float:
 
 
 def parse_size(value: str | int) -> int:
-    """Bytes, from a number or from text like 100KB or 1MB (1,000,000 bytes); raises OptionError."""
+    """Read bytes from a number or from text like 100KB or 1MB (1,000,000 bytes); raises OptionError."""
     match = SIZE.match(str(value))
     if match:
         size = float(match[1]) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}.get((match[2] or "").upper(), 1)
@@ -914,14 +921,15 @@ def parse_parameters(query: str) -> Parameters:
 
     Never raises: a malformed query is refused in its turn, after key, origin and token (contract 5.6).
     """
-    return parse_short(query) if len(query) <= LONGEST_KNOWN else parse_query(query)
+    return parse_short(query) if len(query) <= LONGEST_REMEMBERED else parse_query(query)
 
 
 def parse_query(query: str) -> Parameters:
-    """The same, without remembering the outcome."""
+    """Do the work of ``parse_parameters``, without remembering the outcome."""
     if "%" in query or "+" in query:
         pairs = parse_qsl(query, keep_blank_values=True)
-    else:  # nothing to decode, which is most of the time
+    else:
+        # Most queries have nothing to decode, and without parse_qsl they are read sooner.
         pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
     last = dict(pairs)
     is_plain = PARAMETERS.issuperset(last)
@@ -939,28 +947,28 @@ def parse_query(query: str) -> Parameters:
         file_only=last.get("fileOnly") == "true",
         stream=last.get("stream") == "true",
         jsonata=last.get("jsonata"),
-        malformed=not query.isascii() or (any("\ufffd" in name + value for name, value in pairs) and not_utf8(query)),
+        malformed=not query.isascii() or ("%" in query and not is_utf8(unquote_to_bytes(query))),
         flags=() if is_plain else tuple(name for name in FLAG_OPERATIONS if last.get(name) == "true"),
         warnings=() if is_plain else look_at_parameters(last),
     )
 
 
-def not_utf8(query: str) -> bool:
-    """Whether a query has other bytes than those of UTF-8; U+FFFD stands for them, and for itself."""
+def is_utf8(text: bytes) -> bool:
+    """Whether bytes are text in UTF-8."""
     try:
-        unquote_to_bytes(query).decode()
+        text.decode()
     except UnicodeDecodeError:
-        return True
-    return False
+        return False
+    return True
 
 
 def split_ids(value: str) -> list[str]:
-    """The ids in a value that is none as a whole: commas separate, white space around counts for nothing."""
+    """Split a value that is no id as a whole into ids: at commas, without white space around (contract 4.2)."""
     return [part for part in map(str.strip, value.split(",")) if part]
 
 
 def look_at_parameters(last: Mapping[str, str]) -> tuple[str, ...]:
-    """Warn of parameters that count for nothing as they are written (contract 1.4 and 1.5)."""
+    """Return warnings of parameters that are ignored as they are written (contract 1.4 and 1.5)."""
     warnings = []
     for name, value in last.items():
         if name in FLAGS:
@@ -978,7 +986,7 @@ parse_short = functools.lru_cache(256)(parse_query)
 
 
 def parse_content(content: Content | None) -> bytes:
-    """What a body stands for, as JSON fit to be kept; text becomes a string (contract 3.3 and 3.4).
+    """Read the data in a body as JSON; text becomes a string (contract 3.3 and 3.4).
 
     Raises BadRequest for a wrong type, an empty or a malformed body, and TooLarge.
     """
@@ -996,12 +1004,14 @@ def parse_content(content: Content | None) -> bytes:
     return encode(text) if media_type == "text/plain" else parse_json(text)
 
 
-UNTOLD_TYPE = "text/plain;charset=utf-8"  # what fetch and XMLHttpRequest send with a text
-NO_VALUE = re.compile(r"(undefined|\[object \w+\](,\[object \w+\])*)\s*\Z")  # as JavaScript makes a text of it
+# What fetch and XMLHttpRequest send with a text whose type the page does not name.
+DEFAULT_TYPE = "text/plain;charset=utf-8"
+# What JavaScript's String() makes of undefined, of objects, and of arrays of objects.
+NO_VALUE = re.compile(r"(undefined|\[object \w+\](,\[object \w+\])*)\s*\Z")
 
 
 def look_at_body(content: Content) -> tuple[str, ...]:
-    """Warn of a body that is taken, and was probably meant to be another value."""
+    """Return a warning of a body that is valid, and was probably meant to be another value."""
     kind = (content.type or "").lower().replace(" ", "")
     is_json = kind.startswith("application/json")
     if is_json and not (content.body or b"").startswith(b'"'):
@@ -1009,7 +1019,8 @@ def look_at_body(content: Content) -> tuple[str, ...]:
     try:
         text = decode(parse_content(content))
     except Refusal:
-        return ()  # which says why
+        # The refusal itself says what is wrong.
+        return ()
     if not isinstance(text, str):
         return ()
     if NO_VALUE.match(text):
@@ -1022,8 +1033,9 @@ def look_at_body(content: Content) -> tuple[str, ...]:
         return ()
     if is_json:
         return (f"The body is a text that holds {kind_of(value)} as JSON: JSON.stringify was called twice.",)
-    if kind != UNTOLD_TYPE:
-        return ()  # which a client has written itself, and so meant
+    if kind != DEFAULT_TYPE:
+        # The client has named the type itself, so it means a text.
+        return ()
     why = f"its Content-Type is {shown(content.type)}, as fetch sends it unless told otherwise"
     return (f"The body is JSON and counts as text, since {why}; send Content-Type: application/json.",)
 
@@ -1062,7 +1074,7 @@ DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 @contextlib.contextmanager
 def without_collections() -> Iterator[None]:
-    """Keep the garbage collector from looking at many new objects again and again, of which none is garbage."""
+    """Keep the garbage collector from walking through many new objects, none of which is garbage."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -1106,7 +1118,8 @@ MISTAKEN_FOR_JSON = (
 
 
 def how_it_begins(text: str) -> str:
-    """The first words of a body that is no JSON, and what they look like; of a pair no more than its name."""
+    """Quote the first word of a body that is no JSON, and say what the body looks like."""
+    # A value is not quoted: it may be a password.
     start = text.lstrip()[:100]
     first = re.match(r"[^=:]{0,20}[=:]?", start)
     if not start or first is None:
@@ -1116,7 +1129,8 @@ def how_it_begins(text: str) -> str:
 
 
 def check_depth(text: str) -> None:
-    """Raise ValueError where JSON is nested too deep; counting brackets first spares most bodies."""
+    """Raise ValueError where JSON is nested too deep."""
+    # Most bodies have fewer brackets than that in all, and are done with.
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     steps = STRING.sub("", text).encode().translate(BRACKETS, NO_BRACKETS)
@@ -1125,39 +1139,40 @@ def check_depth(text: str) -> None:
 
 
 def encode(value: object) -> bytes:
-    """JSON as it goes over the wire: compact, UTF-8, text outside ASCII not escaped (contract 7.3)."""
+    """Write JSON as it goes over the wire: compact, UTF-8, text outside ASCII not escaped (contract 7.3)."""
     return ENCODER.encode(value).encode()
 
 
 def encode_text(text: str) -> bytes:
-    """A text as JSON; the same as ``encode``, and quicker."""
+    """Write a text as JSON; does the same as ``encode``, and quicker."""
     return encode_basestring(text).encode()
 
 
 def join_array(items: list[bytes]) -> bytes:
-    """A JSON array of items that are JSON; a long one is copied once, brackets and all."""
+    """Write a JSON array of items that are JSON; changes the list."""
     if not items:
         return b"[]"
+    # With the brackets joined to it afterwards, a long array would be copied twice.
     items[0] = b"[" + items[0]
     items[-1] += b"]"
     return b",".join(items)
 
 
 def decode(packed: bytes) -> Json:
-    """The value of JSON that was made by ``encode``."""
+    """Read the value of JSON that ``encode`` wrote."""
     value: Json = DECODER.decode(packed.decode())
     return value
 
 
 def check_strategy(name: str) -> Strategy:
-    """The strategy of that name; raises BadRequest where there is none (contract 4.3)."""
+    """Return the strategy of that name; raises BadRequest where there is none (contract 4.3)."""
     if name in tuple(Strategy):
         return Strategy(name)
     raise BadRequest(Message.WRONG_PARAMETER, f"Strategy {shown(name)} is not one of {', '.join(Strategy)}.")
 
 
 def apply_strategy(old: bytes, new: bytes, strategy: Strategy) -> bytes:
-    """The data after a PUT, all as JSON (contract 4.3); raises BadRequest."""
+    """Return the data after a PUT, all as JSON (contract 4.3); raises BadRequest."""
     if strategy is Strategy.FORCE:
         return new
     before, after = decode(old), decode(new)
@@ -1170,7 +1185,7 @@ def apply_strategy(old: bytes, new: bytes, strategy: Strategy) -> bytes:
 
 
 def merge(old: dict[str, Json], new: dict[str, Json]) -> dict[str, Json]:
-    """Objects merge member by member and all the way down; everything else is replaced."""
+    """Merge two objects member by member and all the way down; replace everything else (contract 4.3)."""
     merged = dict(old)
     for name, value in new.items():
         before = old.get(name)
@@ -1179,43 +1194,70 @@ def merge(old: dict[str, Json], new: dict[str, Json]) -> dict[str, Json]:
     return merged
 
 
+JSON_TYPES = MappingProxyType(
+    {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+)
+# Annotations of arguments: the Python types that JSON or a caller may bring, and the words for them.
+ARGUMENTS: Mapping[str, tuple[Any, str]] = MappingProxyType(
+    {
+        "str": (str, "a text"),
+        "bool": (bool, "true or false"),
+        "int": (int, "a whole number"),
+        "float": (int | float, "a number"),
+        "Json": (object, "any value"),
+        "Sequence[str]": (list | tuple, "a list of texts"),
+        "tuple[str, ...]": (list | tuple, "a list of texts"),
+        "Mapping[str, Json]": (dict, "an object"),
+        "Mapping[str, str]": (dict, "an object of texts"),
+    }
+)
+
+
 def kind_of(value: Json) -> str:
-    """The JSON value type, in words."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "a string"
-    return "an array" if isinstance(value, list) else "an object"
+    """Name the type of a JSON value."""
+    return JSON_TYPES.get(type(value), "an object")
+
+
+IN_WORDS = MappingProxyType(
+    {
+        "bool": "true or false",
+        "str": "a text",
+        "int": "a whole number",
+        "float": "a number",
+        "Sequence[str]": "a list of texts",
+        "tuple[str, ...]": "a list of texts",
+        "Mapping[str, Json]": "an object",
+        "Mapping[str, str]": "an object of texts",
+    }
+)
 
 
 def check_kind(value: object, kind: str, name: str) -> Any:
     """Return the value if it fits a Python annotation, given as text; raise OptionError if not."""
+    # Most values are of this kind, and a data file may have hundreds of thousands.
     if isinstance(value, str) and kind == "str" and value.isascii():
-        return value  # most of the time
-    wanted = kind.removesuffix(" | None")
-    if value is None and wanted != kind:
-        return None
-    if wanted == "bool" and isinstance(value, bool):
         return value
-    if wanted == "str" and isinstance(value, str):
-        return check_utf8(value, name)
-    if wanted == "int" and isinstance(value, int) and not isinstance(value, bool):
+    annotation = kind.removesuffix(" | None")
+    if annotation == "Json" or (value is None and annotation != kind):
         return value
-    if wanted == "float" and isinstance(value, int | float) and not isinstance(value, bool):
-        return check_finite(value, name)
-    if wanted in ("Sequence[str]", "tuple[str, ...]") and isinstance(value, list | tuple) and are_texts(value):
-        return tuple(value)
-    if wanted == "Json" or (wanted == "Mapping[str, Json]" and isinstance(value, dict)):
-        return value
-    if wanted == "Mapping[str, str]" and isinstance(value, dict) and are_texts((*value, *value.values())):
-        return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
-    words = {"bool": "true or false", "str": "a text", "int": "a whole number", "float": "a number"}
-    words |= {"Mapping[str, str]": "an object of texts", "Mapping[str, Json]": "an object"}
-    raise OptionError(f"{name} is {shown(value)}; it takes {words.get(wanted, 'a list of texts')}")
+    # In Python a bool is an int; in JSON it is no number.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    match annotation:
+        case "bool" if isinstance(value, bool):
+            return value
+        case "str" if isinstance(value, str):
+            return check_utf8(value, name)
+        case "int" if is_number and isinstance(value, int):
+            return value
+        case "float" if is_number:
+            return check_finite(cast(float, value), name)
+        case "Sequence[str]" | "tuple[str, ...]" if isinstance(value, list | tuple) and are_texts(value):
+            return tuple(value)
+        case "Mapping[str, Json]" if isinstance(value, dict):
+            return value
+        case "Mapping[str, str]" if isinstance(value, dict) and are_texts((*value, *value.values())):
+            return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
+    raise OptionError(f"{name} is {shown(value)}; it takes {IN_WORDS[annotation]}")
 
 
 def are_texts(values: Iterable[object]) -> bool:
@@ -1223,12 +1265,12 @@ def are_texts(values: Iterable[object]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def check_members(kind: type, given: Mapping[str, object], place: str = "") -> dict[str, Any]:
-    """Those of the values that are not None, checked against a dataclass's fields; raises OptionError."""
+def check_members(kind: type, values: Mapping[str, object], place: str = "") -> dict[str, Any]:
+    """Return the values of a dataclass's fields that are not None; raise OptionError for one of a wrong kind."""
     return {
-        item.name: check_kind(given[item.name], str(item.type), place + camel(item.name))
+        item.name: check_kind(values[item.name], str(item.type), place + camel(item.name))
         for item in dataclasses.fields(kind)
-        if given.get(item.name) is not None
+        if values.get(item.name) is not None
     }
 
 
@@ -1249,25 +1291,26 @@ def check_finite(value: float, name: str) -> float:
 
 
 def timestamp(moment: float) -> str:
-    """A time as the service writes it: UTC, whole seconds, milliseconds always .000 (contract 3.1)."""
+    """Write a time as the service does: UTC, whole seconds, milliseconds always .000 (contract 3.1)."""
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 def new_id() -> str:
-    """A fresh unique id, key or token: a version-4 UUID without dashes (contract 2.6)."""
+    """Make a unique id, key or token: a version-4 UUID without dashes (contract 2.6)."""
     return as_id(os.urandom(16))
 
 
 def as_id(digits: bytes) -> str:
-    """A unique id made of 16 bytes, of which six bits are fixed."""
+    """Make a unique id of 16 bytes."""
     id_bytes = bytearray(digits)
-    id_bytes[6] = id_bytes[6] & 0x0F | 0x40  # the version, as RFC 9562, section 5.4, says
-    id_bytes[8] = id_bytes[8] & 0x3F | 0x80  # the variant
+    # RFC 9562, section 5.4, has version and variant in these six bits.
+    id_bytes[6] = id_bytes[6] & 0x0F | 0x40
+    id_bytes[8] = id_bytes[8] & 0x3F | 0x80
     return id_bytes.hex()
 
 
 def camel(name: str) -> str:
-    """``others_can_read`` as JSON spells it: ``othersCanRead``."""
+    """Spell a Python name as JSON does: ``others_can_read`` is ``othersCanRead``."""
     head, *rest = name.split("_")
     return head + "".join(word.capitalize() for word in rest)
 
@@ -1276,24 +1319,24 @@ def camel(name: str) -> str:
 
 
 class ClockState(NamedTuple):
-    """How an owner has set a clock: seconds ahead of the machine, and the machine's time when it was frozen."""
+    """How the owner has set a clock: seconds ahead of the machine, and the machine's time when it was frozen."""
 
     skew: float = 0.0
     frozen: float | None = None
 
 
 class Clock:
-    """The emulator's time, which an owner can set and freeze, and what is due at which moment.
+    """The emulator's time, which the owner can advance and freeze, with alarms and timers that follow it.
 
-    Moments are seconds since 1970, UTC. ``on_earlier`` is called when an alarm becomes the next one due,
-    so that whoever waits for it can wait for less.
+    Moments are seconds since 1970, UTC. ``on_earlier`` is called when the next alarm may be due earlier than
+    ``until_next`` said before.
     """
 
     def __init__(self, read: Callable[[], float] | None = None, on_earlier: Callable[[], None] = lambda: None) -> None:
         self._read = read or machine_time
         self._on_earlier = on_earlier
         self._last = self._started = self._read()
-        self._lost = 0.0  # what the machine's clock went back
+        self._lost = 0.0  # seconds that the machine's clock was set back
         self._state = ClockState()
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._timers: list[tuple[float, Callable[[], object]]] = []
@@ -1301,65 +1344,67 @@ class Clock:
         self._second, self._timestamp = -1, ""
 
     def another(self) -> Clock:
-        """A clock of its own, by the same machine's time."""
+        """Make a clock by the same machine's time, not set by anybody yet."""
         return Clock(self._read, self._on_earlier)
 
     def _machine_time(self) -> float:
-        """The machine's time, which goes on from where it was when the machine's clock is set back."""
+        """Read the machine's time; where its clock was set back, time goes on from where it was."""
+        # Not time.monotonic(): it stands still while a machine sleeps, and tokens expire all the same.
         reading = self._read()
         self._lost += max(0.0, self._last - reading)
         self._last = reading
         return reading + self._lost
 
     def now(self) -> float:
-        """The moment it is for the emulator; it goes back only by ``restore``."""
+        """Return the present moment; it goes back only by ``restore``."""
         skew, frozen = self._state
         return (self._machine_time() if frozen is None else frozen) + skew
 
     def timestamp(self) -> str:
-        """The moment it is, as the service writes it; made once a second."""
+        """Return the present moment as the service writes it; the text is made once a second."""
         second = int(self.now())
         if second != self._second:
             self._second, self._timestamp = second, timestamp(second)
         return self._timestamp
 
     def uptime(self) -> float:
-        """Seconds since the start, advances not counted."""
+        """Return the seconds since the start, without what the owner advanced."""
         return self._machine_time() - self._started
 
     def at(self, moment: float, action: Callable[[], object]) -> None:
-        """Call ``action`` once ``moment`` has come."""
+        """Call ``action`` at a moment, or at the next ``ring`` if it is past."""
         heappush(self._alarms, (moment, next(self._numbers), action))
         if self._alarms[0][0] == moment:
             self._on_earlier()
 
     def every(self, seconds: float, action: Callable[[], object]) -> None:
-        """Call ``action`` after that many seconds, and again after every such time."""
+        """Call ``action`` every so many seconds, the first time after as many."""
         self._timers.append((seconds, action))
         self._start_timer(self.now(), seconds, action)
 
     def _start_timer(self, last: float, seconds: float, action: Callable[[], object]) -> None:
-        """Ring at the next multiple of ``seconds`` after ``last``; multiples slept through are left out."""
+        """Call ``action`` at the next multiple of ``seconds`` after ``last``; skip multiples that are past."""
         due = last + seconds * (1 + max(0, (self.now() - last) // seconds))
 
         def ring() -> None:
+            # First, so that an action that raises does not end its timer.
             self._start_timer(due, seconds, action)
             action()
 
         self.at(due, ring)
 
     def stop(self) -> None:
-        """Let nothing be due any more: alarms and timers know whose they are, and would keep that in memory."""
+        """Forget all alarms and timers, and with them the objects that they would keep in memory."""
         self._alarms.clear()
         self._timers.clear()
 
     def until_next(self) -> float:
-        """Seconds until something is due; infinite when nothing is, or the clock stands."""
+        """Return the seconds until the next alarm; infinite without one, or while the clock is frozen."""
         wait = max(0.0, self._alarms[0][0] - self.now()) if self._alarms else math.inf
         return math.inf if wait and self._state.frozen is not None else wait
 
     def ring(self) -> None:
-        """Do everything that is due by now, in order."""
+        """Do everything that is due by now, in the order of its moments."""
         now = self.now()
         while self._alarms and self._alarms[0][0] <= now:
             heappop(self._alarms)[2]()
@@ -1368,15 +1413,16 @@ class Clock:
         """Move the time on; what is due by then happens before the call returns."""
         self._state = self._state._replace(skew=self._state.skew + seconds)
         self.ring()
+        # Whoever asked ``until_next`` before would wait too long now.
         self._on_earlier()
 
     def freeze(self) -> None:
-        """Stand still, but for ``advance``."""
+        """Stop the clock; ``advance`` still moves it."""
         if self._state.frozen is None:
             self._state = self._state._replace(frozen=self._machine_time())
 
     def unfreeze(self) -> None:
-        """Go on from where it stands."""
+        """Let a frozen clock go on from where it stands."""
         skew, frozen = self._state
         if frozen is not None:
             self._state = ClockState(skew + frozen - self._machine_time())
@@ -1384,11 +1430,11 @@ class Clock:
 
     @property
     def state(self) -> ClockState:
-        """What ``restore`` can go back to."""
+        """How the clock is set, for ``restore``."""
         return self._state
 
     def restore(self, state: ClockState) -> None:
-        """Be set as it was; timers begin anew, other alarms are forgotten."""
+        """Set the clock as it was; timers begin anew, other alarms are forgotten."""
         self._state = state
         self._alarms.clear()
         for seconds, action in self._timers:
