@@ -1218,20 +1218,6 @@ def kind_of(value: Json) -> str:
     return JSON_TYPES.get(type(value), "an object")
 
 
-IN_WORDS = MappingProxyType(
-    {
-        "bool": "true or false",
-        "str": "a text",
-        "int": "a whole number",
-        "float": "a number",
-        "Sequence[str]": "a list of texts",
-        "tuple[str, ...]": "a list of texts",
-        "Mapping[str, Json]": "an object",
-        "Mapping[str, str]": "an object of texts",
-    }
-)
-
-
 def check_kind(value: object, kind: str, name: str) -> Any:
     """Return the value if it fits a Python annotation, given as text; raise OptionError if not."""
     # Most values are of this kind, and a data file may have hundreds of thousands.
@@ -1242,22 +1228,23 @@ def check_kind(value: object, kind: str, name: str) -> Any:
         return value
     # In Python a bool is an int; in JSON it is no number.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    match annotation:
-        case "bool" if isinstance(value, bool):
-            return value
-        case "str" if isinstance(value, str):
-            return check_utf8(value, name)
-        case "int" if is_number and isinstance(value, int):
-            return value
-        case "float" if is_number:
-            return check_finite(cast(float, value), name)
-        case "Sequence[str]" | "tuple[str, ...]" if isinstance(value, list | tuple) and are_texts(value):
-            return tuple(value)
-        case "Mapping[str, Json]" if isinstance(value, dict):
-            return value
-        case "Mapping[str, str]" if isinstance(value, dict) and are_texts((*value, *value.values())):
-            return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
-    raise OptionError(f"{name} is {shown(value)}; it takes {IN_WORDS[annotation]}")
+    if annotation == "bool" and isinstance(value, bool):
+        return value
+    if annotation == "str" and isinstance(value, str):
+        return check_utf8(value, name)
+    if annotation == "int" and is_number and isinstance(value, int):
+        return value
+    if annotation == "float" and is_number:
+        return check_finite(cast(float, value), name)
+    if annotation in ("Sequence[str]", "tuple[str, ...]") and isinstance(value, list | tuple) and are_texts(value):
+        return tuple(value)
+    if annotation == "Mapping[str, Json]" and isinstance(value, dict):
+        return value
+    if annotation == "Mapping[str, str]" and isinstance(value, dict) and are_texts((*value, *value.values())):
+        return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
+    words = {"bool": "true or false", "str": "a text", "int": "a whole number", "float": "a number"}
+    words |= {"Mapping[str, str]": "an object of texts", "Mapping[str, Json]": "an object"}
+    raise OptionError(f"{name} is {shown(value)}; it takes {words.get(annotation, 'a list of texts')}")
 
 
 def are_texts(values: Iterable[object]) -> bool:
@@ -1445,16 +1432,17 @@ class Clock:
 
 PROJECTS, ENDPOINTS, SESSIONS, MAILS, WRITTEN = "_projects", "_endpoints", "_sessions", "_mails", "_written"
 
-# What is in an endpoint's table is a Record, elsewhere it is as in the data file.
+# The tables of a data file by name, each with its documents by id. In an endpoint's table a document is a Record,
+# in every other it is the JSON object of the file.
 Document: TypeAlias = "dict[str, Any]"
-Tree: TypeAlias = "dict[str, dict[str, Any]]"  # as a data file has it: tables by name, documents by id
+Tree: TypeAlias = "dict[str, dict[str, Any]]"
 
 
 class Documents(MutableMapping[str, Any]):
-    """A table: documents by id, in their order. A copy costs nothing, since copies share what they have in common.
+    """A table: documents by id, in order. It is copied on write, so that a checkpoint costs nothing.
 
-    What is shared is never changed again: a change is kept beside it, until there are so many that putting the
-    table together anew costs each of them little. Documents themselves are replaced, never changed.
+    Copies share one dictionary and never change it again; each keeps its own changes beside it, and makes a
+    dictionary of its own once the changes are many. Documents themselves are replaced, never changed.
     """
 
     __slots__ = ("_added", "_changes", "_is_shared", "_shared", "_shares_changes")
@@ -1464,12 +1452,14 @@ class Documents(MutableMapping[str, Any]):
 
     def _become(self, documents: dict[str, Any]) -> None:
         self._shared = documents
-        self._changes: dict[str, Any] = {}  # what stands in place of a shared document, or GONE, and what is new
-        self._added = 0  # how many more documents there are than shared ones
+        # New documents, those that replace shared ones, and GONE for shared ones that were deleted.
+        self._changes: dict[str, Any] = {}
+        # By how many the documents outnumber the shared ones.
+        self._added = 0
         self._is_shared = self._shares_changes = False
 
     def copy(self) -> Documents:
-        """The same documents, for one who wants to keep them as they are now."""
+        """Copy the table, whatever its size, in the same short time."""
         twin = Documents(self._shared)
         twin._changes, twin._added = self._changes, self._added
         for table in (self, twin):
@@ -1477,16 +1467,14 @@ class Documents(MutableMapping[str, Any]):
         return twin
 
     def get(self, key: str, default: Any = None) -> Any:
-        if key in self._changes:
-            found = self._changes[key]
-            return default if found is GONE else found
-        return self._shared.get(key, default)
+        document = self._changes[key] if key in self._changes else self._shared.get(key, default)
+        return default if document is GONE else document
 
     def __getitem__(self, key: str) -> Any:
-        found = self.get(key, GONE)
-        if found is GONE:
+        document = self.get(key, GONE)
+        if document is GONE:
             raise KeyError(key)
-        return found
+        return document
 
     def __contains__(self, key: object) -> bool:
         return self.get(cast("str", key), GONE) is not GONE
@@ -1504,13 +1492,14 @@ class Documents(MutableMapping[str, Any]):
         shared, changes = self._shared, self._changes
         if not changes:
             return shared.values()
-        found = list(map(changes.get, shared, shared.values()))  # a third of the time that a new dictionary takes
+        # By map, since this takes a third of the time of a new dictionary, and every listing comes here.
+        documents = list(map(changes.get, shared, shared.values()))
         if GONE in changes.values():
-            found = [document for document in found if document is not GONE]
-        return found + [document for key, document in changes.items() if key not in shared]
+            documents = [document for document in documents if document is not GONE]
+        return documents + [document for key, document in changes.items() if key not in shared]
 
     def _whole(self) -> dict[str, Any]:
-        """All documents as a dictionary, which is only to be read."""
+        """Return all documents as a dictionary, which must not be changed."""
         if not self._changes:
             return self._shared
         whole = self._shared | self._changes
@@ -1520,13 +1509,15 @@ class Documents(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, document: Any) -> None:
         if self._changes.get(key) is GONE:
-            self._become(self._whole())  # its old place in what is shared is not its place any more
+            # It comes back at the end, and not at the place that it has among the shared documents.
+            self._become(self._whole())
         if not self._is_shared:
             self._shared[key] = document
             return
         self._own_changes()
         self._added += key not in self
         self._changes[key] = document
+        # In proportion to the table, so that each change bears no more than a few documents of a new dictionary.
         if len(self._changes) > max(FEW_CHANGES, len(self._shared) // 8):
             self._become(self._whole())
 
@@ -1544,14 +1535,16 @@ class Documents(MutableMapping[str, Any]):
             del self._changes[key]
 
     def _own_changes(self) -> None:
+        """Copy the changes where another table has them too, before one is added."""
         if self._shares_changes:
             self._changes, self._shares_changes = dict(self._changes), False
 
     def changed(self, other: Documents) -> dict[str, None]:
-        """The ids whose documents differ; where the two share most, only what they do not share is looked at."""
+        """Return the ids whose documents are not the same in both tables, in order."""
         mine: Mapping[str, Any] = self
         theirs: Mapping[str, Any] = other
         if self._shared is other._shared:
+            # What neither has changed is the same: the cost is that of the changes, not of the table.
             keys = {**self._changes, **other._changes}
         else:
             mine, theirs = self._whole(), other._whole()
@@ -1561,8 +1554,9 @@ class Documents(MutableMapping[str, Any]):
         }
 
     def moved(self, other: Documents) -> set[str]:
-        """The ids in both tables that have another place here than in the other one."""
-        if self._shared is other._shared:  # then only what was added to it can have changed places
+        """Return ids in both tables that have another place here than in the other one."""
+        if self._shared is other._shared:
+            # Shared documents have the same places in both, so only added ones can differ.
             here, there = ([key for key in table._changes if key not in self._shared] for table in (self, other))
         else:
             here, there = list(self), list(other)
@@ -1576,7 +1570,7 @@ class Documents(MutableMapping[str, Any]):
         return moved
 
     def put_behind(self, documents: Mapping[str, tuple[str, Any]]) -> None:
-        """Put documents at their places: each behind the one whose id it is found by here, in front by ``""``."""
+        """Insert documents, or move them: each key is the id of the document to go behind, ``""`` the front."""
         whole: dict[str, Any] = {}
         replaced = {key for key, _ in documents.values()}
 
@@ -1593,23 +1587,25 @@ class Documents(MutableMapping[str, Any]):
         self._become(whole)
 
 
-GONE = object()  # stands in the place of a document that is not there any more
+GONE = object()  # stands for a document that was deleted
 FEW_CHANGES = 256
 NO_DOCUMENTS = Documents()
 Tables: TypeAlias = "dict[str, Documents]"  # by name
 
 
 def grow(tree: Mapping[str, Mapping[str, Any]]) -> Tables:
-    """Tables of one's own, with these documents."""
+    """Make tables of a tree, or copy tables; changes of the one do not show in the other."""
     return {
         name: table.copy() if isinstance(table, Documents) else Documents(dict(table)) for name, table in tree.items()
     }
 
 
 class Step(NamedTuple):
-    """One change of the tree: a document that is put, or is gone where it is None; without an id, the whole table.
+    """One change of the tables, which the journal holds as one JSON array.
 
-    ``after`` gives a document that comes back its old place: behind the one of that id, in front if empty.
+    It puts ``document`` into ``table``; without a document it deletes the one of that id, without an id the
+    whole table. ``after`` is the id of the document to go behind, empty for the front; without it, a document
+    replaces the one of its id, or goes to the end.
     """
 
     table: str
@@ -1619,7 +1615,7 @@ class Step(NamedTuple):
 
 
 def sample_project() -> Tree:
-    """What a new data file begins with: the project that the service's documentation shows (contract 1.6)."""
+    """Return what a new data file begins with: the project of the service's documentation (contract 1.6)."""
     return {
         PROJECTS: {SAMPLE_KEY: {"name": SAMPLE_PROJECT}},
         ENDPOINTS: {
@@ -1630,11 +1626,13 @@ def sample_project() -> Tree:
     }
 
 
-# What the system says of a file that nothing can replace: a mount point, or one in a folder of somebody else.
+# Errors of rename(2) for a file that cannot be replaced: a mount point, or one in a folder of another user.
 # Windows says EACCES for one that is open.
 NOT_REPLACED = (errno.EBUSY, errno.EXDEV, errno.EPERM, *(() if fcntl else (errno.EACCES,)))
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-LOCKED_BYTE = 2**30  # on Windows nobody else can read what is locked, and the process id is to be read
+MOST_TRIES = 20  # for a lock
+# Far behind the process id in the file: Windows lets nobody else read what is locked.
+LOCKED_BYTE = 2**30
 CONTINUED = b'{"continues":%d}\n'
 CONTINUES = re.compile(rb'\{"continues":(\d+)\}\Z')
 PAGE = 4096
@@ -1643,17 +1641,18 @@ MARKED = re.compile(re.escape(MARK).replace(b"%d", rb"(\d+)"))
 
 
 def open_bytes(path: str, flags: int, mode: int = 0o666) -> int:
-    """Open a file for bytes: without O_BINARY, which only Windows has, it would write other ones."""
+    """Open a file for bytes, on every system."""
+    # Windows has O_BINARY, and without it writes a carriage return before each line feed.
     return os.open(path, flags | getattr(os, "O_BINARY", 0), mode)
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file that nobody else may read, as ``open`` wants it done."""
+    """Open a file that no other user may read; an ``opener`` for ``open``."""
     return open_bytes(path, flags, 0o600)
 
 
 def take_lock(descriptor: int) -> None:
-    """Lock a file. Raises BlockingIOError or PermissionError where another process has it, and other OSErrors."""
+    """Lock a file. Raises BlockingIOError or PermissionError if another process has it locked, or another OSError."""
     if fcntl:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     elif msvcrt:
@@ -1663,7 +1662,7 @@ def take_lock(descriptor: int) -> None:
 
 
 def lock_byte(descriptor: int, mode: int) -> None:
-    """Lock or unlock the byte of a file that stands for all of it."""
+    """Lock or unlock, on Windows, the one byte that stands for the whole file."""
     os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
     try:
         msvcrt.locking(descriptor, mode, 1)  # type: ignore[attr-defined]
@@ -1672,22 +1671,24 @@ def lock_byte(descriptor: int, mode: int) -> None:
 
 
 def give_lock(descriptor: int, path: str) -> None:
-    """Close a file that is locked and delete it."""
+    """Close a locked file and delete it."""
     if fcntl:
+        # While it is still locked: after that, it may be the lock of the next emulator.
         with contextlib.suppress(OSError):
-            os.unlink(path)  # before the lock is given up, so that it is ours
+            os.unlink(path)
         os.close(descriptor)
         return
     if msvcrt:
         with contextlib.suppress(OSError):
             lock_byte(descriptor, msvcrt.LK_UNLCK)  # type: ignore[attr-defined]
     os.close(descriptor)
+    # Windows deletes no file that is open, so this does not hit the lock of the next emulator.
     with contextlib.suppress(OSError):
-        os.unlink(path)  # Windows deletes no file that is open, so neither one that another has locked by now
+        os.unlink(path)
 
 
 class FileStamp(NamedTuple):
-    """What a look at a file shows: size in bytes, times of modification and of change in nanoseconds, inode."""
+    """What stat(2) says of a file: size in bytes, times of modification and of change in nanoseconds, inode."""
 
     size: int
     modified: int
@@ -1695,200 +1696,207 @@ class FileStamp(NamedTuple):
     inode: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> FileStamp:
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    def of(cls, status: os.stat_result) -> FileStamp:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 class FileContent(NamedTuple):
-    """What stands in a file: by which stamp it is known, and the CRC-32 of its bytes."""
+    """One state of a file: its stamp, and the CRC-32 of its bytes."""
 
     stamp: FileStamp
     sum: int
 
 
 class JsonFile(Storage):
-    """A TinyDB storage that keeps the tree in memory, and on disk as a data file and a journal.
+    """A TinyDB storage that keeps the tables in memory, and on disk as a data file and a journal.
 
-    ``read`` hands out the live tables, so that a write costs the same at any size. What changes is appended
-    to ``<data file>.journal`` before anyone hears of it, one line of JSON for the steps of a verb; the data
-    file is written anew now and then, and then the journal is gone. A step is a table, a document's id and
-    the document; without the document it is gone, without the id the whole table.
+    From TinyDB are the layout of the data file, ``{table: {document id: document}}``, and the two classes that
+    may be replaced: this Storage, and the Table (see Records). All else is ours, since TinyDB writes the whole
+    file at every change: what changes is appended to ``<data file>.journal`` before it is answered, a line of
+    JSON for the steps of a verb; the data file is written anew now and then, and then the journal is deleted.
 
     Without a ``path`` nothing is kept. Nothing is fsynced but the data file: a killed process loses
     nothing that the system has taken, a power cut may lose what the journal holds.
 
     A person may edit the data file meanwhile. While it is ``watched``, an edit that was not taken over
-    is never written over: what the emulator has then goes to ``<data file>.kept`` when it stops. An edit
-    is seen by the file's stamp, and by its sum where the stamp is another or the file is to be replaced:
+    is never overwritten: what the emulator has then goes to ``<data file>.kept`` when it stops. An edit
+    shows in the file's stamp, and in its sum if the stamp has changed or the file is to be replaced:
     a copy may bring old times along, and some disks count time in seconds.
 
     The journal says which content of the data file it continues, by a line with the sum of that content.
     """
 
     def __init__(self, path: str | None, tree: Mapping[str, Mapping[str, Any]], *, watched: bool = False) -> None:
-        self._name = path and os.path.join(os.getcwd(), path)  # the working directory may change
-        self.path = path and os.path.realpath(path)  # a symlink is followed, not replaced
+        # The name as it was given, whatever the working directory may become, and the file that it led to: a link
+        # is followed, not replaced. Without a file, both are empty.
+        self._name = os.path.join(os.getcwd(), path) if path else ""
+        self.path = os.path.realpath(path) if path else ""
+        self.journal_path = f"{self.path}.journal"
         self.tables = grow(tree)
         self.changed = False
         self._watched = watched and path is not None
-        self._known: FileStamp | None = None  # the data file as it was last read or written
-        self._sum: int | None = None  # of its bytes
-        self._edited: FileStamp | None = None  # the data file as somebody else wrote it
-        self._base: Tables = {}  # and what stands in it
+        # The data file as it was last read or written: its stamp, sum, tables and size.
+        self._stamp_then: FileStamp | None = None
+        self._sum: int | None = None
+        self._base: Tables = {}
+        self._saved = 0
+        # The data file as somebody else wrote it.
+        self._edited: FileStamp | None = None
         self._lock: int | None = None
+        # The journal's descriptor, its size, and the sum that its last line of a sum has.
         self._journal: int | None = None
-        self._journaled = 0  # bytes in the journal
-        self._continued: int | None = None  # the sum that stands in the journal last
-        self._saved = 0  # bytes in the data file, as it was last written or read
+        self._journaled = 0
+        self._continued: int | None = None
         self._was_quiet = False
         self._saves = 0
         self._inodes_last = True
-        self._told: set[str] = set()  # what it has warned of
-
-    @property
-    def journal_path(self) -> str:
-        return f"{self.path}.journal"
+        self._told: set[str] = set()
 
     def lock(self) -> None:
         """Keep other emulators off this data file; raises InUseError where one has it, or OSError."""
-        if self.path is None:
+        if not self.path:
             return
         path = f"{self.path}.lock"
-        misses = 0
-        while True:
-            try:
-                lock = open_bytes(path, os.O_RDWR | os.O_CREAT)
-            except OSError as error:
-                is_closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-                hint = "; its folder has to take its lock and its journal" if is_closed else ""
-                raise OSError(error.errno, f"{error.strerror}{hint}", self.path) from None
-            try:
-                take_lock(lock)
-            except (BlockingIOError, PermissionError):
-                owner = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-                os.close(lock)
-                hint = "stop that one, name another data file, or use --memory"
-                raise InUseError(f"{self.path} is in use by another emulator, process {owner}; {hint}") from None
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    os.close(lock)
-                    raise OSError(error.errno, error.strerror, self.path) from None
-                told = "%s: the disk has no locks (%s), so nothing keeps a second emulator off it"
-                self._tell(told, self.path, error.strerror)
-                break
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock), os.stat(path)) or misses == 20:
-                    break
-                misses += 1
-            os.close(lock)  # the one before us took its lock away just now
+        lock, tries = self._open_lock(path), 1
+        # The emulator before this one may have deleted the file after it was opened here: that is no lock. On a disk
+        # that gives the same file another inode each time, the tries run out.
+        while tries < MOST_TRIES and not is_at(path, lock):
+            os.close(lock)
+            lock, tries = self._open_lock(path), tries + 1
         self._lock = lock
-        if misses == 20 or not os.fstat(lock).st_ino:
+        if tries == MOST_TRIES or not os.fstat(lock).st_ino:
             self._forget_inodes()
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
-        for left in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal_path}.tmp"):
+        # What an emulator that was killed has left.
+        for draft in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal_path}.tmp"):
             with contextlib.suppress(OSError):
-                os.unlink(left)  # by one that was killed
+                os.unlink(draft)
+
+    def _open_lock(self, path: str) -> int:
+        """Open the lock file and lock it. Raises InUseError where another emulator has it, or OSError."""
+        try:
+            lock = open_bytes(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            is_closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            hint = "; its folder has to take its lock and its journal" if is_closed else ""
+            raise OSError(error.errno, f"{error.strerror}{hint}", self.path) from None
+        try:
+            take_lock(lock)
+        except (BlockingIOError, PermissionError):
+            owner = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            hint = "stop that one, name another data file, or use --memory"
+            raise InUseError(f"{self.path} is in use by another emulator, process {owner}; {hint}") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(lock)
+                raise OSError(error.errno, error.strerror, self.path) from None
+            told = "%s: the disk has no locks (%s), so nothing keeps a second emulator off it"
+            self._tell(told, self.path, error.strerror)
+        return lock
 
     def _tell(self, text: str, *values: object) -> None:
-        """Warn of something, once."""
+        """Log a warning, the first time only."""
         if text not in self._told:
             self._told.add(text)
             log.warning(text, *values)
 
     def _forget_inodes(self) -> None:
-        """Know files by size and time alone, on a disk that gives the same file another inode."""
+        """Compare files without their inodes, on a disk that gives the same file another one each time."""
         self._inodes_last = False
         self._tell("%s: the disk has no inodes that last, so an edit is known by size, time and sum alone", self.path)
 
     def load(self, path: str) -> None:
         """Read the data file, by the name it was given. Raises DataFileError, or OSError."""
-        with open(path, "r+b"):  # a file that cannot be written is found now, not at the first change
+        # For writing, so that a file that cannot be written fails now and not at the first change.
+        with open(path, "r+b"):
             content = self._content()
             self.tables = grow(load_tree(path))
         self.remember(self.snapshot(), content)
 
     def _stamp(self) -> FileStamp | None:
-        """What tells one state of the data file from the next; None where there is none.
+        """Return the present stamp of the data file; None if there is none.
 
-        A link that has taken its place, or a name that leads elsewhere by now, is another state.
+        A link in its place, or a name that leads to another file by now, has a stamp of its own.
         """
         try:
-            stamp = FileStamp.of(os.lstat((self._name if self._leads_elsewhere() else self.path) or ""))
+            stamp = FileStamp.of(os.lstat(self._name if self._leads_elsewhere() else self.path))
         except OSError:
             return None
         return stamp if self._inodes_last else stamp._replace(inode=0)
 
     def _leads_elsewhere(self) -> bool:
-        """Whether the name that was given has come to stand for another file."""
-        path, name = self.path or "", self._name or ""
-        if os.path.islink(path):
+        """Whether the name that was given leads to another file by now."""
+        if os.path.islink(self.path):
             return True
-        return os.path.lexists(name) and os.path.realpath(name) != os.path.realpath(path)
+        return os.path.lexists(self._name) and os.path.realpath(self._name) != os.path.realpath(self.path)
 
     def _check_place(self) -> None:
-        """Raise OSError where something stands in the data file's place that may be neither read nor replaced."""
-        path, name = self.path or "", self._name or ""
+        """Raise OSError if the data file's place has something that may be neither read nor replaced."""
         if self._leads_elsewhere():
-            why = f"leads to {os.path.realpath(name)} by now; start anew to use that, or put the data file back"
-        elif os.path.exists(path) and not os.path.isfile(path):
+            why = f"leads to {os.path.realpath(self._name)} by now; start anew to use that, or put the data file back"
+        elif os.path.exists(self.path) and not os.path.isfile(self.path):
             why = "is no regular file by now; put the data file back"
         else:
             return
-        raise OSError(errno.EINVAL, why, name)
+        raise OSError(errno.EINVAL, why, self._name)
 
     def _content(self) -> FileContent | None:
-        """What stands in the data file, whole again where a kill has interrupted the writing. Raises OSError."""
-        finish_writing(self.path or "")
-        stamp, total = self._stamp(), sum_of(self.path or "")
+        """Return the present state of the data file, after finishing a write that was killed. Raises OSError."""
+        finish_writing(self.path)
+        stamp, total = self._stamp(), sum_of(self.path)
         return None if stamp is None or total is None else FileContent(stamp, total)
 
     def remember(self, tables: Tables, content: FileContent | None) -> None:
-        """Take note of what stands in the data file."""
-        self._known, self._sum = content or (None, None)
+        """Take note of what the data file holds: these tables, in this content."""
+        self._stamp_then, self._sum = content or (None, None)
         self._edited = None
         self._saved = content.stamp.size if content else 0
         self._base = tables if self._watched else {}
 
     def edit(self) -> FileStamp | None:
-        """The data file, if somebody else has written it since it was last read or written."""
+        """Return the data file's stamp if somebody else has written it; None if not, or if it is not watched."""
         stamp = self._stamp() if self._watched else None
-        if stamp is None or stamp == self._known:
+        if stamp is None or stamp == self._stamp_then:
             return None
-        if stamp != self._edited:
-            if not self._leads_elsewhere() and self._sum_now() == self._sum is not None:  # no more than touched
-                if self._known and stamp._replace(inode=self._known.inode) == self._known:
-                    self._forget_inodes()
-                    stamp = stamp._replace(inode=0)
-                self._known = stamp
-                return None
+        if stamp == self._edited:
+            return stamp
+        if self._leads_elsewhere() or self._sum is None or self._sum_now() != self._sum:
             self._edited = stamp
-        return stamp
+            return stamp
+        # The content is the same: the file was only touched, or the disk has given it another inode.
+        if self._stamp_then and stamp._replace(inode=self._stamp_then.inode) == self._stamp_then:
+            self._forget_inodes()
+            stamp = stamp._replace(inode=0)
+        self._stamp_then = stamp
+        return None
 
     def _sum_now(self) -> int | None:
+        """Return the present sum of the data file, after finishing a write that was killed, if that can be."""
         with contextlib.suppress(OSError):
-            finish_writing(self.path or "")
-        return sum_of(self.path or "")
+            finish_writing(self.path)
+        return sum_of(self.path)
 
     def read_edit(self) -> tuple[list[Step], Tables, FileContent | None]:
-        """The steps that an edit of the data file means, and what to ``remember`` once they are taken.
+        """Return the steps that an edit of the data file means, and what to ``remember`` once they are done.
 
-        The edit was made on what stood in the file, so that is what it is compared with: changes that
-        only the journal has stay. Raises DataFileError, or OSError.
+        A person has edited what the file held, so the edit is compared with that: changes that are in the
+        journal alone stay. Raises DataFileError, or OSError.
         """
         try:
             self._check_place()
         except OSError as error:
             raise DataFileError(f"{error.filename}: {error.strerror}") from None
         content = self._content()
-        edited, _ = read_data_file(self.path or "")
+        edited, _ = read_data_file(self.path)
         steps: list[Step] = []
         for name in dict.fromkeys([*self._base, *edited]):
             steps += edit_of(name, self._base.get(name, NO_DOCUMENTS), edited.get(name, {}))
         return steps, grow(edited), content
 
     def steps_in_journal(self) -> tuple[list[Step], bool]:
-        """What an emulator that was killed had not yet written into the data file, and whether it is of this one.
+        """Read the journal of an emulator that was killed, and tell whether it continues this data file.
 
         A last line without its end was never acknowledged and is left out. Raises DataFileError for
         anything else that is no journal.
@@ -1911,11 +1919,12 @@ class JsonFile(Storage):
         if torn:
             os.truncate(self.journal_path, self._journaled)
         self._continued = sums[-1] if sums else None
-        return steps, self._sum in sums or not sums  # version 0.1.0 wrote no sums
+        # Version 0.1.0 wrote no sums.
+        return steps, self._sum in sums or not sums
 
     def commit(self, steps: Sequence[Step]) -> None:
         """Append the steps to the journal, all or none; raises NotStored where the disk refuses."""
-        if self.path is None:
+        if not self.path:
             return
         line = b"[%b]\n" % b",".join([pack_step(step) for step in steps])
         try:
@@ -1925,18 +1934,20 @@ class JsonFile(Storage):
         self._was_quiet = False
 
     def _append(self, line: bytes, continues: int | None = None) -> None:
-        """Append a line to the journal, behind the sum of what it continues if that is news there. Raises OSError.
+        """Append a line to the journal, behind a line with the sum that it continues if the last one is another.
 
-        What it continues is what stands in the data file, or a content that is about to.
+        That is the sum of the data file, or ``continues``, the sum of what is about to be. Raises OSError.
         """
-        found = None if self._journal is None else os.fstat(self._journal)
-        if self._journal is None or found is None or found.st_nlink == 0 or found.st_size < self._journaled:
+        status = None if self._journal is None else os.fstat(self._journal)
+        if self._journal is None or status is None or status.st_nlink == 0 or status.st_size < self._journaled:
             self._journal = self._open_journal()
-        elif found.st_size > self._journaled:  # a torn line that could not be taken back when it was written
+        elif status.st_size > self._journaled:
+            # A torn line, which a full disk did not let be taken back.
             os.ftruncate(self._journal, self._journaled)
         continues = self._sum if continues is None else continues
         if continues not in (None, self._continued):
             line = CONTINUED % continues + line
+        # In one write(2), and not to be repeated: half a line is taken back, and the change refused.
         if os.write(self._journal, line) < len(line):
             os.ftruncate(self._journal, self._journaled)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -1944,10 +1955,8 @@ class JsonFile(Storage):
         self._continued = continues
 
     def _open_journal(self) -> int:
-        """Begin the journal or go on with it; save everything first where somebody cut it or the data file is gone."""
-        if self._journal is not None:
-            os.close(self._journal)
-            self._journal = None
+        """Open the journal to append to it; write the data file first if that is gone, or the journal was cut."""
+        self._close_journal()
         size = os.path.getsize(self.journal_path) if os.path.exists(self.journal_path) else 0
         if self._stamp() is None or size < self._journaled:
             self.changed = True
@@ -1956,72 +1965,79 @@ class JsonFile(Storage):
                 raise OSError(errno.EBUSY, "the journal is gone, and the data file has an edit that is not taken over")
         journal = open_bytes(self.journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         if self._journaled:
-            os.ftruncate(journal, self._journaled)  # what is behind is a torn line
+            # What is behind is a torn line.
+            os.ftruncate(journal, self._journaled)
         else:
             self._journaled, self._continued = os.fstat(journal).st_size, None
         return journal
 
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            os.close(self._journal)
+            self._journal = None
+
     def read(self) -> Tree:
+        """Return the live tables, for TinyDB: a copy would cost every write the whole tree."""
         return cast("Tree", self.tables)
 
     def write(self, data: object) -> None:
+        """Take note of a change of the tables, which TinyDB has made in place."""
         self.changed = True
 
     def snapshot(self) -> Tables:
-        """The tables as they are now, which they stay."""
+        """Copy the tables as they are now."""
         return grow(self.tables)
 
-    def own(self, name: str) -> Documents:
-        """The table of that name, made if missing."""
-        return self.tables.setdefault(name, Documents())
-
     def begin_save(self) -> Draft | None:
-        """A draft to be written and handed to ``end_save``, if it is time for one; meanwhile all goes on.
+        """Return a draft to be written and handed to ``end_save``, if it is time for one; changes may come meanwhile.
 
         It is time when nothing changed since the last call, or when the journal has outgrown the data file.
         """
         is_time = self._was_quiet or self._journaled > max(self._saved, 2**20)
         self._was_quiet = True
-        if not is_time or self.path is None or not self._wants_saving():
+        if not is_time or not self.path or not self._wants_saving():
             return None
         self._saves += 1
         watched_path = self.path if self._watched else None
         return Draft(f"{self.path}.draft", self.snapshot(), self._saves, self._journaled, watched_path)
 
-    def end_save(self, draft: Draft, written: WrittenDraft) -> None:
+    def end_save(self, draft: Draft, written: tuple[FileContent, int | None]) -> None:
         """Put a written draft in the place of the data file; the journal keeps what came since. Raises OSError.
 
-        A draft is thrown away where something else was saved meanwhile, or the data file edited.
+        ``written`` is what ``Draft.write`` returned. A draft is deleted unused if something else was saved
+        meanwhile, or the data file edited.
         """
+        content, replaced_sum = written
         try:
-            if draft.number == self._saves and not self._is_edited(written.replaced_sum):
-                self._end_save(draft, written.content)
+            if draft.number != self._saves or self._is_edited(replaced_sum):
+                return
+            has_more = self._journaled != draft.journaled
+            if has_more:
+                # A kill may come between the two files: then the long journal has to continue the new data file too.
+                self._append(b"", content.sum)
+            self.remember(draft.tables, self._replace(draft.path, content))
+            if has_more:
+                self._shorten_journal(draft.journaled)
+            else:
+                self.drop_journal()
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(draft.path)
 
-    def _end_save(self, draft: Draft, content: FileContent) -> None:
-        has_more = self._journaled != draft.journaled
-        if has_more:
-            self._append(b"", content.sum)  # for a kill before the journal is shortened
-        self.remember(draft.tables, self._replace(draft.path, content))
-        if has_more:
-            self._shorten_journal(draft.journaled)
-        else:
-            self.settle()
-
     def _is_edited(self, total: int | None) -> bool:
-        """Whether somebody else has written the data file, which has this sum, None for no file."""
+        """Whether somebody else has written the data file, which has this sum; None if there is no file."""
         if self._watched and total not in (None, self._sum):
-            self._known = None  # its stamp is as it was, so it says nothing
+            # An edit within the time that the disk's clock takes to move on leaves the stamp as it was.
+            self._stamp_then = None
         return self.edit() is not None
 
     def _wants_saving(self) -> bool:
+        """Whether the data file lacks something, and may be written."""
         return (self.changed or self._stamp() is None) and self.edit() is None
 
     def save(self) -> None:
         """Write the data file if anything changed: whole and at once, or not at all. Raises OSError."""
-        if self.path is None or not self._wants_saving():
+        if not self.path or not self._wants_saving():
             return
         self._saves += 1
         content = self._write_draft(self.path)
@@ -2029,34 +2045,36 @@ class JsonFile(Storage):
             os.unlink(f"{self.path}.tmp")
             return
         self.remember(self.snapshot(), self._replace(f"{self.path}.tmp", content))
-        self.settle()
+        self.drop_journal()
 
     def _write_draft(self, path: str) -> FileContent:
-        """Write everything beside a file. Raises OSError that names the file."""
+        """Write all tables to ``<path>.tmp``. Raises OSError that names the path."""
         try:
             return write_tree(f"{path}.tmp", self.tables)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
 
     def _replace(self, draft: str, content: FileContent) -> FileContent:
-        """Let a draft take the data file's place and mode, and return it as it stands there. Raises OSError."""
-        path = self.path or ""
+        """Let a draft take the data file's place and mode, and return it with its stamp there. Raises OSError."""
         try:
             self._check_place()
-            with contextlib.suppress(FileNotFoundError, PermissionError):  # there are disks without modes
-                os.chmod(draft, stat.S_IMODE(os.stat(path).st_mode))
-            is_in_place = self._put_in_place(draft, path)
+            # Some disks have no modes, and the first save replaces no file.
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                os.chmod(draft, stat.S_IMODE(os.stat(self.path).st_mode))
+            is_in_place = self._put_in_place(draft, self.path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
-            raise OSError(error.errno, error.strerror, path) from None
+            raise OSError(error.errno, error.strerror, self.path) from None
         stamp = self._stamp()
+        # Size or time of modification have changed: somebody has written the file since.
         if stamp is None or (not is_in_place and stamp[:2] != content.stamp[:2]):
-            return content  # somebody has written it since
-        return FileContent(stamp, content.sum)  # a rename has changed the time of change
+            return content
+        # A rename changes the time of change, and writing in place everything.
+        return FileContent(stamp, content.sum)
 
     def _put_in_place(self, draft: str, path: str) -> bool:
-        """Let a draft replace a file; whether it had to be written over it instead. Raises OSError."""
+        """Let a draft replace a file, and tell whether it had to be copied into it instead. Raises OSError."""
         try:
             os.replace(draft, path)
         except OSError as error:
@@ -2071,7 +2089,7 @@ class JsonFile(Storage):
         return False
 
     def _shorten_journal(self, done: int) -> None:
-        """Take the first bytes, which the data file has by now, out of the journal."""
+        """Cut off the first bytes of the journal, whose changes the data file has by now. Raises OSError."""
         draft = f"{self.journal_path}.tmp"
         with open(self.journal_path, "rb") as file:
             file.seek(done)
@@ -2079,23 +2097,21 @@ class JsonFile(Storage):
         try:
             with open(draft, "wb", buffering=0, opener=open_private) as file:
                 write_all(file, rest)
-            if self._journal is not None:
-                os.close(self._journal)  # Windows replaces no file that is open
-                self._journal = None
+            # Windows replaces no file that is open.
+            self._close_journal()
             os.replace(draft, self.journal_path)
             self._journaled = len(rest)
-        except OSError as error:  # then the long one stays, and does no harm
+        except OSError as error:
+            # The long one stays, and does no harm: a step that is done twice is done.
             with contextlib.suppress(OSError):
                 os.unlink(draft)
             if error.errno not in NOT_REPLACED:
                 raise
 
-    def settle(self) -> None:
-        """Take note that the data file has everything; were the journal done again, it would do no harm."""
+    def drop_journal(self) -> None:
+        """Delete the journal, as the data file has everything. Raises OSError; it may stay, and does no harm."""
         self.changed = False
-        if self._journal is not None:
-            os.close(self._journal)
-            self._journal = None
+        self._close_journal()
         try:
             os.unlink(self.journal_path)
         except FileNotFoundError:
@@ -2103,14 +2119,15 @@ class JsonFile(Storage):
         except OSError as error:
             if error.errno not in NOT_REPLACED:
                 raise
-            os.truncate(self.journal_path, 0)  # it is mounted by itself
+            # It is mounted by itself, in a container.
+            os.truncate(self.journal_path, 0)
         self._journaled = 0
 
     def close(self) -> None:
-        """Save, and let go of the data file. Raises OSError; then the journal still has everything.
+        """Save, close what is open and give up the lock. Raises OSError; then the journal still has everything.
 
-        Beside an edit that is not taken over, the journal stays too: once the edit is mended, the next
-        start puts both together.
+        An edit that is not taken over stays, and so does the journal: once the edit is mended, the next
+        start reads both.
         """
         try:
             self.save()
@@ -2131,21 +2148,14 @@ class JsonFile(Storage):
 
     def leave_to_parent(self) -> None:
         """Close what is open; after a fork the lock stays the parent's."""
-        for descriptor in (self._journal, self._lock):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._journal = self._lock = None
-
-
-class WrittenDraft(NamedTuple):
-    """What a draft holds, and the sum of the data file by then."""
-
-    content: FileContent
-    replaced_sum: int | None
+        self._close_journal()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 class Draft(NamedTuple):
-    """What is to become the data file: a snapshot, and how much of the journal is in it."""
+    """A data file to be: the tables, the number of the save, and how many bytes of the journal are in them."""
 
     path: str
     tables: Tables
@@ -2153,14 +2163,21 @@ class Draft(NamedTuple):
     journaled: int
     watched_path: str | None
 
-    def write(self) -> WrittenDraft:
-        """Write the draft; may be done in another thread. Raises OSError."""
+    def write(self) -> tuple[FileContent, int | None]:
+        """Write the draft, in any thread; return it and the sum of the data file to replace. Raises OSError."""
         content = write_tree(self.path, self.tables)
-        return WrittenDraft(content, sum_of(self.watched_path) if self.watched_path else None)
+        return content, sum_of(self.watched_path) if self.watched_path else None
+
+
+def is_at(path: str, descriptor: int) -> bool:
+    """Whether an open file is the one at that path."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    return False
 
 
 def write_tree(path: str, tree: Tables) -> FileContent:
-    """Write a tree to a file, down to the disk, or leave no file. Raises OSError."""
+    """Write tables to a file and fsync it, or leave no file. Raises OSError."""
     total = 0
     try:
         with open(path, "wb") as file:
@@ -2169,34 +2186,33 @@ def write_tree(path: str, tree: Tables) -> FileContent:
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-            found = os.fstat(file.fileno())
+            stamp = FileStamp.of(os.fstat(file.fileno()))
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
-    return FileContent(FileStamp.of(found), total)
+    return FileContent(stamp, total)
 
 
 def sum_of(path: str) -> int | None:
-    """The CRC-32 of a file's bytes; None for what is no regular file or cannot be read."""
+    """Return the CRC-32 of a file's bytes; None for what is no regular file or cannot be read."""
+    # To open a pipe would wait for its writer.
+    if not os.path.isfile(path):
+        return None
     total = 0
-    try:
-        if os.path.isfile(path):  # opening a pipe would wait for its writer
-            with open(path, "rb", buffering=0) as file:
-                while block := file.read(2**20):
-                    total = zlib.crc32(block, total)
-                return total
-    except OSError:
-        pass
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+        while block := file.read(2**20):
+            total = zlib.crc32(block, total)
+        return total
     return None
 
 
 def write_over(path: str, content: bytes) -> None:
-    """Write a file in place, so that at any moment a kill leaves what it held or what it is to hold. Raises OSError.
+    """Write a file in place, so that a kill at any moment leaves its old content or the new one. Raises OSError.
 
     The new content is written behind the old one first, then over it. Between the two stands a mark, by which
-    ``finish_writing`` knows what to do. It lies within one page, which the system takes whole or not at all.
-    Once the new content is down behind the old one it is safe, and what fails after that is only told.
+    ``finish_writing`` knows what to do; it begins a page, so that the system writes it whole or not at all.
+    Once the new content is on the disk behind the old one it is safe, so what fails after that is only logged.
     """
     finish_writing(path)
     with open(path, "r+b", buffering=0) as file:
@@ -2216,16 +2232,17 @@ def write_over(path: str, content: bytes) -> None:
 
 
 def write_and_cut(file: FileIO, content: bytes) -> None:
-    """Let a file hold this and nothing else, where it already stands behind."""
+    """Write the content, which already stands further behind, over the beginning of a file, and cut the rest."""
     file.seek(0)
     write_all(file, content)
-    os.fsync(file.fileno())  # before what stands behind is gone
+    # Before the cut: on the disk, one of the two has to be whole.
+    os.fsync(file.fileno())
     file.truncate()
     os.fsync(file.fileno())
 
 
 def finish_writing(path: str) -> None:
-    """Finish what ``write_over`` had begun when it was killed, or take it back. Raises OSError."""
+    """Finish a ``write_over`` that was killed, or undo it. Raises OSError."""
     if not os.path.isfile(path):
         return
     with open(path, "rb") as file:
@@ -2244,16 +2261,16 @@ def finish_writing(path: str) -> None:
 
 
 def write_all(file: FileIO, content: bytes) -> None:
-    """Write all of it to a file without a buffer, which may take less at a time."""
+    """Write all of the content to a file without a buffer, whose ``write`` may take less."""
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def blocks_of(tree: Tables) -> Iterator[bytes]:
-    """A tree as JSON with a line for each document: quick to write, and fit for eyes and diffs.
+    """Write tables as JSON with a line for each document: quick to do, and fit for eyes and diffs.
 
-    The last line says what the rest adds up to, by which ``load_written`` knows that nobody edited it.
+    The last line has the sum of all before, by which ``load_written`` knows that nobody edited the file.
     """
     total = 0
     opening = b"{"
@@ -2275,7 +2292,7 @@ def blocks_of(tree: Tables) -> Iterator[bytes]:
 
 
 def pack_document(document: Document | Record) -> bytes:
-    """A document as it stands in the data file and in the journal; a record as clients get it, and what is inside."""
+    """Write a document as data file and journal have it: a record with the members that clients do not see."""
     if not isinstance(document, Record):
         return encode(document)
     inside = document.more or {}
@@ -2285,20 +2302,20 @@ def pack_document(document: Document | Record) -> bytes:
 
 
 def pack_step(step: Step) -> bytes:
-    """A step as it stands in the journal."""
+    """Write a step as the journal has it."""
     table, document_id, document, after = step
     parts = [encode_text(table), encode(document_id), b"null" if document is None else pack_document(document)]
     return b"[%b]" % b",".join(parts if after is None else [*parts, encode_text(after)])
 
 
 def edit_of(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Step]:
-    """The steps that turn a table of the data file into the edited one."""
+    """Return the steps that turn one table of a data file into another; their order does not count."""
     yield from (Step(name, key) for key in before if key not in after)
     yield from (Step(name, key, document) for key, document in after.items() if before.get(key) != document)
 
 
 def read_steps(path: str, number: int, line: bytes) -> list[Step]:
-    """The steps in a line of a journal; raises DataFileError with its place."""
+    """Read the steps in a line of a journal; raises DataFileError with its place."""
     place = f"{path}: line {number}"
     try:
         steps = json.loads(line)
@@ -2323,7 +2340,7 @@ def read_steps(path: str, number: int, line: bytes) -> list[Step]:
 
 MOST_MAILS = 1000
 MAIL_TEXTS = ("endpoint", "user", "email", "template_name", "html")
-BATCH = 1000  # documents that are written at once
+BATCH = 1000  # documents in one call of write(2)
 RECORD_MEMBERS = ("data", "uniqueId", "updatedAt", "createdAt", "owner")
 LAST_LINE = re.compile(rb',\n"_written": \{"by": \{"emulator": "[^"]*", "sum": (\d+)\}\}\n\}\n\Z')
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|[^\s\[\]{}",:]+')
@@ -2338,7 +2355,7 @@ def load_tree(path: str) -> Tree:
 
 
 def read_data_file(path: str) -> tuple[Tree, bool]:
-    """The tree in a data file, and whether a person has edited it; raises as ``load_tree`` does."""
+    """Read a data file, and tell whether a person has edited it; raises as ``load_tree`` does."""
     with without_collections():
         try:
             written = load_written(path)
@@ -2348,26 +2365,29 @@ def read_data_file(path: str) -> tuple[Tree, bool]:
 
 
 def load_written(path: str) -> Tree | None:
-    """The tree of a data file that stands there as ``blocks_of`` wrote it; None if somebody edited it.
+    """Read a data file that is as ``blocks_of`` wrote it; None if somebody edited it.
 
-    What was written was right, with a line for each document, so nothing of it has to be parsed again.
+    What the emulator wrote is valid, and has a line for each document, so records need not be parsed again.
     """
     tree: Tree = {}
     name = ""
     table: dict[str, Any] = {}
-    make = functools.partial(tuple.__new__, Record)  # a third of the time
+    # In a third of the time of Record(...), which counts with 100,000 records.
+    make = functools.partial(tuple.__new__, Record)
     with open(path, "rb") as file:
         if not stands_as_written(file):
             return None
         for line in file:
             if line[:3] == b'  "':
-                end = 35 if line[35:38] == b'": ' else line.index(b'": ')  # most ids have 32 characters
+                # Most ids have 32 characters. One with a quote or backslash is rare, and left to the slow way.
+                end = 35 if line[35:38] == b'": ' else line.index(b'": ')
                 text = line[3:end]
                 if b"\\" in text:
-                    return None  # rare: a quote in an id
+                    return None
                 key = text.decode()
                 packed = line[end + 3 : -2 if line[-2:] == b",\n" else -1]
-                if packed[-41:-26] == b'","createdAt":"':  # which ends what clients get
+                # What clients get ends like this; a record with more is parsed.
+                if packed[-41:-26] == b'","createdAt":"':
                     table[key] = make((key, packed, None, None))
                 else:
                     table[key] = read_document(name, key, json.loads(packed))
@@ -2380,7 +2400,7 @@ def load_written(path: str) -> Tree | None:
 
 
 def stands_as_written(file: BinaryIO) -> bool:
-    """Whether the last line of a data file tells what all before adds up to; the file is at its beginning then."""
+    """Whether the last line of a data file has the sum of all before; leaves the file at its beginning."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - 200))
     match = LAST_LINE.search(file.read())
@@ -2397,7 +2417,7 @@ def stands_as_written(file: BinaryIO) -> bool:
 
 
 def load_edited(path: str) -> Tree:
-    """The tree of any other data file, every byte of which is checked. Raises DataFileError, or OptionError."""
+    """Read a data file that a person wrote, and check all of it. Raises DataFileError, or OptionError."""
     with open(path, "rb") as file:
         text = decode_text(file.read())
     try:
@@ -2415,13 +2435,14 @@ def load_edited(path: str) -> Tree:
 
 
 def decode_text(content: bytes) -> str:
-    """The text in a file, which is UTF-8, without a byte order mark; raises OptionError with the place."""
+    """Decode UTF-8, with a byte order mark or without; raises OptionError with the place of what is none."""
     content = content.removeprefix(b"\xef\xbb\xbf")
-    kind = json.detect_encoding(content)  # by the byte order mark, or by where the zeros are
+    # Windows' editors have saved as UTF-16; that is told by its byte order mark, or by where its zeros are.
+    encoding = json.detect_encoding(content)
     try:
-        if kind.startswith(("utf-16", "utf-32")) and content.strip(b"\0"):
-            content.decode(kind)
-            raise OptionError(f"line 1 column 1: {kind[:6].upper()}, not UTF-8; save it as UTF-8")
+        if encoding.startswith(("utf-16", "utf-32")) and content.strip(b"\0"):
+            content.decode(encoding)
+            raise OptionError(f"line 1 column 1: {encoding[:6].upper()}, not UTF-8; save it as UTF-8")
     except UnicodeDecodeError:
         pass
     try:
@@ -2446,13 +2467,14 @@ def parse_tree(text: str) -> object:
         return value
 
     tree = json.loads(text, object_pairs_hook=as_object)
-    if says_twice and isinstance(tree, dict):  # somewhere, and to find the place takes longer than all the rest
+    # It may be inside of data; to find the place takes longer than all the rest.
+    if says_twice and isinstance(tree, dict):
         check_once(text, skip(text, 0, SPACES))
     return tree
 
 
 def check_once(text: str, at: int, *way: str | int) -> None:
-    """Raise OptionError where an object of a data file has a name twice, itself or further in, but for ``data``."""
+    """Raise OptionError where an object of a data file, or one inside of it other than ``data``, has a name twice."""
     names: dict[str | int, int] = {}
     for name, begin, value in parts_of(text, at):
         if name in names:
@@ -2472,7 +2494,7 @@ SCANNER = json.JSONDecoder()
 
 
 def parts_of(text: str, at: int) -> Iterator[tuple[str | int, int, int]]:
-    """The members or items of the JSON at an index: the name or number of each, where it and where its value begins."""
+    """Return the members or items of the JSON at an index: name or number, index of the name, index of the value."""
     closing = {"{": "}", "[": "]"}.get(text[at])
     begin = skip(text, at + 1, SPACES)
     for number in itertools.count() if closing else ():
@@ -2488,14 +2510,14 @@ def parts_of(text: str, at: int) -> Iterator[tuple[str | int, int, int]]:
         begin = skip(text, end, BETWEEN)
 
 
-def skip(text: str, at: int, what: re.Pattern[str]) -> int:
-    """The index behind what matches at an index, be it nothing."""
-    match = what.match(text, at)
+def skip(text: str, at: int, pattern: re.Pattern[str]) -> int:
+    """Return the index behind what a pattern matches at an index, or that index."""
+    match = pattern.match(text, at)
     return match.end() if match else at
 
 
 def find_in(text: str, way: Sequence[str | int]) -> int:
-    """Where a part of JSON begins, as far as the way to it is there."""
+    """Return the index where a part of JSON begins, or the last part on the way to it that is there."""
     at = begin = skip(text, 0, SPACES)
     for step in way:
         for number, (name, where, value) in enumerate(parts_of(text, at)):
@@ -2507,7 +2529,8 @@ def find_in(text: str, way: Sequence[str | int]) -> int:
     return begin
 
 
-NOT_JSON = (  # what people write that JSON does not have
+# What people write that JSON does not have.
+NOT_JSON = (
     (re.compile(r"//|/\*|#"), "a comment, which JSON does not have"),
     (re.compile(r"'"), "single quotes; JSON takes double ones"),
     (re.compile("[\u2018-\u201f\xab\xbb]"), "typographic quotes; JSON takes straight double ones"),
@@ -2517,11 +2540,12 @@ NOT_JSON = (  # what people write that JSON does not have
 
 
 def why_no_json(text: str, error: json.JSONDecodeError) -> str:
-    """The place where a text is no JSON, and the likely cause in the words of one who edits it."""
+    """Say where a text is no JSON, and what the person who edited it has probably done."""
     at = error.pos if error.msg.startswith("Invalid") else skip(text, error.pos, SPACES)
     before, rest = text[: error.pos].rstrip(), text[at : at + 20]
     if error.msg.startswith("Illegal trailing comma") or (rest[:1] in ("]", "}") and before.endswith(",")):
-        at = error.pos if rest.startswith(",") else len(before) - 1  # Python 3.13 has the place of the comma itself
+        # Python 3.13 has the place of the comma itself, others that of the bracket behind.
+        at = error.pos if rest.startswith(",") else len(before) - 1
         cause = "a trailing comma, which JSON does not have before a closing bracket"
     else:
         cause = cause_of(error.msg, before, rest, is_glued=text[: error.pos] == before)
@@ -2529,7 +2553,7 @@ def why_no_json(text: str, error: json.JSONDecodeError) -> str:
 
 
 def cause_of(message: str, before: str, rest: str, *, is_glued: bool) -> str:
-    """What a person has probably done where ``json`` says this message, with this text before and after."""
+    """Say what a person has probably done, by the message of ``json`` and the text before and behind the place."""
     if message.startswith("Invalid control character"):
         return "a line break or tab inside a text; write \\n or \\t, or close the text with a double quote"
     if message.startswith("Invalid"):
@@ -2560,16 +2584,17 @@ def cause_of(message: str, before: str, rest: str, *, is_glued: bool) -> str:
 
 
 def place_in(text: str, position: int) -> str:
-    """A position as an editor counts: lines and columns from 1."""
+    """Write a position as an editor counts, lines and columns from 1."""
     return f"line {text.count(chr(10), 0, position) + 1} column {position - text.rfind(chr(10), 0, position)}"
 
 
 def find_misfit(text: str) -> str:
-    """The place of the first token that reads like JSON and cannot be kept as JSON, and what is wrong."""
+    """Say where a text has the first token that Python reads and JSON cannot hold, and what is wrong with it."""
     depth = 0
     for match in TOKEN.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
-        if depth > MAX_DEPTH + 3:  # data is within a record, a table and the file
+        # Data is within a record, a table and the file.
+        if depth > MAX_DEPTH + 3:
             return f"{place_in(text, match.start())}: nested deeper than {MAX_DEPTH} levels"
         try:
             if match[0] not in "[]{}":
@@ -2580,9 +2605,9 @@ def find_misfit(text: str) -> str:
 
 
 def check_tree(tree: object) -> Tree:
-    """Return a tree that was decoded as the emulator keeps it, with what a hand-made file may leave out.
+    """Check a decoded data file, and return it as the emulator keeps it, with what a hand-made one may leave out.
 
-    Raises Misfit for what a data file may not say, and ValueError for what Python reads and JSON is not: NaN,
+    Raises Misfit for what a data file may not say, and ValueError for what Python reads and JSON cannot hold: NaN,
     1e400, lone surrogates.
     """
     checked = complete_tree(read_tree(tree))
@@ -2591,33 +2616,34 @@ def check_tree(tree: object) -> Tree:
 
 
 def read_tree(tree: object) -> Tree:
-    """A tree that was decoded, its records as Records. Raises as ``check_tree`` does."""
-    wanted = 'an object of tables, as {"notes/open": {"a1": {"data": 1}}}'
+    """Return a decoded data file with its records as Records. Raises as ``check_tree`` does."""
     with misfits_at():
-        tables = check_object(tree, "the file", wanted)
+        tables = check_object(tree, "the file", 'an object of tables, as {"notes/open": {"a1": {"data": 1}}}')
     return {name: read_table(name, table) for name, table in tables.items() if name != WRITTEN}
 
 
 def read_table(name: str, table: object) -> dict[str, Any]:
-    """A table that was decoded; the values of a plain list become records. Raises as ``check_tree`` does."""
+    """Return a decoded table; the values of a plain list become records. Raises as ``check_tree`` does."""
+    # Raises for a lone surrogate.
     encode_text(name)
     is_reserved = name.startswith("_")
     if isinstance(table, list) and not is_reserved:
         return read_list(name, table)
     with misfits_at(name):
-        wanted = "an object" if is_reserved else "an object of records by uniqueId, or a list of values"
-        documents = check_object(table, f"table {shown(name)}", wanted)
+        takes = "an object" if is_reserved else "an object of records by uniqueId, or a list of values"
+        documents = check_object(table, f"table {shown(name)}", takes)
     return {key: read_document(name, key, document) for key, document in documents.items()}
 
 
-ANSWERED = frozenset(("data", "uniqueId", "updatedAt", "createdAt"))  # the members of a record as GET answers it
+# The members of a record as GET answers it.
+ANSWERED = frozenset(("data", "uniqueId", "updatedAt", "createdAt"))
 
 
 def read_list(name: str, values: list[Any]) -> dict[str, Any]:
-    """The records of a table that is a plain list of values, or of records as GET answers them.
+    """Make records of a table that is a plain list of values, or of records as GET answers them.
 
-    Their ids and times are the same at every start. An ``id`` that a value has is the record's, as
-    json-server's files have it. Raises as ``check_tree`` does.
+    Their ids and times are the same at every start. A value's ``id`` is the record's, for the sake of
+    json-server's files. Raises as ``check_tree`` does.
     """
     table: dict[str, Any] = {}
     for number, value in enumerate(values):
@@ -2635,12 +2661,12 @@ def read_list(name: str, values: list[Any]) -> dict[str, Any]:
 
 
 def id_in_list(name: str, number: int, value: Json) -> str:
-    """The unique id of a value in a list: the ``id`` that it has, or one made of the table's name and the place."""
-    given = value.get("id") if isinstance(value, dict) else None
-    if isinstance(given, str):
-        return given
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        return encode(given).decode()
+    """Return the unique id of a value in a list: its own ``id``, or one made of the table's name and the place."""
+    own_id = value.get("id") if isinstance(value, dict) else None
+    if isinstance(own_id, str):
+        return own_id
+    if isinstance(own_id, int | float) and not isinstance(own_id, bool):
+        return encode(own_id).decode()
     from hashlib import sha256
 
     return as_id(sha256(f"{name} {number}".encode()).digest()[:16])
@@ -2648,7 +2674,7 @@ def id_in_list(name: str, number: int, value: Json) -> str:
 
 @contextlib.contextmanager
 def misfits_at(*way: str | int) -> Iterator[None]:
-    """Give an OptionError that is raised inside the way to what is wrong."""
+    """Raise Misfit, with this path, for an OptionError that is raised inside."""
     try:
         yield
     except OptionError as error:
@@ -2656,7 +2682,7 @@ def misfits_at(*way: str | int) -> Iterator[None]:
 
 
 def complete_tree(tree: Tree) -> Tree:
-    """Return the tree with the projects and endpoints that are left out; raises Misfit."""
+    """Return a tree with the projects and endpoints that a file may leave out; raises Misfit for a wrong document."""
     checked: Tree = {PROJECTS: {}, ENDPOINTS: {}, SESSIONS: {}} | tree
     checked[ENDPOINTS] = dict(checked[ENDPOINTS])
     if not checked[PROJECTS]:
@@ -2685,7 +2711,7 @@ def complete_tree(tree: Tree) -> Tree:
 
 
 def check_table_name(name: str) -> str:
-    """Return the name of a table that is to be an endpoint's; raise OptionError where it cannot be."""
+    """Return the name of a table if it can be an endpoint's; raise OptionError if not."""
     try:
         return check_endpoint_name(name)
     except OptionError as error:
@@ -2702,9 +2728,9 @@ def check_tree_users(tree: Tree) -> None:
 
 
 def check_users(name: str, records: Iterable[Record]) -> None:
-    """Raise Misfit for the first record that cannot be a user, since it lacks something or another has it too.
+    """Raise Misfit for the first record that is no user, or has the name of another one.
 
-    A user may lack the password: then nobody logs in as that one until it is set.
+    A user may lack the password: then nobody can log in as this user until it is set.
     """
     users: dict[tuple[str, str], str] = {}  # by username, and by email
     for number, record in enumerate(records):
@@ -2719,26 +2745,27 @@ def check_users(name: str, records: Iterable[Record]) -> None:
 
 
 def drop_gone(tree: Tree, path: str, users: Container[str] | None = None) -> None:
-    """Take sessions, mails and owners of users who are gone, or of these of them, out of a tree, and say so.
+    """Delete sessions, mails and owners of users who are not in a tree, or of those of ``users``, and log it.
 
-    So a person may delete a user's line and nothing else. What the emulator writes itself is not looked
-    at: over the API, a record stays that of a user who is deleted.
+    So a person may delete a user's line and nothing else. This is for files that a person edited: where a user
+    is deleted over the API, the records keep their owner.
     """
     endpoints = [read_endpoint(name, document) for name, document in tree[ENDPOINTS].items()]
-    there = {endpoint.name: tree.get(endpoint.name, {}) for endpoint in endpoints if endpoint.authentication}
+    users_of = {endpoint.name: tree.get(endpoint.name, {}) for endpoint in endpoints if endpoint.authentication}
     dropped: Counter[str] = Counter()
     for name, what in ((SESSIONS, "sessions"), (MAILS, "mails")):
         for token, document in list(tree.get(name, {}).items()):
             user = document["user"]
-            if user not in there.get(document["endpoint"], {}) and (users is None or user in users):
+            if user not in users_of.get(document["endpoint"], {}) and (users is None or user in users):
                 del tree[name][token]
                 dropped[what] += 1
     for endpoint in endpoints:
         table = tree.get(endpoint.name, {})
         gone = {record.owner for record in table.values() if users is None or record.owner in users} - {None}
+        # An owner may be a user of any authentication endpoint of the project.
         for other in endpoints if gone else ():
             if other.project == endpoint.project:
-                gone -= there.get(other.name, {}).keys()
+                gone -= users_of.get(other.name, {}).keys()
         for key, record in table.items() if gone else ():
             if record.owner in gone:
                 table[key] = record._replace(owner=None)
@@ -2749,11 +2776,12 @@ def drop_gone(tree: Tree, path: str, users: Container[str] | None = None) -> Non
 
 
 def read_document(table: str, key: str, document: object) -> Document | Record:
-    """A document as the tree has it, from one that was decoded; raises Misfit, or ValueError."""
+    """Return a decoded document as the tree has it; raises Misfit, or ValueError."""
     try:
         if not table.startswith("_"):
             return read_record(key, check_object(document, "", 'a record, as {"data": 1}'))
         members = check_object(document, "", "an object")
+        # Both raise for what JSON cannot hold.
         encode_text(key)
         encode_flat(members)
         return members
@@ -2761,21 +2789,26 @@ def read_document(table: str, key: str, document: object) -> Document | Record:
         raise Misfit(f"table {shown(table)}, {shown(key)}: {str(error).removeprefix(': ')}", table, key) from None
 
 
-def check_object(value: object, place: str, wanted: str) -> dict[str, Any]:
-    """Return the value if it is a JSON object; raise OptionError if not."""
+def check_object(value: object, place: str, takes: str) -> dict[str, Any]:
+    """Return the value if it is a JSON object; raise OptionError that says what it ``takes`` if not."""
     if isinstance(value, dict):
         return value
-    raise OptionError(f"{place}: not an object but {kind_of(cast(Json, value))}; it takes {wanted}")
+    raise OptionError(f"{place}: not an object but {kind_of(cast(Json, value))}; it takes {takes}")
 
 
 def read_members(kind: type, document: Document, place: str) -> dict[str, Any]:
-    """The members of a document that the dataclass knows, by field name; absent ones are left out."""
-    given = {item.name: document.get(camel(item.name)) for item in dataclasses.fields(kind)}
-    return check_members(kind, given, f"{place}: ")
+    """Return the members of a document that a dataclass has, by field name; raises OptionError."""
+    members = {item.name: document.get(camel(item.name)) for item in dataclasses.fields(kind)}
+    return check_members(kind, members, f"{place}: ")
+
+
+def document_of(value: Project | Endpoint | Mail, id_field: str) -> Document:
+    """Make the document of a value, whose ``id_field`` is the document's id."""
+    return {camel(name): member for name, member in dataclasses.asdict(value).items() if name != id_field}
 
 
 def read_project(key: str, document: Document) -> Project:
-    """A project from its document; raises OptionError."""
+    """Make a project of its document; raises OptionError."""
     place = f"project {shown(key)}"
     members = {"name": SAMPLE_PROJECT} | read_members(Project, document, place)
     try:
@@ -2785,13 +2818,13 @@ def read_project(key: str, document: Document) -> Project:
 
 
 def read_endpoint(name: str, document: Document) -> Endpoint:
-    """An endpoint from its document; raises OptionError."""
+    """Make an endpoint of its document; raises OptionError."""
     members = read_members(Endpoint, document, f"endpoint {shown(name)}")
     return Endpoint(**{"project": ""} | members | {"name": check_endpoint_name(name)})
 
 
 def read_record(unique_id: str, document: Document) -> Record:
-    """A record from its document; raises OptionError, or ValueError for what is no JSON."""
+    """Make a record of its document; raises OptionError, or ValueError for what is no JSON."""
     check_unique_id(unique_id)
     if "data" not in document:
         raise OptionError('has no data; a record is {"data": …}')
@@ -2806,7 +2839,7 @@ def read_record(unique_id: str, document: Document) -> Record:
 
 
 def encode_flat(value: object) -> bytes:
-    """A value as JSON; raises OptionError where it is nested too deep, ValueError for what is no JSON."""
+    """Write a value as JSON; raises OptionError if it is nested too deep, ValueError for what is no JSON."""
     packed = encode(value)
     if packed.count(b"[") + packed.count(b"{") > MAX_DEPTH:
         try:
@@ -2826,7 +2859,7 @@ def check_file(file: object) -> None:
 
 
 def check_time(document: Document, name: str, default: str) -> str:
-    """The time that a document has under that name; raises OptionError for one in another form."""
+    """Return the time that a document has under a name; raises OptionError for one in another form."""
     value: str = check_kind(document.get(name, default), "str", name)
     if is_time(value):
         return value
@@ -2843,7 +2876,7 @@ def is_time(text: str) -> bool:
 
 
 def read_session(token: str, document: Document) -> Session:
-    """A session from its document; raises OptionError."""
+    """Make a session of its document; raises OptionError."""
     place = f"session {shown(token[:6])}"
     endpoint, user = (check_kind(document.get(name), "str", f"{place}: {name}") for name in ("endpoint", "user"))
     check_key(token, f"{place}: token")
@@ -2851,7 +2884,7 @@ def read_session(token: str, document: Document) -> Session:
 
 
 def read_mail(token: str, document: Document) -> Mail:
-    """A mail from its document; raises OptionError."""
+    """Make a mail of its document; raises OptionError."""
     place = f"mail {shown(token[:6])}"
     texts = {name: check_kind(document.get(camel(name)), "str", f"{place}: {camel(name)}") for name in MAIL_TEXTS}
     sent_at, expires_at = (read_moment(document, name, place) for name in ("sentAt", "expiresAt"))
@@ -2860,17 +2893,21 @@ def read_mail(token: str, document: Document) -> Mail:
 
 
 def read_moment(document: Document, name: str, place: str) -> float:
-    """A moment in seconds, from the text that a document has under that name; raises OptionError."""
+    """Read the moment, in seconds, that a document has under a name; raises OptionError."""
     return parse_moment(check_kind(document.get(name), "str", f"{place}: {name}"), f"{place}: {name}")
 
 
 def write_moment(seconds: float) -> str:
-    """A moment as a document has it, down to the millisecond."""
+    """Write a moment as a document has it, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Records(Table):
-    """A TinyDB table with text ids that changes the live tree in place, at a cost that does not grow."""
+    """A TinyDB table with text ids that is changed in place; TinyDB's own copies all of it at every change.
+
+    Only changes come here. What is read is read from the storage's tables: TinyDB's queries make a dictionary
+    of each document at every call, and a Record is none.
+    """
 
     document_id_class = str  # type: ignore[assignment]
 
@@ -2878,20 +2915,16 @@ class Records(Table):
         """Add a document, or replace the one of that id where it stands."""
         self._update_table(lambda table: table.__setitem__(document_id, document))  # type: ignore
 
-    def put_back(self, documents: Mapping[str, tuple[str, Document | Record]]) -> None:
-        """Add documents at their old places, as Documents.put_behind does."""
+    def put_behind(self, documents: Mapping[str, tuple[str, Document | Record]]) -> None:
+        """Insert documents behind others, as ``Documents.put_behind`` does."""
         self._update_table(lambda table: table.put_behind(documents))  # type: ignore[attr-defined]
 
-    def _read_table(self) -> dict[str, Mapping[str, Any]]:
-        """All documents as TinyDB's own queries want them; the emulator goes past it."""
-        table = self._storage.read().get(self.name, {})  # type: ignore[union-attr]
-        return {key: json.loads(pack_document(document)) for key, document in table.items()}
-
     def _update_table(self, updater: Callable[[dict[int, Mapping[str, Any]]], None]) -> None:
-        assert isinstance(self._storage, JsonFile)
-        updater(self._storage.own(self.name))  # type: ignore[arg-type]
-        self._storage.write(self._storage.tables)
-        self.clear_cache()
+        """Change the table; TinyDB calls this for every change."""
+        tables = self._storage.read()
+        assert tables is not None
+        updater(tables.setdefault(self.name, Documents()))  # type: ignore[arg-type]
+        self._storage.write(tables)
 
 
 class Database(TinyDB):
@@ -2904,14 +2937,19 @@ START = ""  # the name of the checkpoint that every store has
 
 
 class Store:
-    """Projects, endpoints, records and sessions as values of the Model; the only user of TinyDB."""
+    """Projects, endpoints, records, sessions and mails as values of the Model.
+
+    TinyDB makes every change of a table, through Records, and gives the data file its layout; it reads nothing.
+    Ours are the journal, checkpoints, edits by hand, and the values read out of documents.
+    """
 
     def __init__(self, storage: JsonFile, drop_file: Callable[[str], None] = lambda _: None) -> None:
-        """``drop_file`` is called with the id of each record whose uploaded file nobody can ask for any more."""
+        """Begin with what the storage holds; ``drop_file`` is called with the id of each uploaded file to delete."""
         self._storage = storage
         self._drop_file = drop_file
         self._database = Database(storage=lambda: storage)
-        self._checkpoints: dict[str, Tables] = {}  # in the order in which they were made
+        # The oldest first.
+        self._checkpoints: dict[str, Tables] = {}
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
         self._listings: dict[str, Listing] = {}
         self._batch: list[Step] | None = None
@@ -2924,24 +2962,25 @@ class Store:
         return table
 
     def _documents(self, name: str) -> Documents:
-        """The live documents of a table, which must not be changed."""
+        """Return the live documents of a table, which must not be changed."""
         return self._storage.tables.get(name, NO_DOCUMENTS)
 
-    def _value(self, table: str, document_id: str, read: Callable[[str, Document], Any]) -> Any:
-        """What a document stands for, read once for as long as that document stands; None without one."""
+    def _value(self, table: str, document_id: str, read: Callable[[str, Document], T]) -> T | None:
+        """Return the value of a document, which is read once as long as it is not replaced; None without one."""
         document = self._documents(table).get(document_id)
         if document is None:
             return None
         kept = self._values.get((table, document_id))
         if kept is None or kept[0] is not document:
             kept = self._values[table, document_id] = document, read(document_id, document)
-        return kept[1]
+        value: T = kept[1]
+        return value
 
     # What changes
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
-        """Keep all changes made inside, or none of them. What is read inside is what was before."""
+        """Make all changes inside at the end, or none of them; until then, reading shows none."""
         if self._batch is not None:
             yield
             return
@@ -2954,7 +2993,7 @@ class Store:
         self._change(*steps)
 
     def _change(self, *steps: Step) -> None:
-        """The one way in which anything changes: first in the journal, then in the tables; or NotStored."""
+        """Make steps, first in the journal, then in the tables; every change passes here. Raises NotStored."""
         if self._batch is not None:
             self._batch += steps
         elif steps:
@@ -2962,63 +3001,64 @@ class Store:
             self._apply(steps)
 
     def _apply(self, steps: Iterable[Step]) -> None:
+        """Make the steps in the tables, and drop uploaded files that nobody can ask for any more."""
         had_files: list[str] = []
         for name, run in itertools.groupby(steps, lambda step: step.table):
             self._listings.pop(name, None)
-            back: dict[str, tuple[str, Document | Record]] = {}
+            # Inserting goes through the whole table, so documents that are to be inserted wait for one another.
+            inserted: dict[str, tuple[str, Document | Record]] = {}
             for _, key, document, after in run:
-                if back and after is None:  # in a journal more can follow, of those that a place was found by
-                    self._table(name).put_back(back)
-                    back = {}
+                # The journal of several verbs: the next step may be about a document that still waits.
+                if inserted and after is None:
+                    self._table(name).put_behind(inserted)
+                    inserted = {}
                 if key is None:
-                    had_files += [key for key, known in self._documents(name).items() if has_file(known)]
+                    had_files += [key for key, record in self._documents(name).items() if has_file(record)]
                     self._database.drop_table(name)
                     continue
                 if has_file(self._documents(name).get(key)):
                     had_files.append(key)
                 if document is None:
                     self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
+                    # An empty table in the data file would be a new endpoint at the next start.
                     if not self._documents(name):
-                        self._database.drop_table(name)  # an empty one would come back as an open endpoint
+                        self._database.drop_table(name)
                 elif after is None:
                     self._table(name).put(key, document)
                 else:
-                    back[after] = key, document
-            if back:
-                self._table(name).put_back(back)
+                    inserted[after] = key, document
+            if inserted:
+                self._table(name).put_behind(inserted)
         self._forget_files(had_files)
 
     def _forget_files(self, unique_ids: Iterable[str]) -> None:
-        """Let go of the files of records that are gone, but for those that ``restore`` can bring back.
+        """Drop the files of records that are deleted, but for those that ``restore`` can bring back.
 
         A record that was only moved to another endpoint, by an edit of the data file, keeps its file.
         """
         for unique_id in unique_ids:
-            if not self.has_file(unique_id) and not self._is_kept(unique_id):
+            if not any(file_in(tables, unique_id) for tables in (self._storage.tables, *self._checkpoints.values())):
                 self._drop_file(unique_id)
 
     def has_file(self, unique_id: str) -> bool:
-        """Whether there is a record of that id with a file, whatever its endpoint."""
-        return any(map(has_file, found_in(self._storage.tables, unique_id)))
-
-    def _is_kept(self, unique_id: str) -> bool:
-        """Whether a checkpoint has a record of that id with a file."""
-        return any(any(map(has_file, found_in(kept, unique_id))) for kept in self._checkpoints.values())
+        """Whether there is a record of that id with an uploaded file, whatever its endpoint."""
+        return file_in(self._storage.tables, unique_id)
 
     def lost_files(self) -> list[str]:
-        """The records with a file that only checkpoints still have."""
+        """Return the ids of records with an uploaded file that only checkpoints still have."""
         return [unique_id for name in self._checkpoints for unique_id in self._lost_files(name)]
 
     def _lost_files(self, name: str) -> Iterator[str]:
-        """The records with a file that a checkpoint has and that are gone."""
+        """Return the ids of deleted records with an uploaded file that a checkpoint has."""
         for table, then in self._checkpoints[name].items():
             changed = then.changed(self._documents(table))
             yield from (key for key in changed if has_file(then.get(key)) and not self.has_file(key))
 
     def replay(self) -> None:
-        """Do what the journal of an emulator that was killed holds. Raises DataFileError.
+        """Make the changes in the journal of an emulator that was killed. Raises DataFileError.
 
-        That is done too where the journal continues other content, since it was acknowledged; but it is told.
+        They are made even if the journal continues another data file, since clients were told that they are stored;
+        then the log says so.
         """
         steps, fits = self._storage.steps_in_journal()
         if steps:
@@ -3035,23 +3075,23 @@ class Store:
         self._storage.changed |= os.path.exists(self._storage.journal_path)
 
     def edit(self) -> FileStamp | None:
-        """The data file, if a person has edited it and that is not taken over yet."""
+        """Return the stamp of the data file if a person has edited it and that is not taken over yet."""
         return self._storage.edit()
 
     def take_over_edit(self) -> list[tuple[str, Change]]:
-        """Bring in what a person wrote in the data file; returns what changed, with the endpoint's name.
+        """Make the changes that a person wrote into the data file; returns those of records, with the endpoint's name.
 
-        Raises DataFileError where it cannot be read, NotStored, or OSError.
+        Raises DataFileError if the file cannot be read, NotStored, or OSError.
         """
         has_more = self._storage.changed
         old = self._storage.snapshot()
         steps, edited, content = self._storage.read_edit()
-        steps += consequences(old, steps, self._storage.path or "")
+        steps += consequences(old, steps, self._storage.path)
         self._change(*steps)
         self._storage.remember(edited, content)
         if not has_more:
-            with contextlib.suppress(OSError):  # a journal that stays does no harm
-                self._storage.settle()
+            with contextlib.suppress(OSError):
+                self._storage.drop_journal()
         return changes_by(steps, old)
 
     def save(self) -> None:
@@ -3059,19 +3099,19 @@ class Store:
         self._storage.save()
 
     def begin_save(self) -> Draft | None:
-        """A draft of the data file, if it is time for one: write it, and hand it to ``end_save``."""
+        """Return a draft of the data file, if it is time for one: write it, and hand it to ``end_save``."""
         return self._storage.begin_save()
 
-    def end_save(self, draft: Draft, written: WrittenDraft) -> None:
+    def end_save(self, draft: Draft, written: tuple[FileContent, int | None]) -> None:
         """Put a written draft in the place of the data file. Raises OSError."""
         self._storage.end_save(draft, written)
 
     def close(self) -> None:
-        """Write the data file and let go of it. Raises OSError."""
+        """Write the data file and give up its lock. Raises OSError."""
         self._storage.close()
 
     def let_go(self) -> None:
-        """Let go of the data file without writing it."""
+        """Close what is open and give up the data file's lock, saving nothing."""
         self._storage.let_go()
 
     def leave_to_parent(self) -> None:
@@ -3081,53 +3121,52 @@ class Store:
     # Projects and endpoints
 
     def projects(self) -> list[Project]:
-        return [self._value(PROJECTS, key, read_project) for key in self._documents(PROJECTS)]
+        return list(filter(None, map(self.project, self._documents(PROJECTS))))
 
     def project(self, key: str) -> Project | None:
-        project: Project | None = self._value(PROJECTS, key, read_project)
-        return project
+        return self._value(PROJECTS, key, read_project)
 
     def put_project(self, key: str, project: Project) -> None:
-        """Keep a project, till now known by ``key``; with a new key its endpoints go along."""
-        known = self._documents(PROJECTS)
-        document = {camel(name): value for name, value in dataclasses.asdict(project).items() if name != "key"}
+        """Keep a project in place of the one of ``key``; if it has a new key, its endpoints follow."""
+        projects = self._documents(PROJECTS)
+        # What else a data file says of the project stays.
+        document = (projects.get(key) or {}) | document_of(project, "key")
         document["allowedOrigins"] = list(project.allowed_origins)
-        document = (known.get(key) or {}) | document
         document["resetTemplates"] = dict(project.reset_templates)
         if project.master_key is None:
             del document["masterKey"]
-        if project.key == key or key not in known:
+        if project.key == key or key not in projects:
             self._change(Step(PROJECTS, project.key, document))
             return
         with self.batch():
             self._change(Step(PROJECTS))
-            # The first project is the default one, so order is kept.
-            for other, found in known.items():
-                self._change(Step(PROJECTS, project.key, document) if other == key else Step(PROJECTS, other, found))
+            # In their order, since the first project is the default one.
+            for other, unchanged in projects.items():
+                is_it = other == key
+                self._change(Step(PROJECTS, project.key, document) if is_it else Step(PROJECTS, other, unchanged))
             for endpoint in self.endpoints():
                 if endpoint.project == key:
                     self.put_endpoint(replace(endpoint, project=project.key))
 
     def endpoints(self) -> list[Endpoint]:
-        return [self._value(ENDPOINTS, name, read_endpoint) for name in self._documents(ENDPOINTS)]
+        return list(filter(None, map(self.endpoint, self._documents(ENDPOINTS))))
 
     def endpoint(self, name: str) -> Endpoint | None:
-        endpoint: Endpoint | None = self._value(ENDPOINTS, name, read_endpoint)
-        return endpoint
+        return self._value(ENDPOINTS, name, read_endpoint)
 
     def endpoints_of(self, key: str) -> list[Endpoint]:
         """The endpoints of a project."""
         return [endpoint for endpoint in self.endpoints() if endpoint.project == key]
 
     def require_project(self, key: str | None) -> Project:
-        """The project of that key; the first one is the default. Raises OptionError."""
+        """Return the project of that key, the first one for None. Raises OptionError."""
         project = self.projects()[0] if key is None else self.project(key)
         if project is not None:
             return project
         raise OptionError(f"project {shown(key)} is not the key of any project")
 
     def require_endpoint(self, name: str) -> Endpoint:
-        """The endpoint of that name; raises OptionError where there is none."""
+        """Return the endpoint of that name; raises OptionError where there is none."""
         endpoint = self.endpoint(name)
         if endpoint is not None:
             return endpoint
@@ -3135,9 +3174,8 @@ class Store:
         raise OptionError(f"there is no endpoint {shown(name)}; there are: {names}")
 
     def put_endpoint(self, endpoint: Endpoint) -> None:
-        known = self._documents(ENDPOINTS).get(endpoint.name) or {}
-        members = {camel(name): value for name, value in dataclasses.asdict(endpoint).items() if name != "name"}
-        self._change(Step(ENDPOINTS, endpoint.name, known | members))
+        document = self._documents(ENDPOINTS).get(endpoint.name) or {}
+        self._change(Step(ENDPOINTS, endpoint.name, document | document_of(endpoint, "name")))
 
     def drop_endpoint(self, name: str) -> None:
         """Delete an endpoint and its data for good (contract 2.5)."""
@@ -3146,7 +3184,8 @@ class Store:
     # Records
 
     def records(self, name: str) -> Listing:
-        """All records of an endpoint in the order of creation (contract 3.5); kept until one of them changes."""
+        """Return all records of an endpoint in the order of creation (contract 3.5)."""
+        # The same until one of them changes, so that the JSON of a long list is written once.
         listing = self._listings.get(name)
         if listing is None:
             listing = self._listings[name] = Listing(self._documents(name).values())
@@ -3171,7 +3210,7 @@ class Store:
         return [read_session(token, document) for token, document in self._documents(SESSIONS).items()]
 
     def tokens_of(self, endpoint: str, user: str | None = None) -> list[str]:
-        """The tokens of a user, or of every user, of an endpoint."""
+        """Return the tokens of a user, or of every user, of an endpoint."""
         return [
             token
             for token, document in self._documents(SESSIONS).items()
@@ -3199,23 +3238,23 @@ class Store:
         return [read_mail(token, document) for token, document in self._documents(MAILS).items()]
 
     def put_mail(self, mail: Mail) -> None:
-        """Keep a mail, of many the latest."""
-        known = self._documents(MAILS)
-        document = {camel(name): value for name, value in dataclasses.asdict(mail).items() if name != "token"}
+        """Keep a mail; of too many, the oldest goes."""
+        mails = self._documents(MAILS)
+        document = document_of(mail, "token")
         document |= {"sentAt": write_moment(mail.sent_at), "expiresAt": write_moment(mail.expires_at)}
         with self.batch():
-            if mail.token not in known and len(known) >= MOST_MAILS:
-                self._change(Step(MAILS, next(iter(known))))
+            if mail.token not in mails and len(mails) >= MOST_MAILS:
+                self._change(Step(MAILS, next(iter(mails))))
             self._change(Step(MAILS, mail.token, document))
 
     # Going back
 
     def checkpoints(self) -> list[str]:
-        """The names by which ``restore`` knows a state, the oldest first."""
+        """Return the names of the checkpoints, the oldest first."""
         return list(self._checkpoints)
 
     def fork(self, key: str, drop_file: Callable[[str], None]) -> Store:
-        """A store in memory that begins as this one began, with its first project alone, known by this key."""
+        """Make a store in memory of what this one began with: of the first project, which gets another key."""
         begin = self._checkpoints[START]
         default, project = next(iter(begin[PROJECTS].items()))
         endpoints = {
@@ -3224,7 +3263,7 @@ class Store:
             if document["project"] == default
         }
         logins: Tree = {
-            name: {token: known for token, known in begin[name].items() if known["endpoint"] in endpoints}
+            name: {token: login for token, login in begin[name].items() if login["endpoint"] in endpoints}
             for name in (SESSIONS, MAILS)
             if name in begin
         }
@@ -3232,18 +3271,19 @@ class Store:
         return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints, **logins, **records}), drop_file)
 
     def mark(self, name: str = START, like: Store | None = None) -> None:
-        """Remember the present state, or that of another store, for ``restore``; a name is given anew."""
+        """Make the present state, or that of another store, a checkpoint; it replaces one of the same name."""
         lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
+        # A checkpoint that is made anew becomes the latest, except for the one of the start.
         if name != START:
-            self._checkpoints.pop(name, None)  # so that it is the latest
+            self._checkpoints.pop(name, None)
         self._checkpoints[name] = (like or self)._storage.snapshot()
         self._forget_files(lost_files)
 
     def restore(self, name: str = START) -> list[tuple[str, Change]]:
-        """Go back to what was marked; returns what changed, with the endpoint's name, deletions first.
+        """Go back to a checkpoint; returns the changes of records, with the endpoint's name, deletions first.
 
-        It costs what has changed since, not what is stored; only where records come back to their old places,
-        their table is looked through once.
+        The time it takes grows with what has changed since, not with what is stored; only a table in which deleted
+        records come back to their places is gone through once.
         """
         now, then = self._storage.tables, grow(self._checkpoints[name])
         steps = way_to(now, then)
@@ -3264,13 +3304,13 @@ def has_file(document: object) -> bool:
     return isinstance(document, Record) and document.file is not None
 
 
-def found_in(tree: Tables, document_id: str) -> Iterator[object]:
-    """The documents of that id, in all tables of a tree."""
-    return (table.get(document_id) for table in tree.values() if table)
+def file_in(tables: Tables, unique_id: str) -> bool:
+    """Whether any table has a record of that id with an uploaded file."""
+    return any(has_file(table.get(unique_id)) for table in tables.values())
 
 
 def changes_by(steps: Iterable[Step], old: Tables) -> list[tuple[str, Change]]:
-    """What listeners hear of these steps from the old tables, with the endpoint's name."""
+    """Return what listeners hear of steps that change the old tables, each with the endpoint's name."""
     new = {(name, key): document for name, key, document, _ in steps if key and not name.startswith("_")}
     changes: list[tuple[str, Change]] = []
     for (name, key), document in new.items():
@@ -3283,15 +3323,15 @@ def changes_by(steps: Iterable[Step], old: Tables) -> list[tuple[str, Change]]:
 
 
 def told_changes(changes: Iterable[tuple[str, Change]]) -> str:
-    """How many records changes add, change and delete, for the log."""
+    """Say how many records were added, changed and deleted, for the log."""
     count = Counter(change.type for _, change in changes)
     return f"records added: {count['POST']}, changed: {count['PUT']}, deleted: {count['DELETE']}"
 
 
 def consequences(old: Tables, steps: Iterable[Step], path: str) -> list[Step]:
-    """What an edit brings along: endpoints for new tables, and no owners, sessions and mails of deleted users.
+    """Return more steps that an edit entails: endpoints of new tables, no owners, sessions, mails of deleted users.
 
-    Raises DataFileError where the edit and what was stored meanwhile do not go together.
+    Raises DataFileError if the edit and what was stored meanwhile contradict each other.
     """
     merged = {name: dict(table) for name, table in old.items()}
     deleted = set()
@@ -3311,15 +3351,16 @@ def consequences(old: Tables, steps: Iterable[Step], path: str) -> list[Step]:
 
 
 def way_to(old: Tables, new: Tables) -> list[Step]:
-    """The steps that turn the old tables into the new ones, with every document in its place."""
+    """Return the steps that turn the old tables into the new ones, with every document in its place."""
     names = dict.fromkeys([*old, *new])
     tables = ((name, old.get(name, NO_DOCUMENTS), new.get(name, NO_DOCUMENTS)) for name in names)
     return [step for table in tables for step in way_of_table(*table)]
 
 
 def way_of_table(name: str, now: Documents, then: Documents) -> Iterator[Step]:
-    """The same for one table."""
+    """Return the steps that turn one table into another: deletions first, then all else in the order of the table."""
     changed, moved = now.changed(then), now.moved(then)
+    # A document that has another place is deleted and inserted.
     yield from (Step(name, key) for key in changed if key not in then)
     yield from (Step(name, key) for key in moved)
     placed = moved.union(key for key in changed if key not in now)
