@@ -3380,7 +3380,7 @@ def way_of_table(name: str, now: Documents, then: Documents) -> Iterator[Step]:
 
 
 class Approach(NamedTuple):
-    """All that a request shows: where it wants to go, from which page, with which token and body."""
+    """What a request or handshake brings: endpoint, parameters, origin, token and body."""
 
     endpoint: str
     parameters: Parameters = Parameters()
@@ -3388,11 +3388,12 @@ class Approach(NamedTuple):
     token: str | None = None
     content: Content | None = None
     host: str | None = None
-    headers: Mapping[str, str] = MappingProxyType({})  # for hints: what may have become of a token
+    # Only for hints, which say what may have become of a token.
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Caller(NamedTuple):
-    """Who a request is from: a logged-in user, the holder of the master key, or anyone."""
+    """Who sends a request: a logged-in user, the holder of the master key, or anyone."""
 
     session: Session | None = None
     master: bool = False
@@ -3412,22 +3413,24 @@ class Caller(NamedTuple):
         return self._may(endpoint, record, others)
 
     def _may(self, endpoint: Endpoint, record: Record, others: bool) -> bool:
+        """Whether the caller has access to a record, given what ``others`` than its owner may do."""
         if self.master or not endpoint.needs_token:
             return True
         if self.session is None:
             return False
         if endpoint.authentication:
             return self.session.endpoint == endpoint.name and self.user == record.unique_id
+        # A record without an owner is every user's (contract 6.8).
         return others or record.owner in (None, self.user)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The outer gate: what reaches the emulator at all, whatever the emulated rules say.
+    """The outer gate, which requests pass before the rules of the service: it keeps foreign web pages out.
 
-    Localhost is no trust boundary: any web page can send requests there. So the Host must be one of
-    ``hosts`` or mean this machine, and an Origin must be a loopback one or one of the project's own.
-    ``any_address`` lets in hosts that spell out an IP address, which no foreign name server can forge.
+    Any web page can send requests to localhost. So the Host must be one of ``hosts`` or mean this machine,
+    and an Origin must be a loopback one or one that the project allows. ``any_address`` lets in hosts that
+    spell out an IP address, which no foreign name server can forge.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -3437,11 +3440,13 @@ class Gate:
     def check_host(self, host: str | None) -> None:
         """Raise Forbidden for a Host header that names another machine (DNS rebinding), BadRequest for none."""
         if host is None or "," in host:
+            # RFC 9112, section 3.2; Tornado joins several headers of a name with commas.
             raise BadRequest(Message.WRONG_HOST, "A request has exactly one Host header.", hidden=True)
         name = host_name(host)
         if name and (name in self.hosts or is_loopback(name)):
             return
         address = parse_address(name)
+        # Browsers let any page ask 0.0.0.0, and it leads to this machine.
         if self.any_address and address is not None and not address.is_unspecified:
             return
         hint = f"Host {shown(host)} is not this machine; allow it with --allow-host {name or 'NAME'}."
@@ -3456,45 +3461,43 @@ class Gate:
         """
         if origin is None or (self.any_origin if any_origin is None else any_origin):
             return
-        known = parse_origin(origin)
-        if known in allowed or is_loopback_origin(origin):
-            return
-        if known and is_own_origin(known, host):
+        clean = parse_origin(origin)
+        if clean in allowed or is_loopback_origin(origin) or (clean and is_own_origin(clean, host)):
             return
         hint = f"Origin {shown(origin)} is foreign to this machine; "
         if any_origin is False:
             raise OriginRefused(hint + "call control from a page of this machine, or from no page.")
-        by_name = f"--allow-origin {known}, change-project, or " if known else ""
+        by_name = f"--allow-origin {clean}, change-project, or " if clean else ""
         raise OriginRefused(f"{hint}allow it with {by_name}--allow-any-origin.")
 
 
 def is_own_origin(origin: str, host: str | None) -> bool:
-    """Whether an origin is the emulator's own, as a page of it names it in the header Host."""
+    """Whether an origin is the emulator's own, by the header Host of the same request."""
     return bool(host) and origin in (parse_origin(f"http://{host}"), parse_origin(f"https://{host}"))
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header: lower case, without port and trailing dot; empty if malformed."""
+    """Return the name in a Host header in lower case, without port and trailing dot; empty if malformed."""
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]\\]+)(?::\d{1,5})?", host)
     return match[1].lower().removesuffix(".") if match else ""
 
 
-def same_secret(given: str, secret: str) -> bool:
-    """Compare without telling by the time taken how much was right."""
+def same_secret(guess: str, secret: str) -> bool:
+    """Compare two texts in a time that does not depend on where they differ."""
     import hmac
 
-    return hmac.compare_digest(given.encode(errors="replace"), secret.encode(errors="replace"))
+    return hmac.compare_digest(guess.encode(errors="replace"), secret.encode(errors="replace"))
 
 
 def check_project(store: Store, approach: Approach) -> tuple[Project, Endpoint]:
-    """The project and endpoint a request names (contract 5.2 and 5.3)."""
+    """Return the project and endpoint that a request names; raises Forbidden or BadRequest (contract 5.2, 5.3)."""
     key, name = approach.parameters.key, approach.endpoint
     if not key:
         hint = "Add ?key=KEY to the URL; the banner and GET /__emulator__/status show the key."
         raise Forbidden(Message.KEY_MISSING, hint, reason=Message.NOT_VALID)
     project, endpoint = store.project(key), store.endpoint(name)
     if endpoint is None:
-        raise BadRequest(Message.NOT_VALID, why_no_endpoint(name, [known.name for known in store.endpoints()]))
+        raise BadRequest(Message.NOT_VALID, why_no_endpoint(name, [other.name for other in store.endpoints()]))
     if project is None or endpoint.project != key:
         hint = f"Key {shown(key, 12)} is not the key of the project that endpoint {shown(name)} belongs to."
         raise BadRequest(Message.NOT_VALID, hint + " The banner and GET /__emulator__/status show it.")
@@ -3502,7 +3505,7 @@ def check_project(store: Store, approach: Approach) -> tuple[Project, Endpoint]:
 
 
 def why_no_endpoint(name: str, names: Sequence[str]) -> str:
-    """What may be meant by a name that no endpoint has, and how to make one."""
+    """Say which endpoint a name may mean that none has, and how to make one of this name."""
     there = ", ".join(names[:10]) or "none"
     hint = f"There is no endpoint {shown(name)} (there are: {there}); make it with --endpoint or change-endpoint."
     place, _, record = name.rstrip("/").rpartition("/")
@@ -3514,29 +3517,29 @@ def why_no_endpoint(name: str, names: Sequence[str]) -> str:
 
 def holds_master_key(project: Project | None, approach: Approach, operation: Operation) -> bool:
     """Whether the request carries the right master key where it counts (contract 4.5)."""
-    given = approach.parameters.master_key
+    key = approach.parameters.master_key
     secret = project.master_key if project else None
-    if not operation.honours_master_key or given is None or secret is None:
+    if not operation.honours_master_key or key is None or secret is None:
         return False
-    return same_secret(given, secret)
+    return same_secret(key, secret)
 
 
 def check_master_key(project: Project, approach: Approach, operation: Operation) -> None:
-    """Refuse a master key that is not the right one, also where none is set (contract 4.5)."""
+    """Raise Forbidden for a master key that ``holds_master_key`` found wrong, or where none is set (contract 4.5)."""
     if operation.honours_master_key and approach.parameters.master_key is not None:
         hint = "This is not the project's master key; set it with --master-key or change-project."
         raise Forbidden(Message.WRONG_MASTER_KEY, hint, hidden=not origin_allowed(project, approach.origin))
 
 
 def origin_allowed(project: Project, origin: str | None) -> bool:
-    """The project's own rule: which pages may call it (contract 2.7 and 5.2)."""
+    """Whether a project lets pages of an origin call it, or None, no page (contract 2.7 and 5.2)."""
     if origin is None:
         return not project.disallow_no_origin
     return not project.allowed_origins or parse_origin(origin) in project.allowed_origins
 
 
 def check_origin(project: Project, origin: str | None) -> None:
-    """Refuse a page, or a request from no page, that the project does not allow (contract 5.2)."""
+    """Raise Forbidden where ``origin_allowed`` says no (contract 5.2)."""
     if origin_allowed(project, origin):
         return
     if origin is None:
@@ -3550,12 +3553,13 @@ def check_origin(project: Project, origin: str | None) -> None:
 
 
 def is_webkit(agent: str) -> bool:
-    """Whether a browser is Safari or its kin, by the header User-Agent."""
+    """Whether a User-Agent is Safari, or another browser with its rules for cookies."""
+    # Chrome names AppleWebKit too.
     return "AppleWebKit" in agent and "Chrome" not in agent
 
 
 def why_no_token(approach: Approach) -> list[str]:
-    """What may have become of the token of a request that brings none; the token itself is never quoted."""
+    """Say what may have become of the token of a request without one, a sentence for each reason."""
     headers, page = approach.headers, origin_host(approach.origin or "")
     if authorization := headers.get("Authorization", "").strip():
         lacks = "the token" if authorization.lower() == "bearer" else "the word Bearer, and a space, before the token"
@@ -3573,14 +3577,15 @@ def why_no_token(approach: Approach) -> list[str]:
         if page != here:
             where = f"the page is on {shown(page, 60)} and the emulator on {shown(here, 60)}"
             reasons.append(f"Over plain http a browser keeps no cookie, since {where}: use one host name for both.")
-        if "Cookie" not in headers:  # whoever sends others would send this one
+        # A page that sends other cookies would send this one too.
+        if "Cookie" not in headers:
             how = 'credentials: "include" (axios: withCredentials: true)'
             reasons.append(f"No cookie came: a page of another origin has to log in, and to ask, with {how}.")
     return reasons
 
 
 def why_no_such_token(token: str) -> str | None:
-    """What is odd about a token that nobody has, without quoting it."""
+    """Say what a token that nobody has looks like; None if like any other. A token is never quoted."""
     word = token.strip("\"'").lower()
     if word in ("null", "undefined", "nan", "none", "[object object]"):
         return f"The access token is the word {word}: the page had none. Log in first, and keep what the login answers."
@@ -3592,34 +3597,29 @@ def why_no_such_token(token: str) -> str | None:
 
 
 def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -> Session:
-    """The session a token stands for (contract 5.4 and 6.7); raises Unauthenticated."""
+    """Return the session of the request's token (contract 5.4 and 6.7); raises Unauthenticated."""
     if not approach.token:
-        hint = (
-            f"Endpoint {shown(endpoint.name)} is only for logged-in users; log in, and send the cookie or the header "
-        )
-        hint += "Authorization: Bearer TOKEN" + ("." if endpoint.authentication else ", or change its option secure.")
-        hint = " ".join([hint, *why_no_token(approach)])
-        raise Unauthenticated(Message.NO_TOKEN, hint)
+        hint = f"Endpoint {shown(endpoint.name)} is only for logged-in users; log in, and send the cookie or the "
+        end = "." if endpoint.authentication else ", or change its option secure."
+        hint += f"header Authorization: Bearer TOKEN{end}"
+        raise Unauthenticated(Message.NO_TOKEN, " ".join([hint, *why_no_token(approach)]))
     session = store.session(approach.token)
     home = store.endpoint(session.endpoint) if session else None
     user = store.record(session.endpoint, session.user) if session else None
     if session is None or user is None or home is None or home.project != endpoint.project:
-        hint = (
-            "The access token is unknown here: logged out, from before a reset, of a deleted user or another project."
-        )
-        hint = why_no_such_token(approach.token) or hint
-        raise Unauthenticated(Message.NO_TOKEN, hint)
+        hint = "The access token is unknown here: logged out, from before a reset, of a deleted user or another "
+        raise Unauthenticated(Message.NO_TOKEN, why_no_such_token(approach.token) or f"{hint}project.")
     if session.expires_at <= now:
-        hint = (
-            f"The token expired at {timestamp(session.expires_at)}; log in again, or start with a longer --token-ttl."
-        )
+        expired_at = timestamp(session.expires_at)
+        hint = f"The token expired at {expired_at}; log in again, or start with a longer --token-ttl."
+        # A handshake with it is told what one without a token is told (contract 7.2).
         raise TokenExpired(Message.TOKEN_EXPIRED, hint, reason=Message.NO_TOKEN)
     return session
 
 
 # - Accounts -----------------------------------------------------------------------------------------
 
-RESET_SECONDS = 3600.0
+RESET_SECONDS = 3600.0  # that the token in a reset mail is valid
 
 
 class Accounts:
@@ -3630,17 +3630,17 @@ class Accounts:
         self._clock = clock
 
     def find(self, endpoint: str, name: str, value: str) -> Record | None:
-        """The user whose ``username`` or ``email`` that is."""
-        written = encode({name: value})[1:-1]
+        """Return the user of an endpoint with this ``username`` or ``email``; None if there is none."""
+        # The text may also stand deeper in the data, but only the few that have it need be decoded.
+        member = encode({name: value})[1:-1]
         for user in self._store.records(endpoint):
-            if written in user.wire:  # there, or somewhere inside
-                data = user.data
-                if isinstance(data, dict) and data.get(name) == value:
-                    return user
+            data = user.data if member in user.wire else None
+            if isinstance(data, dict) and data.get(name) == value:
+                return user
         return None
 
     def check_user(self, endpoint: str, packed: bytes, unique_id: str | None = None) -> None:
-        """Refuse data that makes no user, or one that exists under another id (contract 6.2 and 6.5)."""
+        """Raise BadRequest for data that is no user's, or has the name of a user of another id (contract 6.2, 6.5)."""
         data = decode(packed)
         if why := why_no_user(data):
             raise BadRequest(Message.MEMBER_MISSING, f"The body makes no user: {why}.")
@@ -3652,7 +3652,7 @@ class Accounts:
                 raise BadRequest(Message.USER_EXISTS, hint)
 
     def check_password(self, endpoint: str, packed: bytes) -> Record:
-        """The user that these credentials belong to (contract 6.3); raises BadRequest or Unauthenticated."""
+        """Return the user with the name and password of a login (contract 6.3); raises BadRequest, Unauthenticated."""
         data = decode(packed)
         names = [name for name in CREDENTIALS if isinstance(data, dict) and name in data]
         if not isinstance(data, dict) or len(names) != 1:
@@ -3663,28 +3663,27 @@ class Accounts:
             raise BadRequest(Message.MEMBER_MISSING, f"{names[0]} and password must be texts that are not empty.")
         user = self.find(endpoint, names[0], name)
         if user is None:
-            hint = (
-                f"Endpoint {shown(endpoint)} has no user with {names[0]} {shown(name)}; register it with a plain POST."
-            )
+            who = f"user with {names[0]} {shown(name)}"
+            hint = f"Endpoint {shown(endpoint)} has no {who}; register it with a plain POST."
             raise Unauthenticated(Message.NO_USER, hint)
         members = user.data
-        known = members.get("password") if isinstance(members, dict) else None
-        if known is None:
+        stored = members.get("password") if isinstance(members, dict) else None
+        if stored is None:
             hint = f"User {shown(name)} has no password yet; set one with PUT and the master key, or by a reset mail."
             raise Unauthenticated(Message.WRONG_CREDENTIALS, hint)
-        if not isinstance(known, str) or not same_secret(password, known):
+        if not isinstance(stored, str) or not same_secret(password, stored):
             raise Unauthenticated(Message.WRONG_CREDENTIALS, f"The password of {shown(name)} is another one.")
         return user
 
     def without_password(self) -> list[str]:
-        """The users who cannot log in, each by name and endpoint: a data file may leave out the password."""
-        found = []
+        """Return the users who cannot log in, by name and endpoint: a data file may leave out the password."""
+        users = []
         for endpoint in self._store.endpoints():
             for user in self._store.records(endpoint.name) if endpoint.authentication else ():
                 data = user.data
                 if isinstance(data, dict) and "password" not in data:
-                    found.append(f"{shown(data.get('username', data.get('email')))} of {endpoint.name}")
-        return found
+                    users.append(f"{shown(data.get('username', data.get('email')))} of {endpoint.name}")
+        return users
 
     def send_reset(self, endpoint: Endpoint, packed: bytes) -> Mail:
         """Put a mail with a verification token into the outbox (contract 6.9); raises BadRequest."""
@@ -3699,17 +3698,18 @@ class Accounts:
         project = self._store.project(endpoint.project)
         templates = project.reset_templates if project else {}
         if name not in templates:
-            known = f"there are: {', '.join(templates) or 'none'}"
-            hint = f"There is no template {shown(name)} ({known}); add it with --reset-template or change-project."
+            there = f"there are: {', '.join(templates) or 'none'}"
+            hint = f"There is no template {shown(name)} ({there}); add it with --reset-template or change-project."
             raise BadRequest(Message.NO_TEMPLATE, hint)
         now, token = self._clock.now(), new_id()
+        # The email is what a user registered with, so it may be HTML.
         filled = templates[name].replace("{{verificationtoken}}", token).replace("{{email}}", html.escape(email))
         mail = Mail(token, endpoint.name, user.unique_id, email, name, filled, now, now + RESET_SECONDS)
         self._store.put_mail(mail)
         return mail
 
     def reset_password(self, endpoint: str, packed: bytes) -> tuple[Record, bytes, Mail]:
-        """The user whom a verification token belongs to, the new data, and the mail; raises BadRequest."""
+        """Return the user of a verification token, the new data, and the mail (contract 6.9); raises BadRequest."""
         data = decode(packed)
         members = ("verificationToken", "password", "passwordConfirmation")
         token, password, confirmation = (data.get(name) if isinstance(data, dict) else None for name in members)
@@ -3719,14 +3719,14 @@ class Accounts:
             raise BadRequest(Message.PASSWORDS_DIFFER, "Send the same text as password and passwordConfirmation.")
         mail = next((mail for mail in self._store.mails() if mail.token == token), None)
         user = self._store.record(endpoint, mail.user) if mail and mail.endpoint == endpoint else None
-        known = user.data if user else None
-        if mail is None or user is None or not isinstance(known, dict):
+        members_now = user.data if user else None
+        if mail is None or user is None or not isinstance(members_now, dict):
             hint = f"No mail of endpoint {shown(endpoint)} has this token; GET /__emulator__/mails shows the outbox."
             raise BadRequest(Message.WRONG_VERIFICATION, hint)
         if mail.used or mail.expires_at <= self._clock.now():
             why = "was used already" if mail.used else f"expired at {timestamp(mail.expires_at)}"
             raise BadRequest(Message.WRONG_VERIFICATION, f"The token {why}; ask for another mail.")
-        return user, encode(known | {"password": password}), mail
+        return user, encode(members_now | {"password": password}), mail
 
     def open_session(self, endpoint: Endpoint, user: str) -> Session:
         """Log a user in: a new token for as long as the project says (contract 6.7)."""
@@ -3737,7 +3737,7 @@ class Accounts:
         return session
 
     def expire(self, *, username: str | None = None, token: str | None = None) -> list[str]:
-        """End sessions as if their time had come: all, a user's (by username or email), or one; their tokens."""
+        """Let sessions expire now: all, those of a user by username or email, or one. Returns their tokens."""
         now = self._clock.now()
         ended = []
         with self._store.batch():
@@ -3751,7 +3751,7 @@ class Accounts:
         return ended
 
     def forget_expired(self) -> None:
-        """Drop sessions that expired over a day ago; until then their tokens are told apart from unknown ones."""
+        """Delete sessions that expired over a day ago; until then a refusal says that their tokens have expired."""
         yesterday = self._clock.now() - 86400
         with self._store.batch():
             for session in self._store.sessions():
@@ -3759,13 +3759,13 @@ class Accounts:
                     self._store.drop_session(session.token)
 
     def live_tokens(self) -> set[str]:
-        """The tokens that have not expired, of users who are there."""
+        """Return the tokens that have not expired, of users who are not deleted."""
         now = self._clock.now()
         live = [session for session in self._store.sessions() if session.expires_at > now]
         return {session.token for session in live if self._store.record(session.endpoint, session.user)}
 
     def revoke(self, endpoint: str, user: str | None = None) -> list[str]:
-        """Forget the sessions of a user, or of everyone, of an endpoint; their tokens."""
+        """Delete the sessions of a user, or of all users, of an endpoint. Returns their tokens."""
         ended = self._store.tokens_of(endpoint, user)
         with self._store.batch():
             for token in ended:
@@ -3785,10 +3785,10 @@ DISPOSITION_OPTION = re.compile(r';\s*([\w-]+\*?)\s*=\s*("(?:\\"|[^"])*"|[^;\s]*
 
 
 class Files:
-    """Uploaded files, each named by its record's unique id and nothing else, in a folder beside the data file.
+    """Uploaded files in a folder beside the data file, each under its record's unique id.
 
-    Without a ``folder`` they lie in a temporary one, which is made when it is needed. What is not there is
-    looked for in ``others``, the folders of files that are only read.
+    A file's own name is data and never part of a path. Without a ``folder`` the files are in a temporary one,
+    which is made when it is needed. ``others`` are folders whose files are read, and never deleted.
     """
 
     def __init__(self, folder: str | None, *others: str) -> None:
@@ -3797,8 +3797,8 @@ class Files:
         self._is_temporary = folder is None
         self._is_closed = False
 
-    def settle(self, has_file: Callable[[str], bool]) -> None:
-        """End the drafts of an emulator that was killed: those of records are kept. Raises OSError."""
+    def finish_drafts(self, has_file: Callable[[str], bool]) -> None:
+        """Keep or delete each draft of an emulator that was killed, as there is a record for it. Raises OSError."""
         for name in os.listdir(self._folder) if self._folder and os.path.isdir(self._folder) else ():
             unique_id = name.removesuffix(".part")
             if unique_id == name:
@@ -3809,18 +3809,18 @@ class Files:
                 self.drop_draft(unique_id)
 
     def reader(self) -> Files:
-        """Files of its own, which begin with these."""
+        """Make files of another world, which has these too and cannot delete them."""
         return Files(None, *filter(None, (self._folder, *self._others)))
 
     def path(self, unique_id: str) -> str | None:
-        """Where the file of a record is; None where there is none."""
+        """Return the path of a record's file; None if there is none."""
         if not FILE_ID.match(unique_id):
             return None
         folders = filter(None, (self._folder, *self._others))
         return next(filter(os.path.isfile, (os.path.join(folder, unique_id) for folder in folders)), None)
 
     def open_draft(self, unique_id: str) -> int:
-        """Begin the file of a record to be; it is a draft until ``keep``. Raises OSError."""
+        """Create the file of a record to be, which is a draft until ``keep``. Raises OSError."""
         if self._is_closed:
             raise OSError(errno.ESTALE, "the world it is for has ended")
         if self._folder is None:
@@ -3831,11 +3831,11 @@ class Files:
         return open_bytes(self.draft(unique_id), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def draft(self, unique_id: str) -> str:
-        """Where a draft is."""
+        """Return the path of a draft."""
         return os.path.join(self._folder or "", f"{unique_id}.part")
 
     def keep(self, unique_id: str) -> None:
-        """Let a draft be the file of a record. Raises OSError."""
+        """Make a draft the file of its record. Raises OSError."""
         os.replace(self.draft(unique_id), os.path.join(self._folder or "", unique_id))
 
     def drop_draft(self, unique_id: str) -> None:
@@ -3850,7 +3850,7 @@ class Files:
                 os.unlink(os.path.join(self._folder, unique_id))
 
     def close(self, gone: Iterable[str]) -> None:
-        """Delete the files of these records, and all that is only temporary; no more can begin."""
+        """Delete the files of these records, and a temporary folder with all in it; no more drafts can be opened."""
         self._is_closed = True
         for unique_id in gone:
             self.drop(unique_id)
@@ -3859,8 +3859,9 @@ class Files:
         for name in os.listdir(self._folder) if self._is_temporary and os.path.isdir(self._folder) else ():
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._folder, name))
+        # Only if it is empty: rmdir(2) refuses any other.
         with contextlib.suppress(OSError):
-            os.rmdir(self._folder)  # if it is empty
+            os.rmdir(self._folder)
 
 
 class UploadedFile(NamedTuple):
@@ -3873,13 +3874,13 @@ class UploadedFile(NamedTuple):
 
 
 class Upload:
-    """A multipart body, taken apart while it arrives: files go to disk, text fields are kept (contract 8.1).
+    """A multipart body, parsed while it arrives: files go to disk, text fields to memory (contract 8.1).
 
-    What is wrong with the body is raised by ``finish``, in its turn.
+    What is wrong with the body is raised by ``finish``, so that the checks of contract 5.6 come first.
     """
 
     def __init__(self, files: Files, content: Content, max_fields: int) -> None:
-        """Raises NotInstalled, or BadRequest for a content type that names no boundary."""
+        """Begin to parse. Raises NotInstalled, or BadRequest for a content type that names no boundary."""
         try:
             # Another package of this module's name, python-multipart, lacks the first of these.
             from multipart import (  # type: ignore[import-untyped]
@@ -3905,7 +3906,8 @@ class Upload:
         self._fields_size = 0
         self._fields: list[tuple[str, bytearray]] = []
         self._done: list[UploadedFile] = []
-        self._part = ""  # the part that arrives, and the name of the file in it
+        # The part that arrives; and of the file in it name, type, id, size and descriptor.
+        self._part = ""
         self._name: str | None = None
         self._type = ""
         self._id = ""
@@ -3914,7 +3916,7 @@ class Upload:
         self.refusal: Refusal | None = None
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes; after the last part, or a refusal, they are dropped."""
+        """Parse the next bytes; those after the last part, or after a refusal, are ignored."""
         if self.refusal is not None or self._parser.closed:
             return
         try:
@@ -3933,6 +3935,7 @@ class Upload:
             self.refusal = not_stored(error, self._files.draft(self._id))
 
     def _begin(self, part: Any) -> None:
+        """Begin a part, by its headers."""
         self._part, self._name = part.name, file_name(part)
         if self._name is None:
             self._fields.append((part.name, bytearray()))
@@ -3940,11 +3943,12 @@ class Upload:
             return
         kind = part.header("Content-Type", "")
         self._type = kind if MIME_TYPE.match(kind) else "application/octet-stream"
+        # A part without a name and without bytes is an input of a form in which no file was chosen.
         if self._name:
             self._open()
 
     def _open(self) -> None:
-        """Begin the draft of a file."""
+        """Open the draft of the part's file."""
         if self._part != "file":
             hint = f"A file came as part {shown(self._part)}; every file is a part named file."
             raise BadRequest(Message.WRONG_FILES, hint)
@@ -3954,17 +3958,19 @@ class Upload:
         self._out = self._files.open_draft(self._id)
 
     def _count(self, size: int) -> None:
-        """Bound what is kept of text fields in memory."""
+        """Count bytes of text fields; raises TooLarge where they are too many for the memory."""
         self._fields_size += size
         if self._fields_size > self._max_fields:
             raise TooLarge(Message.TOO_LARGE, "The text fields are over the limit; raise it with --max-body.")
 
     def _take(self, chunk: bytes) -> None:
+        """Keep bytes of the part's content."""
         if self._name is None:
             self._count(len(chunk))
             self._fields[-1][1].extend(chunk)
             return
-        if self._out is None:  # the file has no name
+        if self._out is None:
+            # A file without a name, which has bytes all the same.
             self._open()
             assert self._out is not None
         self._size += len(chunk)
@@ -3974,14 +3980,15 @@ class Upload:
             chunk = chunk[os.write(self._out, chunk) :]
 
     def _end(self) -> None:
-        if self._out is None:  # a text field, or what a browser sends for an input in which no file was chosen
+        """End a part; if it was a file, the draft is whole."""
+        if self._out is None:
             return
         out, self._out = self._out, None
         os.close(out)
         self._done.append(UploadedFile(self._id, self._name or "", self._type, self._size))
 
     def finish(self) -> tuple[list[UploadedFile], dict[str, Json]]:
-        """The files and the metadata, when all has arrived; raises a Refusal where that is not so."""
+        """Return the files and the metadata once all has arrived; raises the Refusal of a wrong body."""
         if self.refusal is None and not self._parser.closed:
             try:
                 self._parser.close()
@@ -3997,6 +4004,7 @@ class Upload:
                 text = value.decode()
             except UnicodeDecodeError:
                 raise BadRequest(Message.WRONG_BODY, f"Field {shown(name)} is not UTF-8.") from None
+            # A field that comes several times becomes a list.
             before = metadata.get(name)
             if name not in metadata:
                 metadata[name] = text
@@ -4005,7 +4013,7 @@ class Upload:
         return self._done, metadata
 
     def discard(self) -> None:
-        """Delete what is still a draft; ``feed`` must not be under way."""
+        """Delete all drafts that are left; must not be called while ``feed`` runs in another thread."""
         if self._out is not None:
             os.close(self._out)
             self._out = None
@@ -4014,7 +4022,7 @@ class Upload:
 
 
 def file_name(part: Any) -> str | None:
-    """The name of the file in a part, exactly as the client has it; None for a text field.
+    """Return the name of the file in a part, exactly as the client has it; None for a text field.
 
     ``filename*`` (RFC 5987), which old HTTP libraries send for names beyond ASCII, counts before ``filename``.
     The library's own reading is not used, as it cuts ``C:\\a`` down to ``a`` for the sake of Internet Explorer 6.
@@ -4034,12 +4042,13 @@ def file_name(part: Any) -> str | None:
 
 
 def parse_range(header: str, size: int) -> tuple[int, int] | None:
-    """First byte and length of what a Range header asks for; None where it is to be ignored (contract 8.2).
+    """Return first byte and length of a Range header; None where it is to be ignored (contract 8.2).
 
-    So it is where it is malformed, of another unit or of several ranges, as RFC 9110, section 14.2, allows.
+    RFC 9110, section 14.2, lets a server ignore what is malformed, of another unit or of several ranges.
     Raises RangeRefused.
     """
-    if len(header) > 200:  # no number is that long, and to look through many spaces takes minutes
+    # The pattern goes through many spaces again and again, for minutes; no range is that long.
+    if len(header) > 200:
         return None
     match = re.fullmatch(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)", header.strip(), re.IGNORECASE | re.ASCII)
     if match is None or match.groups() == ("", ""):
@@ -5372,7 +5381,7 @@ class Service:
         with self._store.batch():
             for record in records:
                 self._store.put_record(endpoint.name, record)
-        try:  # after the records, so that a kill in between leaves no file of nobody: see Files.settle
+        try:  # after the records, so that a kill in between leaves no file of nobody: see Files.finish_drafts
             for record in records:
                 self._files.keep(record.unique_id)
         except OSError as error:
@@ -8775,7 +8784,7 @@ class Server:
         seed_tree = load_tree(options.seed) if options.seed else None
         store = open_store(options, seed_tree, files.drop)
         try:
-            files.settle(store.has_file)
+            files.finish_drafts(store.has_file)
             self.world = emulate(store, clock, gate, files, Evidence(clock), self._outbox.send, self._has_key)
             self.worlds = Worlds(self.world, options.fork_keys, self._begin_world)
             self.tls = open_tls(options, self._scratch)

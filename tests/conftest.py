@@ -111,7 +111,7 @@ class Backend(metaclass=Verbs):
     ) -> None:
         files = files or Files(None)
         store._drop_file = files.drop
-        files.settle(store.has_file)
+        files.finish_drafts(store.has_file)
         self.world = emulate(store, clock, gate, files, evidence or Evidence(clock), is_taken=self.is_taken)
         self.stage = self.world.faults
 

@@ -91,7 +91,8 @@ def test_the_workflow_runs_the_suite_on_every_system_with_every_python() -> None
     assert any("pytest" in step.get("run", "") for step in tests["steps"])
 
 
-@pytest.mark.parametrize("snippet", blocks("python"))
+# The one with TinyDB is run in test_store.py.
+@pytest.mark.parametrize("snippet", [block for block in blocks("python") if "TinyDB" not in block])
 def test_a_python_snippet_runs(snippet: str) -> None:
     exec(compile(snippet, "README.md", "exec"), {})
 

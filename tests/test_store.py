@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tinydb import TinyDB
+from tinydb.table import Table
 
 from rested_emulator import (
     SAMPLE_KEY,
@@ -36,7 +37,7 @@ from rested_emulator import (
     sample_project,
     shown,
 )
-from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, TOMATO
+from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, ROOT, TOMATO
 
 NOTES = "notes/today"
 BEFORE, AFTER = "2021-06-28T17:18:44.000Z", "2027-01-15T08:00:00.000Z"
@@ -141,6 +142,25 @@ def test_plain_tinydb_opens_the_file_and_sees_tables_and_documents(store: Store,
         document = database.table(NOTES).get(doc_id="d")
         assert document == {"data": {"name": "Möhre"}, "uniqueId": "d", "createdAt": BEFORE, "updatedAt": BEFORE}
         assert database.table("_projects").get(doc_id=SAMPLE_KEY)["name"] == "examples"
+
+
+def test_tinydb_reads_and_writes_the_file_as_the_readme_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [snippet] = re.findall(r"```python\n(from tinydb.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Table, "document_id_class", Table.document_id_class)
+    storage = JsonFile("rested-db.json", complete_tree({"notes/open": {"a1": note("a1", {"text": "Möhre"})}}))
+    storage.changed = True
+    storage.save()
+    exec(compile(snippet, "README.md", "exec"), {})
+    every, matching = "[{'data': {'text': 'Möhre'}, ", " [{'data': {'text': 'bye'}}]\n"
+    printed = capsys.readouterr().out
+    assert printed.startswith(every)
+    assert printed.endswith(matching)
+    records = load_tree("rested-db.json")["notes/open"]
+    assert {key: record.data for key, record in records.items()} == {"a1": {"text": "Möhre"}, "a2": {"text": "bye"}}
 
 
 def test_the_file_is_fit_for_eyes_and_diffs(store: Store, path: Path) -> None:
