@@ -559,8 +559,8 @@ class Record(NamedTuple):
     def without_password(self) -> Record:
         """Copy a user's record without the password, which no answer shows (contract 6.5)."""
         # Decoding a record takes longer than searching it for the name of a member.
-        data = self.data if b'"password":' in self.wire else None
-        if not isinstance(data, dict) or "password" not in data:
+        data = members_of(self.data) if b'"password":' in self.wire else {}
+        if "password" not in data:
             return self
         return self.with_data(encode({name: value for name, value in data.items() if name != "password"}))
 
@@ -921,11 +921,14 @@ def parse_parameters(query: str) -> Parameters:
 
     Never raises: a malformed query is refused in its turn, after key, origin and token (contract 5.6).
     """
-    return parse_short(query) if len(query) <= LONGEST_REMEMBERED else parse_query(query)
+    # A long one is not remembered: it takes memory, and hardly comes again.
+    read = parse_query if len(query) <= LONGEST_REMEMBERED else parse_query.__wrapped__
+    return read(query)
 
 
+@functools.lru_cache(256)
 def parse_query(query: str) -> Parameters:
-    """Do the work of ``parse_parameters``, without remembering the outcome."""
+    """Do the work of ``parse_parameters``; the latest queries are remembered."""
     if "%" in query or "+" in query:
         pairs = parse_qsl(query, keep_blank_values=True)
     else:
@@ -982,9 +985,6 @@ def look_at_parameters(last: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(warnings[:MOST_WARNINGS])
 
 
-parse_short = functools.lru_cache(256)(parse_query)
-
-
 def parse_content(content: Content | None) -> bytes:
     """Read the data in a body as JSON; text becomes a string (contract 3.3 and 3.4).
 
@@ -1018,16 +1018,11 @@ def look_at_body(content: Content) -> tuple[str, ...]:
         return ()
     try:
         text = decode(parse_content(content))
+        if isinstance(text, str) and NO_VALUE.match(text):
+            return (f"The body is the text {shown(text, 40)}: something was sent that JSON.stringify had not seen.",)
+        value = decode(parse_json(text)) if isinstance(text, str) and text.lstrip()[:1] in ("{", "[") else None
     except Refusal:
-        # The refusal itself says what is wrong.
-        return ()
-    if not isinstance(text, str):
-        return ()
-    if NO_VALUE.match(text):
-        return (f"The body is the text {shown(text, 40)}: something was sent that JSON.stringify had not seen.",)
-    try:
-        value = decode(parse_json(text)) if text.lstrip()[:1] in ("{", "[") else None
-    except BadRequest:
+        # The body is refused, and that says why; or it is a text that only begins like JSON.
         return ()
     if not isinstance(value, dict | list):
         return ()
@@ -1197,20 +1192,11 @@ def merge(old: dict[str, Json], new: dict[str, Json]) -> dict[str, Json]:
 JSON_TYPES = MappingProxyType(
     {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
 )
-# Annotations of arguments: the Python types that JSON or a caller may bring, and the words for them.
-ARGUMENTS: Mapping[str, tuple[Any, str]] = MappingProxyType(
-    {
-        "str": (str, "a text"),
-        "bool": (bool, "true or false"),
-        "int": (int, "a whole number"),
-        "float": (int | float, "a number"),
-        "Json": (object, "any value"),
-        "Sequence[str]": (list | tuple, "a list of texts"),
-        "tuple[str, ...]": (list | tuple, "a list of texts"),
-        "Mapping[str, Json]": (dict, "an object"),
-        "Mapping[str, str]": (dict, "an object of texts"),
-    }
-)
+
+
+def members_of(value: Json) -> dict[str, Json]:
+    """Return the members of an object; none for any other value."""
+    return value if isinstance(value, dict) else {}
 
 
 def kind_of(value: Json) -> str:
@@ -1451,6 +1437,7 @@ class Documents(MutableMapping[str, Any]):
         self._become({} if documents is None else documents)
 
     def _become(self, documents: dict[str, Any]) -> None:
+        """Take a dictionary that nobody shares, without changes beside it."""
         self._shared = documents
         # New documents, those that replace shared ones, and GONE for shared ones that were deleted.
         self._changes: dict[str, Any] = {}
@@ -1646,6 +1633,12 @@ def open_bytes(path: str, flags: int, mode: int = 0o666) -> int:
     return os.open(path, flags | getattr(os, "O_BINARY", 0), mode)
 
 
+def delete_file(path: str) -> None:
+    """Delete a file, if it is there and the system lets it."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
 def open_private(path: str, flags: int) -> int:
     """Open a file that no other user may read; an ``opener`` for ``open``."""
     return open_bytes(path, flags, 0o600)
@@ -1674,8 +1667,7 @@ def give_lock(descriptor: int, path: str) -> None:
     """Close a locked file and delete it."""
     if fcntl:
         # While it is still locked: after that, it may be the lock of the next emulator.
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        delete_file(path)
         os.close(descriptor)
         return
     if msvcrt:
@@ -1683,8 +1675,7 @@ def give_lock(descriptor: int, path: str) -> None:
             lock_byte(descriptor, msvcrt.LK_UNLCK)  # type: ignore[attr-defined]
     os.close(descriptor)
     # Windows deletes no file that is open, so this does not hit the lock of the next emulator.
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+    delete_file(path)
 
 
 class FileStamp(NamedTuple):
@@ -1770,8 +1761,7 @@ class JsonFile(Storage):
         os.write(lock, f"{os.getpid()}\n".encode())
         # What an emulator that was killed has left.
         for draft in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal_path}.tmp"):
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
+            delete_file(draft)
 
     def _open_lock(self, path: str) -> int:
         """Open the lock file and lock it. Raises InUseError where another emulator has it, or OSError."""
@@ -1908,13 +1898,13 @@ class JsonFile(Storage):
             return [], True
         if torn:
             log.info("%s: the last line is torn; what it held was never acknowledged", self.journal_path)
-        sums = [int(match[1]) for line in lines if (match := CONTINUES.match(line))]
-        steps = [
-            step
-            for number, line in enumerate(lines, 1)
-            if not CONTINUES.match(line)
-            for step in read_steps(self.journal_path, number, line)
-        ]
+        steps: list[Step] = []
+        sums: list[int] = []
+        for number, line in enumerate(lines, 1):
+            if match := CONTINUES.match(line):
+                sums.append(int(match[1]))
+            else:
+                steps += read_steps(self.journal_path, number, line)
         self._journaled = os.path.getsize(self.journal_path) - len(torn)
         if torn:
             os.truncate(self.journal_path, self._journaled)
@@ -1972,6 +1962,7 @@ class JsonFile(Storage):
         return journal
 
     def _close_journal(self) -> None:
+        """Close the journal; the next append opens it again."""
         if self._journal is not None:
             os.close(self._journal)
             self._journal = None
@@ -2021,8 +2012,7 @@ class JsonFile(Storage):
             else:
                 self.drop_journal()
         finally:
-            with contextlib.suppress(OSError):
-                os.unlink(draft.path)
+            delete_file(draft.path)
 
     def _is_edited(self, total: int | None) -> bool:
         """Whether somebody else has written the data file, which has this sum; None if there is no file."""
@@ -2063,8 +2053,7 @@ class JsonFile(Storage):
                 os.chmod(draft, stat.S_IMODE(os.stat(self.path).st_mode))
             is_in_place = self._put_in_place(draft, self.path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
+            delete_file(draft)
             raise OSError(error.errno, error.strerror, self.path) from None
         stamp = self._stamp()
         # Size or time of modification have changed: somebody has written the file since.
@@ -2103,8 +2092,7 @@ class JsonFile(Storage):
             self._journaled = len(rest)
         except OSError as error:
             # The long one stays, and does no harm: a step that is done twice is done.
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
+            delete_file(draft)
             if error.errno not in NOT_REPLACED:
                 raise
 
@@ -2188,8 +2176,7 @@ def write_tree(path: str, tree: Tables) -> FileContent:
             os.fsync(file.fileno())
             stamp = FileStamp.of(os.fstat(file.fileno()))
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        delete_file(path)
         raise
     return FileContent(stamp, total)
 
@@ -2939,8 +2926,8 @@ START = ""  # the name of the checkpoint that every store has
 class Store:
     """Projects, endpoints, records, sessions and mails as values of the Model.
 
-    TinyDB makes every change of a table, through Records, and gives the data file its layout; it reads nothing.
-    Ours are the journal, checkpoints, edits by hand, and the values read out of documents.
+    TinyDB gives the data file its layout and changes single tables, through Records; it reads nothing. Ours are
+    the journal, the checkpoints, which replace all tables at once, edits by hand, and the values of documents.
     """
 
     def __init__(self, storage: JsonFile, drop_file: Callable[[str], None] = lambda _: None) -> None:
@@ -2950,13 +2937,16 @@ class Store:
         self._database = Database(storage=lambda: storage)
         # The oldest first.
         self._checkpoints: dict[str, Tables] = {}
+        # By table and id, with the document that was read; and by endpoint.
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
         self._listings: dict[str, Listing] = {}
         self._batch: list[Step] | None = None
-        self.refused_edit: str | None = None  # why an edit of the data file is not taken over
+        # Why an edit of the data file is not taken over.
+        self.refused_edit: str | None = None
         self.mark()
 
     def _table(self, name: str) -> Records:
+        """Return TinyDB's table of that name, for changes."""
         table = self._database.table(name)
         assert isinstance(table, Records)
         return table
@@ -2990,6 +2980,7 @@ class Store:
             steps = self._batch
         finally:
             self._batch = None
+        # In one line of the journal, which a kill leaves whole or torn.
         self._change(*steps)
 
     def _change(self, *steps: Step) -> None:
@@ -3089,6 +3080,7 @@ class Store:
         steps += consequences(old, steps, self._storage.path)
         self._change(*steps)
         self._storage.remember(edited, content)
+        # Nothing but the edit was in the journal, and the data file has that. A journal that stays does no harm.
         if not has_more:
             with contextlib.suppress(OSError):
                 self._storage.drop_journal()
@@ -3155,7 +3147,7 @@ class Store:
         return self._value(ENDPOINTS, name, read_endpoint)
 
     def endpoints_of(self, key: str) -> list[Endpoint]:
-        """The endpoints of a project."""
+        """Return the endpoints of the project of that key."""
         return [endpoint for endpoint in self.endpoints() if endpoint.project == key]
 
     def require_project(self, key: str | None) -> Project:
@@ -3289,6 +3281,7 @@ class Store:
         steps = way_to(now, then)
         if not steps:
             return []
+        # The journal gets the way back, since it continues the data file, which knows no checkpoints.
         self._storage.commit(steps)
         self._storage.tables = then
         self._storage.write(then)
@@ -3634,8 +3627,7 @@ class Accounts:
         # The text may also stand deeper in the data, but only the few that have it need be decoded.
         member = encode({name: value})[1:-1]
         for user in self._store.records(endpoint):
-            data = user.data if member in user.wire else None
-            if isinstance(data, dict) and data.get(name) == value:
+            if member in user.wire and members_of(user.data).get(name) == value:
                 return user
         return None
 
@@ -3653,9 +3645,9 @@ class Accounts:
 
     def check_password(self, endpoint: str, packed: bytes) -> Record:
         """Return the user with the name and password of a login (contract 6.3); raises BadRequest, Unauthenticated."""
-        data = decode(packed)
-        names = [name for name in CREDENTIALS if isinstance(data, dict) and name in data]
-        if not isinstance(data, dict) or len(names) != 1:
+        data = members_of(decode(packed))
+        names = [name for name in CREDENTIALS if name in data]
+        if len(names) != 1:
             hint = "A login takes an object with password and either username or email, not both."
             raise BadRequest(Message.MEMBER_MISSING, hint)
         name, password = data[names[0]], data.get("password")
@@ -3666,8 +3658,7 @@ class Accounts:
             who = f"user with {names[0]} {shown(name)}"
             hint = f"Endpoint {shown(endpoint)} has no {who}; register it with a plain POST."
             raise Unauthenticated(Message.NO_USER, hint)
-        members = user.data
-        stored = members.get("password") if isinstance(members, dict) else None
+        stored = members_of(user.data).get("password")
         if stored is None:
             hint = f"User {shown(name)} has no password yet; set one with PUT and the master key, or by a reset mail."
             raise Unauthenticated(Message.WRONG_CREDENTIALS, hint)
@@ -3680,15 +3671,14 @@ class Accounts:
         users = []
         for endpoint in self._store.endpoints():
             for user in self._store.records(endpoint.name) if endpoint.authentication else ():
-                data = user.data
-                if isinstance(data, dict) and "password" not in data:
+                data = members_of(user.data)
+                if data and "password" not in data:
                     users.append(f"{shown(data.get('username', data.get('email')))} of {endpoint.name}")
         return users
 
     def send_reset(self, endpoint: Endpoint, packed: bytes) -> Mail:
         """Put a mail with a verification token into the outbox (contract 6.9); raises BadRequest."""
-        data = decode(packed)
-        email, name = (data.get(member) if isinstance(data, dict) else None for member in ("email", "templateName"))
+        email, name = map(members_of(decode(packed)).get, ("email", "templateName"))
         if not isinstance(email, str) or not isinstance(name, str):
             raise BadRequest(Message.MEMBER_MISSING, "A password reset takes an object with email and templateName.")
         user = self.find(endpoint.name, "email", email)
@@ -3710,23 +3700,22 @@ class Accounts:
 
     def reset_password(self, endpoint: str, packed: bytes) -> tuple[Record, bytes, Mail]:
         """Return the user of a verification token, the new data, and the mail (contract 6.9); raises BadRequest."""
-        data = decode(packed)
         members = ("verificationToken", "password", "passwordConfirmation")
-        token, password, confirmation = (data.get(name) if isinstance(data, dict) else None for name in members)
+        token, password, confirmation = map(members_of(decode(packed)).get, members)
         if not all(isinstance(value, str) and value for value in (token, password, confirmation)):
             raise BadRequest(Message.MEMBER_MISSING, f"A new password takes an object with {', '.join(members)}.")
         if password != confirmation:
             raise BadRequest(Message.PASSWORDS_DIFFER, "Send the same text as password and passwordConfirmation.")
         mail = next((mail for mail in self._store.mails() if mail.token == token), None)
         user = self._store.record(endpoint, mail.user) if mail and mail.endpoint == endpoint else None
-        members_now = user.data if user else None
-        if mail is None or user is None or not isinstance(members_now, dict):
+        data = members_of(user.data) if user else {}
+        if mail is None or user is None or not data:
             hint = f"No mail of endpoint {shown(endpoint)} has this token; GET /__emulator__/mails shows the outbox."
             raise BadRequest(Message.WRONG_VERIFICATION, hint)
         if mail.used or mail.expires_at <= self._clock.now():
             why = "was used already" if mail.used else f"expired at {timestamp(mail.expires_at)}"
             raise BadRequest(Message.WRONG_VERIFICATION, f"The token {why}; ask for another mail.")
-        return user, encode(members_now | {"password": password}), mail
+        return user, encode(data | {"password": password}), mail
 
     def open_session(self, endpoint: Endpoint, user: str) -> Session:
         """Log a user in: a new token for as long as the project says (contract 6.7)."""
@@ -3743,8 +3732,8 @@ class Accounts:
         with self._store.batch():
             for session in self._store.sessions():
                 user = self._store.record(session.endpoint, session.user)
-                data = user.data if user and username is not None else None
-                names = [data.get(name) for name in CREDENTIALS] if isinstance(data, dict) else []
+                data = members_of(user.data) if user and username is not None else {}
+                names = [data.get(name) for name in CREDENTIALS]
                 if session.expires_at > now and token in (None, session.token) and username in (None, *names):
                     self._store.put_session(replace(session, expires_at=now))
                     ended.append(session.token)
@@ -3840,14 +3829,12 @@ class Files:
 
     def drop_draft(self, unique_id: str) -> None:
         """Delete a draft; what cannot be deleted stays until the next start."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.draft(unique_id))
+        delete_file(self.draft(unique_id))
 
     def drop(self, unique_id: str) -> None:
         """Delete the file of a record; what cannot be deleted stays."""
         if self._folder and FILE_ID.match(unique_id):
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self._folder, unique_id))
+            delete_file(os.path.join(self._folder, unique_id))
 
     def close(self, gone: Iterable[str]) -> None:
         """Delete the files of these records, and a temporary folder with all in it; no more drafts can be opened."""
@@ -3857,8 +3844,7 @@ class Files:
         if self._folder is None:
             return
         for name in os.listdir(self._folder) if self._is_temporary and os.path.isdir(self._folder) else ():
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self._folder, name))
+            delete_file(os.path.join(self._folder, name))
         # Only if it is empty: rmdir(2) refuses any other.
         with contextlib.suppress(OSError):
             os.rmdir(self._folder)
