@@ -1613,7 +1613,7 @@ def sample_project() -> Tree:
     }
 
 
-# Errors of rename(2) for a file that cannot be replaced: a mount point, or one in a folder of another user.
+# Errors of rename(2) and unlink(2) for a mount point, and for a file in a folder of another user.
 # Windows says EACCES for one that is open.
 NOT_REPLACED = (errno.EBUSY, errno.EXDEV, errno.EPERM, *(() if fcntl else (errno.EACCES,)))
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
@@ -1663,7 +1663,7 @@ def lock_byte(descriptor: int, mode: int) -> None:
         os.lseek(descriptor, 0, os.SEEK_SET)
 
 
-def give_lock(descriptor: int, path: str) -> None:
+def release_lock(descriptor: int, path: str) -> None:
     """Close a locked file and delete it."""
     if fcntl:
         # While it is still locked: after that, it may be the lock of the next emulator.
@@ -2112,7 +2112,7 @@ class JsonFile(Storage):
         self._journaled = 0
 
     def close(self) -> None:
-        """Save, close what is open and give up the lock. Raises OSError; then the journal still has everything.
+        """Save, close what is open and release the lock. Raises OSError; then the journal still has everything.
 
         An edit that is not taken over stays, and so does the journal: once the edit is mended, the next
         start reads both.
@@ -2125,17 +2125,18 @@ class JsonFile(Storage):
                 told = "%s was edited, and that is not taken over; what the emulator had is in %s.kept"
                 log.warning(told, *[self.path] * 2)
         finally:
-            self.let_go()
+            self.unlock()
 
-    def let_go(self) -> None:
-        """Close what is open and give up the lock, saving nothing."""
+    def unlock(self) -> None:
+        """Close what is open and release the lock, saving nothing."""
         if self._lock is not None:
-            give_lock(self._lock, f"{self.path}.lock")
+            release_lock(self._lock, f"{self.path}.lock")
             self._lock = None
         self.leave_to_parent()
 
     def leave_to_parent(self) -> None:
         """Close what is open; after a fork the lock stays the parent's."""
+        # To release it would take it from the parent: flock(2) belongs to the open file, which both have.
         self._close_journal()
         if self._lock is not None:
             os.close(self._lock)
@@ -3099,12 +3100,12 @@ class Store:
         self._storage.end_save(draft, written)
 
     def close(self) -> None:
-        """Write the data file and give up its lock. Raises OSError."""
+        """Write the data file and release its lock. Raises OSError."""
         self._storage.close()
 
-    def let_go(self) -> None:
-        """Close what is open and give up the data file's lock, saving nothing."""
-        self._storage.let_go()
+    def unlock(self) -> None:
+        """Close what is open and release the data file's lock, saving nothing."""
+        self._storage.unlock()
 
     def leave_to_parent(self) -> None:
         """Close what a fork has open of the data file; it stays the parent's, with its lock."""
@@ -8424,7 +8425,7 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
         store.replay()
         store.save()  # a data file that is missing is written too
     except BaseException:
-        storage.let_go()
+        storage.unlock()
         raise
     return store
 
@@ -8784,7 +8785,7 @@ class Server:
             self.world.owner.tell_who_cannot_log_in()
         except BaseException:
             self._scratch.close()
-            store.let_go()
+            store.unlock()
             raise
         beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
         self.control_token = options.control_token or (new_id() if beyond_loopback else None)

@@ -1029,7 +1029,7 @@ def test_the_way_back_leads_to_the_same_tables_in_the_same_order_also_by_the_jou
     again = opened(path)
     again.replay()
     assert {name: list(table.items()) for name, table in again._storage.tables.items()} == before
-    storage.let_go()
+    storage.unlock()
 
 
 def test_the_way_back_of_a_deletion_among_many_does_not_write_them_all_anew(tmp_path: Path) -> None:
@@ -1041,7 +1041,7 @@ def test_the_way_back_of_a_deletion_among_many_does_not_write_them_all_anew(tmp_
     store.restore()
     assert storage._journaled - before < 1000
     assert ids(store) == [str(key) for key in range(1000)]
-    storage.let_go()
+    storage.unlock()
 
 
 def test_a_new_endpoint_and_its_records_are_gone_after_the_way_back(store: Store) -> None:
