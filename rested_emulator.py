@@ -1087,14 +1087,16 @@ def parse_json(text: str) -> bytes:
         with without_collections() if len(text) > MANY_OBJECTS else contextlib.nullcontext():
             value: Json = DECODER.decode(text)
         check_depth(text)
-        return encode(value)  # finds what cannot be written again: 1e400, lone surrogates
+        # Writing finds what Python reads and JSON cannot hold: 1e400, lone surrogates.
+        return encode(value)
     except json.JSONDecodeError as error:
         hint = f"{error.msg}: line {error.lineno} column {error.colno}.{how_it_begins(text)}"
         raise BadRequest(Message.WRONG_BODY, hint) from None
     except UnicodeEncodeError:
         raise BadRequest(Message.WRONG_BODY, "The body has a lone surrogate.") from None
     except ValueError as error:
-        digits = "digits" in str(error)  # where Python's own words would advise to change Python
+        # Python's own words would advise to call sys.set_int_max_str_digits.
+        digits = "digits" in str(error)
         why = "a number has more than 4300 digits" if digits else str(error)
         raise BadRequest(Message.WRONG_BODY, f"Not JSON: {why}.") from None
     except RecursionError:
@@ -1454,8 +1456,10 @@ class Documents(MutableMapping[str, Any]):
         return twin
 
     def get(self, key: str, default: Any = None) -> Any:
-        document = self._changes[key] if key in self._changes else self._shared.get(key, default)
-        return default if document is GONE else document
+        if key in self._changes:
+            document = self._changes[key]
+            return default if document is GONE else document
+        return self._shared.get(key, default)
 
     def __getitem__(self, key: str) -> Any:
         document = self.get(key, GONE)
@@ -2328,7 +2332,7 @@ def read_steps(path: str, number: int, line: bytes) -> list[Step]:
 
 MOST_MAILS = 1000
 MAIL_TEXTS = ("endpoint", "user", "email", "template_name", "html")
-BATCH = 1000  # documents in one call of write(2)
+BATCH = 1000  # documents in a block that is written at once
 RECORD_MEMBERS = ("data", "uniqueId", "updatedAt", "createdAt", "owner")
 LAST_LINE = re.compile(rb',\n"_written": \{"by": \{"emulator": "[^"]*", "sum": (\d+)\}\}\n\}\n\Z')
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|[^\s\[\]{}",:]+')
@@ -2720,7 +2724,8 @@ def check_users(name: str, records: Iterable[Record]) -> None:
 
     A user may lack the password: then nobody can log in as this user until it is set.
     """
-    users: dict[tuple[str, str], str] = {}  # by username, and by email
+    # Unique ids by ("username", name) and by ("email", address).
+    users: dict[tuple[str, str], str] = {}
     for number, record in enumerate(records):
         data: Any = record.data
         why = why_no_user(data, needs_password=False)
@@ -3985,19 +3990,14 @@ class Upload:
             raise self.refusal
         if not self._done:
             raise BadRequest(Message.WRONG_FILES, "There is no file; send it as a part named file.")
-        metadata: dict[str, Json] = {}
+        texts: dict[str, list[Json]] = {}
         for name, value in self._fields:
             try:
-                text = value.decode()
+                texts.setdefault(name, []).append(value.decode())
             except UnicodeDecodeError:
                 raise BadRequest(Message.WRONG_BODY, f"Field {shown(name)} is not UTF-8.") from None
-            # A field that comes several times becomes a list.
-            before = metadata.get(name)
-            if name not in metadata:
-                metadata[name] = text
-            else:
-                metadata[name] = [*before, text] if isinstance(before, list) else [before, text]
-        return self._done, metadata
+        # A field that comes several times is a list.
+        return self._done, {name: values if len(values) > 1 else values[0] for name, values in texts.items()}
 
     def discard(self) -> None:
         """Delete all drafts that are left; must not be called while ``feed`` runs in another thread."""
