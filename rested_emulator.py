@@ -87,6 +87,7 @@ else:
             HTTPHeaders,
             HTTPMessageDelegate,
             HTTPServerConnectionDelegate,
+            HTTPServerRequest,
             RequestStartLine,
             ResponseStartLine,
         )
@@ -176,6 +177,7 @@ if TYPE_CHECKING:  # each is imported where it is used: the first answer does no
     from concurrent.futures import ThreadPoolExecutor
 
     from tornado.platform.asyncio import BaseAsyncIOLoop
+    from tornado.web import Application
     from tornado.websocket import WebSocketHandler
 
 try:
@@ -6123,6 +6125,11 @@ class Worlds:
 
 # - HTTP ---------------------------------------------------------------------------------------------
 
+NO_SUBPROTOCOL = (
+    "It asks for a subprotocol, and none is spoken here, so the client will leave (RFC 6455, section 4.1): "
+    "open the WebSocket without one."
+)
+HANDSHAKE_KEY = re.compile(r"[A-Za-z0-9+/]{22}==\Z")
 IDLE_SECONDS = 75.0
 COPIED_BYTES = 2**16
 FILE_BLOCK = 2**18
@@ -6139,27 +6146,31 @@ class Request:
     """One HTTP request; ``body`` is None when it was over the limit, an ``upload`` has taken it where it is files.
 
     It may be ``refused`` before its body is read. Of a request to the API the door says which ``world`` it
-    is for, what the faults that hit it do (its ``effect``), and what to warn of: what is served, but hardly as it was
-    meant.
+    is for, what it shows (its ``approach``), what the faults that hit it do (its ``effect``), and what to warn of: what
+    is served, but hardly as it was meant.
 
-    Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined.
+    Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined. A WebSocket's
+    handshake is a request like any other, until it is let in.
     """
 
     method: str
     path: str
     query: str
     headers: dict[str, str]
+    version: str = "HTTP/1.1"
     body: bytes | None = b""
     upload: Upload | None = None
     refused: Refusal | None = None
+    approach: Approach | None = None
     world: Emulation | None = None
     effect: Effect = NO_EFFECT
     warnings: tuple[str, ...] = ()
+    is_handshake: bool = False
 
     @classmethod
-    def of(cls, method: str, target: str, headers: HTTPHeaders) -> Self:
+    def of(cls, line: RequestStartLine, headers: HTTPHeaders) -> Self:
         """A request from its first line and headers."""
-        path, _, query = target.partition("?")
+        path, _, query = line.path.partition("?")
         fields: dict[str, str] = {}
         repeated = set()
         for name, value in headers.get_all():
@@ -6168,7 +6179,15 @@ class Request:
             fields[name] = value
         for name in repeated:
             fields[name] = ("; " if name == "Cookie" else ",").join(headers.get_list(name))
-        return cls(method, path, query, fields)
+        request = cls(line.method, path, query, fields, line.version)
+        if line.method == "GET" and path.startswith(API_PREFIX):
+            request.is_handshake = fields.get("Upgrade", "").lower() == "websocket"
+        return request
+
+    @property
+    def title(self) -> str:
+        """What it asks for, in the log."""
+        return f"{'open' if self.is_handshake else self.method} {self.path}"
 
     def content(self) -> Content:
         """The body, with what the headers say of it."""
@@ -6534,9 +6553,11 @@ class Api(Door):
         plain_cookie: bool = False,
         latency: tuple[float, float] = (0, 0),
         max_body: int = 1_000_000,
+        most_sockets: int = 1000,
     ) -> None:
         self.worlds = worlds
         self.evaluator = Evaluator()
+        self._most_sockets = most_sockets
         self._latency = latency
         self._max_body = max_body
         # In order of preference, with the attributes that a browser wants for each (contract 6.6).
@@ -6544,22 +6565,7 @@ class Api(Door):
         if plain_cookie and not is_secure:
             self._cookies[PLAIN_COOKIE] = "HttpOnly; SameSite=Lax; Path=/"
         self._warned_of_cookies = plain_cookie or is_secure
-        self.is_stopping = False
         self._last_host: str | None = None
-        self._opening: list[Emulation] = []  # the world of each handshake under way
-
-    @contextlib.contextmanager
-    def opens(self, world: Emulation) -> Iterator[None]:
-        """Take note of a handshake that is under way, while it is."""
-        self._opening.append(world)
-        try:
-            yield
-        finally:
-            self._opening.remove(world)
-
-    def opening(self, world: Emulation) -> int:
-        """How many handshakes are under way in a world."""
-        return self._opening.count(world)
 
     def latency(self) -> float:
         """How long the next answer waits, in seconds."""
@@ -6585,9 +6591,11 @@ class Api(Door):
 
     def perform(self, request: Request) -> Answer:
         world, approach = self._find_world(request)
-        request.world = world
+        request.world, request.approach = world, approach
         if request.refused:
             raise request.refused
+        if request.is_handshake:
+            return self._let_in(world, approach, request)
         if request.method == "OPTIONS":
             return self._preflight(world, approach, request)
         if not request.path.startswith(API_PREFIX):
@@ -6612,6 +6620,23 @@ class Api(Door):
         answer.delay = world.faults.take_owed()
         return answer
 
+    def _let_in(self, world: Emulation, approach: Approach, request: Request) -> Answer:
+        """Let a handshake in, whatever it shows: a browser can read only from a socket why not (contract 7.2)."""
+        check_handshake(request)
+        if self.worlds.count_listeners() >= self._most_sockets:
+            hint = f"{self._most_sockets} are open; raise the limit of open files (ulimit -n)."
+            raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
+        with contextlib.suppress(OriginRefused):  # a foreign page uses no fault up
+            world.service.check_gate(approach)
+            request.effect = effect = world.faults.on_request(approach.endpoint, WEBSOCKET)
+            if not effect.takes_effect:
+                raise Struck(effect.numbers, effect.status or Struck.status)
+        request.warnings = approach.parameters.warnings
+        request.warnings += world.service.look_at_flags(approach, Operation.LISTEN, WEBSOCKET)
+        if request.headers.get("Sec-Websocket-Protocol"):
+            request.warnings += (NO_SUBPROTOCOL,)
+        return Answer(101)
+
     def _look(self, world: Emulation, operation: Operation, approach: Approach, request: Request) -> None:
         """Take note of what is odd about a request that may well be served."""
         parameters = approach.parameters
@@ -6626,11 +6651,11 @@ class Api(Door):
             why = "it lacks Upgrade: websocket, which a proxy has to pass on (nginx: proxy_set_header Upgrade)"
             request.warnings += (f"This is a WebSocket's handshake, answered as a plain GET: {why}.",)
 
-    def approach(self, request: Request, *, over_socket: bool = False) -> Approach:
+    def approach(self, request: Request) -> Approach:
         """What the request shows. A WebSocket may bring its token in the URL (contract 6.7)."""
         parameters = parse_parameters(request.query)
         candidates = [bearer_token(request.headers.get("Authorization", ""))]
-        if over_socket:
+        if request.is_handshake:
             candidates.append(parameters.access_token)
         if cookies := request.headers.get("Cookie"):
             candidates += [cookie_value(cookies, name) for name in self._cookies]
@@ -6771,6 +6796,22 @@ class Api(Door):
 def served_as(method: str, approach: Approach) -> str:
     """The method whose rules count: a HEAD for a file is a GET without its body (contract 1.7)."""
     return "GET" if method == "HEAD" and approach.parameters.file_only else method
+
+
+def check_handshake(request: Request) -> None:
+    """Raise a Refusal for a handshake that RFC 6455, section 4.2.1, does not allow; Tornado 6.6.1 lets some pass."""
+    connection, version = request.headers.get("Connection", ""), request.version
+    if version != "HTTP/1.1":
+        why = f"It came over {shown(version, 20)}; a WebSocket takes HTTP/1.1 (behind nginx: proxy_http_version 1.1)."
+    elif "upgrade" not in (part.strip().lower() for part in connection.split(",")):
+        why = "The header Connection does not say Upgrade (behind nginx: proxy_set_header Connection upgrade)."
+    elif not HANDSHAKE_KEY.match(request.headers.get("Sec-Websocket-Key", "")):
+        why = "It takes one header Sec-WebSocket-Key, of 16 bytes in base64."
+    elif (asked := request.headers.get("Sec-Websocket-Version")) != "13":
+        raise WrongVersion(asked)
+    else:
+        return
+    raise BadRequest(Message.WRONG_HANDSHAKE, why)
 
 
 def content_disposition(name: str) -> str:
@@ -6982,19 +7023,19 @@ class Front(HTTPServerConnectionDelegate):
     """What Tornado's HTTP server talks to: decides at first sight who answers a request.
 
     ``doors`` are tried by the prefix of the path, in order, after the ``pages``, which are whole paths.
-    WebSocket handshakes go to what ``sockets`` returns, which is called when there is one.
+    ``open_socket`` makes a WebSocket of a handshake that is let in.
     """
 
     def __init__(
         self,
         doors: Sequence[tuple[str, Door]],
-        sockets: Callable[[], HTTPServerConnectionDelegate],
+        open_socket: Callable[[Exchange], None],
         max_body: int,
         pages: Mapping[str, Door],
     ) -> None:
         self._doors = doors
         self._pages = pages
-        self.sockets = functools.cache(sockets)
+        self.open_socket = open_socket
         self.max_body = max_body
         self.pending: set[Exchange] = set()
         self._waiting: dict[object, tuple[float, HTTPConnection]] = {}  # when a connection last sent something
@@ -7047,8 +7088,7 @@ class Exchange(HTTPMessageDelegate):
     def __init__(self, front: Front, server_conn: object, connection: HTTPConnection) -> None:
         self._front = front
         self._server_conn = server_conn
-        self._connection = connection
-        self._handshake: HTTPMessageDelegate | None = None
+        self.connection = connection
         self._chunks: list[bytes] = []
         self._size = 0
         self._answers_early = False
@@ -7057,29 +7097,30 @@ class Exchange(HTTPMessageDelegate):
         self._upload: Upload | None = None
         self._feeding: asyncio.Future[None] | None = None
         self._is_noted = False
+        self._is_opening = False
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         assert isinstance(start_line, RequestStartLine)
-        self._request = Request.of(start_line.method, start_line.path, headers)
+        self.request = Request.of(start_line, headers)
+        self.line, self.headers = start_line, headers
         self._since = asyncio.get_running_loop().time()
         # Tornado's own writing of headers is only needed where they depend on the connection.
-        keeps_alive = self._request.headers.get("Connection", "keep-alive").lower() == "keep-alive"
+        keeps_alive = self.request.headers.get("Connection", "keep-alive").lower() == "keep-alive"
         self._is_plain = start_line.version == "HTTP/1.1" and keeps_alive
-        if is_handshake(self._request):
-            headers.pop("Expect", None)  # it has no body to ask for
-            self._handshake = self._front.sockets().start_request(self._server_conn, self._connection)
-            return self._handshake.headers_received(start_line, headers)
         self._front.pending.add(self)
-        self._door = self._front.door(self._request.path)
-        self._upload = self._door.start_upload(self._request)
+        self._door = self._front.door(self.request.path)
+        if self.request.is_handshake:
+            headers.pop("Expect", None)  # it has no body to ask for
+            return None
+        self._upload = self._door.start_upload(self.request)
         if self._upload:
             return None
-        given = self._request.headers  # Tornado's take twenty times as long to look into
+        given = self.request.headers  # Tornado's take twenty times as long to look into
         if self._is_too_long(given.get("Content-Length", "")) or ("Expect" in given and self._is_lost()):
             headers.pop("Expect", None)  # or Tornado would ask for the body after all
             self._answer_early()
         else:
-            self._front.is_waiting(self._server_conn, self._connection)
+            self._front.is_waiting(self._server_conn, self.connection)
         return None
 
     def _is_too_long(self, length: str) -> bool:
@@ -7090,22 +7131,22 @@ class Exchange(HTTPMessageDelegate):
     def _is_lost(self) -> bool:
         """Whether the request will be refused whatever its body."""
         try:
-            self._door.check_head(self._request)
+            self._door.check_head(self.request)
         except Refusal:
             return True
         return False
 
     def is_for(self, world: Emulation) -> bool:
         """Whether the request is one to the API that is for this world, as far as it is known."""
-        request = self._request
+        request = self.request
         return request.world is world or (request.world is None and request.path.startswith(API_PREFIX))
 
     def data_received(self, chunk: bytes) -> Any:
-        if self._handshake:
-            return None  # a handshake has no body, and Tornado would collect one without bound
+        if self.request.is_handshake:
+            return None  # it has no body, and one that comes all the same is not collected
         self._size += len(chunk)
         if self._upload:  # which may take its time, as long as it goes on
-            self._front.is_waiting(self._server_conn, self._connection)
+            self._front.is_waiting(self._server_conn, self.connection)
         if self._answers_early:
             if self._size > LINGER_BYTES:
                 self._hang_up()
@@ -7136,9 +7177,7 @@ class Exchange(HTTPMessageDelegate):
 
     def finish(self) -> None:
         self._front.is_served(self._server_conn)
-        if self._handshake:
-            self._handshake.finish()
-        elif not self._answers_early:
+        if not self._answers_early:
             self._answer(b"".join(self._chunks))
         elif self._has_answered:
             self._hang_up()
@@ -7147,24 +7186,22 @@ class Exchange(HTTPMessageDelegate):
     def on_connection_close(self) -> None:
         self._front.pending.discard(self)
         self._discard_upload()
-        if self._handshake:
-            self._handshake.on_connection_close()
 
     def _answer(self, body: bytes | None) -> None:
-        request = self._request
+        request = self.request
         request.body, request.upload = body, self._upload
         answer = self._door.answer(request)
         self._discard_upload()
         if answer.delay or answer.file or answer.later or request.effect.is_cut or request.effect.hangs:
             self._answering = asyncio.ensure_future(self._answer_later(answer))
-            getattr(self._connection, "set_close_callback")(self._answering.cancel)
+            getattr(self.connection, "set_close_callback")(self._answering.cancel)
         else:
             self._write(answer)
 
     async def _answer_later(self, answer: Answer) -> None:
         """Write an answer that needs a while, unless the client leaves."""
         with contextlib.ExitStack() as finally_:
-            finally_.callback(self._front.pending.discard, self)
+            finally_.callback(self._is_over)
             finally_.callback(self._note_left, answer)
             if answer.file:
                 finally_.enter_context(answer.file.file)
@@ -7172,37 +7209,39 @@ class Exchange(HTTPMessageDelegate):
                 await make_body(answer, answer.later)
             if answer.delay:
                 await asyncio.sleep(answer.delay)
-            effect = self._request.effect
+            effect = self.request.effect
             if effect.hangs or effect.is_cut:
                 await self._break_off(answer, effect)
-            elif answer.file and self._request.method != "HEAD":
+            elif answer.file and self.request.method != "HEAD":
                 await self._write_file(answer, answer.file)
             else:
                 self._write(answer)
 
     async def _break_off(self, answer: Answer, effect: Effect) -> None:
         """Reset the connection in place of an answer, at once or when the fault that keeps it hanging is over."""
-        log.info("%s %s not answered", self._request.method, self._request.path)
+        log.info("%s not answered", self.request.title)
         self._note(answer, None)
         if effect.hangs:
             await end_of(effect.hangs)
         self._front.pending.discard(self)
-        reset_connection(getattr(self._connection, "stream"))
+        reset_connection(getattr(self.connection, "stream"))
 
     def _note_left(self, answer: Answer) -> None:
         """Keep a request too whose client did not wait for the answer."""
         if not self._is_noted:
-            log.info("%s %s not answered, its client has left", self._request.method, self._request.path)
+            log.info("%s not answered, its client has left", self.request.title)
             self._note(answer, None, left=True)
 
     def _note(self, answer: Answer, status: int | None, *, left: bool = False) -> None:
         """Keep a request to the API, and what became of it, as evidence; a preflight only where it is refused."""
         self._is_noted = True
-        request = self._request
+        request = self.request
         if request.world is None or (request.method == "OPTIONS" and answer.refusal is None):
             return
+        if request.is_handshake and not (request.effect.numbers or left):
+            return  # one that is let in is told as OPEN, and its end as CLOSE
         request.world.evidence.saw_request(
-            method=request.method,
+            method=WEBSOCKET if request.is_handshake else request.method,
             url=f"{request.path}?{request.query}" if request.query else request.path,
             headers=request.headers,
             body=request.body or b"",
@@ -7222,7 +7261,7 @@ class Exchange(HTTPMessageDelegate):
         body.file.seek(body.start)
         with contextlib.suppress(StreamClosedError):
             while left and (block := await loop.run_in_executor(None, body.file.read, min(left, FILE_BLOCK))):
-                await self._connection.write(block)
+                await self.connection.write(block)
                 left -= len(block)
             if left:  # somebody has cut the file
                 self._hang_up()
@@ -7240,18 +7279,22 @@ class Exchange(HTTPMessageDelegate):
         self._answer(None)
 
     def _write(self, answer: Answer) -> None:
-        self._write_head(answer, b"" if self._request.method == "HEAD" else answer.body)
+        if answer.status == 101:
+            self._is_noted = self._is_opening = True
+            self._front.open_socket(self)
+            return
+        self._write_head(answer, b"" if self.request.method == "HEAD" else answer.body)
         self._end()
 
     def _write_head(self, answer: Answer, body: bytes = b"") -> None:
         """Write the first line, the headers, and the body as far as it is here."""
-        request = self._request
+        request = self.request
         why = "".join(f" {text}" for text in (answer.refusal, *request.warnings) if text)
         is_look = request.method in ("GET", "HEAD") and answer.status == 200 and request.path.startswith(CONTROL_PREFIX)
         level = logging.DEBUG if is_look else logging.INFO  # an open console looks every few seconds
         if request.warnings and not answer.refusal:
             level = logging.WARNING
-        log.log(level, "%s %s %d%s", request.method, request.path, answer.status, why)
+        log.log(level, "%s%s %d%s", request.title, " refused:" if request.is_handshake else "", answer.status, why)
         log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
         self._note(answer, answer.status)
         phrase = responses.get(answer.status, "Unknown")
@@ -7259,25 +7302,34 @@ class Exchange(HTTPMessageDelegate):
             lines = [f"{name}: {value}" for name, value in answer.head()]
             head = "\r\n".join([f"HTTP/1.1 {answer.status} {phrase}", *lines, "\r\n"])
             if len(body) < COPIED_BYTES:
-                self._connection.write(head.encode("latin1") + body)
+                self.connection.write(head.encode("latin1") + body)
             else:
-                self._connection.write(head.encode("latin1"))
-                self._connection.write(body)
+                self.connection.write(head.encode("latin1"))
+                self.connection.write(body)
             return
         headers = HTTPHeaders()
         for name, value in answer.head():
             headers.add(name, value)
         if self._answers_early:
             headers.add("Connection", "close")
-        self._connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status, phrase), headers, body)
+        self.connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status, phrase), headers, body)
+
+    def _is_over(self) -> None:
+        """Be under way no more, but for a handshake that Tornado is still to answer."""
+        if not self._is_opening:
+            self._front.pending.discard(self)
+
+    def is_open(self) -> None:
+        """Take note that the handshake has become a WebSocket, or never will."""
+        self._front.pending.discard(self)
 
     def _end(self) -> None:
         """Be done with the request; the connection waits for the next, unless this one came to an early answer."""
         self._front.pending.discard(self)
-        self._request.world = None  # which may end before the connection does
+        self.request.world = None  # which may end before the connection does
         self._has_answered = True
         if not self._answers_early:
-            self._connection.finish()
+            self.connection.finish()
         elif self._has_body:
             self._hang_up()
         else:
@@ -7285,7 +7337,7 @@ class Exchange(HTTPMessageDelegate):
 
     def _hang_up(self) -> None:
         self._front.pending.discard(self)
-        getattr(self._connection, "close")()
+        getattr(self.connection, "close")()
 
 
 async def end_of(fault: ActiveFault) -> None:
@@ -7320,42 +7372,15 @@ def begins_with_tls(connection: HTTPConnection) -> bool:
     return stream is not None and stream._read_buffer[:1] == b"\x16"
 
 
-def is_handshake(request: Request) -> bool:
-    """Whether a request wants to become a WebSocket of an endpoint."""
-    upgrade = request.headers.get("Upgrade", "").lower()
-    return upgrade == "websocket" and request.method == "GET" and request.path.startswith(API_PREFIX)
-
-
 # - WebSocket ----------------------------------------------------------------------------------------
 
 CLOSE_FRAME = 0x8  # the opcode (RFC 6455, section 5.5.1)
-NO_SUBPROTOCOL = (
-    "It asks for a subprotocol, and none is spoken here, so the client will leave (RFC 6455, section 4.1): "
-    "open the WebSocket without one."
-)
-HANDSHAKE_KEY = re.compile(r"[A-Za-z0-9+/]{22}==\Z")
 MAX_MESSAGE = 2**20  # what a client may send, to be ignored
 PING_SECONDS = 20.0  # between two pings, and to wait for an answer to one
 WRITE_BLOCK = 256 * 2**10
 MOST_WAITING = 16 * 2**20
 STALLED_BYTES, STALLED_SECONDS = 2**20, 10.0
 SOCKETS_PER_TURN = 50
-
-
-def check_handshake(request: Request, version: str) -> None:
-    """Raise a Refusal for a handshake that RFC 6455, section 4.2.1, does not allow; Tornado 6.6.1 lets some pass."""
-    connection = request.headers.get("Connection", "")
-    if version != "HTTP/1.1":
-        why = f"It came over {shown(version, 20)}; a WebSocket takes HTTP/1.1 (behind nginx: proxy_http_version 1.1)."
-    elif "upgrade" not in (part.strip().lower() for part in connection.split(",")):
-        why = "The header Connection does not say Upgrade (behind nginx: proxy_set_header Connection upgrade)."
-    elif not HANDSHAKE_KEY.match(request.headers.get("Sec-Websocket-Key", "")):
-        why = "It takes one header Sec-WebSocket-Key, of 16 bytes in base64."
-    elif (asked := request.headers.get("Sec-Websocket-Version")) != "13":
-        raise WrongVersion(asked)
-    else:
-        return
-    raise BadRequest(Message.WRONG_HANDSHAKE, why)
 
 
 def text_frame(message: bytes) -> bytes:
@@ -7469,12 +7494,14 @@ class Socket:
     The handshake is accepted before the checks, since a browser cannot read why it failed (contract 7.2).
     """
 
-    def __init__(self, handler: WebSocketHandler, api: Api, outbox: Outbox) -> None:
-        self._handler = handler
-        self._api = api
-        self._world = api.worlds.default
+    def __init__(self, exchange: Exchange, outbox: Outbox) -> None:
+        request = exchange.request
+        assert request.approach is not None
+        self._exchange: Exchange | None = exchange  # until it is open
+        self._approach = request.approach
+        self._world = request.world  # until it ends, since its world may be over long before Tornado's handler is
         self._outbox = outbox
-        self._endpoint = ""
+        self._endpoint = self._approach.endpoint
         self._frames: list[bytes] = []  # mostly empty, and then a tenth of what a deque takes
         self._waiting = 0  # bytes queued or on their way
         self._on_their_way = 0
@@ -7482,41 +7509,37 @@ class Socket:
         self._ending: tuple[int, str] | None = None
         self._over = False
 
-    def open(self) -> None:
+    def open(self, handler: WebSocketHandler) -> None:
         """Listen, after the handshake."""
-        if not self._over:  # the client may have left while the handshake was delayed
-            self._handler.set_nodelay(True)
-            self._listen()
-
-    def _listen(self) -> None:
-        asked = self._handler.request
-        request = Request.of("GET", asked.uri or "", asked.headers)
-        asked.headers = self._outbox.no_headers  # nobody asks for them again, and there may be many sockets
-        approach = self._api.approach(request, over_socket=True)
-        self._world = self._api.worlds.of(approach.parameters.key)
-        self._endpoint = approach.endpoint
-        if self._api.is_stopping:
-            self.end(CloseCode.GOING_AWAY, Message.STOPPING)
+        self._handler = handler
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        exchange.is_open()
+        handler.set_nodelay(True)
+        handler.request.headers = self._outbox.no_headers  # nobody asks for them again, and there may be many sockets
+        world, warnings = self._world, exchange.request.warnings
+        assert world is not None
+        if world.evidence.over:
+            self.end(CloseCode.GOING_AWAY, world.evidence.over)
             return
-        warnings = approach.parameters.warnings
-        warnings += self._world.service.look_at_flags(approach, Operation.LISTEN, WEBSOCKET)
-        if request.headers.get("Sec-Websocket-Protocol"):
-            warnings += (NO_SUBPROTOCOL,)
         odd = "".join(f" {warning}" for warning in warnings)
         try:
-            self._world.service.listen(approach, self, warnings)
+            world.service.listen(self._approach, self, warnings)
         except Refusal as refusal:
-            log.info("open %s refused: %d %s%s", approach.endpoint, CloseCode.REFUSED, str(refusal), odd)
+            log.info("open %s refused: %d %s%s", self._endpoint, CloseCode.REFUSED, str(refusal), odd)
             self.end(CloseCode.REFUSED, refusal.reason)
         else:
-            log.log(logging.WARNING if odd else logging.INFO, "open %s%s", approach.endpoint, odd)
+            log.log(logging.WARNING if odd else logging.INFO, "open %s%s", self._endpoint, odd)
 
-    def closed(self) -> None:
-        """Take note that the connection is over."""
+    def closed(self, code: int | None) -> None:
+        """Take note that the connection is over, with the code of the client's close frame."""
         self._over = True
         self._frames.clear()
-        code = self._handler.close_code or CloseCode.LOST
-        if self._ending is None and self._world.service.leave(self._endpoint, self, code):
+        code = code or CloseCode.LOST
+        if self._exchange:  # the client has left before it was open
+            self._exchange.is_open()
+            self._exchange = None
+        elif self._ending is None and self._world and self._world.service.leave(self._endpoint, self, code):
             log.info("close %s: by the client, %d", self._endpoint, code)
         self._is_ending(code, "")
 
@@ -7546,9 +7569,9 @@ class Socket:
         self._close_stream()
 
     def _is_ending(self, code: int, reason: str) -> None:
-        """Take note that it ends, and let go of its world, which may be over long before Tornado's handler is."""
+        """Take note that it ends, and let go of its world."""
         self._ending = code, reason
-        self._world = self._api.worlds.default
+        self._world = None
 
     def silence(self) -> Callable[[], None]:
         """Leave the connection to nobody: Tornado lets go of it, and the system keeps it open."""
@@ -7627,9 +7650,10 @@ class Socket:
 
     def _cut(self, why: str) -> None:
         """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
-        seat = self._world.hub.leave(self._endpoint, self)
-        if seat:
-            self._world.evidence.saw_end(self._endpoint, seat, CloseCode.LOST, why)
+        world = self._world
+        seat = world.hub.leave(self._endpoint, self) if world else None
+        if world and seat:
+            world.evidence.saw_end(self._endpoint, seat, CloseCode.LOST, why)
             self._is_ending(CloseCode.LOST, why)
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
         self._close_stream()
@@ -7646,10 +7670,23 @@ class Socket:
         return self._handler.ws_connection.stream if self._handler.ws_connection else None
 
 
-def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnectionDelegate:
-    """The Tornado application that takes WebSocket handshakes; ``most`` sockets may be open at once.
+class Opener:
+    """Makes WebSockets of handshakes that are let in."""
 
-    Tornado's web framework is imported here, for the first handshake: no other answer needs it.
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._tornado = functools.cache(tornado_side)
+
+    def __call__(self, exchange: Exchange) -> None:
+        application, handler = self._tornado()
+        asked = HTTPServerRequest(connection=exchange.connection, start_line=exchange.line, headers=exchange.headers)
+        application.get_handler_delegate(asked, handler, {"socket": Socket(exchange, self._outbox)}).execute()
+
+
+def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
+    """What Tornado wants to make WebSockets of: an application and a handler, which hands everything to a Socket.
+
+    Its web framework is imported here, for the first handshake: no other answer needs it.
     """
     from tornado.web import Application
     from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
@@ -7666,77 +7703,12 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
     class Handler(WebSocketHandler):
         """Tornado's side of a Socket."""
 
-        def initialize(self) -> None:
-            self._socket = Socket(self, api, outbox)
-            self._has_left = asyncio.Event()
+        def initialize(self, socket: Socket) -> None:
+            self._socket = socket
 
         def set_default_headers(self) -> None:
             self.clear_header("Server")
             self.clear_header("Content-Type")
-
-        async def prepare(self) -> None:
-            """Check what does not depend on the endpoint, before the handshake."""
-            request = Request.of("GET", self.request.uri or "", self.request.headers)
-            approach = api.approach(request, over_socket=True)
-            try:
-                api.worlds.default.gate.check_host(self.request.headers.get("Host"))
-                check_handshake(request, self.request.version)
-                world = api.worlds.of(approach.parameters.key)
-                with api.opens(world):
-                    await asyncio.sleep(api.latency())
-                    if api.worlds.count_listeners() >= most:
-                        hint = f"{most} are open; raise the limit of open files (ulimit -n)."
-                        raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
-                    await self._pass_faults(world, approach, request)
-            except Refusal as refusal:
-                log.info("open %s refused: %d %s", self.request.path, refusal.status, str(refusal))
-                self.set_status(refusal.status, responses.get(refusal.status, "Unknown"))
-                answer = refuse(refusal)
-                for name, value in answer.head():
-                    self.set_header(name, value)
-                self.finish(answer.body)
-
-        async def _pass_faults(self, world: Emulation, approach: Approach, request: Request) -> None:
-            """Be struck by the faults that wait for a handshake; raises Struck."""
-            try:
-                world.service.check_gate(approach)
-            except OriginRefused:
-                return  # which the socket will be told, once it is open
-            effect = world.faults.on_request(approach.endpoint, WEBSOCKET)
-            if effect.delay:
-                await self._or_left(asyncio.sleep(effect.delay))
-            has_left = self._has_left.is_set()
-            if effect.takes_effect and not effect.is_cut and not has_left:
-                return
-            world.evidence.saw_request(
-                method=WEBSOCKET,
-                url=self.request.uri or "",
-                headers=request.headers,
-                body=b"",
-                endpoint=approach.endpoint,
-                status=None if has_left else effect.status,
-                seconds=effect.delay,
-                faults=effect.numbers,
-                left=has_left,
-            )
-            if has_left:
-                return
-            if effect.status is not None:
-                raise Struck(effect.numbers, effect.status)
-            log.info("open %s not answered", approach.endpoint)
-            if effect.hangs:
-                await self._or_left(end_of(effect.hangs))
-            if not self._has_left.is_set():
-                reset_connection(self.detach())  # after which Tornado takes the request for finished
-
-        async def _or_left(self, waiting: Coroutine[Any, Any, None]) -> None:
-            """Wait for something, but no longer than the client does."""
-            tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._has_left.wait())]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
 
         def check_origin(self, origin: str) -> bool:
             """Accept the handshake of any page; the origin is checked with the rest."""
@@ -7747,23 +7719,22 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
             return Protocol(self, False, found.params) if isinstance(found, WebSocketProtocol13) else found
 
         def open(self, *args: str, **kwargs: str) -> None:
-            self._socket.open()
+            self._socket.open(self)
 
         def on_message(self, message: str | bytes) -> None:
             """Ignore what a client sends (contract 7.6)."""
 
         def on_close(self) -> None:
-            self._has_left.set()
-            self._socket.closed()
+            self._socket.closed(self.close_code)
 
-    return Application(
-        [(r".*", Handler)],
+    application = Application(
         websocket_ping_interval=PING_SECONDS,
         websocket_ping_timeout=PING_SECONDS,
         websocket_max_message_size=MAX_MESSAGE,
         cross_origin_protection=False,  # the rules of origins are ours, and stand in Access
         log_function=lambda _: None,
     )
+    return application, Handler
 
 
 # - Control ------------------------------------------------------------------------------------------
@@ -8773,13 +8744,14 @@ class Server:
             plain_cookie=options.plain_cookie,
             latency=options.latency,
             max_body=options.max_body,
+            most_sockets=self._most,
         )
         self.subjects = Subjects(self.worlds, self.in_flight)
         control = Control(self.subjects, self.control_token)
         static = Static(options.static, self.world.service, own=own_files(options)) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
         pages = open_pages(options, self.world)
-        self._front = Front(doors, lambda: socket_application(api, self._outbox, self._most), options.max_body, pages)
+        self._front = Front(doors, Opener(self._outbox), options.max_body, pages)
         self._http = Listening(
             self._front,
             ssl_options=self.tls.context,
@@ -8844,7 +8816,6 @@ class Server:
         Raises OSError where a file cannot be written; the journal beside the data file has what is new.
         """
         self._http.stop()
-        self._api.is_stopping = True
         self._is_serving = False
         worlds = list(self.worlds)
         for world in worlds:
@@ -8891,7 +8862,7 @@ class Server:
 
     def in_flight(self, world: Emulation) -> int:
         """How many requests and handshakes are under way in a world."""
-        return self._front.in_flight(world) + self._api.opening(world)
+        return self._front.in_flight(world)
 
     @property
     def met(self) -> Coverage:
