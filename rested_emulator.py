@@ -38,6 +38,19 @@ messages leave in the order of the writes. A request flows like this:
     bytes -> Exchange -> Api.answer -> Approach -> Faults -> Service verb -> Store, then Broadcast
     bytes <- Exchange <- Answer     <- Record or Refusal     Socket.send <- Faults <-'
 
+Words, one for each concept:
+
+    world            an emulated service of its own, with data, clock, faults, sockets; an ``Emulation``
+    request          what a client sends over HTTP, handshakes included; its ``Approach`` is what it shows
+    verb             what clients, the owner, or who asks for a report can call; an ``Operation`` is a client's
+    refusal          why a request is not carried out, for the answer, the close frame and the log alike
+    listener         who has a WebSocket of an endpoint open; the ``Seat`` says where, and as whom
+    change           what has happened to a record; its ``Push`` is the message that listeners get
+    fault            what goes wrong on purpose; it *hits* a request, and what it does to it is its ``Effect``
+    evidence         the requests, messages and ends of sockets that were seen
+    checkpoint       tables to go back to; a ``Step`` is one change of a table, as the journal has it
+    draft            what is to become a file, until it takes that file's place
+
 Clauses in parentheses, as in "(contract 7.4)", number the rules of the emulated service; the README's
 section "True to the service" says which of them its documentation states.
 
@@ -63,7 +76,7 @@ Errors:
         +-- NotInstalled     501
         +-- Overloaded       503
         +-- NotStored        507
-        +-- Struck           any: a fault that was asked for
+        +-- FaultHit         any: a fault that was asked for
 """
 
 from __future__ import annotations
@@ -269,7 +282,7 @@ class Message(StrEnum):
     TOO_MANY_SOCKETS = "Too many open connections."
     NOT_STORED = "The change could not be stored."
     NOT_SEEN = "It did not happen in time."
-    STRUCK = "The emulator fails as it was told to."
+    FAULT_HIT = "The emulator fails as it was told to."
     DROPPED = "The world is dropped."
     STOPPING = "The emulator stops."
     BUG = "The emulator failed."
@@ -455,12 +468,12 @@ class Overloaded(Refusal):
     status = 503
 
 
-class Struck(Refusal):
+class FaultHit(Refusal):
     """Any status: a fault has hit, as it was asked for; a ``body`` of one's own takes the place of the usual one."""
 
     def __init__(self, numbers: Sequence[int], status: int, body: Json = None) -> None:
         which = ", ".join(map(str, numbers))
-        super().__init__(Message.STRUCK, f"Fault {which} was asked for; DELETE /__emulator__/faults clears it.")
+        super().__init__(Message.FAULT_HIT, f"Fault {which} was asked for; DELETE /__emulator__/faults clears it.")
         self.status = status
         self.body = body
 
@@ -6233,7 +6246,7 @@ def refuse(refusal: Refusal, warnings: Sequence[str] = ()) -> Answer:
     refusal.__traceback__ = refusal.__context__ = None
     hint = " ".join([refusal.hint, *warnings])
     body = encode({"code": refusal.status, "message": refusal.message, "hint": hint})
-    if isinstance(refusal, Struck) and refusal.body is not None:
+    if isinstance(refusal, FaultHit) and refusal.body is not None:
         body = encode(refusal.body)
     answer = Answer(refusal.status, body, refusal=refusal)
     if isinstance(refusal, MethodNotAllowed):
@@ -6615,7 +6628,7 @@ class Api(Door):
         self._look(world, operation, approach, request)
         request.effect = effect = world.faults.on_request(approach.endpoint, method)
         if not effect.takes_effect:
-            raise Struck(effect.numbers, effect.status or Struck.status, effect.body)
+            raise FaultHit(effect.numbers, effect.status or FaultHit.status, effect.body)
         answer = self._carry_out(world.service, operation, approach, request)
         answer.delay = world.faults.take_owed()
         return answer
@@ -6630,7 +6643,7 @@ class Api(Door):
             world.service.check_gate(approach)
             request.effect = effect = world.faults.on_request(approach.endpoint, WEBSOCKET)
             if not effect.takes_effect:
-                raise Struck(effect.numbers, effect.status or Struck.status)
+                raise FaultHit(effect.numbers, effect.status or FaultHit.status)
         request.warnings = approach.parameters.warnings
         request.warnings += world.service.look_at_flags(approach, Operation.LISTEN, WEBSOCKET)
         if request.headers.get("Sec-Websocket-Protocol"):
