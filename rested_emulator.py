@@ -44,7 +44,7 @@ Words, one for each concept:
     request          what a client sends over HTTP, handshakes included; its ``Approach`` is what it shows
     verb             what clients, the owner, or who asks for a report can call; an ``Operation`` is a client's
     refusal          why a request is not carried out, for the answer, the close frame and the log alike
-    listener         who has a WebSocket of an endpoint open; the ``Seat`` says where, and as whom
+    listener         who has a WebSocket of an endpoint open, and as whom; the ``Channel`` leads there
     change           what has happened to a record; its ``Push`` is the message that listeners get
     fault            what goes wrong on purpose; it *hits* a request, and what it does to it is its ``Effect``
     evidence         the requests, messages and ends of sockets that were seen
@@ -3987,8 +3987,8 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
 # - Live ---------------------------------------------------------------------------------------------
 
 
-class Listener(Protocol):
-    """Someone who hears of changes. No method may block, raise, or call back into the Hub."""
+class Channel(Protocol):
+    """The way to a listener. No method may block, raise, or call back into the Hub."""
 
     @property
     def waiting(self) -> int:
@@ -4007,12 +4007,12 @@ class Listener(Protocol):
         """Neither hear nor be answered any more, on a connection that stays open until what is returned is called."""
 
 
-class Seat(NamedTuple):
-    """A listener's place; ``caller`` decides what it hears, ``number`` is what the owner knows it by."""
+class Listener(NamedTuple):
+    """Somebody at an endpoint; ``caller`` decides what they hear, ``number`` is what the owner knows them by."""
 
     endpoint: str
     number: int
-    listener: Listener
+    channel: Channel
     caller: Caller
 
 
@@ -4030,89 +4030,89 @@ class Push(NamedTuple):
         return cls(endpoint, change, message)
 
 
-def send_to_all(seats: Sequence[Seat], message: bytes) -> None:
+def send_to_all(listeners: Sequence[Listener], message: bytes) -> None:
     """Let every one of these listeners have the message."""
-    for seat in seats:
-        seat.listener.send(message)
+    for listener in listeners:
+        listener.channel.send(message)
 
 
 class Hub:
-    """Who listens where. A seat is given up by whoever ends it, not when the peer confirms.
+    """Who listens where. A listener leaves when somebody ends it, not when its client confirms that.
 
-    ``send`` brings a message to all who hear it; ``on_end`` is told of each seat that is ended.
+    ``send`` brings a message to all who hear it; ``on_end`` is told of each listener that is ended.
     """
 
     def __init__(
         self,
         clock: Clock,
-        send: Callable[[Sequence[Seat], bytes], None] = send_to_all,
-        on_end: Callable[[Seat, int, str], None] = lambda *_: None,
+        send: Callable[[Sequence[Listener], bytes], None] = send_to_all,
+        on_end: Callable[[Listener, int, str], None] = lambda *_: None,
     ) -> None:
         self._clock = clock
         self.send = send
         self._on_end = on_end
-        self._seats: dict[str, dict[Listener, Seat]] = {}
+        self._listeners: dict[str, dict[Channel, Listener]] = {}
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
-        return sum(len(seats) for seats in self._seats.values())
+        return sum(len(listeners) for listeners in self._listeners.values())
 
     def count(self, endpoint: str) -> int:
         """How many listen to an endpoint."""
-        return len(self._seats.get(endpoint, ()))
+        return len(self._listeners.get(endpoint, ()))
 
-    def seats(self, endpoint: str | None = None) -> list[Seat]:
+    def listeners(self, endpoint: str | None = None) -> list[Listener]:
         """Everyone, or everyone at an endpoint."""
-        names = self._seats if endpoint is None else filter(self._seats.__contains__, [endpoint])
-        return [seat for name in names for seat in self._seats[name].values()]
+        names = self._listeners if endpoint is None else filter(self._listeners.__contains__, [endpoint])
+        return [listener for name in names for listener in self._listeners[name].values()]
 
-    def has(self, seat: Seat) -> bool:
-        """Whether the seat is still taken."""
-        return seat.listener in self._seats.get(seat.endpoint, {})
+    def has(self, listener: Listener) -> bool:
+        """Whether the listener is still there."""
+        return listener.channel in self._listeners.get(listener.endpoint, {})
 
-    def join(self, endpoint: str, listener: Listener, caller: Caller) -> Seat:
-        """Take a seat."""
-        seat = Seat(endpoint, next(self._numbers), listener, caller)
-        self._seats.setdefault(endpoint, {})[listener] = seat
+    def join(self, endpoint: str, channel: Channel, caller: Caller) -> Listener:
+        """Let somebody listen to an endpoint from now on."""
+        listener = Listener(endpoint, next(self._numbers), channel, caller)
+        self._listeners.setdefault(endpoint, {})[channel] = listener
         if caller.session is not None:
             self._clock.at(caller.session.expires_at, self._close_expired)
-        return seat
+        return listener
 
-    def leave(self, endpoint: str, listener: Listener) -> Seat | None:
-        """Give up a seat; returns it, if there was one."""
-        seats = self._seats.get(endpoint, {})
-        found = seats.pop(listener, None)
-        if not seats:
-            self._seats.pop(endpoint, None)
+    def leave(self, endpoint: str, channel: Channel) -> Listener | None:
+        """Let a listener go; returns it, if there was one."""
+        listeners = self._listeners.get(endpoint, {})
+        found = listeners.pop(channel, None)
+        if not listeners:
+            self._listeners.pop(endpoint, None)
         return found
 
-    def audience(self, endpoint: Endpoint, change: Change) -> list[Seat]:
+    def audience(self, endpoint: Endpoint, change: Change) -> list[Listener]:
         """The listeners that may read the record, and so hear of the change (contract 7.3 and 7.5)."""
-        seats = self._seats.get(endpoint.name)
-        if not seats:
+        listeners = self._listeners.get(endpoint.name)
+        if not listeners:
             return []
         if not endpoint.needs_token:
-            return list(seats.values())
-        return [seat for seat in seats.values() if seat.caller.may_read(endpoint, change.record)]
+            return list(listeners.values())
+        return [listener for listener in listeners.values() if listener.caller.may_read(endpoint, change.record)]
 
-    def close(self, leaving: Iterable[Seat], code: int, reason: str) -> int:
-        """End these listeners; returns how many had a seat."""
-        ended = [seat for seat in leaving if self.leave(seat.endpoint, seat.listener)]
-        for seat in ended:
-            self._on_end(seat, code, reason)
-            seat.listener.end(code, reason)
+    def close(self, leaving: Iterable[Listener], code: int, reason: str) -> int:
+        """End these listeners; returns how many were still there."""
+        ended = [listener for listener in leaving if self.leave(listener.endpoint, listener.channel)]
+        for listener in ended:
+            self._on_end(listener, code, reason)
+            listener.channel.end(code, reason)
         return len(ended)
 
-    def cut_off(self, seats: Iterable[Seat], why: str, how: Callable[[Listener], object]) -> None:
-        """Take their seats from listeners who are not told so; ``how`` is what becomes of the connection."""
-        for seat in seats:
-            if self.leave(seat.endpoint, seat.listener):
-                self._on_end(seat, CloseCode.LOST, why)
-                how(seat.listener)
+    def cut_off(self, listeners: Iterable[Listener], why: str, how: Callable[[Channel], object]) -> None:
+        """Let listeners go without telling them; ``how`` is what becomes of the channel."""
+        for listener in listeners:
+            if self.leave(listener.endpoint, listener.channel):
+                self._on_end(listener, CloseCode.LOST, why)
+                how(listener.channel)
 
     def close_endpoints(self, names: Iterable[str], code: int, reason: str) -> int:
         """End all listeners of these endpoints."""
-        return self.close([seat for name in names for seat in self.seats(name)], code, reason)
+        return self.close([listener for name in names for listener in self.listeners(name)], code, reason)
 
     def close_tokens(self, tokens: Iterable[str]) -> int:
         """End the listeners that opened with these tokens, as expired (contract 6.4 and 7.4)."""
@@ -4121,12 +4121,12 @@ class Hub:
 
     def watch_expiries(self, session_of: Callable[[str], Session | None]) -> None:
         """Let every socket end when its token expires as things are now, not as they were when it opened."""
-        for seats in self._seats.values():
-            for listener, seat in seats.items():
-                session = seat.caller.session and session_of(seat.caller.session.token)
+        for listeners in self._listeners.values():
+            for channel, listener in listeners.items():
+                session = listener.caller.session and session_of(listener.caller.session.token)
                 if session:
-                    seats[listener] = seat._replace(caller=Caller(session))
-        for session in {seat.caller.session for seat in self.seats() if seat.caller.session}:
+                    listeners[channel] = listener._replace(caller=Caller(session))
+        for session in {listener.caller.session for listener in self.listeners() if listener.caller.session}:
             self._clock.at(session.expires_at, self._close_expired)
 
     def _close_expired(self) -> None:
@@ -4135,7 +4135,9 @@ class Hub:
         self._close_sessions(lambda session: session.expires_at <= now)
 
     def _close_sessions(self, is_over: Callable[[Session], bool]) -> int:
-        leaving = [seat for seat in self.seats() if seat.caller.session and is_over(seat.caller.session)]
+        leaving = [
+            listener for listener in self.listeners() if listener.caller.session and is_over(listener.caller.session)
+        ]
         return self.close(leaving, CloseCode.NORMAL, Message.TOKEN_EXPIRED)
 
 
@@ -4260,15 +4262,15 @@ def check_close_reason(reason: str, name: str) -> str:
 class Missed:
     """A listener that an outage has cut off, and what it would have heard; ``count`` goes on where the list ends."""
 
-    seat: Seat
+    listener: Listener
     messages: list[bytes] = field(default_factory=list)
     count: int = 0
 
     def public(self) -> dict[str, Json]:
         return {
-            "listener": self.seat.number,
-            "endpoint": self.seat.endpoint,
-            "user": self.seat.caller.user,
+            "listener": self.listener.number,
+            "endpoint": self.listener.endpoint,
+            "user": self.listener.caller.user,
             "count": self.count,
             "messages": [decode(message) for message in self.messages],
         }
@@ -4286,8 +4288,8 @@ class ActiveFault:
     chances: random.Random | None
     hits: int = 0
     is_over: bool = False
-    kept: tuple[Sequence[Seat], Push] | None = None  # the first of two messages that change places
-    missed: dict[Listener, Missed] = field(default_factory=dict)
+    kept: tuple[Sequence[Listener], Push] | None = None  # the first of two messages that change places
+    missed: dict[Channel, Missed] = field(default_factory=dict)
     missed_bytes: int = 0
     held: set[Callable[[], None]] = field(default_factory=set)
 
@@ -4305,8 +4307,8 @@ class ActiveFault:
     def note_missed(self, push: Push) -> None:
         """Take note of a message that those it has cut off would have heard."""
         for missed in self.missed.values():
-            seat = missed.seat
-            if seat.endpoint == push.endpoint.name and seat.caller.may_read(push.endpoint, push.change.record):
+            listener = missed.listener
+            if listener.endpoint == push.endpoint.name and listener.caller.may_read(push.endpoint, push.change.record):
                 missed.count += 1
                 if len(missed.messages) < MOST_MISSED and self.missed_bytes < MOST_MISSED_BYTES:
                     missed.messages.append(push.message)
@@ -4372,8 +4374,8 @@ class FaultKind(NamedTuple):
     arguments: Mapping[str, Check] = MappingProxyType({})
     required: tuple[str, ...] = ()
     on_request: Callable[[ActiveFault, Effect], Effect] | None = None
-    on_message: Callable[[Faults, ActiveFault, Sequence[Seat], Push], None] | None = None
-    on_sockets: Callable[[Hub, ActiveFault, list[Seat]], object] | None = None
+    on_message: Callable[[Faults, ActiveFault, Sequence[Listener], Push], None] | None = None
+    on_sockets: Callable[[Hub, ActiveFault, list[Listener]], object] | None = None
     adds_up: bool = False
     hits_all: bool = False
 
@@ -4398,49 +4400,49 @@ def cut_request(active: ActiveFault, effect: Effect) -> Effect:
     return effect._replace(takes_effect=active.fault.when == "after", is_cut=True)
 
 
-def close_sockets(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+def close_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Close sockets with a code and reason."""
     hub.close(hit, active.fault.code, active.fault.reason)
 
 
-def abort_sockets(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+def abort_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Lose sockets without a word."""
-    hub.cut_off(hit, active.fault.kind, lambda listener: listener.drop())
+    hub.cut_off(hit, active.fault.kind, lambda channel: channel.drop())
 
 
-def silence_sockets(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+def silence_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Keep sockets open, and neither hear nor answer them."""
-    hub.cut_off(hit, active.fault.kind, lambda listener: active.held.add(listener.silence()))
+    hub.cut_off(hit, active.fault.kind, lambda channel: active.held.add(channel.silence()))
 
 
-def send_late(faults: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
-    faults.send_later(active.fault.lasts(1.0), seats, push)
+def send_late(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
+    faults.send_later(active.fault.lasts(1.0), listeners, push)
 
 
-def send_twice(faults: Faults, _: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
-    faults.send(seats, push)
-    faults.send(seats, push)
+def send_twice(faults: Faults, _: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
+    faults.send(listeners, push)
+    faults.send(listeners, push)
 
 
 def send_never(*_: object) -> None:
     pass
 
 
-def send_after_next(_: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
-    active.kept = seats, push
+def send_after_next(_: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
+    active.kept = listeners, push
 
 
-def send_before_answer(faults: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
+def send_before_answer(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
     faults.owed = active.fault.lasts(0.1)
-    faults.send(seats, push)
+    faults.send(listeners, push)
 
 
-def send_after_answer(faults: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
-    faults.send_later(active.fault.lasts(0.1), seats, push)
+def send_after_answer(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
+    faults.send_later(active.fault.lasts(0.1), listeners, push)
 
 
 # What can happen to a message on its way, and to clients in an outage: to requests, and to open sockets.
-MISHAPS: Mapping[str, Callable[[Faults, ActiveFault, Sequence[Seat], Push], None]] = MappingProxyType(
+MISHAPS: Mapping[str, Callable[[Faults, ActiveFault, Sequence[Listener], Push], None]] = MappingProxyType(
     {
         "late": send_late,
         "twice": send_twice,
@@ -4459,9 +4461,9 @@ OUTAGE_MODES = MappingProxyType(
 )
 
 
-def begin_outage(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+def begin_outage(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Cut off whoever listens, and remember what they miss from now on."""
-    active.missed = {seat.listener: Missed(seat) for seat in hit}
+    active.missed = {listener.channel: Missed(listener) for listener in hit}
     OUTAGE_MODES[active.fault.mode][1](hub, active, hit)
 
 
@@ -4530,9 +4532,9 @@ class Faults:
         chances = random.Random(fault.seed) if fault.chance < 1 else None
         active = ActiveFault(next(self._numbers), fault, chances)
         self._faults[active.number] = active
-        hit: list[Seat] = []
+        hit: list[Listener] = []
         if active.kind.on_sockets:
-            hit = [seat for seat in self._hub.seats() if active.hits_at(seat.endpoint, WEBSOCKET)]
+            hit = [listener for listener in self._hub.listeners() if active.hits_at(listener.endpoint, WEBSOCKET)]
             active.kind.on_sockets(self._hub, active, hit)
         active.is_over |= active.kind.is_at_once
         if active.kind.hits_all and fault.seconds is not None:
@@ -4619,18 +4621,18 @@ class Faults:
 
     # Messages
 
-    def deliver(self, seats: Sequence[Seat], push: Push) -> ActiveFault | None:
+    def deliver(self, listeners: Sequence[Listener], push: Push) -> ActiveFault | None:
         """Bring a message to its listeners; returns the fault that has hit it."""
         if not self._faults:
-            self._hub.send(seats, push.message)
+            self._hub.send(listeners, push.message)
             return None
         name = push.endpoint.name
         swapping = [active for active in self._faults.values() if active.kept and active.kept[1].endpoint.name == name]
         hit = None if swapping else self._hit_message(push)
         if hit and hit.kind.on_message:
-            hit.kind.on_message(self, hit, seats, push)
+            hit.kind.on_message(self, hit, listeners, push)
         else:
-            self.send(seats, push)
+            self.send(listeners, push)
         for active in swapping:
             if active.kept:
                 self.send(*active.kept)
@@ -4647,14 +4649,14 @@ class Faults:
             None,
         )
 
-    def send(self, seats: Sequence[Seat], push: Push) -> None:
+    def send(self, listeners: Sequence[Listener], push: Push) -> None:
         """Let those have a message who are still there."""
-        self._hub.send([seat for seat in seats if self._hub.has(seat)], push.message)
+        self._hub.send([listener for listener in listeners if self._hub.has(listener)], push.message)
 
-    def send_later(self, seconds: float, seats: Sequence[Seat], push: Push) -> None:
+    def send_later(self, seconds: float, listeners: Sequence[Listener], push: Push) -> None:
         """The same after so many seconds of the Clock."""
         self._late &= self._due.keys()
-        self._late.add(self._later(seconds, lambda: self.send(seats, push)))
+        self._late.add(self._later(seconds, lambda: self.send(listeners, push)))
 
     def note_missed(self, endpoint: Endpoint, change: Change) -> None:
         """Take note of a change for the listeners that an outage has cut off."""
@@ -5026,7 +5028,7 @@ class Evidence:
                 ids = {*wanted, *itertools.chain.from_iterable(map(split_ids, wanted))}
                 meet(None if ids.isdisjoint(self._deleted) else Behaviour.CONFLICT)
 
-    def saw_change(self, endpoint: Endpoint, change: Change, told: Sequence[Seat], hit: ActiveFault | None) -> None:
+    def saw_change(self, endpoint: Endpoint, change: Change, told: Sequence[Listener], hit: ActiveFault | None) -> None:
         """Take note of a change, of who was told, and of the fault that has hit the message."""
         if change.type == "DELETE":
             self._deleted.append(change.record.unique_id)
@@ -5042,25 +5044,32 @@ class Evidence:
         number, at, push = next(self._numbers), self._clock.now(), (endpoint, change)
         self._saw(SeenMessage(number, at, change.type, endpoint.name, to, size, push, faults=faults))
 
-    def saw_open(self, seat: Seat, warnings: tuple[str, ...] = ()) -> None:
+    def saw_open(self, listener: Listener, warnings: tuple[str, ...] = ()) -> None:
         """Take note of a listener."""
-        if self._ended.get(seat.endpoint):
-            self._ended[seat.endpoint] -= 1
+        if self._ended.get(listener.endpoint):
+            self._ended[listener.endpoint] -= 1
             self.coverage.meet(Behaviour.RECONNECT)
         number, at = next(self._numbers), self._clock.now()
-        self._saw(SeenMessage(number, at, OPEN, seat.endpoint, (seat.number,), 500, warnings=warnings))
+        self._saw(SeenMessage(number, at, OPEN, listener.endpoint, (listener.number,), 500, warnings=warnings))
 
     def saw_end(
-        self, endpoint: str, seat: Seat | None, code: int, reason: str, hint: str = "", *, by_client: bool = False
+        self,
+        endpoint: str,
+        listener: Listener | None,
+        code: int,
+        reason: str,
+        hint: str = "",
+        *,
+        by_client: bool = False,
     ) -> None:
-        """Take note of the end of a socket, which has had no seat where it was refused."""
+        """Take note of the end of a socket; one that was refused was no listener."""
         endpoint = endpoint[:LONGEST_NAME]
         if not by_client and self.over is None:  # how the emulator itself ends is no merit of the suite
             if endpoint in self._ended or len(self._ended) < MOST_SEEN:  # the name may be anything that was asked for
                 self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
             self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
-        to = (seat.number,) if seat else ()
+        to = (listener.number,) if listener else ()
         number, at = next(self._numbers), self._clock.now()
         size = 500 + len(hint)
         self._saw(SeenMessage(number, at, CLOSE, endpoint, to, size, None, code, reason, hint=hint))
@@ -5412,7 +5421,7 @@ class Service:
         self._broadcast.publish(endpoint, Change("PUT", record))
         self._hub.close_tokens(tokens)
 
-    def listen(self, approach: Approach, listener: Listener, warnings: tuple[str, ...] = ()) -> None:
+    def listen(self, approach: Approach, channel: Channel, warnings: tuple[str, ...] = ()) -> None:
         """Let a listener hear of every change it may read, from now on (contract 7.1)."""
         try:
             endpoint, caller = self.admit(approach, Operation.LISTEN)
@@ -5420,14 +5429,14 @@ class Service:
             hint = " ".join([refusal.hint, *warnings])
             self._evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, hint)
             raise
-        self._evidence.saw_open(self._hub.join(endpoint.name, listener, caller), warnings)
+        self._evidence.saw_open(self._hub.join(endpoint.name, channel, caller), warnings)
 
-    def leave(self, endpoint: str, listener: Listener, code: int) -> bool:
-        """Let a listener go that has left, with its client's code; tells whether it had a seat."""
-        seat = self._hub.leave(endpoint, listener)
-        if seat:
-            self._evidence.saw_end(endpoint, seat, code, "", by_client=True)
-        return seat is not None
+    def leave(self, endpoint: str, channel: Channel, code: int) -> bool:
+        """Let a listener go that has left, with its client's code; tells whether it was still there."""
+        listener = self._hub.leave(endpoint, channel)
+        if listener:
+            self._evidence.saw_end(endpoint, listener, code, "", by_client=True)
+        return listener is not None
 
     def _add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
         record = Record.new(data, self._clock.timestamp(), owner)
@@ -5868,15 +5877,15 @@ class Reports:
 
     def listeners(self, *, endpoint: str | None = None) -> list[dict[str, Json]]:
         """Who listens: the numbers that ``messages`` names under ``to``, and the user of each, null for nobody."""
-        seats = self._hub.seats(endpoint and self._store.require_endpoint(endpoint).name)
+        listeners = self._hub.listeners(endpoint and self._store.require_endpoint(endpoint).name)
         return [
             {
-                "number": seat.number,
-                "endpoint": seat.endpoint,
-                "user": self._session_status(seat.caller.session) if seat.caller.session else None,
-                "waiting": seat.listener.waiting,
+                "number": listener.number,
+                "endpoint": listener.endpoint,
+                "user": self._session_status(listener.caller.session) if listener.caller.session else None,
+                "waiting": listener.channel.waiting,
             }
-            for seat in seats
+            for listener in listeners
         ]
 
     def records(self, endpoint: str) -> list[dict[str, Json]]:
@@ -5978,7 +5987,7 @@ class Emulation:
     def give_up(self, why: Message) -> int:
         """End what goes on: nobody is kept waiting any more, and every socket closes with 1001; how many those were."""
         self.end_waiting(why)
-        return self.hub.close(self.hub.seats(), CloseCode.GOING_AWAY, why)
+        return self.hub.close(self.hub.listeners(), CloseCode.GOING_AWAY, why)
 
     def close(self) -> None:
         """Save everything and let go of the disk. Raises OSError; then the journal has what is new."""
@@ -5995,7 +6004,7 @@ def emulate(
     gate: Gate,
     files: Files,
     evidence: Evidence,
-    send: Callable[[Sequence[Seat], bytes], None] = send_to_all,
+    send: Callable[[Sequence[Listener], bytes], None] = send_to_all,
     is_taken: Callable[[str], bool] = lambda _: False,
 ) -> Emulation:
     """Put the parts of an emulation together: each gets what it uses, and uses nothing else.
@@ -6004,7 +6013,7 @@ def emulate(
     """
     accounts = Accounts(store, clock)
     accounts.forget_expired()
-    hub = Hub(clock, send, lambda seat, code, reason: evidence.saw_end(seat.endpoint, seat, code, reason))
+    hub = Hub(clock, send, lambda listener, code, reason: evidence.saw_end(listener.endpoint, listener, code, reason))
     faults = Faults(clock, hub)
     broadcast = Broadcast(hub, faults, evidence)
     service = Service(store, clock, gate, files, accounts, hub, evidence, broadcast)
@@ -7454,21 +7463,21 @@ class Outbox:
         self.no_headers = HTTPHeaders()
         self._ready: dict[Socket, None] = {}
         self._writing: set[Socket] = set()
-        self._messages: list[tuple[Sequence[Seat], bytes]] = []
+        self._messages: list[tuple[Sequence[Listener], bytes]] = []
         self._is_scheduled = False
 
-    def send(self, seats: Sequence[Seat], message: bytes) -> None:
+    def send(self, listeners: Sequence[Listener], message: bytes) -> None:
         """Take a message for many, in place of ``send_to_all``; they get it in the next turn of the loop."""
-        self._messages.append((seats, message))
+        self._messages.append((listeners, message))
         self._schedule()
 
     def share_out(self) -> None:
         """Queue what was left here at each socket, framed once; whoever asks or ends a socket needs it now."""
         messages, self._messages = self._messages, []
-        for seats, message in messages:
+        for listeners, message in messages:
             frame = text_frame(message)
-            for seat in seats:
-                cast("Socket", seat.listener).queue(frame)
+            for listener in listeners:
+                cast("Socket", listener.channel).queue(frame)
 
     def add(self, ready: Socket) -> None:
         """Let a socket send in the next turn of the loop."""
@@ -7502,7 +7511,7 @@ class Outbox:
 
 
 class Socket:
-    """A WebSocket of an endpoint; it is a Listener. ``handler`` is Tornado's side of it.
+    """A WebSocket of an endpoint; it is a Channel. ``handler`` is Tornado's side of it.
 
     The handshake is accepted before the checks, since a browser cannot read why it failed (contract 7.2).
     """
@@ -7556,7 +7565,7 @@ class Socket:
             log.info("close %s: by the client, %d", self._endpoint, code)
         self._is_ending(code, "")
 
-    # As a Listener
+    # As a Channel
 
     def send(self, message: bytes) -> None:
         self.queue(text_frame(message))
@@ -7664,9 +7673,9 @@ class Socket:
     def _cut(self, why: str) -> None:
         """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
         world = self._world
-        seat = world.hub.leave(self._endpoint, self) if world else None
-        if world and seat:
-            world.evidence.saw_end(self._endpoint, seat, CloseCode.LOST, why)
+        listener = world.hub.leave(self._endpoint, self) if world else None
+        if world and listener:
+            world.evidence.saw_end(self._endpoint, listener, CloseCode.LOST, why)
             self._is_ending(CloseCode.LOST, why)
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
         self._close_stream()
@@ -7827,7 +7836,7 @@ class Watcher:
         return (
             self._in_flight(world),
             world.faults.waiting,
-            sum(bool(seat.listener.waiting) for seat in world.hub.seats()),
+            sum(bool(listener.channel.waiting) for listener in world.hub.listeners()),
         )
 
     @staticmethod
@@ -8837,10 +8846,10 @@ class Server:
             self._timer.cancel()
         await self._api.evaluator.stop()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
-        leaving = [seat for world in worlds for seat in world.hub.seats()]
+        leaving = [listener for world in worlds for listener in world.hub.listeners()]
         for world in worlds:
             world.give_up(Message.STOPPING)
-        ending = [seat.listener for seat in leaving if isinstance(seat.listener, Socket)]
+        ending = [listener.channel for listener in leaving if isinstance(listener.channel, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
         if self._saving:
