@@ -4000,7 +4000,7 @@ class Channel(Protocol):
     def end(self, code: int, reason: str) -> None:
         """Be told that it is over, and why."""
 
-    def drop(self) -> None:
+    def cut(self) -> None:
         """Lose the connection, without being told."""
 
     def silence(self) -> Callable[[], None]:
@@ -4103,7 +4103,7 @@ class Hub:
             listener.channel.end(code, reason)
         return len(ended)
 
-    def cut_off(self, listeners: Iterable[Listener], why: str, how: Callable[[Channel], object]) -> None:
+    def cut(self, listeners: Iterable[Listener], why: str, how: Callable[[Channel], object]) -> None:
         """Let listeners go without telling them; ``how`` is what becomes of the channel."""
         for listener in listeners:
             if self.leave(listener.endpoint, listener.channel):
@@ -4407,12 +4407,12 @@ def close_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
 
 def abort_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Lose sockets without a word."""
-    hub.cut_off(hit, active.fault.kind, lambda channel: channel.drop())
+    hub.cut(hit, active.fault.kind, lambda channel: channel.cut())
 
 
 def silence_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Keep sockets open, and neither hear nor answer them."""
-    hub.cut_off(hit, active.fault.kind, lambda channel: active.held.add(channel.silence()))
+    hub.cut(hit, active.fault.kind, lambda channel: active.held.add(channel.silence()))
 
 
 def send_late(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
@@ -4660,10 +4660,10 @@ class Faults:
 
     def note_missed(self, endpoint: Endpoint, change: Change) -> None:
         """Take note of a change for the listeners that an outage has cut off."""
-        cut_off = [active for active in self._faults.values() if active.missed and not active.is_over]
-        if cut_off:
+        away = [active for active in self._faults.values() if active.missed and not active.is_over]
+        if away:
             push = Push.of(endpoint, change)
-            for active in cut_off:
+            for active in away:
                 active.note_missed(push)
 
 
@@ -5750,7 +5750,7 @@ class Owner:
 
         Returns its id, and how many open sockets it has hit at once.
         """
-        given = {name: value for name, value in locals().items() if name not in ("self", "kind")}
+        given = {name: value for name, value in list(locals().items()) if name not in ("self", "kind")}
         fault = check_fault(kind, given)
         if fault.endpoint is not None:
             self._store.require_endpoint(fault.endpoint)
@@ -5979,14 +5979,14 @@ class Emulation:
         self.clock.ring()
         self.owner.take_over_edit()
 
-    def end_waiting(self, why: Message) -> None:
+    def stop_waiting(self, why: Message) -> None:
         """Keep nobody waiting any more, neither for what a fault holds up nor for what is to be seen."""
         self.faults.clear()
         self.evidence.end(why)
 
-    def give_up(self, why: Message) -> int:
+    def stop(self, why: Message) -> int:
         """End what goes on: nobody is kept waiting any more, and every socket closes with 1001; how many those were."""
-        self.end_waiting(why)
+        self.stop_waiting(why)
         return self.hub.close(self.hub.listeners(), CloseCode.GOING_AWAY, why)
 
     def close(self) -> None:
@@ -6128,7 +6128,7 @@ class Worlds:
             return 0
         del self._used[key]
         log.info("world %s ends", shown(key))
-        closed = world.give_up(Message.DROPPED)
+        closed = world.stop(Message.DROPPED)
         world.close()
         return closed
 
@@ -7171,7 +7171,7 @@ class Exchange(HTTPMessageDelegate):
             self._front.is_waiting(self._server_conn, self.connection)
         if self._answers_early:
             if self._size > LINGER_BYTES:
-                self._hang_up()
+                self._close()
             return asyncio.sleep(0)  # a client may be so fast that reading it would never let go of the loop
         if self._upload:
             return self._feed(self._upload, chunk)
@@ -7202,7 +7202,7 @@ class Exchange(HTTPMessageDelegate):
         if not self._answers_early:
             self._answer(b"".join(self._chunks))
         elif self._has_answered:
-            self._hang_up()
+            self._close()
         self._has_body = True
 
     def on_connection_close(self) -> None:
@@ -7286,7 +7286,7 @@ class Exchange(HTTPMessageDelegate):
                 await self.connection.write(block)
                 left -= len(block)
             if left:  # somebody has cut the file
-                self._hang_up()
+                self._close()
             else:
                 self._end()
 
@@ -7353,11 +7353,11 @@ class Exchange(HTTPMessageDelegate):
         if not self._answers_early:
             self.connection.finish()
         elif self._has_body:
-            self._hang_up()
+            self._close()
         else:
-            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._hang_up)
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._close)
 
-    def _hang_up(self) -> None:
+    def _close(self) -> None:
         self._front.pending.discard(self)
         getattr(self.connection, "close")()
 
@@ -7577,7 +7577,7 @@ class Socket:
         self._frames.append(frame)
         self._waiting += len(frame)
         if self._on_their_way and self._waiting > MOST_WAITING:  # what comes in one burst is not the client's fault
-            self._cut(f"{self._waiting} bytes wait for it")
+            self._cut_stalled(f"{self._waiting} bytes wait for it")
         else:
             self._outbox.add(self)
 
@@ -7586,7 +7586,7 @@ class Socket:
         self._outbox.share_out()
         return 0 if self._over else self._waiting
 
-    def drop(self) -> None:
+    def cut(self) -> None:
         self._is_ending(CloseCode.LOST, "")
         self._close_stream()
 
@@ -7599,10 +7599,10 @@ class Socket:
         """Leave the connection to nobody: Tornado lets go of it, and the system keeps it open."""
         stream = self._stream()
         if stream is None or stream.closed():
-            self.drop()
+            self.cut()
             return lambda: None
         kept = socket.socket(fileno=socket.dup(stream.socket.fileno()))  # not the socket's dup, which TLS does not have
-        self.drop()
+        self.cut()
         return keep_silent(kept)
 
     def is_closed(self) -> bool:
@@ -7666,11 +7666,11 @@ class Socket:
             return False
         idle = asyncio.get_running_loop().time() - self._since
         if self._waiting > STALLED_BYTES and idle > STALLED_SECONDS:
-            self._cut(f"it took nothing for {idle:.0f} s and {self._waiting} bytes wait")
+            self._cut_stalled(f"it took nothing for {idle:.0f} s and {self._waiting} bytes wait")
             return False
         return True
 
-    def _cut(self, why: str) -> None:
+    def _cut_stalled(self, why: str) -> None:
         """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
         world = self._world
         listener = world.hub.leave(self._endpoint, self) if world else None
@@ -8841,14 +8841,14 @@ class Server:
         self._is_serving = False
         worlds = list(self.worlds)
         for world in worlds:
-            world.end_waiting(Message.STOPPING)
+            world.stop_waiting(Message.STOPPING)
         if self._timer:
             self._timer.cancel()
         await self._api.evaluator.stop()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
         leaving = [listener for world in worlds for listener in world.hub.listeners()]
         for world in worlds:
-            world.give_up(Message.STOPPING)
+            world.stop(Message.STOPPING)
         ending = [listener.channel for listener in leaving if isinstance(listener.channel, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
         await self._http.close_all_connections()
