@@ -29,7 +29,10 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
     HTTP             a request becomes an Approach and a verb, its outcome an answer
     WebSocket        the same URL, the other protocol
     Control          the owner's verbs over HTTP
-    Options, Server  one typed value of options; the process and the test fixture
+    Options          one typed value of all that can be set from outside
+    Start            what the options stand for: data, files, TLS, pages, timers
+    Server           one emulator in an event loop: its port, its clock's alarm, its end
+    Python           the test fixture, in a thread of its own
     Command line     argv, banner, exit codes
 
 Down to Worlds everything is synchronous and knows neither Tornado nor a socket: a verb is atomic, and
@@ -8052,16 +8055,10 @@ def read_arguments(verb: Callable[..., object], given: Json) -> dict[str, Any]:
     return {known[name].name: check_kind(value, known[name].annotation, name) for name, value in given.items()}
 
 
-# - Options, Server ----------------------------------------------------------------------------------
+# - Options ------------------------------------------------------------------------------------------
 
 DEFAULT_DATA = "rested-db.json"
-FILES_SUFFIX = ".files"
 DEFAULT_PORT = 7378  # REST on a phone
-ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
-LOOPBACK = ("127.0.0.1", "::1")
-STOP_SECONDS = 2.0
-CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
-FEWEST_FILES = 128  # that may be open: 16 sockets, as many connections, and what belongs to the process
 
 
 def check_text(value: object) -> str:
@@ -8313,6 +8310,13 @@ class Options:
             return tuple(check(one) for one in several)
         except (OptionError, TypeError) as error:
             raise OptionError(f"{item.name}: {error}") from None
+
+
+# - Start --------------------------------------------------------------------------------------------
+
+FILES_SUFFIX = ".files"
+LOOPBACK = ("127.0.0.1", "::1")
+CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
 
 
 def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[str], None] = lambda _: None) -> Store:
@@ -8626,6 +8630,12 @@ def gate_for(options: Options) -> Gate:
     hosts = frozenset((*options.allow_host, host_name(options.host) or f"[{options.host}]"))
     everywhere = address is not None and address.is_unspecified
     return Gate(hosts - {"0.0.0.0", "[::]"}, any_address=everywhere, any_origin=options.allow_any_origin)
+
+
+# - Server -------------------------------------------------------------------------------------------
+
+STOP_SECONDS = 2.0
+FEWEST_FILES = 128  # that may be open: 16 sockets, as many connections, and what belongs to the process
 
 
 def is_no_tls(error: object) -> bool:
@@ -8945,6 +8955,9 @@ def most_sockets() -> int:
     return max(16, min(most, 65536) - 128)
 
 
+# - Python -------------------------------------------------------------------------------------------
+
+
 class Verbs:
     """The owner's verbs as methods, of an emulator or of a world in it; arguments are those of the Emulation's."""
 
@@ -9201,6 +9214,7 @@ class RestedEmulator(Verbs):
 
 # - Command line -------------------------------------------------------------------------------------
 
+ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
 DESCRIPTION = "A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change pushed over a WebSocket."
 EPILOG = """\
 NAME is an endpoint. Durations: 30 (seconds), 500ms, 10s, 5m, 1h. A repeatable option may be given several times.
