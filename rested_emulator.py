@@ -5535,17 +5535,14 @@ class Owner:
         own: it counts for later logins and ends no socket. ``reset_templates`` are all templates there are
         then, HTML by name, with ``{{verificationtoken}}`` and ``{{email}}`` to be filled in.
         """
-        known = self._store.require_project(project)
-        options: dict[str, object] = {"name": name, "key": key, "master_key": master_key}
-        options |= {"disallow_no_origin": disallow_no_origin}
-        options |= {"reset_templates": reset_templates}
-        given = options | {"allowed_origins": allowed_origins, "token_ttl": token_ttl}
-        saved = check_saved(replace(known, **check_members(Project, given)))
-        if saved.key != known.key and (self._store.project(saved.key) is not None or self.is_taken(saved.key)):
+        changes = check_members(Project, locals())  # the arguments: nothing else has a name here yet
+        before = self._store.require_project(project)
+        saved = check_saved(replace(before, **changes))
+        if saved.key != before.key and (self._store.project(saved.key) is not None or self.is_taken(saved.key)):
             raise OptionError(f"key {shown(saved.key)} is another project's")
-        if saved != known:
-            self._store.put_project(known.key, saved)
-        if allowed_origins is None and all(value is None for value in options.values()):
+        if saved != before:
+            self._store.put_project(before.key, saved)
+        if not changes.keys() - {"token_ttl"}:
             return {"closed": 0}
         return {"closed": self._end_listeners(item.name for item in self._store.endpoints_of(saved.key))}
 
@@ -5565,20 +5562,13 @@ class Owner:
         Saving counts as a change even where every value stays, as pressing Save does; so
         ``change_endpoint(name)`` alone shows a page what an option change is like.
         """
-        given: dict[str, object] = {
-            "secure": secure,
-            "authentication": authentication,
-            "others_can_read": others_can_read,
-            "others_can_update": others_can_update,
-            "others_can_delete": others_can_delete,
-            "description": description,
-        }
-        known = self._store.endpoint(name)
-        endpoint = known or Endpoint(check_endpoint_name(name), self._store.require_project(None).key)
-        saved = replace(endpoint, **check_members(Endpoint, given))
+        changes = check_members(Endpoint, locals())  # the arguments: nothing else has a name here yet
+        before = self._store.endpoint(name)
+        endpoint = before or Endpoint(check_endpoint_name(name), self._store.require_project(None).key)
+        saved = replace(endpoint, **changes)
         if saved.authentication and not endpoint.authentication:
             self._check_users(name)
-        if saved != known:
+        if saved != before:
             self._store.put_endpoint(saved)
         return {"closed": self._end_listeners([name])}
 
