@@ -8068,6 +8068,7 @@ def check_path(value: object) -> str:
 
 def check_given_key(value: object) -> str:
     """Return a key, or a pattern of keys."""
+    # "it", for the option's name stands before the message already.
     return check_key(check_text(value), "it")
 
 
@@ -8080,7 +8081,7 @@ def check_token(value: object) -> str:
 
 
 def check_flag(value: object) -> bool:
-    """Return true or false, from a boolean or from an environment's text."""
+    """Return true or false, from a boolean or from a text of the environment."""
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if isinstance(value, bool):
         return value
@@ -8092,6 +8093,7 @@ def check_flag(value: object) -> bool:
 def check_port(value: object) -> int:
     """Return a port number; 0 stands for a free one."""
     text = str(value) if isinstance(value, str | int) else ""
+    # int() alone would also take " 80", "8_0" and the digits of other scripts.
     if re.fullmatch(r"[0-9]{1,5}", text) and int(text) < 65536:
         return int(text)
     raise OptionError(f"{shown(value)} is no port: 0 to 65535, and 0 takes a free one")
@@ -8113,16 +8115,12 @@ def check_latency(value: object) -> tuple[float, float]:
         low, high = (parse_duration(part) for part in value)
     else:
         shortest, dash, longest = str(value).partition("-")
+        # Nothing before the dash is a negative duration; the message shows it whole.
         low = parse_duration(shortest or str(value))
         high = parse_duration(longest) if dash else low
     if low <= high:
         return low, high
     raise OptionError(f"{shown(value)} begins with the longer duration; write 100ms-2s")
-
-
-def check_size(value: object) -> int:
-    """Return a size in bytes."""
-    return parse_size(value if isinstance(value, str | int) else str(value))
 
 
 def check_access(value: object) -> str:
@@ -8168,12 +8166,10 @@ def check_time_of_day(value: object) -> str:
 
 def check_percent(value: object) -> float:
     """Return a share in percent."""
-    try:
+    with contextlib.suppress(ValueError):
         percent = float(str(value).removesuffix("%"))
-    except ValueError:
-        percent = -1.0
-    if 0 <= percent <= 100:
-        return percent
+        if 0 <= percent <= 100:
+            return percent
     raise OptionError(f"{shown(value)} is no share: 0 to 100")
 
 
@@ -8185,14 +8181,14 @@ def check_fault_option(value: object) -> str:
 
 
 def read_fault(text: str) -> Fault:
-    """A fault from its arguments as JSON; raises OptionError."""
+    """Read a fault from the arguments of ``add_fault`` as JSON; raises OptionError."""
     try:
-        given = DECODER.decode(text)
+        value = DECODER.decode(text)
     except ValueError:
-        given = None
-    if not isinstance(given, dict):
+        value = None
+    if not isinstance(value, dict):
         raise OptionError(f'{shown(text)} is no JSON object; write {{"kind": "delay", "seconds": 2}}')
-    arguments = read_arguments(Owner.add_fault, given)
+    arguments = read_arguments(Owner.add_fault, value)
     fault = check_fault(arguments.pop("kind"), arguments)
     if FAULT_KINDS[fault.kind].is_at_once:
         raise OptionError(f"{fault.kind} hits the sockets that are open, and at the start there are none")
@@ -8208,7 +8204,10 @@ def check_template(value: object) -> str:
 
 
 def option(default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", flags: tuple[str, ...] = ()) -> Any:
-    """An option, declared once; a tuple as default makes it repeatable, False makes it a flag."""
+    """Declare an option, from which come parser, help, environment variable, keyword argument and check.
+
+    A tuple as default makes it repeatable, False makes it a flag.
+    """
     return field(default=default, metadata={"check": check, "help": help, "metavar": metavar, "flags": flags})
 
 
@@ -8265,7 +8264,7 @@ class Options:
         (0.0, 0.0), check_latency, "every answer of the API waits that long, or a random time between",
         "DURATION[-DURATION]",
     )  # fmt: skip
-    max_body: int = option(1_000_000, check_size, "the largest JSON or text body; default 1MB", "SIZE")
+    max_body: int = option(1_000_000, parse_size, "the largest JSON or text body; default 1MB", "SIZE")
     tls: bool = option(False, check_flag, "https and wss, with a certificate for localhost that is made here")
     cert: str | None = option(None, check_path, "https and wss, with this certificate (PEM)", "FILE")
     cert_key: str | None = option(None, check_path, "the key of --cert, where it is in a file of its own", "FILE")
@@ -8281,14 +8280,13 @@ class Options:
     json: bool = option(False, check_flag, "print one line of JSON when ready, instead of the banner")
 
     @classmethod
-    def of(cls, **given: Any) -> Options:
-        """Options from values or their texts; raises OptionError that names the option."""
-        known = {item.name: item for item in dataclasses.fields(cls)}
-        unknown = sorted(given.keys() - known.keys())
+    def of(cls, **values: Any) -> Options:
+        """Make options of values or their texts, None for a default; raises OptionError that names the option."""
+        items = {item.name: item for item in dataclasses.fields(cls)}
+        unknown = sorted(values.keys() - items.keys())
         if unknown:
-            raise OptionError(f"unknown option {unknown[0]}; there are: {', '.join(known)}")
-        values = {name: cls._check(known[name], value) for name, value in given.items() if value is not None}
-        return cls(**values)
+            raise OptionError(f"unknown option {unknown[0]}; there are: {', '.join(items)}")
+        return cls(**{name: cls._check(items[name], value) for name, value in values.items() if value is not None})
 
     @staticmethod
     def _check(item: dataclasses.Field[Any], value: Any) -> Any:
@@ -8296,9 +8294,9 @@ class Options:
         try:
             if item.default != ():
                 return check(value)
-            several = [value] if isinstance(value, str) else list(value)
-            return tuple(check(one) for one in several)
-        except (OptionError, TypeError) as error:
+            # A text is a list of letters too, and is meant as one value.
+            return tuple(check(one) for one in ([value] if isinstance(value, str) else value))
+        except (OptionError, TypeError) as error:  # TypeError, for one value where a list is wanted
             raise OptionError(f"{item.name}: {error}") from None
 
 
