@@ -8308,25 +8308,26 @@ CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it mu
 
 
 def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[str], None] = lambda _: None) -> Store:
-    """The data as the options say it begins, new data as ``seed`` has it.
+    """Open the data that the options name; data that is new begins as ``seed``, or as the sample project.
 
     Raises DataFileError, InUseError, OSError, or OptionError.
     """
     path = options.data or DEFAULT_DATA
-    begin = dict(seed or check_tree(sample_project()))
+    new_data = dict(seed or check_tree(sample_project()))
     if options.memory:
-        return Store(JsonFile(None, load_tree(path) if options.data else begin), drop_file)
+        return Store(JsonFile(None, load_tree(path) if options.data else new_data), drop_file)
     if os.path.exists(path) and not os.path.isfile(path):
         raise OptionError(f"data file {path} is not a regular file")
-    if os.path.islink(os.path.realpath(path)):
+    if os.path.islink(os.path.realpath(path)):  # which follows links to the end, unless they go round
         raise OptionError(f"data file {path} is a symbolic link that leads back to itself")
     if os.path.islink(path) and os.path.exists(f"{path}.journal"):
         raise OptionError(
             f"data file {path} is a symbolic link, and {path}.journal has what an emulator stored while it was a file;"
             f" move that to {os.path.realpath(path)}.journal, or delete it"
         )
-    storage = JsonFile(path, begin, watched=not options.no_watch)
+    storage = JsonFile(path, new_data, watched=not options.no_watch)
     try:
+        # Locked before it is read: what another emulator still writes would be missed.
         storage.lock()
         store = Store(storage, drop_file)
         if os.path.exists(path):
@@ -8340,7 +8341,7 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
 
 
 def set_up(world: Emulation, options: Options) -> None:
-    """Bring the options that are state of the emulator into it, by the owner's own verbs."""
+    """Carry out the options that change projects and endpoints, by the owner's own verbs."""
     owner = world.owner
     owner.change_project(
         key=options.key,
@@ -8366,10 +8367,30 @@ def set_up(world: Emulation, options: Options) -> None:
         owner.change_endpoint(name, **others)
 
 
-def begin(world: Emulation, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
-    """Set the clock and the faults of a world, take that for its start, and set its timers.
+def set_timers(world: Emulation, options: Options) -> None:
+    """Let a world's tokens expire, and options change, again and again as far as the options say so."""
 
-    A world that is not the default one has the endpoints of one project alone, and faults as far as they go.
+    def expire_tokens() -> None:
+        # It rings in the server's tick or in advance(), neither of which a full disk is to end; and it rings again.
+        try:
+            world.owner.expire_tokens()
+        except NotStored as error:
+            log.warning("tokens do not expire: %s", error)
+
+    def change_options() -> None:
+        for endpoint in world.store.endpoints():
+            world.owner.change_endpoint(endpoint.name)  # nothing is stored: every value is as before
+
+    if options.expire_tokens_after is not None:
+        world.clock.every(options.expire_tokens_after, expire_tokens)
+    if options.change_options_after is not None:
+        world.clock.every(options.change_options_after, change_options)
+
+
+def prepare_world(world: Emulation, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
+    """Set the clock, the faults and the timers of a world, and let ``reset`` go back to this, or to data as ``like``.
+
+    A world other than the default one has the endpoints of one project alone, and no faults for the others.
     """
     faults = [read_fault(text) for text in options.fault]
     if options.set_time:
@@ -8379,11 +8400,15 @@ def begin(world: Emulation, options: Options, like: Store | None = None, *, is_d
     if not is_default:
         faults = [fault for fault in faults if fault.endpoint is None or world.store.endpoint(fault.endpoint)]
     world.owner.begin(like, faults)
-    schedule(world, options)
+    set_timers(world, options)
 
 
 class Tls(NamedTuple):
-    """What encrypts the connections, None for plain http; where the CA made for it is, and why it is a new one."""
+    """How connections are encrypted.
+
+    ``context`` is None for plain http, ``ca`` the path of the certificate of the CA that was made here, and
+    ``replaced`` says why that CA took the place of an earlier one, where it did.
+    """
 
     context: ssl.SSLContext | None = None
     ca: str | None = None
@@ -8391,10 +8416,10 @@ class Tls(NamedTuple):
 
 
 def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
-    """TLS as the options want it.
+    """Read or make the certificate that the options want; raises OptionError.
 
-    The CA lies beside the data file and is used again, so that it has to be trusted once; where nothing is
-    kept on disk it is gone with ``scratch``. Raises OptionError.
+    A CA that is made lies beside the data file and is used again, so that it has to be trusted once; where
+    nothing is kept on disk, closing ``scratch`` deletes it.
     """
     if options.cert_key and not options.cert:
         raise OptionError("cert_key: there is no --cert to go with it")
@@ -8420,7 +8445,8 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
         import shutil
         import tempfile
 
-        folder = tempfile.mkdtemp(prefix="rested-emulator-")  # a TemporaryDirectory would end with a fork of ours too
+        # A TemporaryDirectory would be deleted at the end of a fork of this process too.
+        folder = tempfile.mkdtemp(prefix="rested-emulator-")
         scratch.callback(shutil.rmtree, folder, ignore_errors=True)
         base = os.path.join(folder, "tls")
     addresses = [host.strip("[]") for host in gate_for(options).hosts]
@@ -8437,7 +8463,7 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
 
 
 def limits_of(hosts: Sequence[str], trustme: Any) -> list[Any]:
-    """The names that a CA for these hosts may speak for, as its certificate says it (RFC 5280, section 4.2.1.10).
+    """Return the name constraints of a CA for these hosts (RFC 5280, section 4.2.1.10).
 
     A name includes those below it. Raises ValueError for a host that no certificate can name.
     """
@@ -8445,10 +8471,12 @@ def limits_of(hosts: Sequence[str], trustme: Any) -> list[Any]:
 
     from cryptography import x509
 
+    # trustme knows how a certificate spells a host (IDNA, addresses); it tells only in a certificate.
     leaf = x509.load_pem_x509_certificate(trustme.CA().issue_cert(*hosts).cert_chain_pems[0].bytes())
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     limits: list[Any] = [x509.IPAddress(ipaddress.ip_network("127.0.0.0/8"))]
     for name in names:
+        # A constraint on addresses is a network, where a certificate has an address.
         is_address = isinstance(name, x509.IPAddress)
         limits.append(x509.IPAddress(ipaddress.ip_network(name.value)) if is_address else name)
     return limits
@@ -8458,6 +8486,7 @@ def load_pair(context: ssl.SSLContext, option: str, path: str, key_option: str, 
     """Let TLS use a certificate and its key; raises OptionError that names the option of the wrong one."""
     import ssl
 
+    # OpenSSL does not say which of the two files it cannot read.
     for name, file in ((option, path), (key_option, key_path)):
         read_text(file, f"{name}: ")
     try:
@@ -8468,15 +8497,15 @@ def load_pair(context: ssl.SSLContext, option: str, path: str, key_option: str, 
 
 
 def refuse_password() -> str:
-    """Do not ask at the terminal for the password of a key."""
+    """Raise ValueError where OpenSSL would ask at the terminal for the password of a key."""
     raise ValueError("the key has a password; the emulator takes one without")
 
 
 def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> tuple[Any, str, str]:
-    """The CA in files that begin with ``base``, where its certificate is, and why it replaces the one that was there.
+    """Read the CA from files that begin with ``base``, or make it; raises OptionError.
 
-    It is made if there is none, and anew where it is not limited to these names, lacks one, or ends soon.
-    Raises OptionError.
+    It is made anew where the one there is not limited to these names, lacks one, or ends soon. Returns the
+    CA, the path of its certificate, and why it was made anew, empty where it was not.
     """
     import ssl
 
@@ -8492,7 +8521,7 @@ def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> 
             log.warning("%s is a new CA, and to be trusted anew: the one before %s", path, replaced)
             os.unlink(path)
         ca = make_ca(limits, today, trustme)
-        # Each whole or not at all, and the certificate last: where there is one, there is its key.
+        # Each file whole or not at all, and the certificate last: where it is, its key is too.
         for where, pem in ((key_path, ca.private_key_pem), (path, ca.cert_pem)):
             draft = f"{where}.new"
             with contextlib.suppress(FileNotFoundError):
@@ -8508,7 +8537,7 @@ def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> 
 
 
 def why_replaced(pem: bytes, limits: Sequence[Any], today: datetime) -> str:
-    """Why a CA of an earlier start is not to be used any more; empty where it is."""
+    """Say why a CA of an earlier start cannot be used any more; empty where it can."""
     from cryptography import x509
 
     ca = x509.load_pem_x509_certificate(pem)
@@ -8526,7 +8555,7 @@ def why_replaced(pem: bytes, limits: Sequence[Any], today: datetime) -> str:
 
 
 def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
-    """A CA as trustme makes it, but only for these names, for servers, and not for ever.
+    """Make a CA as trustme does, but for these names and for servers only, and not for ever.
 
     Whoever finds the key of a CA that a developer's browser trusts can then speak for nobody but this machine.
     """
@@ -8534,6 +8563,7 @@ def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
+    # trustme's own is good for every name and until the year 3000; it cannot be told otherwise.
     plain = trustme.CA(organization_name="rested-emulator")
     key: Any = serialization.load_pem_private_key(plain.private_key_pem.bytes(), None)
     model = x509.load_pem_x509_certificate(plain.cert_pem.bytes())
@@ -8548,30 +8578,31 @@ def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
 
 
 def console_folder() -> str | None:
-    """Where the console's files are: beside the module in a checkout or in an installation; None without them."""
+    """Find the console's files, beside the module in a checkout or in an installation; None without them."""
     here = os.path.dirname(os.path.realpath(__file__))
     places = (os.path.join(here, "sample_data", "console"), os.path.join(here, "rested_emulator_console"))
     return next((place for place in places if os.path.isfile(os.path.join(place, "index.html"))), None)
 
 
 def open_pages(options: Options, world: Emulation) -> dict[str, Door]:
-    """Who answers at the paths of the console, which is at the root unless --static takes that place."""
+    """Return who answers at the paths of the console, which is at the root unless --static takes that place."""
     folder = console_folder()
     bases = (CONTROL_PREFIX,) if options.static else (CONTROL_PREFIX, "/")
     if folder is None:
         return {base: Notice(world.gate) for base in bases}
+    # File by file: at the root, every other path is still the API's, the control interface's or not found.
     console = {base: Static(folder, world.service, base, CONSOLE_HEADERS) for base in bases}
     return {f"{base}{name}": console[base] for base in bases for name in ("", *os.listdir(folder))}
 
 
 def own_files(options: Options) -> tuple[str, ...]:
-    """Where the emulator has data and secrets, an earlier start without options included."""
+    """Return the paths of data and secrets, which --static does not serve; those of a start without options too."""
     paths = DEFAULT_DATA, options.data, options.seed, options.cert, options.cert_key
     return tuple(os.path.abspath(path) for path in paths if path)
 
 
 def open_files(options: Options) -> Files:
-    """The uploaded files that go with the data; those of a seed are only read. Raises OSError."""
+    """Open the uploaded files that go with the data; those of a seed are only read. Raises OSError."""
     data = options.data or DEFAULT_DATA
     others = [f"{path}{FILES_SUFFIX}" for path in (data if options.memory else None, options.seed) if path]
     if options.memory:
@@ -8585,7 +8616,7 @@ def open_files(options: Options) -> Files:
 
 
 def read_text(path: str, prefix: str = "") -> str:
-    """The text in a file that an option names; raises OptionError."""
+    """Read the text in a file that an option names; raises OptionError."""
     try:
         with open(path, "rb") as file:
             return decode_text(file.read()).replace("\r\n", "\n")
@@ -8593,41 +8624,23 @@ def read_text(path: str, prefix: str = "") -> str:
         raise OptionError(f"{prefix}{path}: {error.strerror if isinstance(error, OSError) else error}") from None
 
 
-def schedule(world: Emulation, options: Options) -> None:
-    """Set the timers of the options that do an owner's verb again and again."""
-
-    def expire_tokens() -> None:
-        try:
-            world.owner.expire_tokens()
-        except NotStored as error:
-            log.warning("tokens do not expire: %s", error)
-
-    def change_options() -> None:
-        for endpoint in world.store.endpoints():
-            world.owner.change_endpoint(endpoint.name)
-
-    if options.expire_tokens_after is not None:
-        world.clock.every(options.expire_tokens_after, expire_tokens)
-    if options.change_options_after is not None:
-        world.clock.every(options.change_options_after, change_options)
-
-
 def gate_for(options: Options) -> Gate:
-    """The outer gate of an emulator that listens where the options say."""
+    """Make the outer gate of an emulator that listens where the options say."""
     address = None if options.host == "localhost" else parse_address(options.host)
     hosts = frozenset((*options.allow_host, host_name(options.host) or f"[{options.host}]"))
     everywhere = address is not None and address.is_unspecified
+    # Those two say where to listen; as the host of a request they are as foreign as any other.
     return Gate(hosts - {"0.0.0.0", "[::]"}, any_address=everywhere, any_origin=options.allow_any_origin)
 
 
 # - Server -------------------------------------------------------------------------------------------
 
-STOP_SECONDS = 2.0
+STOP_SECONDS = 2.0  # for requests that are under way; half of it for sockets that have to confirm their end
 FEWEST_FILES = 128  # that may be open: 16 sockets, as many connections, and what belongs to the process
 
 
 def is_no_tls(error: object) -> bool:
-    """Whether a connection ended because its client spoke plain http, or anything else that is no TLS."""
+    """Tell whether a connection ended because its client spoke plain http, or anything else that is no TLS."""
     return getattr(error, "reason", None) in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
 
 
@@ -8646,15 +8659,16 @@ class Listening(HTTPServer):
             stream.close()
             return
         stream.set_nodelay(True)
-        # Tornado would set it again, and twice for each request.
+        # Tornado would turn it off and on again for each request, two system calls that change nothing.
         stream.set_nodelay = lambda value: None  # type: ignore[method-assign]  # noqa: ARG005
         super().handle_stream(stream, address)
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         try:
-            connection.getpeername()  # of a client that has left, wrapping in TLS would fail and leak
+            # Fails where the client has left; wrapping its socket in TLS would fail too, and leak it.
+            connection.getpeername()
             super()._handle_connection(connection, address)
-        except OSError as error:  # it left meanwhile, which Tornado 6.6.1 takes for a bug
+        except OSError as error:  # the client has left, which Tornado 6.6.1 takes for a bug
             log.info("a connection ended before it began: %s", error)
             connection.close()
 
@@ -8674,7 +8688,8 @@ class Server:
         self.options = options
         self._most = most_sockets()
         if options.coverage:
-            with open(options.coverage, "a"):  # where it cannot be written, that is known before the suite has run
+            # Opened only so that a file that cannot be written is known before the suite has run.
+            with open(options.coverage, "a"):
                 pass
         gate = gate_for(options)
         self._scratch = contextlib.ExitStack()
@@ -8688,17 +8703,18 @@ class Server:
         try:
             files.settle(store.has_file)
             self.world = emulate(store, clock, gate, files, Evidence(clock), self._outbox.send, self._has_key)
-            self.worlds = Worlds(self.world, options.fork_keys, self._begin_world)
+            self.worlds = Worlds(self.world, options.fork_keys, self._prepare)
             self.tls = open_tls(options, self._scratch)
             set_up(self.world, options)
             seed = None
             if seed_tree:
+                # What reset goes back to is the seed with the options, not the data file as it is at this start.
                 seed = emulate(Store(JsonFile(None, seed_tree)), clock, gate, Files(None), Evidence(clock))
                 set_up(seed, options)
-            begin(self.world, options, seed.store if seed else None)
+            prepare_world(self.world, options, seed.store if seed else None)
             store.save()
             self.world.owner.tell_who_cannot_log_in()
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: the lock on the data file would stay
             self._scratch.close()
             store.let_go()
             raise
@@ -8712,6 +8728,7 @@ class Server:
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
+        # A port that the system gives out as free on one family may be taken on the other; then another one is free.
         tries = 1 if self.options.port else 20
         while not self._sockets:
             tries -= 1
@@ -8719,14 +8736,13 @@ class Server:
                 self._bind_families()
             except OSError as error:
                 self._close_sockets()
-                # A port that is free on one family may be taken on the other; then another one is free.
                 if not tries or error.errno != errno.EADDRINUSE:
                     self.release()
                     raise
 
     def _bind_families(self) -> None:
         addresses = LOOPBACK if self.options.host == "localhost" else (self.options.host,)
-        lacking: OSError | None = None
+        missing_family: OSError | None = None
         for address in addresses:
             try:
                 self._bind_address(address)
@@ -8734,31 +8750,33 @@ class Server:
                 # A machine without IPv4 or IPv6 is no reason to fail, a port that cannot be had is.
                 if address not in LOOPBACK or error.errno in (errno.EADDRINUSE, errno.EACCES):
                     raise
-                lacking = error
+                missing_family = error
         if not self._sockets:
-            raise lacking or OSError(errno.EADDRNOTAVAIL, f"no address for {self.options.host}")
+            raise missing_family or OSError(errno.EADDRNOTAVAIL, f"no address for {self.options.host}")
 
     def _bind_address(self, address: str) -> None:
+        # A port the system chose for the first address is the one for the next.
         port = self.port or self.options.port
         try:
             places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
-        except ValueError as error:  # of what cannot be the name of a host
+        except ValueError as error:  # the codec "idna" raises it for what cannot be the name of a host
             raise OSError(errno.EADDRNOTAVAIL, str(error)) from None
         for family, _, _, _, where in places:
-            taken = socket.create_server(where, family=family, backlog=1024)
-            taken.setblocking(False)
-            self._sockets.append(taken)
-            self.port = port = taken.getsockname()[1]
+            # The default backlog, 128, is too short for a suite that opens a thousand sockets at once.
+            listening = socket.create_server(where, family=family, backlog=1024)
+            listening.setblocking(False)
+            self._sockets.append(listening)
+            self.port = port = listening.getsockname()[1]
 
     def release(self) -> None:
-        """Give port and data file back, if the server was never started."""
+        """Let go of port and data file, where ``start`` was never called."""
         self._close_sockets()
         self._scratch.close()
         self.world.close()
 
     def _close_sockets(self) -> None:
-        for taken in self._sockets:
-            taken.close()
+        for listening in self._sockets:
+            listening.close()
         self._sockets.clear()
         self.port = 0
 
@@ -8784,21 +8802,23 @@ class Server:
             max_body_size=math.inf,  # ours is lower, and not a bare 400
             max_header_size=HEAD_BYTES,
         )
-        self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
+        # A timer for each request is dear; the Front closes idle connections, and those that stop in a body, by itself.
+        self._http.conn_params.header_timeout = None
         self._http.most = self._most + 64
         self._http.add_sockets(self._sockets)
         self._is_serving = True
+        # Tornado lists what its loop waits for, asyncio does not; a fork has to close all of it.
         self._watched = cast("BaseAsyncIOLoop", IOLoop.current()).handlers
         self._set_timer()
 
     def _has_key(self, key: str) -> bool:
         return self.worlds.has_key(key)
 
-    def _begin_world(self, world: Emulation) -> None:
-        begin(world, self.options, is_default=False)
+    def _prepare(self, world: Emulation) -> None:
+        prepare_world(world, self.options, is_default=False)
 
     def _set_timer(self) -> None:
-        """Wake up when something is due, and twice a second: a clock may jump, a person edit the data file."""
+        """Call ``_tick`` when something is due, and twice a second: a clock may jump, a person edit the data file."""
         if not self._is_serving:
             return
         if self._timer:
@@ -8810,19 +8830,21 @@ class Server:
         try:
             self._front.close_idle()
             self.worlds.tick()
+            # One at a time: there is one draft of the data file.
             if self._saving is None or self._saving.done():
                 self._saving = asyncio.ensure_future(self._save())
         finally:
             self._set_timer()
 
     async def _save(self) -> None:
-        """Write the data file if it is time; the writing is done in a thread, so that nobody waits for it."""
+        """Write the data file if it is time, in a thread, so that no request waits for the disk."""
         draft = self.world.store.begin_save()
         if draft is None:
             return
         try:
             self.world.store.end_save(draft, await asyncio.to_thread(draft.write))
         except OSError as error:
+            # Told once: the next tick tries again, twice a second.
             if not self._cannot_save:
                 log.warning("the data file cannot be written, the journal has what is new; trying again: %s", error)
             self._cannot_save = True
@@ -8843,7 +8865,7 @@ class Server:
         """
         self._http.stop()
         self._api.is_stopping = True
-        self._is_serving = False
+        self._is_serving = False  # before the rest, some of which would set the timer again
         worlds = list(self.worlds)
         for world in worlds:
             world.end_waiting(Message.STOPPING)
@@ -8851,34 +8873,37 @@ class Server:
             self._timer.cancel()
         await self._api.evaluator.stop()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
-        leaving = [seat for world in worlds for seat in world.hub.seats()]
+        # Listed before they close: a seat that is closed is in no hub any more.
+        listeners = [seat.listener for world in worlds for seat in world.hub.seats()]
         for world in worlds:
             world.give_up(Message.STOPPING)
-        ending = [seat.listener for seat in leaving if isinstance(seat.listener, Socket)]
-        await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
+        sockets = [listener for listener in listeners if isinstance(listener, Socket)]
+        await self._wait_for(lambda: all(one.is_closed() for one in sockets), STOP_SECONDS / 2)
         await self._http.close_all_connections()
         if self._saving:
-            await self._saving
+            await self._saving  # its thread writes the draft that closing the store would write as well
         try:
             self.world.tick()
         finally:
             self._scratch.close()
             try:
+                # The default world last: it alone has a disk that can fail, and the others are to be closed by then.
                 for world in worlds[::-1]:
                     world.close()
             finally:
                 self._write_coverage()
 
     def leave_to_parent(self) -> None:
-        """Close the copies that a fork has of sockets and files, without a word to anyone; the loop is not touched.
+        """Close the copies that a fork of the process has of sockets and files, and send nothing.
 
         Were they open, the port would stay taken, clients would not see an end, and the data file would stay locked.
         """
-        for kept, _ in list(self._watched.values()):
+        # The loop is left alone: parent and fork share its epoll, and what leaves it is lost to the parent too.
+        for file, _ in list(self._watched.values()):
             with contextlib.suppress(OSError):
-                os.close(kept) if isinstance(kept, int) else kept.close()
-        for taken in self._sockets:
-            taken.close()
+                os.close(file) if isinstance(file, int) else file.close()
+        for listening in self._sockets:
+            listening.close()
         self.world.store.leave_to_parent()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
@@ -8888,22 +8913,17 @@ class Server:
             await asyncio.sleep(0.005)
 
     def in_flight(self, world: Emulation) -> int:
-        """How many requests and handshakes are under way in a world."""
+        """Count the requests and handshakes that are under way in a world."""
         return self._front.in_flight(world) + self._api.opening(world)
 
-    @property
-    def met(self) -> Coverage:
-        """What the clients met of the service, in all worlds."""
-        return self.world.evidence.coverage
-
     def _write_coverage(self) -> None:
-        """Write what the clients met, where that is wanted. Raises OSError."""
         if self.options.coverage:
+            # The worlds share one coverage, which is the default world's.
             with open(self.options.coverage, "w", encoding="utf-8") as file:
-                file.write(self.met.markdown())
+                file.write(self.world.evidence.coverage.markdown())
 
     def facts(self, world: Emulation | None = None) -> dict[str, Json]:
-        """What a client of a world needs to know, as the ready line says it; null for what there is not."""
+        """Return what a client of a world needs to know, as the ready line says it; null for what there is not."""
         project = (world or self.world).store.projects()[0]
         name = self.options.host
         if name == LOOPBACK[0] or self.world.gate.any_address:
@@ -8926,18 +8946,22 @@ class Server:
 
 
 def most_sockets() -> int:
-    """How many WebSockets may be open: what the system allows, less room for everything else. Raises OptionError."""
+    """Return how many WebSockets may be open: all files that may be, less those for everything else.
+
+    Raises the process's limit of open files as far as that is allowed. Raises OptionError where it is too low.
+    """
     if resource is None:
-        return 192  # on Windows Tornado waits with select, which takes 512 sockets, and as many connections come beside
+        # On Windows Tornado waits with select, which takes 512 sockets, and as many connections come beside.
+        return 192
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     most = 0 if soft == resource.RLIM_INFINITY else soft
-    for wanted in (allowed, 32768, 10240, 4096, 1024):  # macOS says unlimited, and refuses more than it has
-        if not most < wanted <= allowed:
-            continue
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            most = wanted
+    # macOS says unlimited, and refuses more than it has; so what it refuses is tried lower.
+    for limit in (allowed, 32768, 10240, 4096, 1024):
+        if most < limit <= allowed:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                most = limit
     if most < FEWEST_FILES:
         raise OptionError(f"this process may open {most} files, and {FEWEST_FILES} are needed: ulimit -n 1024")
     return max(16, min(most, 65536) - 128)
@@ -9508,7 +9532,7 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
                 code = fail(f"the coverage could not be written: {error}", 1)
             else:
                 code = fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
-    return code or judge(server.met, server.options.coverage_fail_under)
+    return code or judge(server.world.evidence.coverage, server.options.coverage_fail_under)
 
 
 def judge(met: Coverage, least: float | None) -> int:
