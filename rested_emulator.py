@@ -8971,9 +8971,9 @@ def most_sockets() -> int:
 
 
 class Verbs:
-    """The owner's verbs as methods, of an emulator or of a world in it; arguments are those of the Emulation's."""
+    """The owner's verbs as methods of an emulator or of a world in it; their arguments are those in section World."""
 
-    key: str | None = None  # of the world they are for
+    key: str | None = None  # that of the world the verbs are for; None for the default one
 
     def call(self, verb: Callable[[Server], T]) -> T:
         """Run something in the emulator's thread, and return what it returns or raise what it raises."""
@@ -8981,7 +8981,7 @@ class Verbs:
 
     @property
     def facts(self) -> dict[str, Json]:
-        """What the ready line says: url, wsUrl, host, port, key, masterKey, controlUrl and so on."""
+        """What a client needs to know, as in the ready line: url, wsUrl, host, port, key, masterKey, controlUrl."""
         return self.call(lambda server: server.facts(server.worlds.named(self.key)))
 
     def url(self, endpoint: str) -> str:
@@ -8995,18 +8995,19 @@ class Verbs:
     def _key_of(self, endpoint: str) -> str:
         def key(server: Server) -> str:
             store = server.worlds.named(self.key).store
-            known = store.endpoint(endpoint)
-            return known.project if known else store.projects()[0].key
+            options = store.endpoint(endpoint)
+            return options.project if options else store.projects()[0].key
 
         return quote(self.call(key), safe="")
 
     @staticmethod
     def _remote(kind: type[S], verb: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Verbs, P], T]:
-        """A verb of a class as a method: same arguments, carried out in the emulator's thread."""
+        """Make a method of a verb, with the same arguments, that is carried out in the emulator's thread."""
         signature = inspect.signature(verb)
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
+            # The bound arguments go by name, as a message has to; the verb gets them as they came.
             for name, value in signature.bind(verbs, *args, **options).arguments.items():
                 if value is not verbs:
                     check_kind(value, signature.parameters[name].annotation, name)
@@ -9018,18 +9019,19 @@ class Verbs:
     def _awaited(
         verb: Callable[Concatenate[Verbs, P], Coroutine[Any, Any, T]],
     ) -> Callable[Concatenate[Verbs, P], T]:
-        """A verb that takes its time as a method that waits for it; raises TimeoutError where that is too long."""
+        """Make a method that waits for a coroutine of the emulator's; raises TimeoutError where that takes too long."""
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
-            try:  # no name for what is waited for: an exception leads to this frame, and would lead to itself
-                return verbs._begin(verb(verbs, *args, **options)).result()
+            # The future has no name here: it holds the exception, whose traceback holds this frame, a cycle.
+            try:
+                return verbs._submit(verb(verbs, *args, **options)).result()
             except NotSeen as refusal:
                 raise TimeoutError(refusal.hint) from None
 
         return call
 
-    def _begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return self.call(lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop()))
 
     wait = _awaited(_remote(Watcher, Watcher.wait))
@@ -9062,7 +9064,7 @@ class Verbs:
 
 
 class World(Verbs):
-    """A world of its own inside an emulator (see Worlds); with a ``with`` statement it ends by itself."""
+    """A world of its own inside an emulator (see Worlds); used in a ``with`` statement, it ends with that."""
 
     def __init__(self, emulator: RestedEmulator, key: str) -> None:
         self.key: str = key
@@ -9072,8 +9074,8 @@ class World(Verbs):
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OptionError):  # it has ended before
-            if not self._emulator.is_forked:
+        if not self._emulator.is_forked:
+            with contextlib.suppress(OptionError):  # there is no such world any more
                 self._emulator.drop(self.key)
 
     def call(self, verb: Callable[[Server], T]) -> T:
@@ -9096,14 +9098,15 @@ class RestedEmulator(Verbs):
         self._thread: threading.Thread | None = None
         self._parent: int | None = None
         if hasattr(os, "register_at_fork"):
-            known = weakref.ref(self)
+            # What is registered stays for ever; it is not to keep the emulator in memory as long.
+            weak_self = weakref.WeakMethod(self._leave_to_parent)
 
-            def forget() -> None:
-                emulator = known()
-                if emulator is not None:
-                    emulator._leave_to_parent()
+            def leave_to_parent() -> None:
+                leave = weak_self()
+                if leave is not None:
+                    leave()
 
-            os.register_at_fork(after_in_child=forget)
+            os.register_at_fork(after_in_child=leave_to_parent)
 
     def __enter__(self) -> Self:
         self.start()
@@ -9115,11 +9118,12 @@ class RestedEmulator(Verbs):
 
     @property
     def is_forked(self) -> bool:
-        """Whether it runs in the process that this one was forked from."""
+        """Whether the emulator runs in the process that this one was forked from."""
         return self._parent is not None
 
     def _leave_to_parent(self) -> None:
-        """Take note that this process is a fork, which has neither the emulator's thread nor who holds the lock."""
+        """Note that this process is a fork of the one in which the emulator runs."""
+        # A fork has one thread alone: the emulator's is not in it, nor one that held the lock and would give it back.
         self._server, self._lock = None, threading.Lock()
         if self._held is not None and not self.is_forked:
             self._parent = os.getppid()
@@ -9149,6 +9153,7 @@ class RestedEmulator(Verbs):
             ready: Future[None] = Future()
             self._ended: Future[None] = Future()
             arguments = server, ready, self._ended
+            # A daemon, so that a test run that forgets to stop it can end.
             self._thread = threading.Thread(target=self._run, args=arguments, name="rested-emulator", daemon=True)
             self._thread.start()
             ready.result()
@@ -9203,10 +9208,12 @@ class RestedEmulator(Verbs):
             except BaseException as error:
                 outcome.set_exception(error)
             finally:
-                del outcome  # what was raised leads to this frame and the one below, and would lead to itself
+                # An exception's traceback holds this frame and the one below; were they to hold it, that were a cycle.
+                del outcome
 
         self._check_reachable()
-        with self._lock:  # nothing is handed to a loop that has been told to stop
+        # Under the lock, so that nothing is handed to a loop that has been told to stop: it would wait for ever.
+        with self._lock:
             if self._server is None:
                 raise RestedError("this emulator does not run; use it in a with statement, or call start()")
             self._loop.call_soon_threadsafe(run, self._server, outcome)
@@ -9216,7 +9223,7 @@ class RestedEmulator(Verbs):
             del outcome
 
     def world(self, key: str) -> World:
-        """Make a world of this key; returns what has its verbs: ``with emulator.world("test-1") as world:``."""
+        """Make a world of this key, and return its verbs: ``with emulator.world("test-1") as world:``."""
         self.fork(key)
         return World(self, key)
 
