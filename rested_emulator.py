@@ -9233,7 +9233,6 @@ class RestedEmulator(Verbs):
 
 # - Command line -------------------------------------------------------------------------------------
 
-ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
 DESCRIPTION = "A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change pushed over a WebSocket."
 EPILOG = """\
 NAME is an endpoint. Durations: 30 (seconds), 500ms, 10s, 5m, 1h. A repeatable option may be given several times.
@@ -9246,10 +9245,11 @@ with its exit code.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser, made from the fields of Options. Values stay texts here; Options checks them."""
+    """Make the parser from the fields of Options. Values stay texts here; Options checks them."""
     import argparse
 
     class Parser(argparse.ArgumentParser):
+        # The message shows what was typed, control characters included.
         def error(self, message: str) -> NoReturn:
             super().error(printable(message))
 
@@ -9263,33 +9263,38 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for item in dataclasses.fields(Options):
         help_text, metavar, flags = (item.metadata[name] for name in ("help", "metavar", "flags"))
-        names = (*flags, f"--{item.name.replace('_', '-')}")
+        names = (*flags, flag_of(item.name))
         if item.name == "data":
-            parser.add_argument("data", nargs="?", metavar="DATA", help=help_text)
+            parser.add_argument("data", nargs="?", metavar=metavar, help=help_text)
         elif item.default is False:
-            parser.add_argument(*names, dest=item.name, action="store_true", default=None, help=help_text)
+            # None where it is not given, so that the environment can say it.
+            parser.add_argument(*names, action="store_true", default=None, help=help_text)
         elif item.default == ():
-            parser.add_argument(
-                *names, dest=item.name, action="append", metavar=metavar, help=f"{help_text}; repeatable"
-            )
+            parser.add_argument(*names, action="append", metavar=metavar, help=f"{help_text}; repeatable")
         else:
-            parser.add_argument(*names, dest=item.name, metavar=metavar, help=help_text)
+            parser.add_argument(*names, metavar=metavar, help=help_text)
     parser.add_argument("--version", action="version", version=f"rested-emulator {__version__}")
     return parser
 
 
+def flag_of(name: str) -> str:
+    """Spell an option as on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable_of(name: str) -> str:
+    """Spell an option as in the environment."""
+    return f"RESTED_EMULATOR_{name.upper()}"
+
+
 def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The options that the environment sets; empty variables set nothing."""
-    given: dict[str, Any] = {}
-    for item in dataclasses.fields(Options):
-        text = environment.get(ENVIRONMENT_PREFIX + item.name.upper())
-        if text:
-            given[item.name] = split_values(text) if item.default == () else text
-    return given
+    """Return the options that the environment sets; empty variables set nothing."""
+    texts = {item: environment.get(variable_of(item.name)) for item in dataclasses.fields(Options)}
+    return {item.name: split_values(text) if item.default == () else text for item, text in texts.items() if text}
 
 
 def split_values(text: str) -> list[str]:
-    """The values of a repeatable option in the environment: with commas between, be they texts or JSON objects."""
+    """Split the values of a repeatable option in the environment: texts or JSON objects, with commas between."""
     if text.lstrip().startswith("{"):
         with contextlib.suppress(ValueError):
             return [json.dumps(value) for value in json.loads(f"[{text.strip().removesuffix(',')}]")]
@@ -9303,32 +9308,24 @@ def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tu
     """
     split = argv.index("--") if "--" in argv else len(argv)
     parser = build_parser()
-    given = vars(parser.parse_args(argv[:split]))
+    arguments = vars(parser.parse_args(argv[:split]))
     command = list(argv[split + 1 :])
     if split < len(argv) and not command:
         parser.error("after -- comes a command")
-    sources = {
-        "argument {}": {name: value for name, value in given.items() if value is not None},
-        "environment {}": read_environment(environment),
-    }
-    for source, values in sources.items():
-        for name, value in values.items():
-            try:
-                Options.of(**{name: value})
-            except OptionError as error:
-                parser.error(f"{source.format(spelled(source, name))}: {str(error).removeprefix(name + ': ')}")
-    return Options.of(**sources["environment {}"] | sources["argument {}"]), command
-
-
-def spelled(source: str, name: str) -> str:
-    """An option's name as it was given: on the command line, or in the environment."""
-    if source.startswith("environment"):
-        return ENVIRONMENT_PREFIX + name.upper()
-    return "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+    variables = read_environment(environment)
+    # One by one, a variable too that an argument beats, so that the message can say where the wrong one stands.
+    places = [(f"argument {'DATA' if name == 'data' else flag_of(name)}", name, arguments[name]) for name in arguments]
+    places += [(f"environment {variable_of(name)}", name, variables[name]) for name in variables]
+    for place, name, value in places:
+        try:
+            Options.of(**{name: value})
+        except OptionError as error:
+            parser.error(f"{place}: {str(error).removeprefix(name + ': ')}")
+    return Options.of(**variables | {name: value for name, value in arguments.items() if value is not None}), command
 
 
 def lan_address() -> str | None:
-    """This machine's address for others on its network, found without sending anything."""
+    """Find this machine's address for others on its network, without sending anything; None where it has none."""
     address = None
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # for a datagram that only looks up the way to it (RFC 5737)
@@ -9340,7 +9337,7 @@ def lan_address() -> str | None:
 
 
 def console_urls(server: Server) -> list[tuple[str, str]]:
-    """Where a person finds pages: those of --static, and the console, also from another device; with its token."""
+    """Return the named addresses of pages: those of --static, and the console's with its token, here and on the LAN."""
     facts = server.facts()
     root = str(facts["url"]).removesuffix(API_PREFIX.rstrip("/"))
     pages = [("Pages", f"{root}/")] if server.options.static else []
@@ -9354,14 +9351,18 @@ def console_urls(server: Server) -> list[tuple[str, str]]:
 
 
 def banner(server: Server) -> str:
-    """What a person wants to know when the emulator is ready."""
+    """Return what a person wants to know when the emulator is ready."""
     facts = server.facts()
     lines = [f"rested-emulator {__version__}", ""]
-    rows = [("HTTP", facts["url"]), ("WebSocket", facts["wsUrl"])]
-    rows += [("Key", facts["key"]), ("Master key", facts["masterKey"]), ("Data", facts["data"] or "in memory only")]
-    rows += [("Control", f"{facts['controlUrl']}/status"), ("Control token", facts["controlToken"])]
-    rows += console_urls(server)
-    rows += [
+    rows = [
+        ("HTTP", facts["url"]),
+        ("WebSocket", facts["wsUrl"]),
+        ("Key", facts["key"]),
+        ("Master key", facts["masterKey"]),
+        ("Data", facts["data"] or "in memory only"),
+        ("Control", f"{facts['controlUrl']}/status"),
+        ("Control token", facts["controlToken"]),
+        *console_urls(server),
         ("CA", facts["ca"]),
         ("", server.tls.replaced and f"it is new, take the one before out of your browser: that {server.tls.replaced}"),
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
@@ -9379,8 +9380,9 @@ def banner(server: Server) -> str:
 
 
 def curl(url: str, ca: Json) -> str:
-    """A line for the shell of this system that stores something at a URL."""
-    if os.name == "nt":  # where cmd.exe knows no single quotes, and curl in PowerShell is something else
+    """Return a line for the shell of this system that stores something at a URL."""
+    if os.name == "nt":
+        # cmd.exe knows no single quotes, and curl without .exe is another command in PowerShell.
         trusting = f'--cacert "{ca}" ' if ca else ""
         return f'curl.exe {trusting}"{url}" -H "Content-Type: application/json" -d "[1, 2, 3]"'
     import shlex
@@ -9390,7 +9392,7 @@ def curl(url: str, ca: Json) -> str:
 
 
 def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:
-    """An endpoint's options and size, in a few words."""
+    """Say in a few words what kind of endpoint it is, and how much is in it."""
     kind = "authentication" if endpoint.authentication else "secure" if endpoint.secure else "open"
     others = [what for what in ("read", "update", "delete") if getattr(endpoint, f"others_can_{what}")]
     count = store.count(endpoint.name)
@@ -9400,7 +9402,7 @@ def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:
 
 
 def say(text: str, *, to_stderr: bool) -> None:
-    """Print, letters that the terminal lacks escaped, and go on where nobody reads it."""
+    """Print a text; letters that the terminal lacks are escaped, and a stream that nobody reads is no error."""
     stream = sys.stderr if to_stderr else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     with contextlib.suppress(OSError, ValueError):
@@ -9408,8 +9410,9 @@ def say(text: str, *, to_stderr: bool) -> None:
 
 
 def drop_unread() -> None:
-    """Throw away what nobody took of stdout and stderr: Python would try it again at exit, and end with 120."""
-    logging.shutdown()  # it has lines left, and its own turn is after this
+    """Empty stdout and stderr where nobody reads them: Python would write it again at exit, and end with 120."""
+    # The log has lines left, and would write them after this: what is registered first at atexit runs last.
+    logging.shutdown()
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
@@ -9418,12 +9421,12 @@ def drop_unread() -> None:
                 os.dup2(open_bytes(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-LOG_SECONDS = 0.05
+LOG_SECONDS = 0.05  # that a line waits for others, to be written with them
 LONGEST_LINE = 4000
 
 
 class LogLines(logging.Formatter):
-    """Lines with the time of day, which is spelled out once a second."""
+    """Writes the time of day before each line; it is spelled out once a second, for that is most of the work."""
 
     def __init__(self) -> None:
         super().__init__(datefmt="%H:%M:%S")
@@ -9440,7 +9443,7 @@ class LogLines(logging.Formatter):
 
 
 class LogStream(logging.StreamHandler[TextIO]):
-    """Writes to stderr, the lines of some twentieths of a second at once; what needs attention without delay."""
+    """Writes lines to stderr, those of a twentieth of a second together, but warnings and errors without delay."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -9450,10 +9453,10 @@ class LogStream(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.append(self.format(record))
         if len(self._lines) > 1 and record.levelno < logging.WARNING:
-            return  # somebody comes for it
+            return  # the first of the lines has called for a flush
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:
+        except RuntimeError:  # nothing can be called later, as before the start
             self.flush()
         else:
             loop.call_later(LOG_SECONDS if record.levelno < logging.WARNING else 0, self.flush)
@@ -9466,7 +9469,7 @@ class LogStream(logging.StreamHandler[TextIO]):
 
 
 def is_not_told_better(record: logging.LogRecord) -> bool:
-    """Keep a line of Tornado's, but not that of a client that speaks no TLS: ours says what to do."""
+    """Tell whether to keep a line of Tornado's; that of a client without TLS goes, for ours says what to do."""
     return not (isinstance(record.args, tuple) and any(map(is_no_tls, record.args)))
 
 
@@ -9474,7 +9477,7 @@ def set_up_log(options: Options) -> None:
     """Send the log to stderr, Tornado's own warnings with it."""
     level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
     logging.basicConfig(handlers=[LogStream()], level=logging.WARNING)
-    logging.raiseExceptions = False
+    logging.raiseExceptions = False  # a line that cannot be written is no reason for a traceback
     # Documented, and a third of what a line costs: no line says from where or from which thread it was logged.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -9484,12 +9487,12 @@ def set_up_log(options: Options) -> None:
 
 PARENT_SECONDS = 0.5
 COMMAND_SECONDS = 10.0
-ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")  # the last one is Windows', two of the others are not
-AT_TERMINAL = ("SIGINT", "SIGQUIT")  # which a terminal sends to everyone in the foreground
+ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")  # Windows alone has the last, and lacks two others
+AT_TERMINAL = ("SIGINT", "SIGQUIT")  # which a terminal sends to every process in the foreground
 
 
 async def run(server: Server, command: Sequence[str], parent: int) -> int:
-    """Serve until a signal, the end of the parent process if that counts, or of the command; returns the exit code."""
+    """Serve until a signal, the end of the command, or with --with-parent of the parent; returns the exit code."""
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[signal.Signals] = loop.create_future()
     signals: list[int] = []
@@ -9498,8 +9501,10 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
     def on_signal(number: int, _: object) -> None:
         signals.append(number)
         if len(signals) > 1:
+            # Asked twice it leaves at once, which is safe: the data file is replaced whole or not at all.
             child.kill()
-            os._exit(128 + number)  # asked twice: leave at once; the data file is replaced whole or not at all
+            os._exit(128 + number)
+        # A handler runs between any two steps of the program; the loop takes it up between two callbacks.
         loop.call_soon_threadsafe(stop, signal.Signals(number))
 
     def stop(ending: signal.Signals) -> None:
@@ -9507,6 +9512,7 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
             stopping.set_result(ending)
 
     def look_after_parent() -> None:
+        # A child whose parent has ended gets another one; no signal tells it on macOS.
         if os.getppid() == parent:
             loop.call_later(PARENT_SECONDS, look_after_parent)
         else:
@@ -9518,13 +9524,15 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
     elif server.options.with_parent:
         look_after_parent()
     for ending in signal.Signals:
-        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN  # by nohup
+        # nohup has SIGHUP ignored, so that what it starts goes on without the terminal.
+        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN
         if ending.name in ENDINGS and not was_ignored:
+            # Not loop.add_signal_handler: Windows lacks it, and a loop that hangs could not be left by the second one.
             signal.signal(ending, on_signal)
     server.start()
     gc.freeze()  # what is there now stays, so no collection has to look at it
-    text = json.dumps(server.facts()) if server.options.json else banner(server)
-    say(text, to_stderr=bool(command))
+    # With a command stdout is the command's.
+    say(json.dumps(server.facts()) if server.options.json else banner(server), to_stderr=bool(command))
     code = 0
     try:
         if command:
@@ -9543,7 +9551,7 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
 
 
 def judge(met: Coverage, least: float | None) -> int:
-    """The exit code of a suite that should meet a share of the service's behaviours, in percent."""
+    """Return 0 where a suite met its share of the service's behaviours, in percent; else say what lacks, and 3."""
     if least is None or met.percent() >= least:
         return 0
     missed = [behaviour.what for behaviour in met.missed()]
@@ -9553,7 +9561,7 @@ def judge(met: Coverage, least: float | None) -> int:
 
 
 class Child:
-    """The command after ``--``, and what keeps it from living on without the emulator."""
+    """The command after ``--``, which is not to live on without the emulator."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
@@ -9564,9 +9572,10 @@ class Child:
 
         A signal goes on to the command, which is killed where it does not end within ten seconds.
         """
-        facts_given = {"RESTED_" + re.sub("([A-Z])", r"_\1", name).upper(): value for name, value in facts.items()}
-        inherited = {name: value for name, value in os.environ.items() if name not in facts_given}
-        environment = inherited | {name: str(value) for name, value in facts_given.items() if value is not None}
+        variables = {"RESTED_" + re.sub("([A-Z])", r"_\1", name).upper(): value for name, value in facts.items()}
+        # Those of an emulator around this one go, where this one has no such fact.
+        inherited = {name: value for name, value in os.environ.items() if name not in variables}
+        environment = inherited | {name: str(value) for name, value in variables.items() if value is not None}
         try:
             process = self._process = await asyncio.create_subprocess_exec(*self._command, env=environment)
         except OSError as error:
@@ -9585,14 +9594,14 @@ class Child:
 
     @staticmethod
     def _hand_on(process: asyncio.subprocess.Process, ending: signal.Signals) -> None:
-        """Send a signal to the command, unless that has it already: from a terminal, or the console of Windows."""
+        """Send a signal to the command, unless a terminal or the console of Windows has sent it already."""
         at_terminal = ending.name in AT_TERMINAL and sys.stdin is not None and sys.stdin.isatty()
         if os.name != "nt" and not at_terminal:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(ending)
 
     def kill(self) -> None:
-        """End the command, if it runs, so that it cannot go on."""
+        """End the command at once, if it runs."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -9600,6 +9609,7 @@ class Child:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
+    # While the imports ran, Ctrl-C ended the process; from here on there is something to give back.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return start(sys.argv[1:] if argv is None else argv)
@@ -9641,7 +9651,7 @@ def start(argv: Sequence[str]) -> int:
 
 
 def fail(text: str, code: int) -> int:
-    """Say in one line why it does not work; returns the exit code."""
+    """Say in one line why the emulator ends; returns the exit code."""
     say(f"rested-emulator: error: {printable(text)}", to_stderr=True)
     return code
 
