@@ -8367,6 +8367,14 @@ def set_up(world: Emulation, options: Options) -> None:
         owner.change_endpoint(name, **others)
 
 
+def seed_store(tree: Tree, options: Options, world: Emulation) -> Store:
+    """Return the seed as the options change it: ``reset`` goes back to that, not to the data file at this start."""
+    clock = world.clock
+    seed = emulate(Store(JsonFile(None, tree)), clock, world.gate, Files(None), Evidence(clock))
+    set_up(seed, options)
+    return seed.store
+
+
 def set_timers(world: Emulation, options: Options) -> None:
     """Let a world's tokens expire, and options change, again and again as far as the options say so."""
 
@@ -8706,12 +8714,7 @@ class Server:
             self.worlds = Worlds(self.world, options.fork_keys, self._prepare)
             self.tls = open_tls(options, self._scratch)
             set_up(self.world, options)
-            seed = None
-            if seed_tree:
-                # What reset goes back to is the seed with the options, not the data file as it is at this start.
-                seed = emulate(Store(JsonFile(None, seed_tree)), clock, gate, Files(None), Evidence(clock))
-                set_up(seed, options)
-            prepare_world(self.world, options, seed.store if seed else None)
+            prepare_world(self.world, options, seed_store(seed_tree, options, self.world) if seed_tree else None)
             store.save()
             self.world.owner.tell_who_cannot_log_in()
         except BaseException:  # Ctrl-C as well: the lock on the data file would stay
@@ -8790,7 +8793,7 @@ class Server:
             latency=options.latency,
             max_body=options.max_body,
         )
-        self.subjects = Subjects(self.worlds, self.in_flight)
+        self.subjects = Subjects(self.worlds, lambda world: self._front.in_flight(world) + api.opening(world))
         control = Control(self.subjects, self.control_token)
         static = Static(options.static, self.world.service, own=own_files(options)) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
@@ -8911,10 +8914,6 @@ class Server:
         deadline = loop.time() + seconds
         while not done() and loop.time() < deadline:
             await asyncio.sleep(0.005)
-
-    def in_flight(self, world: Emulation) -> int:
-        """Count the requests and handshakes that are under way in a world."""
-        return self._front.in_flight(world) + self._api.opening(world)
 
     def _write_coverage(self) -> None:
         if self.options.coverage:
@@ -9495,40 +9494,24 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
     """Serve until a signal, the end of the command, or with --with-parent of the parent; returns the exit code."""
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[signal.Signals] = loop.create_future()
-    signals: list[int] = []
     child = Child(command)
-
-    def on_signal(number: int, _: object) -> None:
-        signals.append(number)
-        if len(signals) > 1:
-            # Asked twice it leaves at once, which is safe: the data file is replaced whole or not at all.
-            child.kill()
-            os._exit(128 + number)
-        # A handler runs between any two steps of the program; the loop takes it up between two callbacks.
-        loop.call_soon_threadsafe(stop, signal.Signals(number))
 
     def stop(ending: signal.Signals) -> None:
         if not stopping.done():
             stopping.set_result(ending)
 
-    def look_after_parent() -> None:
-        # A child whose parent has ended gets another one; no signal tells it on macOS.
-        if os.getppid() == parent:
-            loop.call_later(PARENT_SECONDS, look_after_parent)
-        else:
-            log.info("process %d, which has started this one, has ended", parent)
-            stop(signal.SIGTERM)
+    def on_first_signal(number: int, _: object) -> None:
+        catch_signals(on_second_signal)
+        # A handler runs between any two steps of the program; the loop takes it up between two callbacks.
+        loop.call_soon_threadsafe(stop, signal.Signals(number))
 
-    if server.options.with_parent and os.name == "nt":
-        log.warning("--with-parent does nothing on Windows, which does not tell when a parent ends; use -- COMMAND")
-    elif server.options.with_parent:
-        look_after_parent()
-    for ending in signal.Signals:
-        # nohup has SIGHUP ignored, so that what it starts goes on without the terminal.
-        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN
-        if ending.name in ENDINGS and not was_ignored:
-            # Not loop.add_signal_handler: Windows lacks it, and a loop that hangs could not be left by the second one.
-            signal.signal(ending, on_signal)
+    def on_second_signal(number: int, _: object) -> None:
+        child.kill()
+        os._exit(128 + number)  # at once, which is safe: the data file is replaced whole or not at all
+
+    if server.options.with_parent:
+        watch_parent(parent, lambda: stop(signal.SIGTERM))
+    catch_signals(on_first_signal)
     server.start()
     gc.freeze()  # what is there now stays, so no collection has to look at it
     # With a command stdout is the command's.
@@ -9540,14 +9523,42 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
         else:
             log.info("stopping, by %s", (await stopping).name)
     finally:
-        try:
-            await server.stop()
-        except OSError as error:
-            if error.filename == server.options.coverage:
-                code = fail(f"the coverage could not be written: {error}", 1)
-            else:
-                code = fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
-    return code or judge(server.world.evidence.coverage, server.options.coverage_fail_under)
+        lost = await stop_server(server)
+    return lost or code or judge(server.world.evidence.coverage, server.options.coverage_fail_under)
+
+
+def catch_signals(handler: Callable[[int, object], None]) -> None:
+    """Call a handler for each signal that asks a process to end."""
+    for ending in signal.Signals:
+        # nohup has SIGHUP ignored, so that what it starts goes on without the terminal.
+        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN
+        if ending.name in ENDINGS and not was_ignored:
+            # Not loop.add_signal_handler: Windows lacks it, and a loop that hangs could not be left by the second one.
+            signal.signal(ending, handler)
+
+
+def watch_parent(parent: int, on_end: Callable[[], None]) -> None:
+    """Call ``on_end`` when the process that started this one has ended."""
+    if os.name == "nt":
+        log.warning("--with-parent does nothing on Windows, which does not tell when a parent ends; use -- COMMAND")
+        return
+    # A process whose parent has ended gets another one; only Linux could send a signal for it.
+    if os.getppid() == parent:
+        asyncio.get_running_loop().call_later(PARENT_SECONDS, watch_parent, parent, on_end)
+    else:
+        log.info("process %d, which has started this one, has ended", parent)
+        on_end()
+
+
+async def stop_server(server: Server) -> int:
+    """Stop the server in order; returns the exit code, 1 where a file cannot be written."""
+    try:
+        await server.stop()
+    except OSError as error:
+        if server.options.coverage and error.filename == server.options.coverage:
+            return fail(f"the coverage could not be written: {error}", 1)
+        return fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
+    return 0
 
 
 def judge(met: Coverage, least: float | None) -> int:
