@@ -8916,10 +8916,14 @@ class Server:
             await asyncio.sleep(0.005)
 
     def _write_coverage(self) -> None:
-        if self.options.coverage:
-            # The worlds share one coverage, which is the default world's.
-            with open(self.options.coverage, "w", encoding="utf-8") as file:
-                file.write(self.world.evidence.coverage.markdown())
+        path = self.options.coverage
+        if not path:
+            return
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(self.world.evidence.coverage.markdown())  # which all worlds have in common
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None  # of a full disk it does not name the file
 
     def facts(self, world: Emulation | None = None) -> dict[str, Json]:
         """Return what a client of a world needs to know, as the ready line says it; null for what there is not."""

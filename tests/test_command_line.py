@@ -470,6 +470,16 @@ def test_a_full_disk_at_the_end_is_told_of_the_data_file_and_not_of_the_coverage
     server.release()
 
 
+FULL = "/dev/full"
+
+
+@pytest.mark.skipif(not os.path.exists(FULL), reason="there is no file here that is always full")
+def test_a_full_disk_at_the_end_is_told_of_the_coverage_where_that_is_written(tmp_path: Path) -> None:
+    done = finish("--memory", "--port", "0", "--coverage", FULL, "--", sys.executable, "-c", "", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"the coverage could not be written: [Errno 28] No space left on device: '{FULL}'" in done.stderr
+
+
 def test_with_parent_ends_with_it(tmp_path: Path) -> None:
     code = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdout=1); sys.stdin.read()"
     words = [*PROGRAM, "--memory", "--port", "0", "--json", "--with-parent"]
