@@ -8343,19 +8343,17 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
 def set_up(world: Emulation, options: Options) -> None:
     """Carry out the options that change projects and endpoints, by the owner's own verbs."""
     owner = world.owner
+    templates = dict(world.store.projects()[0].reset_templates)
+    for name, _, path in (template.partition("=") for template in options.reset_template):
+        templates[name] = read_text(path)
     owner.change_project(
         key=options.key,
         master_key=options.master_key,
         allowed_origins=options.allow_origin or None,
         disallow_no_origin=options.disallow_no_origin or None,
         token_ttl=options.token_ttl,
+        reset_templates=templates if options.reset_template else None,
     )
-    if options.reset_template:
-        templates = dict(world.store.projects()[0].reset_templates)
-        for template in options.reset_template:
-            name, _, path = template.partition("=")
-            templates[name] = read_text(path)
-        owner.change_project(reset_templates=templates)
     for name in options.endpoint:
         owner.change_endpoint(name)
     for name in options.auth:
@@ -8376,7 +8374,7 @@ def seed_store(tree: Tree, options: Options, world: Emulation) -> Store:
 
 
 def set_timers(world: Emulation, options: Options) -> None:
-    """Let a world's tokens expire, and options change, again and again as far as the options say so."""
+    """Expire a world's tokens, and change its endpoints' options, again and again where the options want that."""
 
     def expire_tokens() -> None:
         # It rings in the server's tick or in advance(), neither of which a full disk is to end; and it rings again.
@@ -8396,7 +8394,7 @@ def set_timers(world: Emulation, options: Options) -> None:
 
 
 def prepare_world(world: Emulation, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
-    """Set the clock, the faults and the timers of a world, and let ``reset`` go back to this, or to data as ``like``.
+    """Set the clock, the faults and the timers of a world; ``reset`` will go back to this, with the data of ``like``.
 
     A world other than the default one has the endpoints of one project alone, and no faults for the others.
     """
@@ -8692,7 +8690,7 @@ class Server:
     """One emulator: its data, its sockets and its timers, in the loop that calls ``start``."""
 
     def __init__(self, options: Options, read: Callable[[], float] | None = None) -> None:
-        """Read the data and bring in the options. Raises DataFileError, OSError, or OptionError."""
+        """Read the data and carry out the options. Raises DataFileError, OSError, or OptionError."""
         self.options = options
         self._most = most_sockets()
         if options.coverage:
@@ -8710,8 +8708,11 @@ class Server:
         store = open_store(options, seed_tree, files.drop)
         try:
             files.settle(store.has_file)
-            self.world = emulate(store, clock, gate, files, Evidence(clock), self._outbox.send, self._has_key)
-            self.worlds = Worlds(self.world, options.fork_keys, self._prepare)
+            # Worlds are made around the default one, which asks them later whether a key is another's.
+            evidence, send = Evidence(clock), self._outbox.send
+            self.world = emulate(store, clock, gate, files, evidence, send, lambda key: self.worlds.has_key(key))
+            prepare = functools.partial(prepare_world, options=options, is_default=False)
+            self.worlds = Worlds(self.world, options.fork_keys, prepare)
             self.tls = open_tls(options, self._scratch)
             set_up(self.world, options)
             prepare_world(self.world, options, seed_store(seed_tree, options, self.world) if seed_tree else None)
@@ -8745,17 +8746,15 @@ class Server:
 
     def _bind_families(self) -> None:
         addresses = LOOPBACK if self.options.host == "localhost" else (self.options.host,)
-        missing_family: OSError | None = None
         for address in addresses:
             try:
                 self._bind_address(address)
             except OSError as error:
-                # A machine without IPv4 or IPv6 is no reason to fail, a port that cannot be had is.
-                if address not in LOOPBACK or error.errno in (errno.EADDRINUSE, errno.EACCES):
+                # A machine may lack IPv4 or IPv6, but not both; a port that is taken is an error on either.
+                is_port_refused = error.errno in (errno.EADDRINUSE, errno.EACCES)
+                has_none = address == addresses[-1] and not self._sockets
+                if address not in LOOPBACK or is_port_refused or has_none:
                     raise
-                missing_family = error
-        if not self._sockets:
-            raise missing_family or OSError(errno.EADDRNOTAVAIL, f"no address for {self.options.host}")
 
     def _bind_address(self, address: str) -> None:
         # A port the system chose for the first address is the one for the next.
@@ -8813,12 +8812,6 @@ class Server:
         # Tornado lists what its loop waits for, asyncio does not; a fork has to close all of it.
         self._watched = cast("BaseAsyncIOLoop", IOLoop.current()).handlers
         self._set_timer()
-
-    def _has_key(self, key: str) -> bool:
-        return self.worlds.has_key(key)
-
-    def _prepare(self, world: Emulation) -> None:
-        prepare_world(world, self.options, is_default=False)
 
     def _set_timer(self) -> None:
         """Call ``_tick`` when something is due, and twice a second: a clock may jump, a person edit the data file."""
@@ -8988,11 +8981,11 @@ class Verbs:
         return self.call(lambda server: server.facts(server.worlds.named(self.key)))
 
     def url(self, endpoint: str) -> str:
-        """The URL of an endpoint, with the key."""
+        """Return the URL of an endpoint, with the key."""
         return f"{self.facts['url']}/{quote(endpoint)}?key={self._key_of(endpoint)}"
 
     def ws_url(self, endpoint: str) -> str:
-        """The WebSocket's URL of an endpoint, with the key."""
+        """Return the WebSocket's URL of an endpoint, with the key."""
         return f"{self.facts['wsUrl']}/{quote(endpoint)}?key={self._key_of(endpoint)}"
 
     def _key_of(self, endpoint: str) -> str:
@@ -9005,7 +8998,7 @@ class Verbs:
 
     @staticmethod
     def _remote(kind: type[S], verb: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Verbs, P], T]:
-        """Make a method of a verb, with the same arguments, that is carried out in the emulator's thread."""
+        """Make a method with the arguments of a verb, which carries it out in the emulator's thread."""
         signature = inspect.signature(verb)
 
         @functools.wraps(verb)
@@ -9067,7 +9060,7 @@ class Verbs:
 
 
 class World(Verbs):
-    """A world of its own inside an emulator (see Worlds); used in a ``with`` statement, it ends with that."""
+    """A world of its own inside an emulator (see Worlds), which ends with the ``with`` statement it is used in."""
 
     def __init__(self, emulator: RestedEmulator, key: str) -> None:
         self.key: str = key
@@ -9305,7 +9298,7 @@ def split_values(text: str) -> list[str]:
 
 
 def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Options, list[str]]:
-    """Options and the command after ``--``; command line beats environment beats default.
+    """Return the options and the command after ``--``; the command line beats the environment.
 
     Ends the process with 2 and a line that names the option where one is wrong.
     """
@@ -9471,7 +9464,7 @@ class LogStream(logging.StreamHandler[TextIO]):
             super().flush()
 
 
-def is_not_told_better(record: logging.LogRecord) -> bool:
+def is_line_kept(record: logging.LogRecord) -> bool:
     """Tell whether to keep a line of Tornado's; that of a client without TLS goes, for ours says what to do."""
     return not (isinstance(record.args, tuple) and any(map(is_no_tls, record.args)))
 
@@ -9485,7 +9478,7 @@ def set_up_log(options: Options) -> None:
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     log.setLevel(level)
-    logging.getLogger("tornado.general").addFilter(is_not_told_better)
+    logging.getLogger("tornado.general").addFilter(is_line_kept)
 
 
 PARENT_SECONDS = 0.5
@@ -9566,7 +9559,7 @@ async def stop_server(server: Server) -> int:
 
 
 def judge(met: Coverage, least: float | None) -> int:
-    """Return 0 where a suite met its share of the service's behaviours, in percent; else say what lacks, and 3."""
+    """Return the exit code: 3, and a line that says why, where the clients met less than ``least`` percent."""
     if least is None or met.percent() >= least:
         return 0
     missed = [behaviour.what for behaviour in met.missed()]
@@ -9576,7 +9569,7 @@ def judge(met: Coverage, least: float | None) -> int:
 
 
 class Child:
-    """The command after ``--``, which is not to live on without the emulator."""
+    """The command after ``--``, which ends when the emulator does."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
