@@ -8877,7 +8877,7 @@ class Server:
         await self._wait_for(lambda: all(one.is_closed() for one in sockets), STOP_SECONDS / 2)
         await self._http.close_all_connections()
         if self._saving:
-            await self._saving  # its thread writes the draft that closing the store would write as well
+            await self._saving  # or its thread and the closing of the store would both write the draft
         try:
             self.world.tick()
         finally:
@@ -8944,7 +8944,7 @@ class Server:
 def most_sockets() -> int:
     """Return how many WebSockets may be open: all files that may be, less those for everything else.
 
-    Raises the process's limit of open files as far as that is allowed. Raises OptionError where it is too low.
+    Lifts the process's limit of open files as far as that is allowed. Raises OptionError where it is too low.
     """
     if resource is None:
         # On Windows Tornado waits with select, which takes 512 sockets, and as many connections come beside.
@@ -9003,7 +9003,7 @@ class Verbs:
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
-            # The bound arguments go by name, as a message has to; the verb gets them as they came.
+            # Bound to the signature for their names, which the message about a wrong one needs.
             for name, value in signature.bind(verbs, *args, **options).arguments.items():
                 if value is not verbs:
                     check_kind(value, signature.parameters[name].annotation, name)
@@ -9019,7 +9019,7 @@ class Verbs:
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
-            # The future has no name here: it holds the exception, whose traceback holds this frame, a cycle.
+            # No variable for the future: it holds the exception, whose traceback holds this frame: a cycle.
             try:
                 return verbs._submit(verb(verbs, *args, **options)).result()
             except NotSeen as refusal:
@@ -9095,12 +9095,12 @@ class RestedEmulator(Verbs):
         self._parent: int | None = None
         if hasattr(os, "register_at_fork"):
             # What is registered stays for ever; it is not to keep the emulator in memory as long.
-            weak_self = weakref.WeakMethod(self._leave_to_parent)
+            weak_method = weakref.WeakMethod(self._leave_to_parent)
 
             def leave_to_parent() -> None:
-                leave = weak_self()
-                if leave is not None:
-                    leave()
+                method = weak_method()
+                if method is not None:
+                    method()
 
             os.register_at_fork(after_in_child=leave_to_parent)
 
@@ -9204,7 +9204,7 @@ class RestedEmulator(Verbs):
             except BaseException as error:
                 outcome.set_exception(error)
             finally:
-                # An exception's traceback holds this frame and the one below; were they to hold it, that were a cycle.
+                # It holds the exception, whose traceback holds this frame and the one below: a cycle, were it kept.
                 del outcome
 
         self._check_reachable()
