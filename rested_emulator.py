@@ -29,7 +29,10 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
     HTTP             a request becomes an Approach and a verb, its outcome an answer
     WebSocket        the same URL, the other protocol
     Control          the owner's verbs over HTTP
-    Options, Server  one typed value of options; the process and the test fixture
+    Options          one typed value of all that can be set from outside
+    Start            what the options stand for: data, files, TLS, pages, timers
+    Server           one emulator in an event loop: its port, its clock's alarm, its end
+    Python           the test fixture, in a thread of its own
     Command line     argv, banner, exit codes
 
 Down to Worlds everything is synchronous and knows neither Tornado nor a socket: a verb is atomic, and
@@ -5556,17 +5559,14 @@ class Owner:
         own: it counts for later logins and ends no socket. ``reset_templates`` are all templates there are
         then, HTML by name, with ``{{verificationtoken}}`` and ``{{email}}`` to be filled in.
         """
-        known = self._store.require_project(project)
-        options: dict[str, object] = {"name": name, "key": key, "master_key": master_key}
-        options |= {"disallow_no_origin": disallow_no_origin}
-        options |= {"reset_templates": reset_templates}
-        given = options | {"allowed_origins": allowed_origins, "token_ttl": token_ttl}
-        saved = check_saved(replace(known, **check_members(Project, given)))
-        if saved.key != known.key and (self._store.project(saved.key) is not None or self.is_taken(saved.key)):
+        changes = check_members(Project, locals())  # the arguments: nothing else has a name here yet
+        before = self._store.require_project(project)
+        saved = check_saved(replace(before, **changes))
+        if saved.key != before.key and (self._store.project(saved.key) is not None or self.is_taken(saved.key)):
             raise OptionError(f"key {shown(saved.key)} is another project's")
-        if saved != known:
-            self._store.put_project(known.key, saved)
-        if allowed_origins is None and all(value is None for value in options.values()):
+        if saved != before:
+            self._store.put_project(before.key, saved)
+        if not changes.keys() - {"token_ttl"}:
             return {"closed": 0}
         return {"closed": self._end_listeners(item.name for item in self._store.endpoints_of(saved.key))}
 
@@ -5586,20 +5586,13 @@ class Owner:
         Saving counts as a change even where every value stays, as pressing Save does; so
         ``change_endpoint(name)`` alone shows a page what an option change is like.
         """
-        given: dict[str, object] = {
-            "secure": secure,
-            "authentication": authentication,
-            "others_can_read": others_can_read,
-            "others_can_update": others_can_update,
-            "others_can_delete": others_can_delete,
-            "description": description,
-        }
-        known = self._store.endpoint(name)
-        endpoint = known or Endpoint(check_endpoint_name(name), self._store.require_project(None).key)
-        saved = replace(endpoint, **check_members(Endpoint, given))
+        changes = check_members(Endpoint, locals())  # the arguments: nothing else has a name here yet
+        before = self._store.endpoint(name)
+        endpoint = before or Endpoint(check_endpoint_name(name), self._store.require_project(None).key)
+        saved = replace(endpoint, **changes)
         if saved.authentication and not endpoint.authentication:
             self._check_users(name)
-        if saved != known:
+        if saved != before:
             self._store.put_endpoint(saved)
         return {"closed": self._end_listeners([name])}
 
@@ -8045,16 +8038,10 @@ def read_arguments(verb: Callable[..., object], given: Json) -> dict[str, Any]:
     return {known[name].name: check_kind(value, known[name].annotation, name) for name, value in given.items()}
 
 
-# - Options, Server ----------------------------------------------------------------------------------
+# - Options ------------------------------------------------------------------------------------------
 
 DEFAULT_DATA = "rested-db.json"
-FILES_SUFFIX = ".files"
 DEFAULT_PORT = 7378  # REST on a phone
-ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
-LOOPBACK = ("127.0.0.1", "::1")
-STOP_SECONDS = 2.0
-CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
-FEWEST_FILES = 128  # that may be open: 16 sockets, as many connections, and what belongs to the process
 
 
 def check_text(value: object) -> str:
@@ -8074,6 +8061,7 @@ def check_path(value: object) -> str:
 
 def check_given_key(value: object) -> str:
     """Return a key, or a pattern of keys."""
+    # "it", for the option's name stands before the message already.
     return check_key(check_text(value), "it")
 
 
@@ -8086,7 +8074,7 @@ def check_token(value: object) -> str:
 
 
 def check_flag(value: object) -> bool:
-    """Return true or false, from a boolean or from an environment's text."""
+    """Return true or false, from a boolean or from a text of the environment."""
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if isinstance(value, bool):
         return value
@@ -8098,6 +8086,7 @@ def check_flag(value: object) -> bool:
 def check_port(value: object) -> int:
     """Return a port number; 0 stands for a free one."""
     text = str(value) if isinstance(value, str | int) else ""
+    # int() alone would also take " 80", "8_0" and the digits of other scripts.
     if re.fullmatch(r"[0-9]{1,5}", text) and int(text) < 65536:
         return int(text)
     raise OptionError(f"{shown(value)} is no port: 0 to 65535, and 0 takes a free one")
@@ -8119,16 +8108,12 @@ def check_latency(value: object) -> tuple[float, float]:
         low, high = (parse_duration(part) for part in value)
     else:
         shortest, dash, longest = str(value).partition("-")
+        # Nothing before the dash is a negative duration; the message shows it whole.
         low = parse_duration(shortest or str(value))
         high = parse_duration(longest) if dash else low
     if low <= high:
         return low, high
     raise OptionError(f"{shown(value)} begins with the longer duration; write 100ms-2s")
-
-
-def check_size(value: object) -> int:
-    """Return a size in bytes."""
-    return parse_size(value if isinstance(value, str | int) else str(value))
 
 
 def check_access(value: object) -> str:
@@ -8174,12 +8159,10 @@ def check_time_of_day(value: object) -> str:
 
 def check_percent(value: object) -> float:
     """Return a share in percent."""
-    try:
+    with contextlib.suppress(ValueError):
         percent = float(str(value).removesuffix("%"))
-    except ValueError:
-        percent = -1.0
-    if 0 <= percent <= 100:
-        return percent
+        if 0 <= percent <= 100:
+            return percent
     raise OptionError(f"{shown(value)} is no share: 0 to 100")
 
 
@@ -8191,14 +8174,14 @@ def check_fault_option(value: object) -> str:
 
 
 def read_fault(text: str) -> Fault:
-    """A fault from its arguments as JSON; raises OptionError."""
+    """Read a fault from the arguments of ``add_fault`` as JSON; raises OptionError."""
     try:
-        given = DECODER.decode(text)
+        value = DECODER.decode(text)
     except ValueError:
-        given = None
-    if not isinstance(given, dict):
+        value = None
+    if not isinstance(value, dict):
         raise OptionError(f'{shown(text)} is no JSON object; write {{"kind": "delay", "seconds": 2}}')
-    arguments = read_arguments(Owner.add_fault, given)
+    arguments = read_arguments(Owner.add_fault, value)
     fault = check_fault(arguments.pop("kind"), arguments)
     if FAULT_KINDS[fault.kind].is_at_once:
         raise OptionError(f"{fault.kind} hits the sockets that are open, and at the start there are none")
@@ -8214,7 +8197,10 @@ def check_template(value: object) -> str:
 
 
 def option(default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", flags: tuple[str, ...] = ()) -> Any:
-    """An option, declared once; a tuple as default makes it repeatable, False makes it a flag."""
+    """Declare an option, from which come parser, help, environment variable, keyword argument and check.
+
+    A tuple as default makes it repeatable, False makes it a flag.
+    """
     return field(default=default, metadata={"check": check, "help": help, "metavar": metavar, "flags": flags})
 
 
@@ -8271,7 +8257,7 @@ class Options:
         (0.0, 0.0), check_latency, "every answer of the API waits that long, or a random time between",
         "DURATION[-DURATION]",
     )  # fmt: skip
-    max_body: int = option(1_000_000, check_size, "the largest JSON or text body; default 1MB", "SIZE")
+    max_body: int = option(1_000_000, parse_size, "the largest JSON or text body; default 1MB", "SIZE")
     tls: bool = option(False, check_flag, "https and wss, with a certificate for localhost that is made here")
     cert: str | None = option(None, check_path, "https and wss, with this certificate (PEM)", "FILE")
     cert_key: str | None = option(None, check_path, "the key of --cert, where it is in a file of its own", "FILE")
@@ -8287,14 +8273,13 @@ class Options:
     json: bool = option(False, check_flag, "print one line of JSON when ready, instead of the banner")
 
     @classmethod
-    def of(cls, **given: Any) -> Options:
-        """Options from values or their texts; raises OptionError that names the option."""
-        known = {item.name: item for item in dataclasses.fields(cls)}
-        unknown = sorted(given.keys() - known.keys())
+    def of(cls, **values: Any) -> Options:
+        """Make options of values or their texts, None for a default; raises OptionError that names the option."""
+        items = {item.name: item for item in dataclasses.fields(cls)}
+        unknown = sorted(values.keys() - items.keys())
         if unknown:
-            raise OptionError(f"unknown option {unknown[0]}; there are: {', '.join(known)}")
-        values = {name: cls._check(known[name], value) for name, value in given.items() if value is not None}
-        return cls(**values)
+            raise OptionError(f"unknown option {unknown[0]}; there are: {', '.join(items)}")
+        return cls(**{name: cls._check(items[name], value) for name, value in values.items() if value is not None})
 
     @staticmethod
     def _check(item: dataclasses.Field[Any], value: Any) -> Any:
@@ -8302,32 +8287,40 @@ class Options:
         try:
             if item.default != ():
                 return check(value)
-            several = [value] if isinstance(value, str) else list(value)
-            return tuple(check(one) for one in several)
-        except (OptionError, TypeError) as error:
+            # A text is a list of letters too, and is meant as one value.
+            return tuple(check(one) for one in ([value] if isinstance(value, str) else value))
+        except (OptionError, TypeError) as error:  # TypeError, for one value where a list is wanted
             raise OptionError(f"{item.name}: {error}") from None
 
 
+# - Start --------------------------------------------------------------------------------------------
+
+FILES_SUFFIX = ".files"
+LOOPBACK = ("127.0.0.1", "::1")
+CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
+
+
 def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[str], None] = lambda _: None) -> Store:
-    """The data as the options say it begins, new data as ``seed`` has it.
+    """Open the data that the options name; data that is new begins as ``seed``, or as the sample project.
 
     Raises DataFileError, InUseError, OSError, or OptionError.
     """
     path = options.data or DEFAULT_DATA
-    begin = dict(seed or check_tree(sample_project()))
+    new_data = dict(seed or check_tree(sample_project()))
     if options.memory:
-        return Store(JsonFile(None, load_tree(path) if options.data else begin), drop_file)
+        return Store(JsonFile(None, load_tree(path) if options.data else new_data), drop_file)
     if os.path.exists(path) and not os.path.isfile(path):
         raise OptionError(f"data file {path} is not a regular file")
-    if os.path.islink(os.path.realpath(path)):
+    if os.path.islink(os.path.realpath(path)):  # which follows links to the end, unless they go round
         raise OptionError(f"data file {path} is a symbolic link that leads back to itself")
     if os.path.islink(path) and os.path.exists(f"{path}.journal"):
         raise OptionError(
             f"data file {path} is a symbolic link, and {path}.journal has what an emulator stored while it was a file;"
             f" move that to {os.path.realpath(path)}.journal, or delete it"
         )
-    storage = JsonFile(path, begin, watched=not options.no_watch)
+    storage = JsonFile(path, new_data, watched=not options.no_watch)
     try:
+        # Locked before it is read: what another emulator still writes would be missed.
         storage.lock()
         store = Store(storage, drop_file)
         if os.path.exists(path):
@@ -8341,21 +8334,19 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
 
 
 def set_up(world: Emulation, options: Options) -> None:
-    """Bring the options that are state of the emulator into it, by the owner's own verbs."""
+    """Carry out the options that change projects and endpoints, by the owner's own verbs."""
     owner = world.owner
+    templates = dict(world.store.projects()[0].reset_templates)
+    for name, _, path in (template.partition("=") for template in options.reset_template):
+        templates[name] = read_text(path)
     owner.change_project(
         key=options.key,
         master_key=options.master_key,
         allowed_origins=options.allow_origin or None,
         disallow_no_origin=options.disallow_no_origin or None,
         token_ttl=options.token_ttl,
+        reset_templates=templates if options.reset_template else None,
     )
-    if options.reset_template:
-        templates = dict(world.store.projects()[0].reset_templates)
-        for template in options.reset_template:
-            name, _, path = template.partition("=")
-            templates[name] = read_text(path)
-        owner.change_project(reset_templates=templates)
     for name in options.endpoint:
         owner.change_endpoint(name)
     for name in options.auth:
@@ -8367,10 +8358,38 @@ def set_up(world: Emulation, options: Options) -> None:
         owner.change_endpoint(name, **others)
 
 
-def begin(world: Emulation, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
-    """Set the clock and the faults of a world, take that for its start, and set its timers.
+def seed_store(tree: Tree, options: Options, world: Emulation) -> Store:
+    """Return the seed as the options change it: ``reset`` goes back to that, not to the data file at this start."""
+    clock = world.clock
+    seed = emulate(Store(JsonFile(None, tree)), clock, world.gate, Files(None), Evidence(clock))
+    set_up(seed, options)
+    return seed.store
 
-    A world that is not the default one has the endpoints of one project alone, and faults as far as they go.
+
+def set_timers(world: Emulation, options: Options) -> None:
+    """Expire a world's tokens, and change its endpoints' options, again and again where the options want that."""
+
+    def expire_tokens() -> None:
+        # It rings in the server's tick or in advance(), neither of which a full disk is to end; and it rings again.
+        try:
+            world.owner.expire_tokens()
+        except NotStored as error:
+            log.warning("tokens do not expire: %s", error)
+
+    def change_options() -> None:
+        for endpoint in world.store.endpoints():
+            world.owner.change_endpoint(endpoint.name)  # nothing is stored: every value is as before
+
+    if options.expire_tokens_after is not None:
+        world.clock.every(options.expire_tokens_after, expire_tokens)
+    if options.change_options_after is not None:
+        world.clock.every(options.change_options_after, change_options)
+
+
+def prepare_world(world: Emulation, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
+    """Set the clock, the faults and the timers of a world; ``reset`` will go back to this, with the data of ``like``.
+
+    A world other than the default one has the endpoints of one project alone, and no faults for the others.
     """
     faults = [read_fault(text) for text in options.fault]
     if options.set_time:
@@ -8380,11 +8399,15 @@ def begin(world: Emulation, options: Options, like: Store | None = None, *, is_d
     if not is_default:
         faults = [fault for fault in faults if fault.endpoint is None or world.store.endpoint(fault.endpoint)]
     world.owner.begin(like, faults)
-    schedule(world, options)
+    set_timers(world, options)
 
 
 class Tls(NamedTuple):
-    """What encrypts the connections, None for plain http; where the CA made for it is, and why it is a new one."""
+    """How connections are encrypted.
+
+    ``context`` is None for plain http, ``ca`` the path of the certificate of the CA that was made here, and
+    ``replaced`` says why that CA took the place of an earlier one, where it did.
+    """
 
     context: ssl.SSLContext | None = None
     ca: str | None = None
@@ -8392,10 +8415,10 @@ class Tls(NamedTuple):
 
 
 def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
-    """TLS as the options want it.
+    """Read or make the certificate that the options want; raises OptionError.
 
-    The CA lies beside the data file and is used again, so that it has to be trusted once; where nothing is
-    kept on disk it is gone with ``scratch``. Raises OptionError.
+    A CA that is made lies beside the data file and is used again, so that it has to be trusted once; where
+    nothing is kept on disk, closing ``scratch`` deletes it.
     """
     if options.cert_key and not options.cert:
         raise OptionError("cert_key: there is no --cert to go with it")
@@ -8421,7 +8444,8 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
         import shutil
         import tempfile
 
-        folder = tempfile.mkdtemp(prefix="rested-emulator-")  # a TemporaryDirectory would end with a fork of ours too
+        # A TemporaryDirectory would be deleted at the end of a fork of this process too.
+        folder = tempfile.mkdtemp(prefix="rested-emulator-")
         scratch.callback(shutil.rmtree, folder, ignore_errors=True)
         base = os.path.join(folder, "tls")
     addresses = [host.strip("[]") for host in gate_for(options).hosts]
@@ -8438,7 +8462,7 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
 
 
 def limits_of(hosts: Sequence[str], trustme: Any) -> list[Any]:
-    """The names that a CA for these hosts may speak for, as its certificate says it (RFC 5280, section 4.2.1.10).
+    """Return the name constraints of a CA for these hosts (RFC 5280, section 4.2.1.10).
 
     A name includes those below it. Raises ValueError for a host that no certificate can name.
     """
@@ -8446,10 +8470,12 @@ def limits_of(hosts: Sequence[str], trustme: Any) -> list[Any]:
 
     from cryptography import x509
 
+    # trustme knows how a certificate spells a host (IDNA, addresses); it tells only in a certificate.
     leaf = x509.load_pem_x509_certificate(trustme.CA().issue_cert(*hosts).cert_chain_pems[0].bytes())
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     limits: list[Any] = [x509.IPAddress(ipaddress.ip_network("127.0.0.0/8"))]
     for name in names:
+        # A constraint on addresses is a network, where a certificate has an address.
         is_address = isinstance(name, x509.IPAddress)
         limits.append(x509.IPAddress(ipaddress.ip_network(name.value)) if is_address else name)
     return limits
@@ -8459,6 +8485,7 @@ def load_pair(context: ssl.SSLContext, option: str, path: str, key_option: str, 
     """Let TLS use a certificate and its key; raises OptionError that names the option of the wrong one."""
     import ssl
 
+    # OpenSSL does not say which of the two files it cannot read.
     for name, file in ((option, path), (key_option, key_path)):
         read_text(file, f"{name}: ")
     try:
@@ -8469,15 +8496,15 @@ def load_pair(context: ssl.SSLContext, option: str, path: str, key_option: str, 
 
 
 def refuse_password() -> str:
-    """Do not ask at the terminal for the password of a key."""
+    """Raise ValueError where OpenSSL would ask at the terminal for the password of a key."""
     raise ValueError("the key has a password; the emulator takes one without")
 
 
 def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> tuple[Any, str, str]:
-    """The CA in files that begin with ``base``, where its certificate is, and why it replaces the one that was there.
+    """Read the CA from files that begin with ``base``, or make it; raises OptionError.
 
-    It is made if there is none, and anew where it is not limited to these names, lacks one, or ends soon.
-    Raises OptionError.
+    It is made anew where the one there is not limited to these names, lacks one, or ends soon. Returns the
+    CA, the path of its certificate, and why it was made anew, empty where it was not.
     """
     import ssl
 
@@ -8493,7 +8520,7 @@ def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> 
             log.warning("%s is a new CA, and to be trusted anew: the one before %s", path, replaced)
             os.unlink(path)
         ca = make_ca(limits, today, trustme)
-        # Each whole or not at all, and the certificate last: where there is one, there is its key.
+        # Each file whole or not at all, and the certificate last: where it is, its key is too.
         for where, pem in ((key_path, ca.private_key_pem), (path, ca.cert_pem)):
             draft = f"{where}.new"
             with contextlib.suppress(FileNotFoundError):
@@ -8509,7 +8536,7 @@ def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> 
 
 
 def why_replaced(pem: bytes, limits: Sequence[Any], today: datetime) -> str:
-    """Why a CA of an earlier start is not to be used any more; empty where it is."""
+    """Say why a CA of an earlier start cannot be used any more; empty where it can."""
     from cryptography import x509
 
     ca = x509.load_pem_x509_certificate(pem)
@@ -8527,7 +8554,7 @@ def why_replaced(pem: bytes, limits: Sequence[Any], today: datetime) -> str:
 
 
 def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
-    """A CA as trustme makes it, but only for these names, for servers, and not for ever.
+    """Make a CA as trustme does, but for these names and for servers only, and not for ever.
 
     Whoever finds the key of a CA that a developer's browser trusts can then speak for nobody but this machine.
     """
@@ -8535,6 +8562,7 @@ def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
+    # trustme's own is good for every name and until the year 3000; it cannot be told otherwise.
     plain = trustme.CA(organization_name="rested-emulator")
     key: Any = serialization.load_pem_private_key(plain.private_key_pem.bytes(), None)
     model = x509.load_pem_x509_certificate(plain.cert_pem.bytes())
@@ -8549,30 +8577,31 @@ def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
 
 
 def console_folder() -> str | None:
-    """Where the console's files are: beside the module in a checkout or in an installation; None without them."""
+    """Find the console's files, beside the module in a checkout or in an installation; None without them."""
     here = os.path.dirname(os.path.realpath(__file__))
     places = (os.path.join(here, "sample_data", "console"), os.path.join(here, "rested_emulator_console"))
     return next((place for place in places if os.path.isfile(os.path.join(place, "index.html"))), None)
 
 
 def open_pages(options: Options, world: Emulation) -> dict[str, Door]:
-    """Who answers at the paths of the console, which is at the root unless --static takes that place."""
+    """Return who answers at the paths of the console, which is at the root unless --static takes that place."""
     folder = console_folder()
     bases = (CONTROL_PREFIX,) if options.static else (CONTROL_PREFIX, "/")
     if folder is None:
         return {base: Notice(world.gate) for base in bases}
+    # File by file: at the root, every other path is still the API's, the control interface's or not found.
     console = {base: Static(folder, world.service, base, CONSOLE_HEADERS) for base in bases}
     return {f"{base}{name}": console[base] for base in bases for name in ("", *os.listdir(folder))}
 
 
 def own_files(options: Options) -> tuple[str, ...]:
-    """Where the emulator has data and secrets, an earlier start without options included."""
+    """Return the paths of data and secrets, which --static does not serve; those of a start without options too."""
     paths = DEFAULT_DATA, options.data, options.seed, options.cert, options.cert_key
     return tuple(os.path.abspath(path) for path in paths if path)
 
 
 def open_files(options: Options) -> Files:
-    """The uploaded files that go with the data; those of a seed are only read. Raises OSError."""
+    """Open the uploaded files that go with the data; those of a seed are only read. Raises OSError."""
     data = options.data or DEFAULT_DATA
     others = [f"{path}{FILES_SUFFIX}" for path in (data if options.memory else None, options.seed) if path]
     if options.memory:
@@ -8586,7 +8615,7 @@ def open_files(options: Options) -> Files:
 
 
 def read_text(path: str, prefix: str = "") -> str:
-    """The text in a file that an option names; raises OptionError."""
+    """Read the text in a file that an option names; raises OptionError."""
     try:
         with open(path, "rb") as file:
             return decode_text(file.read()).replace("\r\n", "\n")
@@ -8594,35 +8623,23 @@ def read_text(path: str, prefix: str = "") -> str:
         raise OptionError(f"{prefix}{path}: {error.strerror if isinstance(error, OSError) else error}") from None
 
 
-def schedule(world: Emulation, options: Options) -> None:
-    """Set the timers of the options that do an owner's verb again and again."""
-
-    def expire_tokens() -> None:
-        try:
-            world.owner.expire_tokens()
-        except NotStored as error:
-            log.warning("tokens do not expire: %s", error)
-
-    def change_options() -> None:
-        for endpoint in world.store.endpoints():
-            world.owner.change_endpoint(endpoint.name)
-
-    if options.expire_tokens_after is not None:
-        world.clock.every(options.expire_tokens_after, expire_tokens)
-    if options.change_options_after is not None:
-        world.clock.every(options.change_options_after, change_options)
-
-
 def gate_for(options: Options) -> Gate:
-    """The outer gate of an emulator that listens where the options say."""
+    """Make the outer gate of an emulator that listens where the options say."""
     address = None if options.host == "localhost" else parse_address(options.host)
     hosts = frozenset((*options.allow_host, host_name(options.host) or f"[{options.host}]"))
     everywhere = address is not None and address.is_unspecified
+    # Those two say where to listen; as the host of a request they are as foreign as any other.
     return Gate(hosts - {"0.0.0.0", "[::]"}, any_address=everywhere, any_origin=options.allow_any_origin)
 
 
+# - Server -------------------------------------------------------------------------------------------
+
+STOP_SECONDS = 2.0  # for requests that are under way; half of it for sockets that have to confirm their end
+FEWEST_FILES = 128  # that may be open: 16 sockets, as many connections, and what belongs to the process
+
+
 def is_no_tls(error: object) -> bool:
-    """Whether a connection ended because its client spoke plain http, or anything else that is no TLS."""
+    """Tell whether a connection ended because its client spoke plain http, or anything else that is no TLS."""
     return getattr(error, "reason", None) in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
 
 
@@ -8641,15 +8658,16 @@ class Listening(HTTPServer):
             stream.close()
             return
         stream.set_nodelay(True)
-        # Tornado would set it again, and twice for each request.
+        # Tornado would turn it off and on again for each request, two system calls that change nothing.
         stream.set_nodelay = lambda value: None  # type: ignore[method-assign]  # noqa: ARG005
         super().handle_stream(stream, address)
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         try:
-            connection.getpeername()  # of a client that has left, wrapping in TLS would fail and leak
+            # Fails where the client has left; wrapping its socket in TLS would fail too, and leak it.
+            connection.getpeername()
             super()._handle_connection(connection, address)
-        except OSError as error:  # it left meanwhile, which Tornado 6.6.1 takes for a bug
+        except OSError as error:  # the client has left, which Tornado 6.6.1 takes for a bug
             log.info("a connection ended before it began: %s", error)
             connection.close()
 
@@ -8665,11 +8683,12 @@ class Server:
     """One emulator: its data, its sockets and its timers, in the loop that calls ``start``."""
 
     def __init__(self, options: Options, read: Callable[[], float] | None = None) -> None:
-        """Read the data and bring in the options. Raises DataFileError, OSError, or OptionError."""
+        """Read the data and carry out the options. Raises DataFileError, OSError, or OptionError."""
         self.options = options
         self._most = most_sockets()
         if options.coverage:
-            with open(options.coverage, "a"):  # where it cannot be written, that is known before the suite has run
+            # Opened only so that a file that cannot be written is known before the suite has run.
+            with open(options.coverage, "a"):
                 pass
         gate = gate_for(options)
         self._scratch = contextlib.ExitStack()
@@ -8682,18 +8701,17 @@ class Server:
         store = open_store(options, seed_tree, files.drop)
         try:
             files.settle(store.has_file)
-            self.world = emulate(store, clock, gate, files, Evidence(clock), self._outbox.send, self._has_key)
-            self.worlds = Worlds(self.world, options.fork_keys, self._begin_world)
+            # Worlds are made around the default one, which asks them later whether a key is another's.
+            evidence, send = Evidence(clock), self._outbox.send
+            self.world = emulate(store, clock, gate, files, evidence, send, lambda key: self.worlds.has_key(key))
+            prepare = functools.partial(prepare_world, options=options, is_default=False)
+            self.worlds = Worlds(self.world, options.fork_keys, prepare)
             self.tls = open_tls(options, self._scratch)
             set_up(self.world, options)
-            seed = None
-            if seed_tree:
-                seed = emulate(Store(JsonFile(None, seed_tree)), clock, gate, Files(None), Evidence(clock))
-                set_up(seed, options)
-            begin(self.world, options, seed.store if seed else None)
+            prepare_world(self.world, options, seed_store(seed_tree, options, self.world) if seed_tree else None)
             store.save()
             self.world.owner.tell_who_cannot_log_in()
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: the lock on the data file would stay
             self._scratch.close()
             store.let_go()
             raise
@@ -8707,6 +8725,7 @@ class Server:
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
+        # A port that the system gives out as free on one family may be taken on the other; then another one is free.
         tries = 1 if self.options.port else 20
         while not self._sockets:
             tries -= 1
@@ -8714,46 +8733,45 @@ class Server:
                 self._bind_families()
             except OSError as error:
                 self._close_sockets()
-                # A port that is free on one family may be taken on the other; then another one is free.
                 if not tries or error.errno != errno.EADDRINUSE:
                     self.release()
                     raise
 
     def _bind_families(self) -> None:
         addresses = LOOPBACK if self.options.host == "localhost" else (self.options.host,)
-        lacking: OSError | None = None
         for address in addresses:
             try:
                 self._bind_address(address)
             except OSError as error:
-                # A machine without IPv4 or IPv6 is no reason to fail, a port that cannot be had is.
-                if address not in LOOPBACK or error.errno in (errno.EADDRINUSE, errno.EACCES):
+                # A machine may lack IPv4 or IPv6, but not both; a port that is taken is an error on either.
+                is_port_refused = error.errno in (errno.EADDRINUSE, errno.EACCES)
+                has_none = address == addresses[-1] and not self._sockets
+                if address not in LOOPBACK or is_port_refused or has_none:
                     raise
-                lacking = error
-        if not self._sockets:
-            raise lacking or OSError(errno.EADDRNOTAVAIL, f"no address for {self.options.host}")
 
     def _bind_address(self, address: str) -> None:
+        # A port the system chose for the first address is the one for the next.
         port = self.port or self.options.port
         try:
             places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
-        except ValueError as error:  # of what cannot be the name of a host
+        except ValueError as error:  # the codec "idna" raises it for what cannot be the name of a host
             raise OSError(errno.EADDRNOTAVAIL, str(error)) from None
         for family, _, _, _, where in places:
-            taken = socket.create_server(where, family=family, backlog=1024)
-            taken.setblocking(False)
-            self._sockets.append(taken)
-            self.port = port = taken.getsockname()[1]
+            # The default backlog, 128, is too short for a suite that opens a thousand sockets at once.
+            listening = socket.create_server(where, family=family, backlog=1024)
+            listening.setblocking(False)
+            self._sockets.append(listening)
+            self.port = port = listening.getsockname()[1]
 
     def release(self) -> None:
-        """Give port and data file back, if the server was never started."""
+        """Let go of port and data file, where ``start`` was never called."""
         self._close_sockets()
         self._scratch.close()
         self.world.close()
 
     def _close_sockets(self) -> None:
-        for taken in self._sockets:
-            taken.close()
+        for listening in self._sockets:
+            listening.close()
         self._sockets.clear()
         self.port = 0
 
@@ -8768,7 +8786,7 @@ class Server:
             max_body=options.max_body,
             most_sockets=self._most,
         )
-        self.subjects = Subjects(self.worlds, self.in_flight)
+        self.subjects = Subjects(self.worlds, lambda world: self._front.in_flight(world))
         control = Control(self.subjects, self.control_token)
         static = Static(options.static, self.world.service, own=own_files(options)) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
@@ -8780,21 +8798,17 @@ class Server:
             max_body_size=math.inf,  # ours is lower, and not a bare 400
             max_header_size=HEAD_BYTES,
         )
-        self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
+        # A timer for each request is dear; the Front closes idle connections, and those that stop in a body, by itself.
+        self._http.conn_params.header_timeout = None
         self._http.most = self._most + 64
         self._http.add_sockets(self._sockets)
         self._is_serving = True
+        # Tornado lists what its loop waits for, asyncio does not; a fork has to close all of it.
         self._watched = cast("BaseAsyncIOLoop", IOLoop.current()).handlers
         self._set_timer()
 
-    def _has_key(self, key: str) -> bool:
-        return self.worlds.has_key(key)
-
-    def _begin_world(self, world: Emulation) -> None:
-        begin(world, self.options, is_default=False)
-
     def _set_timer(self) -> None:
-        """Wake up when something is due, and twice a second: a clock may jump, a person edit the data file."""
+        """Call ``_tick`` when something is due, and twice a second: a clock may jump, a person edit the data file."""
         if not self._is_serving:
             return
         if self._timer:
@@ -8806,19 +8820,21 @@ class Server:
         try:
             self._front.close_idle()
             self.worlds.tick()
+            # One at a time: there is one draft of the data file.
             if self._saving is None or self._saving.done():
                 self._saving = asyncio.ensure_future(self._save())
         finally:
             self._set_timer()
 
     async def _save(self) -> None:
-        """Write the data file if it is time; the writing is done in a thread, so that nobody waits for it."""
+        """Write the data file if it is time, in a thread, so that no request waits for the disk."""
         draft = self.world.store.begin_save()
         if draft is None:
             return
         try:
             self.world.store.end_save(draft, await asyncio.to_thread(draft.write))
         except OSError as error:
+            # Told once: the next tick tries again, twice a second.
             if not self._cannot_save:
                 log.warning("the data file cannot be written, the journal has what is new; trying again: %s", error)
             self._cannot_save = True
@@ -8838,7 +8854,7 @@ class Server:
         Raises OSError where a file cannot be written; the journal beside the data file has what is new.
         """
         self._http.stop()
-        self._is_serving = False
+        self._is_serving = False  # before the rest, some of which would set the timer again
         worlds = list(self.worlds)
         for world in worlds:
             world.stop_waiting(Message.STOPPING)
@@ -8846,34 +8862,37 @@ class Server:
             self._timer.cancel()
         await self._api.evaluator.stop()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
-        leaving = [listener for world in worlds for listener in world.hub.listeners()]
+        # Listed before they close: a listener that is closed is in no hub any more.
+        channels = [listener.channel for world in worlds for listener in world.hub.listeners()]
         for world in worlds:
             world.stop(Message.STOPPING)
-        ending = [listener.channel for listener in leaving if isinstance(listener.channel, Socket)]
-        await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
+        sockets = [channel for channel in channels if isinstance(channel, Socket)]
+        await self._wait_for(lambda: all(one.is_closed() for one in sockets), STOP_SECONDS / 2)
         await self._http.close_all_connections()
         if self._saving:
-            await self._saving
+            await self._saving  # or its thread and the closing of the store would both write the draft
         try:
             self.world.tick()
         finally:
             self._scratch.close()
             try:
+                # The default world last: it alone has a disk that can fail, and the others are to be closed by then.
                 for world in worlds[::-1]:
                     world.close()
             finally:
                 self._write_coverage()
 
     def leave_to_parent(self) -> None:
-        """Close the copies that a fork has of sockets and files, without a word to anyone; the loop is not touched.
+        """Close the copies that a fork of the process has of sockets and files, and send nothing.
 
         Were they open, the port would stay taken, clients would not see an end, and the data file would stay locked.
         """
-        for kept, _ in list(self._watched.values()):
+        # The loop is left alone: parent and fork share its epoll, and what leaves it is lost to the parent too.
+        for file, _ in list(self._watched.values()):
             with contextlib.suppress(OSError):
-                os.close(kept) if isinstance(kept, int) else kept.close()
-        for taken in self._sockets:
-            taken.close()
+                os.close(file) if isinstance(file, int) else file.close()
+        for listening in self._sockets:
+            listening.close()
         self.world.store.leave_to_parent()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
@@ -8882,23 +8901,18 @@ class Server:
         while not done() and loop.time() < deadline:
             await asyncio.sleep(0.005)
 
-    def in_flight(self, world: Emulation) -> int:
-        """How many requests and handshakes are under way in a world."""
-        return self._front.in_flight(world)
-
-    @property
-    def met(self) -> Coverage:
-        """What the clients met of the service, in all worlds."""
-        return self.world.evidence.coverage
-
     def _write_coverage(self) -> None:
-        """Write what the clients met, where that is wanted. Raises OSError."""
-        if self.options.coverage:
-            with open(self.options.coverage, "w", encoding="utf-8") as file:
-                file.write(self.met.markdown())
+        path = self.options.coverage
+        if not path:
+            return
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(self.world.evidence.coverage.markdown())  # which all worlds have in common
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None  # of a full disk it does not name the file
 
     def facts(self, world: Emulation | None = None) -> dict[str, Json]:
-        """What a client of a world needs to know, as the ready line says it; null for what there is not."""
+        """Return what a client of a world needs to know, as the ready line says it; null for what there is not."""
         project = (world or self.world).store.projects()[0]
         name = self.options.host
         if name == LOOPBACK[0] or self.world.gate.any_address:
@@ -8921,27 +8935,34 @@ class Server:
 
 
 def most_sockets() -> int:
-    """How many WebSockets may be open: what the system allows, less room for everything else. Raises OptionError."""
+    """Return how many WebSockets may be open: all files that may be, less those for everything else.
+
+    Lifts the process's limit of open files as far as that is allowed. Raises OptionError where it is too low.
+    """
     if resource is None:
-        return 192  # on Windows Tornado waits with select, which takes 512 sockets, and as many connections come beside
+        # On Windows Tornado waits with select, which takes 512 sockets, and as many connections come beside.
+        return 192
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     most = 0 if soft == resource.RLIM_INFINITY else soft
-    for wanted in (allowed, 32768, 10240, 4096, 1024):  # macOS says unlimited, and refuses more than it has
-        if not most < wanted <= allowed:
-            continue
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            most = wanted
+    # macOS says unlimited, and refuses more than it has; so what it refuses is tried lower.
+    for limit in (allowed, 32768, 10240, 4096, 1024):
+        if most < limit <= allowed:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                most = limit
     if most < FEWEST_FILES:
         raise OptionError(f"this process may open {most} files, and {FEWEST_FILES} are needed: ulimit -n 1024")
     return max(16, min(most, 65536) - 128)
 
 
-class Verbs:
-    """The owner's verbs as methods, of an emulator or of a world in it; arguments are those of the Emulation's."""
+# - Python -------------------------------------------------------------------------------------------
 
-    key: str | None = None  # of the world they are for
+
+class Verbs:
+    """The owner's verbs as methods of an emulator or of a world in it; their arguments are those in section World."""
+
+    key: str | None = None  # that of the world the verbs are for; None for the default one
 
     def call(self, verb: Callable[[Server], T]) -> T:
         """Run something in the emulator's thread, and return what it returns or raise what it raises."""
@@ -8949,32 +8970,33 @@ class Verbs:
 
     @property
     def facts(self) -> dict[str, Json]:
-        """What the ready line says: url, wsUrl, host, port, key, masterKey, controlUrl and so on."""
+        """What a client needs to know, as in the ready line: url, wsUrl, host, port, key, masterKey, controlUrl."""
         return self.call(lambda server: server.facts(server.worlds.named(self.key)))
 
     def url(self, endpoint: str) -> str:
-        """The URL of an endpoint, with the key."""
+        """Return the URL of an endpoint, with the key."""
         return f"{self.facts['url']}/{quote(endpoint)}?key={self._key_of(endpoint)}"
 
     def ws_url(self, endpoint: str) -> str:
-        """The WebSocket's URL of an endpoint, with the key."""
+        """Return the WebSocket's URL of an endpoint, with the key."""
         return f"{self.facts['wsUrl']}/{quote(endpoint)}?key={self._key_of(endpoint)}"
 
     def _key_of(self, endpoint: str) -> str:
         def key(server: Server) -> str:
             store = server.worlds.named(self.key).store
-            known = store.endpoint(endpoint)
-            return known.project if known else store.projects()[0].key
+            options = store.endpoint(endpoint)
+            return options.project if options else store.projects()[0].key
 
         return quote(self.call(key), safe="")
 
     @staticmethod
     def _remote(kind: type[S], verb: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Verbs, P], T]:
-        """A verb of a class as a method: same arguments, carried out in the emulator's thread."""
+        """Make a method with the arguments of a verb, which carries it out in the emulator's thread."""
         signature = inspect.signature(verb)
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
+            # Bound to the signature for their names, which the message about a wrong one needs.
             for name, value in signature.bind(verbs, *args, **options).arguments.items():
                 if value is not verbs:
                     check_kind(value, signature.parameters[name].annotation, name)
@@ -8986,18 +9008,19 @@ class Verbs:
     def _awaited(
         verb: Callable[Concatenate[Verbs, P], Coroutine[Any, Any, T]],
     ) -> Callable[Concatenate[Verbs, P], T]:
-        """A verb that takes its time as a method that waits for it; raises TimeoutError where that is too long."""
+        """Make a method that waits for a coroutine of the emulator's; raises TimeoutError where that takes too long."""
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
-            try:  # no name for what is waited for: an exception leads to this frame, and would lead to itself
-                return verbs._begin(verb(verbs, *args, **options)).result()
+            # No variable for the future: it holds the exception, whose traceback holds this frame: a cycle.
+            try:
+                return verbs._submit(verb(verbs, *args, **options)).result()
             except NotSeen as refusal:
                 raise TimeoutError(refusal.hint) from None
 
         return call
 
-    def _begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return self.call(lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop()))
 
     wait = _awaited(_remote(Watcher, Watcher.wait))
@@ -9030,7 +9053,7 @@ class Verbs:
 
 
 class World(Verbs):
-    """A world of its own inside an emulator (see Worlds); with a ``with`` statement it ends by itself."""
+    """A world of its own inside an emulator (see Worlds), which ends with the ``with`` statement it is used in."""
 
     def __init__(self, emulator: RestedEmulator, key: str) -> None:
         self.key: str = key
@@ -9040,8 +9063,8 @@ class World(Verbs):
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OptionError):  # it has ended before
-            if not self._emulator.is_forked:
+        if not self._emulator.is_forked:
+            with contextlib.suppress(OptionError):  # there is no such world any more
                 self._emulator.drop(self.key)
 
     def call(self, verb: Callable[[Server], T]) -> T:
@@ -9064,14 +9087,15 @@ class RestedEmulator(Verbs):
         self._thread: threading.Thread | None = None
         self._parent: int | None = None
         if hasattr(os, "register_at_fork"):
-            known = weakref.ref(self)
+            # What is registered stays for ever; it is not to keep the emulator in memory as long.
+            weak_method = weakref.WeakMethod(self._leave_to_parent)
 
-            def forget() -> None:
-                emulator = known()
-                if emulator is not None:
-                    emulator._leave_to_parent()
+            def leave_to_parent() -> None:
+                method = weak_method()
+                if method is not None:
+                    method()
 
-            os.register_at_fork(after_in_child=forget)
+            os.register_at_fork(after_in_child=leave_to_parent)
 
     def __enter__(self) -> Self:
         self.start()
@@ -9083,11 +9107,12 @@ class RestedEmulator(Verbs):
 
     @property
     def is_forked(self) -> bool:
-        """Whether it runs in the process that this one was forked from."""
+        """Whether the emulator runs in the process that this one was forked from."""
         return self._parent is not None
 
     def _leave_to_parent(self) -> None:
-        """Take note that this process is a fork, which has neither the emulator's thread nor who holds the lock."""
+        """Note that this process is a fork of the one in which the emulator runs."""
+        # A fork has one thread alone: the emulator's is not in it, nor one that held the lock and would give it back.
         self._server, self._lock = None, threading.Lock()
         if self._held is not None and not self.is_forked:
             self._parent = os.getppid()
@@ -9117,6 +9142,7 @@ class RestedEmulator(Verbs):
             ready: Future[None] = Future()
             self._ended: Future[None] = Future()
             arguments = server, ready, self._ended
+            # A daemon, so that a test run that forgets to stop it can end.
             self._thread = threading.Thread(target=self._run, args=arguments, name="rested-emulator", daemon=True)
             self._thread.start()
             ready.result()
@@ -9171,10 +9197,12 @@ class RestedEmulator(Verbs):
             except BaseException as error:
                 outcome.set_exception(error)
             finally:
-                del outcome  # what was raised leads to this frame and the one below, and would lead to itself
+                # It holds the exception, whose traceback holds this frame and the one below: a cycle, were it kept.
+                del outcome
 
         self._check_reachable()
-        with self._lock:  # nothing is handed to a loop that has been told to stop
+        # Under the lock, so that nothing is handed to a loop that has been told to stop: it would wait for ever.
+        with self._lock:
             if self._server is None:
                 raise RestedError("this emulator does not run; use it in a with statement, or call start()")
             self._loop.call_soon_threadsafe(run, self._server, outcome)
@@ -9184,7 +9212,7 @@ class RestedEmulator(Verbs):
             del outcome
 
     def world(self, key: str) -> World:
-        """Make a world of this key; returns what has its verbs: ``with emulator.world("test-1") as world:``."""
+        """Make a world of this key, and return its verbs: ``with emulator.world("test-1") as world:``."""
         self.fork(key)
         return World(self, key)
 
@@ -9206,10 +9234,11 @@ with its exit code.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser, made from the fields of Options. Values stay texts here; Options checks them."""
+    """Make the parser from the fields of Options. Values stay texts here; Options checks them."""
     import argparse
 
     class Parser(argparse.ArgumentParser):
+        # The message shows what was typed, control characters included.
         def error(self, message: str) -> NoReturn:
             super().error(printable(message))
 
@@ -9223,33 +9252,38 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for item in dataclasses.fields(Options):
         help_text, metavar, flags = (item.metadata[name] for name in ("help", "metavar", "flags"))
-        names = (*flags, f"--{item.name.replace('_', '-')}")
+        names = (*flags, flag_of(item.name))
         if item.name == "data":
-            parser.add_argument("data", nargs="?", metavar="DATA", help=help_text)
+            parser.add_argument("data", nargs="?", metavar=metavar, help=help_text)
         elif item.default is False:
-            parser.add_argument(*names, dest=item.name, action="store_true", default=None, help=help_text)
+            # None where it is not given, so that the environment can say it.
+            parser.add_argument(*names, action="store_true", default=None, help=help_text)
         elif item.default == ():
-            parser.add_argument(
-                *names, dest=item.name, action="append", metavar=metavar, help=f"{help_text}; repeatable"
-            )
+            parser.add_argument(*names, action="append", metavar=metavar, help=f"{help_text}; repeatable")
         else:
-            parser.add_argument(*names, dest=item.name, metavar=metavar, help=help_text)
+            parser.add_argument(*names, metavar=metavar, help=help_text)
     parser.add_argument("--version", action="version", version=f"rested-emulator {__version__}")
     return parser
 
 
+def flag_of(name: str) -> str:
+    """Spell an option as on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable_of(name: str) -> str:
+    """Spell an option as in the environment."""
+    return f"RESTED_EMULATOR_{name.upper()}"
+
+
 def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The options that the environment sets; empty variables set nothing."""
-    given: dict[str, Any] = {}
-    for item in dataclasses.fields(Options):
-        text = environment.get(ENVIRONMENT_PREFIX + item.name.upper())
-        if text:
-            given[item.name] = split_values(text) if item.default == () else text
-    return given
+    """Return the options that the environment sets; empty variables set nothing."""
+    texts = {item: environment.get(variable_of(item.name)) for item in dataclasses.fields(Options)}
+    return {item.name: split_values(text) if item.default == () else text for item, text in texts.items() if text}
 
 
 def split_values(text: str) -> list[str]:
-    """The values of a repeatable option in the environment: with commas between, be they texts or JSON objects."""
+    """Split the values of a repeatable option in the environment: texts or JSON objects, with commas between."""
     if text.lstrip().startswith("{"):
         with contextlib.suppress(ValueError):
             return [json.dumps(value) for value in json.loads(f"[{text.strip().removesuffix(',')}]")]
@@ -9257,38 +9291,30 @@ def split_values(text: str) -> list[str]:
 
 
 def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Options, list[str]]:
-    """Options and the command after ``--``; command line beats environment beats default.
+    """Return the options and the command after ``--``; the command line beats the environment.
 
     Ends the process with 2 and a line that names the option where one is wrong.
     """
     split = argv.index("--") if "--" in argv else len(argv)
     parser = build_parser()
-    given = vars(parser.parse_args(argv[:split]))
+    arguments = vars(parser.parse_args(argv[:split]))
     command = list(argv[split + 1 :])
     if split < len(argv) and not command:
         parser.error("after -- comes a command")
-    sources = {
-        "argument {}": {name: value for name, value in given.items() if value is not None},
-        "environment {}": read_environment(environment),
-    }
-    for source, values in sources.items():
-        for name, value in values.items():
-            try:
-                Options.of(**{name: value})
-            except OptionError as error:
-                parser.error(f"{source.format(spelled(source, name))}: {str(error).removeprefix(name + ': ')}")
-    return Options.of(**sources["environment {}"] | sources["argument {}"]), command
-
-
-def spelled(source: str, name: str) -> str:
-    """An option's name as it was given: on the command line, or in the environment."""
-    if source.startswith("environment"):
-        return ENVIRONMENT_PREFIX + name.upper()
-    return "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+    variables = read_environment(environment)
+    # One by one, a variable too that an argument beats, so that the message can say where the wrong one stands.
+    places = [(f"argument {'DATA' if name == 'data' else flag_of(name)}", name, arguments[name]) for name in arguments]
+    places += [(f"environment {variable_of(name)}", name, variables[name]) for name in variables]
+    for place, name, value in places:
+        try:
+            Options.of(**{name: value})
+        except OptionError as error:
+            parser.error(f"{place}: {str(error).removeprefix(name + ': ')}")
+    return Options.of(**variables | {name: value for name, value in arguments.items() if value is not None}), command
 
 
 def lan_address() -> str | None:
-    """This machine's address for others on its network, found without sending anything."""
+    """Find this machine's address for others on its network, without sending anything; None where it has none."""
     address = None
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # for a datagram that only looks up the way to it (RFC 5737)
@@ -9300,7 +9326,7 @@ def lan_address() -> str | None:
 
 
 def console_urls(server: Server) -> list[tuple[str, str]]:
-    """Where a person finds pages: those of --static, and the console, also from another device; with its token."""
+    """Return the named addresses of pages: those of --static, and the console's with its token, here and on the LAN."""
     facts = server.facts()
     root = str(facts["url"]).removesuffix(API_PREFIX.rstrip("/"))
     pages = [("Pages", f"{root}/")] if server.options.static else []
@@ -9314,14 +9340,18 @@ def console_urls(server: Server) -> list[tuple[str, str]]:
 
 
 def banner(server: Server) -> str:
-    """What a person wants to know when the emulator is ready."""
+    """Return what a person wants to know when the emulator is ready."""
     facts = server.facts()
     lines = [f"rested-emulator {__version__}", ""]
-    rows = [("HTTP", facts["url"]), ("WebSocket", facts["wsUrl"])]
-    rows += [("Key", facts["key"]), ("Master key", facts["masterKey"]), ("Data", facts["data"] or "in memory only")]
-    rows += [("Control", f"{facts['controlUrl']}/status"), ("Control token", facts["controlToken"])]
-    rows += console_urls(server)
-    rows += [
+    rows = [
+        ("HTTP", facts["url"]),
+        ("WebSocket", facts["wsUrl"]),
+        ("Key", facts["key"]),
+        ("Master key", facts["masterKey"]),
+        ("Data", facts["data"] or "in memory only"),
+        ("Control", f"{facts['controlUrl']}/status"),
+        ("Control token", facts["controlToken"]),
+        *console_urls(server),
         ("CA", facts["ca"]),
         ("", server.tls.replaced and f"it is new, take the one before out of your browser: that {server.tls.replaced}"),
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
@@ -9339,8 +9369,9 @@ def banner(server: Server) -> str:
 
 
 def curl(url: str, ca: Json) -> str:
-    """A line for the shell of this system that stores something at a URL."""
-    if os.name == "nt":  # where cmd.exe knows no single quotes, and curl in PowerShell is something else
+    """Return a line for the shell of this system that stores something at a URL."""
+    if os.name == "nt":
+        # cmd.exe knows no single quotes, and curl without .exe is another command in PowerShell.
         trusting = f'--cacert "{ca}" ' if ca else ""
         return f'curl.exe {trusting}"{url}" -H "Content-Type: application/json" -d "[1, 2, 3]"'
     import shlex
@@ -9350,7 +9381,7 @@ def curl(url: str, ca: Json) -> str:
 
 
 def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:
-    """An endpoint's options and size, in a few words."""
+    """Say in a few words what kind of endpoint it is, and how much is in it."""
     kind = "authentication" if endpoint.authentication else "secure" if endpoint.secure else "open"
     others = [what for what in ("read", "update", "delete") if getattr(endpoint, f"others_can_{what}")]
     count = store.count(endpoint.name)
@@ -9360,7 +9391,7 @@ def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:
 
 
 def say(text: str, *, to_stderr: bool) -> None:
-    """Print, letters that the terminal lacks escaped, and go on where nobody reads it."""
+    """Print a text; letters that the terminal lacks are escaped, and a stream that nobody reads is no error."""
     stream = sys.stderr if to_stderr else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     with contextlib.suppress(OSError, ValueError):
@@ -9368,8 +9399,9 @@ def say(text: str, *, to_stderr: bool) -> None:
 
 
 def drop_unread() -> None:
-    """Throw away what nobody took of stdout and stderr: Python would try it again at exit, and end with 120."""
-    logging.shutdown()  # it has lines left, and its own turn is after this
+    """Empty stdout and stderr where nobody reads them: Python would write it again at exit, and end with 120."""
+    # The log has lines left, and would write them after this: what is registered first at atexit runs last.
+    logging.shutdown()
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
@@ -9378,12 +9410,12 @@ def drop_unread() -> None:
                 os.dup2(open_bytes(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-LOG_SECONDS = 0.05
+LOG_SECONDS = 0.05  # that a line waits for others, to be written with them
 LONGEST_LINE = 4000
 
 
 class LogLines(logging.Formatter):
-    """Lines with the time of day, which is spelled out once a second."""
+    """Writes the time of day before each line; it is spelled out once a second, for that is most of the work."""
 
     def __init__(self) -> None:
         super().__init__(datefmt="%H:%M:%S")
@@ -9400,7 +9432,7 @@ class LogLines(logging.Formatter):
 
 
 class LogStream(logging.StreamHandler[TextIO]):
-    """Writes to stderr, the lines of some twentieths of a second at once; what needs attention without delay."""
+    """Writes lines to stderr, those of a twentieth of a second together, but warnings and errors without delay."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -9410,10 +9442,10 @@ class LogStream(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.append(self.format(record))
         if len(self._lines) > 1 and record.levelno < logging.WARNING:
-            return  # somebody comes for it
+            return  # the first of the lines has called for a flush
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:
+        except RuntimeError:  # nothing can be called later, as before the start
             self.flush()
         else:
             loop.call_later(LOG_SECONDS if record.levelno < logging.WARNING else 0, self.flush)
@@ -9425,8 +9457,8 @@ class LogStream(logging.StreamHandler[TextIO]):
             super().flush()
 
 
-def is_not_told_better(record: logging.LogRecord) -> bool:
-    """Keep a line of Tornado's, but not that of a client that speaks no TLS: ours says what to do."""
+def is_line_kept(record: logging.LogRecord) -> bool:
+    """Tell whether to keep a line of Tornado's; that of a client without TLS goes, for ours says what to do."""
     return not (isinstance(record.args, tuple) and any(map(is_no_tls, record.args)))
 
 
@@ -9434,57 +9466,46 @@ def set_up_log(options: Options) -> None:
     """Send the log to stderr, Tornado's own warnings with it."""
     level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
     logging.basicConfig(handlers=[LogStream()], level=logging.WARNING)
-    logging.raiseExceptions = False
+    logging.raiseExceptions = False  # a line that cannot be written is no reason for a traceback
     # Documented, and a third of what a line costs: no line says from where or from which thread it was logged.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     log.setLevel(level)
-    logging.getLogger("tornado.general").addFilter(is_not_told_better)
+    logging.getLogger("tornado.general").addFilter(is_line_kept)
 
 
 PARENT_SECONDS = 0.5
 COMMAND_SECONDS = 10.0
-ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")  # the last one is Windows', two of the others are not
-AT_TERMINAL = ("SIGINT", "SIGQUIT")  # which a terminal sends to everyone in the foreground
+ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")  # Windows alone has the last, and lacks two others
+AT_TERMINAL = ("SIGINT", "SIGQUIT")  # which a terminal sends to every process in the foreground
 
 
 async def run(server: Server, command: Sequence[str], parent: int) -> int:
-    """Serve until a signal, the end of the parent process if that counts, or of the command; returns the exit code."""
+    """Serve until a signal, the end of the command, or with --with-parent of the parent; returns the exit code."""
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[signal.Signals] = loop.create_future()
-    signals: list[int] = []
     child = Child(command)
-
-    def on_signal(number: int, _: object) -> None:
-        signals.append(number)
-        if len(signals) > 1:
-            child.kill()
-            os._exit(128 + number)  # asked twice: leave at once; the data file is replaced whole or not at all
-        loop.call_soon_threadsafe(stop, signal.Signals(number))
 
     def stop(ending: signal.Signals) -> None:
         if not stopping.done():
             stopping.set_result(ending)
 
-    def look_after_parent() -> None:
-        if os.getppid() == parent:
-            loop.call_later(PARENT_SECONDS, look_after_parent)
-        else:
-            log.info("process %d, which has started this one, has ended", parent)
-            stop(signal.SIGTERM)
+    def on_first_signal(number: int, _: object) -> None:
+        catch_signals(on_second_signal)
+        # A handler runs between any two steps of the program; the loop takes it up between two callbacks.
+        loop.call_soon_threadsafe(stop, signal.Signals(number))
 
-    if server.options.with_parent and os.name == "nt":
-        log.warning("--with-parent does nothing on Windows, which does not tell when a parent ends; use -- COMMAND")
-    elif server.options.with_parent:
-        look_after_parent()
-    for ending in signal.Signals:
-        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN  # by nohup
-        if ending.name in ENDINGS and not was_ignored:
-            signal.signal(ending, on_signal)
+    def on_second_signal(number: int, _: object) -> None:
+        child.kill()
+        os._exit(128 + number)  # at once, which is safe: the data file is replaced whole or not at all
+
+    if server.options.with_parent:
+        watch_parent(parent, lambda: stop(signal.SIGTERM))
+    catch_signals(on_first_signal)
     server.start()
     gc.freeze()  # what is there now stays, so no collection has to look at it
-    text = json.dumps(server.facts()) if server.options.json else banner(server)
-    say(text, to_stderr=bool(command))
+    # With a command stdout is the command's.
+    say(json.dumps(server.facts()) if server.options.json else banner(server), to_stderr=bool(command))
     code = 0
     try:
         if command:
@@ -9492,18 +9513,46 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
         else:
             log.info("stopping, by %s", (await stopping).name)
     finally:
-        try:
-            await server.stop()
-        except OSError as error:
-            if error.filename == server.options.coverage:
-                code = fail(f"the coverage could not be written: {error}", 1)
-            else:
-                code = fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
-    return code or judge(server.met, server.options.coverage_fail_under)
+        lost = await stop_server(server)
+    return lost or code or judge(server.world.evidence.coverage, server.options.coverage_fail_under)
+
+
+def catch_signals(handler: Callable[[int, object], None]) -> None:
+    """Call a handler for each signal that asks a process to end."""
+    for ending in signal.Signals:
+        # nohup has SIGHUP ignored, so that what it starts goes on without the terminal.
+        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN
+        if ending.name in ENDINGS and not was_ignored:
+            # Not loop.add_signal_handler: Windows lacks it, and a loop that hangs could not be left by the second one.
+            signal.signal(ending, handler)
+
+
+def watch_parent(parent: int, on_end: Callable[[], None]) -> None:
+    """Call ``on_end`` when the process that started this one has ended."""
+    if os.name == "nt":
+        log.warning("--with-parent does nothing on Windows, which does not tell when a parent ends; use -- COMMAND")
+        return
+    # A process whose parent has ended gets another one; only Linux could send a signal for it.
+    if os.getppid() == parent:
+        asyncio.get_running_loop().call_later(PARENT_SECONDS, watch_parent, parent, on_end)
+    else:
+        log.info("process %d, which has started this one, has ended", parent)
+        on_end()
+
+
+async def stop_server(server: Server) -> int:
+    """Stop the server in order; returns the exit code, 1 where a file cannot be written."""
+    try:
+        await server.stop()
+    except OSError as error:
+        if server.options.coverage and error.filename == server.options.coverage:
+            return fail(f"the coverage could not be written: {error}", 1)
+        return fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
+    return 0
 
 
 def judge(met: Coverage, least: float | None) -> int:
-    """The exit code of a suite that should meet a share of the service's behaviours, in percent."""
+    """Return the exit code: 3, and a line that says why, where the clients met less than ``least`` percent."""
     if least is None or met.percent() >= least:
         return 0
     missed = [behaviour.what for behaviour in met.missed()]
@@ -9513,7 +9562,7 @@ def judge(met: Coverage, least: float | None) -> int:
 
 
 class Child:
-    """The command after ``--``, and what keeps it from living on without the emulator."""
+    """The command after ``--``, which ends when the emulator does."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
@@ -9524,9 +9573,10 @@ class Child:
 
         A signal goes on to the command, which is killed where it does not end within ten seconds.
         """
-        facts_given = {"RESTED_" + re.sub("([A-Z])", r"_\1", name).upper(): value for name, value in facts.items()}
-        inherited = {name: value for name, value in os.environ.items() if name not in facts_given}
-        environment = inherited | {name: str(value) for name, value in facts_given.items() if value is not None}
+        variables = {"RESTED_" + re.sub("([A-Z])", r"_\1", name).upper(): value for name, value in facts.items()}
+        # Those of an emulator around this one go, where this one has no such fact.
+        inherited = {name: value for name, value in os.environ.items() if name not in variables}
+        environment = inherited | {name: str(value) for name, value in variables.items() if value is not None}
         try:
             process = self._process = await asyncio.create_subprocess_exec(*self._command, env=environment)
         except OSError as error:
@@ -9545,14 +9595,14 @@ class Child:
 
     @staticmethod
     def _hand_on(process: asyncio.subprocess.Process, ending: signal.Signals) -> None:
-        """Send a signal to the command, unless that has it already: from a terminal, or the console of Windows."""
+        """Send a signal to the command, unless a terminal or the console of Windows has sent it already."""
         at_terminal = ending.name in AT_TERMINAL and sys.stdin is not None and sys.stdin.isatty()
         if os.name != "nt" and not at_terminal:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(ending)
 
     def kill(self) -> None:
-        """End the command, if it runs, so that it cannot go on."""
+        """End the command at once, if it runs."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -9560,6 +9610,7 @@ class Child:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
+    # While the imports ran, Ctrl-C ended the process; from here on there is something to give back.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return start(sys.argv[1:] if argv is None else argv)
@@ -9601,7 +9652,7 @@ def start(argv: Sequence[str]) -> int:
 
 
 def fail(text: str, code: int) -> int:
-    """Say in one line why it does not work; returns the exit code."""
+    """Say in one line why the emulator ends; returns the exit code."""
     say(f"rested-emulator: error: {printable(text)}", to_stderr=True)
     return code
 
