@@ -29,7 +29,10 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
     HTTP             a request becomes an Approach and a verb, its outcome an answer
     WebSocket        the same URL, the other protocol
     Control          the owner's verbs over HTTP
-    Options, Server  one typed value of options; the process and the test fixture
+    Options          one typed value of all that can be set from outside
+    Start            what the options stand for: data, files, TLS, pages, timers
+    Server           one emulator in an event loop: its port, its clock's alarm, its end
+    Python           the test fixture, in a thread of its own
     Command line     argv, banner, exit codes
 
 Down to Worlds everything is synchronous and knows neither Tornado nor a socket: a verb is atomic, and
@@ -37,6 +40,19 @@ messages leave in the order of the writes. A request flows like this:
 
     bytes -> Exchange -> Api.answer -> Approach -> Faults -> Service verb -> Store, then Broadcast
     bytes <- Exchange <- Answer     <- Record or Refusal     Socket.send <- Faults <-'
+
+Words, one for each concept:
+
+    world            an emulated service of its own, with data, clock, faults, sockets; an ``Emulation``
+    request          what a client sends over HTTP, handshakes included; its ``Approach`` is what it shows
+    verb             what clients, the owner, or who asks for a report can call; an ``Operation`` is a client's
+    refusal          why a request is not carried out, for the answer, the close frame and the log alike
+    listener         who has a WebSocket of an endpoint open, and as whom; the ``Channel`` leads there
+    change           what has happened to a record; its ``Push`` is the message that listeners get
+    fault            what goes wrong on purpose; it *hits* a request, and what it does to it is its ``Effect``
+    evidence         the requests, messages and ends of sockets that were seen
+    checkpoint       tables to go back to; a ``Step`` is one change of a table, as the journal has it
+    draft            what is to become a file, until it takes that file's place
 
 Clauses in parentheses, as in "(contract 7.4)", number the rules of the emulated service; the README's
 section "True to the service" says which of them its documentation states.
@@ -63,7 +79,7 @@ Errors:
         +-- NotInstalled     501
         +-- Overloaded       503
         +-- NotStored        507
-        +-- Struck           any: a fault that was asked for
+        +-- FaultHit         any: a fault that was asked for
 """
 
 from __future__ import annotations
@@ -87,6 +103,7 @@ else:
             HTTPHeaders,
             HTTPMessageDelegate,
             HTTPServerConnectionDelegate,
+            HTTPServerRequest,
             RequestStartLine,
             ResponseStartLine,
         )
@@ -176,6 +193,7 @@ if TYPE_CHECKING:  # each is imported where it is used: the first answer does no
     from concurrent.futures import ThreadPoolExecutor
 
     from tornado.platform.asyncio import BaseAsyncIOLoop
+    from tornado.web import Application
     from tornado.websocket import WebSocketHandler
 
 try:
@@ -269,7 +287,7 @@ class Message(StrEnum):
     TOO_MANY_SOCKETS = "Too many open connections."
     NOT_STORED = "The change could not be stored."
     NOT_SEEN = "It did not happen in time."
-    STRUCK = "The emulator fails as it was told to."
+    FAULT_HIT = "The emulator fails as it was told to."
     DROPPED = "The world is dropped."
     STOPPING = "The emulator stops."
     BUG = "The emulator failed."
@@ -449,12 +467,12 @@ class Overloaded(Refusal):
     status = 503
 
 
-class Struck(Refusal):
+class FaultHit(Refusal):
     """Any status: a fault that the owner added has hit the request; ``body`` replaces the usual body of an error."""
 
     def __init__(self, numbers: Sequence[int], status: int, body: Json = None) -> None:
         which = ", ".join(map(str, numbers))
-        super().__init__(Message.STRUCK, f"Fault {which} was asked for; DELETE /__emulator__/faults clears it.")
+        super().__init__(Message.FAULT_HIT, f"Fault {which} was asked for; DELETE /__emulator__/faults clears it.")
         self.status = status
         self.body = body
 
@@ -4055,8 +4073,8 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
 # - Live ---------------------------------------------------------------------------------------------
 
 
-class Listener(Protocol):
-    """Someone who hears of changes. No method may block, raise, or call back into the Hub."""
+class Channel(Protocol):
+    """The way to a listener. No method may block, raise, or call back into the Hub."""
 
     @property
     def waiting(self) -> int:
@@ -4068,19 +4086,19 @@ class Listener(Protocol):
     def end(self, code: int, reason: str) -> None:
         """Be told that it is over, and why."""
 
-    def drop(self) -> None:
+    def cut(self) -> None:
         """Lose the connection, without being told."""
 
     def silence(self) -> Callable[[], None]:
         """Neither hear nor be answered any more, on a connection that stays open until what is returned is called."""
 
 
-class Seat(NamedTuple):
-    """A listener's place; ``caller`` decides what it hears, ``number`` is what the owner knows it by."""
+class Listener(NamedTuple):
+    """Somebody at an endpoint; ``caller`` decides what they hear, ``number`` is what the owner knows them by."""
 
     endpoint: str
     number: int
-    listener: Listener
+    channel: Channel
     caller: Caller
 
 
@@ -4098,89 +4116,89 @@ class Push(NamedTuple):
         return cls(endpoint, change, message)
 
 
-def send_to_all(seats: Sequence[Seat], message: bytes) -> None:
+def send_to_all(listeners: Sequence[Listener], message: bytes) -> None:
     """Let every one of these listeners have the message."""
-    for seat in seats:
-        seat.listener.send(message)
+    for listener in listeners:
+        listener.channel.send(message)
 
 
 class Hub:
-    """Who listens where. A seat is given up by whoever ends it, not when the peer confirms.
+    """Who listens where. A listener leaves when somebody ends it, not when its client confirms that.
 
-    ``send`` brings a message to all who hear it; ``on_end`` is told of each seat that is ended.
+    ``send`` brings a message to all who hear it; ``on_end`` is told of each listener that is ended.
     """
 
     def __init__(
         self,
         clock: Clock,
-        send: Callable[[Sequence[Seat], bytes], None] = send_to_all,
-        on_end: Callable[[Seat, int, str], None] = lambda *_: None,
+        send: Callable[[Sequence[Listener], bytes], None] = send_to_all,
+        on_end: Callable[[Listener, int, str], None] = lambda *_: None,
     ) -> None:
         self._clock = clock
         self.send = send
         self._on_end = on_end
-        self._seats: dict[str, dict[Listener, Seat]] = {}
+        self._listeners: dict[str, dict[Channel, Listener]] = {}
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
-        return sum(len(seats) for seats in self._seats.values())
+        return sum(len(listeners) for listeners in self._listeners.values())
 
     def count(self, endpoint: str) -> int:
         """How many listen to an endpoint."""
-        return len(self._seats.get(endpoint, ()))
+        return len(self._listeners.get(endpoint, ()))
 
-    def seats(self, endpoint: str | None = None) -> list[Seat]:
+    def listeners(self, endpoint: str | None = None) -> list[Listener]:
         """Everyone, or everyone at an endpoint."""
-        names = self._seats if endpoint is None else filter(self._seats.__contains__, [endpoint])
-        return [seat for name in names for seat in self._seats[name].values()]
+        names = self._listeners if endpoint is None else filter(self._listeners.__contains__, [endpoint])
+        return [listener for name in names for listener in self._listeners[name].values()]
 
-    def has(self, seat: Seat) -> bool:
-        """Whether the seat is still taken."""
-        return seat.listener in self._seats.get(seat.endpoint, {})
+    def has(self, listener: Listener) -> bool:
+        """Whether the listener is still there."""
+        return listener.channel in self._listeners.get(listener.endpoint, {})
 
-    def join(self, endpoint: str, listener: Listener, caller: Caller) -> Seat:
-        """Take a seat."""
-        seat = Seat(endpoint, next(self._numbers), listener, caller)
-        self._seats.setdefault(endpoint, {})[listener] = seat
+    def join(self, endpoint: str, channel: Channel, caller: Caller) -> Listener:
+        """Let somebody listen to an endpoint from now on."""
+        listener = Listener(endpoint, next(self._numbers), channel, caller)
+        self._listeners.setdefault(endpoint, {})[channel] = listener
         if caller.session is not None:
             self._clock.at(caller.session.expires_at, self._close_expired)
-        return seat
+        return listener
 
-    def leave(self, endpoint: str, listener: Listener) -> Seat | None:
-        """Give up a seat; returns it, if there was one."""
-        seats = self._seats.get(endpoint, {})
-        found = seats.pop(listener, None)
-        if not seats:
-            self._seats.pop(endpoint, None)
+    def leave(self, endpoint: str, channel: Channel) -> Listener | None:
+        """Let a listener go; returns it, if there was one."""
+        listeners = self._listeners.get(endpoint, {})
+        found = listeners.pop(channel, None)
+        if not listeners:
+            self._listeners.pop(endpoint, None)
         return found
 
-    def audience(self, endpoint: Endpoint, change: Change) -> list[Seat]:
+    def audience(self, endpoint: Endpoint, change: Change) -> list[Listener]:
         """The listeners that may read the record, and so hear of the change (contract 7.3 and 7.5)."""
-        seats = self._seats.get(endpoint.name)
-        if not seats:
+        listeners = self._listeners.get(endpoint.name)
+        if not listeners:
             return []
         if not endpoint.needs_token:
-            return list(seats.values())
-        return [seat for seat in seats.values() if seat.caller.may_read(endpoint, change.record)]
+            return list(listeners.values())
+        return [listener for listener in listeners.values() if listener.caller.may_read(endpoint, change.record)]
 
-    def close(self, leaving: Iterable[Seat], code: int, reason: str) -> int:
-        """End these listeners; returns how many had a seat."""
-        ended = [seat for seat in leaving if self.leave(seat.endpoint, seat.listener)]
-        for seat in ended:
-            self._on_end(seat, code, reason)
-            seat.listener.end(code, reason)
+    def close(self, leaving: Iterable[Listener], code: int, reason: str) -> int:
+        """End these listeners; returns how many were still there."""
+        ended = [listener for listener in leaving if self.leave(listener.endpoint, listener.channel)]
+        for listener in ended:
+            self._on_end(listener, code, reason)
+            listener.channel.end(code, reason)
         return len(ended)
 
-    def cut_off(self, seats: Iterable[Seat], why: str, how: Callable[[Listener], object]) -> None:
-        """Take their seats from listeners who are not told so; ``how`` is what becomes of the connection."""
-        for seat in seats:
-            if self.leave(seat.endpoint, seat.listener):
-                self._on_end(seat, CloseCode.LOST, why)
-                how(seat.listener)
+    def cut(self, listeners: Iterable[Listener], why: str, how: Callable[[Channel], object]) -> None:
+        """Let listeners go without telling them; ``how`` is what becomes of the channel."""
+        for listener in listeners:
+            if self.leave(listener.endpoint, listener.channel):
+                self._on_end(listener, CloseCode.LOST, why)
+                how(listener.channel)
 
     def close_endpoints(self, names: Iterable[str], code: int, reason: str) -> int:
         """End all listeners of these endpoints."""
-        return self.close([seat for name in names for seat in self.seats(name)], code, reason)
+        return self.close([listener for name in names for listener in self.listeners(name)], code, reason)
 
     def close_tokens(self, tokens: Iterable[str]) -> int:
         """End the listeners that opened with these tokens, as expired (contract 6.4 and 7.4)."""
@@ -4189,12 +4207,12 @@ class Hub:
 
     def watch_expiries(self, session_of: Callable[[str], Session | None]) -> None:
         """Let every socket end when its token expires as things are now, not as they were when it opened."""
-        for seats in self._seats.values():
-            for listener, seat in seats.items():
-                session = seat.caller.session and session_of(seat.caller.session.token)
+        for listeners in self._listeners.values():
+            for channel, listener in listeners.items():
+                session = listener.caller.session and session_of(listener.caller.session.token)
                 if session:
-                    seats[listener] = seat._replace(caller=Caller(session))
-        for session in {seat.caller.session for seat in self.seats() if seat.caller.session}:
+                    listeners[channel] = listener._replace(caller=Caller(session))
+        for session in {listener.caller.session for listener in self.listeners() if listener.caller.session}:
             self._clock.at(session.expires_at, self._close_expired)
 
     def _close_expired(self) -> None:
@@ -4203,7 +4221,9 @@ class Hub:
         self._close_sessions(lambda session: session.expires_at <= now)
 
     def _close_sessions(self, is_over: Callable[[Session], bool]) -> int:
-        leaving = [seat for seat in self.seats() if seat.caller.session and is_over(seat.caller.session)]
+        leaving = [
+            listener for listener in self.listeners() if listener.caller.session and is_over(listener.caller.session)
+        ]
         return self.close(leaving, CloseCode.NORMAL, Message.TOKEN_EXPIRED)
 
 
@@ -4328,15 +4348,15 @@ def check_close_reason(reason: str, name: str) -> str:
 class Missed:
     """A listener that an outage has cut off, and what it would have heard; ``count`` goes on where the list ends."""
 
-    seat: Seat
+    listener: Listener
     messages: list[bytes] = field(default_factory=list)
     count: int = 0
 
     def public(self) -> dict[str, Json]:
         return {
-            "listener": self.seat.number,
-            "endpoint": self.seat.endpoint,
-            "user": self.seat.caller.user,
+            "listener": self.listener.number,
+            "endpoint": self.listener.endpoint,
+            "user": self.listener.caller.user,
             "count": self.count,
             "messages": [decode(message) for message in self.messages],
         }
@@ -4354,8 +4374,8 @@ class ActiveFault:
     chances: random.Random | None
     hits: int = 0
     is_over: bool = False
-    kept: tuple[Sequence[Seat], Push] | None = None  # the first of two messages that change places
-    missed: dict[Listener, Missed] = field(default_factory=dict)
+    kept: tuple[Sequence[Listener], Push] | None = None  # the first of two messages that change places
+    missed: dict[Channel, Missed] = field(default_factory=dict)
     missed_bytes: int = 0
     held: set[Callable[[], None]] = field(default_factory=set)
 
@@ -4373,8 +4393,8 @@ class ActiveFault:
     def note_missed(self, push: Push) -> None:
         """Take note of a message that those it has cut off would have heard."""
         for missed in self.missed.values():
-            seat = missed.seat
-            if seat.endpoint == push.endpoint.name and seat.caller.may_read(push.endpoint, push.change.record):
+            listener = missed.listener
+            if listener.endpoint == push.endpoint.name and listener.caller.may_read(push.endpoint, push.change.record):
                 missed.count += 1
                 if len(missed.messages) < MOST_MISSED and self.missed_bytes < MOST_MISSED_BYTES:
                     missed.messages.append(push.message)
@@ -4440,8 +4460,8 @@ class FaultKind(NamedTuple):
     arguments: Mapping[str, Check] = MappingProxyType({})
     required: tuple[str, ...] = ()
     on_request: Callable[[ActiveFault, Effect], Effect] | None = None
-    on_message: Callable[[Faults, ActiveFault, Sequence[Seat], Push], None] | None = None
-    on_sockets: Callable[[Hub, ActiveFault, list[Seat]], object] | None = None
+    on_message: Callable[[Faults, ActiveFault, Sequence[Listener], Push], None] | None = None
+    on_sockets: Callable[[Hub, ActiveFault, list[Listener]], object] | None = None
     adds_up: bool = False
     hits_all: bool = False
 
@@ -4466,49 +4486,49 @@ def cut_request(active: ActiveFault, effect: Effect) -> Effect:
     return effect._replace(takes_effect=active.fault.when == "after", is_cut=True)
 
 
-def close_sockets(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+def close_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Close sockets with a code and reason."""
     hub.close(hit, active.fault.code, active.fault.reason)
 
 
-def abort_sockets(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+def abort_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Lose sockets without a word."""
-    hub.cut_off(hit, active.fault.kind, lambda listener: listener.drop())
+    hub.cut(hit, active.fault.kind, lambda channel: channel.cut())
 
 
-def silence_sockets(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+def silence_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Keep sockets open, and neither hear nor answer them."""
-    hub.cut_off(hit, active.fault.kind, lambda listener: active.held.add(listener.silence()))
+    hub.cut(hit, active.fault.kind, lambda channel: active.held.add(channel.silence()))
 
 
-def send_late(faults: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
-    faults.send_later(active.fault.lasts(1.0), seats, push)
+def send_late(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
+    faults.send_later(active.fault.lasts(1.0), listeners, push)
 
 
-def send_twice(faults: Faults, _: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
-    faults.send(seats, push)
-    faults.send(seats, push)
+def send_twice(faults: Faults, _: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
+    faults.send(listeners, push)
+    faults.send(listeners, push)
 
 
 def send_never(*_: object) -> None:
     pass
 
 
-def send_after_next(_: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
-    active.kept = seats, push
+def send_after_next(_: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
+    active.kept = listeners, push
 
 
-def send_before_answer(faults: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
+def send_before_answer(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
     faults.owed = active.fault.lasts(0.1)
-    faults.send(seats, push)
+    faults.send(listeners, push)
 
 
-def send_after_answer(faults: Faults, active: ActiveFault, seats: Sequence[Seat], push: Push) -> None:
-    faults.send_later(active.fault.lasts(0.1), seats, push)
+def send_after_answer(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
+    faults.send_later(active.fault.lasts(0.1), listeners, push)
 
 
 # What can happen to a message on its way, and to clients in an outage: to requests, and to open sockets.
-MISHAPS: Mapping[str, Callable[[Faults, ActiveFault, Sequence[Seat], Push], None]] = MappingProxyType(
+MISHAPS: Mapping[str, Callable[[Faults, ActiveFault, Sequence[Listener], Push], None]] = MappingProxyType(
     {
         "late": send_late,
         "twice": send_twice,
@@ -4527,9 +4547,9 @@ OUTAGE_MODES = MappingProxyType(
 )
 
 
-def begin_outage(hub: Hub, active: ActiveFault, hit: list[Seat]) -> None:
+def begin_outage(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Cut off whoever listens, and remember what they miss from now on."""
-    active.missed = {seat.listener: Missed(seat) for seat in hit}
+    active.missed = {listener.channel: Missed(listener) for listener in hit}
     OUTAGE_MODES[active.fault.mode][1](hub, active, hit)
 
 
@@ -4598,9 +4618,9 @@ class Faults:
         chances = random.Random(fault.seed) if fault.chance < 1 else None
         active = ActiveFault(next(self._numbers), fault, chances)
         self._faults[active.number] = active
-        hit: list[Seat] = []
+        hit: list[Listener] = []
         if active.kind.on_sockets:
-            hit = [seat for seat in self._hub.seats() if active.hits_at(seat.endpoint, WEBSOCKET)]
+            hit = [listener for listener in self._hub.listeners() if active.hits_at(listener.endpoint, WEBSOCKET)]
             active.kind.on_sockets(self._hub, active, hit)
         active.is_over |= active.kind.is_at_once
         if active.kind.hits_all and fault.seconds is not None:
@@ -4687,18 +4707,18 @@ class Faults:
 
     # Messages
 
-    def deliver(self, seats: Sequence[Seat], push: Push) -> ActiveFault | None:
+    def deliver(self, listeners: Sequence[Listener], push: Push) -> ActiveFault | None:
         """Bring a message to its listeners; returns the fault that has hit it."""
         if not self._faults:
-            self._hub.send(seats, push.message)
+            self._hub.send(listeners, push.message)
             return None
         name = push.endpoint.name
         swapping = [active for active in self._faults.values() if active.kept and active.kept[1].endpoint.name == name]
         hit = None if swapping else self._hit_message(push)
         if hit and hit.kind.on_message:
-            hit.kind.on_message(self, hit, seats, push)
+            hit.kind.on_message(self, hit, listeners, push)
         else:
-            self.send(seats, push)
+            self.send(listeners, push)
         for active in swapping:
             if active.kept:
                 self.send(*active.kept)
@@ -4715,21 +4735,21 @@ class Faults:
             None,
         )
 
-    def send(self, seats: Sequence[Seat], push: Push) -> None:
+    def send(self, listeners: Sequence[Listener], push: Push) -> None:
         """Let those have a message who are still there."""
-        self._hub.send([seat for seat in seats if self._hub.has(seat)], push.message)
+        self._hub.send([listener for listener in listeners if self._hub.has(listener)], push.message)
 
-    def send_later(self, seconds: float, seats: Sequence[Seat], push: Push) -> None:
+    def send_later(self, seconds: float, listeners: Sequence[Listener], push: Push) -> None:
         """The same after so many seconds of the Clock."""
         self._late &= self._due.keys()
-        self._late.add(self._later(seconds, lambda: self.send(seats, push)))
+        self._late.add(self._later(seconds, lambda: self.send(listeners, push)))
 
     def note_missed(self, endpoint: Endpoint, change: Change) -> None:
         """Take note of a change for the listeners that an outage has cut off."""
-        cut_off = [active for active in self._faults.values() if active.missed and not active.is_over]
-        if cut_off:
+        away = [active for active in self._faults.values() if active.missed and not active.is_over]
+        if away:
             push = Push.of(endpoint, change)
-            for active in cut_off:
+            for active in away:
                 active.note_missed(push)
 
 
@@ -5094,7 +5114,7 @@ class Evidence:
                 ids = {*wanted, *itertools.chain.from_iterable(map(split_ids, wanted))}
                 meet(None if ids.isdisjoint(self._deleted) else Behaviour.CONFLICT)
 
-    def saw_change(self, endpoint: Endpoint, change: Change, told: Sequence[Seat], hit: ActiveFault | None) -> None:
+    def saw_change(self, endpoint: Endpoint, change: Change, told: Sequence[Listener], hit: ActiveFault | None) -> None:
         """Take note of a change, of who was told, and of the fault that has hit the message."""
         if change.type == "DELETE":
             self._deleted.append(change.record.unique_id)
@@ -5110,25 +5130,32 @@ class Evidence:
         number, at, push = next(self._numbers), self._clock.now(), (endpoint, change)
         self._saw(SeenMessage(number, at, change.type, endpoint.name, to, size, push, faults=faults))
 
-    def saw_open(self, seat: Seat, warnings: tuple[str, ...] = ()) -> None:
+    def saw_open(self, listener: Listener, warnings: tuple[str, ...] = ()) -> None:
         """Take note of a listener."""
-        if self._ended.get(seat.endpoint):
-            self._ended[seat.endpoint] -= 1
+        if self._ended.get(listener.endpoint):
+            self._ended[listener.endpoint] -= 1
             self.coverage.meet(Behaviour.RECONNECT)
         number, at = next(self._numbers), self._clock.now()
-        self._saw(SeenMessage(number, at, OPEN, seat.endpoint, (seat.number,), 500, warnings=warnings))
+        self._saw(SeenMessage(number, at, OPEN, listener.endpoint, (listener.number,), 500, warnings=warnings))
 
     def saw_end(
-        self, endpoint: str, seat: Seat | None, code: int, reason: str, hint: str = "", *, by_client: bool = False
+        self,
+        endpoint: str,
+        listener: Listener | None,
+        code: int,
+        reason: str,
+        hint: str = "",
+        *,
+        by_client: bool = False,
     ) -> None:
-        """Take note of the end of a socket, which has had no seat where it was refused."""
+        """Take note of the end of a socket; one that was refused was no listener."""
         endpoint = endpoint[:LONGEST_NAME]
         if not by_client and self.over is None:  # how the emulator itself ends is no merit of the suite
             if endpoint in self._ended or len(self._ended) < MOST_SEEN:  # the name may be anything that was asked for
                 self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
             self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
-        to = (seat.number,) if seat else ()
+        to = (listener.number,) if listener else ()
         number, at = next(self._numbers), self._clock.now()
         size = 500 + len(hint)
         self._saw(SeenMessage(number, at, CLOSE, endpoint, to, size, None, code, reason, hint=hint))
@@ -5480,7 +5507,7 @@ class Service:
         self._broadcast.publish(endpoint, Change("PUT", record))
         self._hub.close_tokens(tokens)
 
-    def listen(self, approach: Approach, listener: Listener, warnings: tuple[str, ...] = ()) -> None:
+    def listen(self, approach: Approach, channel: Channel, warnings: tuple[str, ...] = ()) -> None:
         """Let a listener hear of every change it may read, from now on (contract 7.1)."""
         try:
             endpoint, caller = self.admit(approach, Operation.LISTEN)
@@ -5488,14 +5515,14 @@ class Service:
             hint = " ".join([refusal.hint, *warnings])
             self._evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, hint)
             raise
-        self._evidence.saw_open(self._hub.join(endpoint.name, listener, caller), warnings)
+        self._evidence.saw_open(self._hub.join(endpoint.name, channel, caller), warnings)
 
-    def leave(self, endpoint: str, listener: Listener, code: int) -> bool:
-        """Let a listener go that has left, with its client's code; tells whether it had a seat."""
-        seat = self._hub.leave(endpoint, listener)
-        if seat:
-            self._evidence.saw_end(endpoint, seat, code, "", by_client=True)
-        return seat is not None
+    def leave(self, endpoint: str, channel: Channel, code: int) -> bool:
+        """Let a listener go that has left, with its client's code; tells whether it was still there."""
+        listener = self._hub.leave(endpoint, channel)
+        if listener:
+            self._evidence.saw_end(endpoint, listener, code, "", by_client=True)
+        return listener is not None
 
     def _add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
         record = Record.new(data, self._clock.timestamp(), owner)
@@ -5615,17 +5642,14 @@ class Owner:
         own: it counts for later logins and ends no socket. ``reset_templates`` are all templates there are
         then, HTML by name, with ``{{verificationtoken}}`` and ``{{email}}`` to be filled in.
         """
-        known = self._store.require_project(project)
-        options: dict[str, object] = {"name": name, "key": key, "master_key": master_key}
-        options |= {"disallow_no_origin": disallow_no_origin}
-        options |= {"reset_templates": reset_templates}
-        given = options | {"allowed_origins": allowed_origins, "token_ttl": token_ttl}
-        saved = check_saved(replace(known, **check_members(Project, given)))
-        if saved.key != known.key and (self._store.project(saved.key) is not None or self.is_taken(saved.key)):
+        changes = check_members(Project, locals())  # the arguments: nothing else has a name here yet
+        before = self._store.require_project(project)
+        saved = check_saved(replace(before, **changes))
+        if saved.key != before.key and (self._store.project(saved.key) is not None or self.is_taken(saved.key)):
             raise OptionError(f"key {shown(saved.key)} is another project's")
-        if saved != known:
-            self._store.put_project(known.key, saved)
-        if allowed_origins is None and all(value is None for value in options.values()):
+        if saved != before:
+            self._store.put_project(before.key, saved)
+        if not changes.keys() - {"token_ttl"}:
             return {"closed": 0}
         return {"closed": self._end_listeners(item.name for item in self._store.endpoints_of(saved.key))}
 
@@ -5645,20 +5669,13 @@ class Owner:
         Saving counts as a change even where every value stays, as pressing Save does; so
         ``change_endpoint(name)`` alone shows a page what an option change is like.
         """
-        given: dict[str, object] = {
-            "secure": secure,
-            "authentication": authentication,
-            "others_can_read": others_can_read,
-            "others_can_update": others_can_update,
-            "others_can_delete": others_can_delete,
-            "description": description,
-        }
-        known = self._store.endpoint(name)
-        endpoint = known or Endpoint(check_endpoint_name(name), self._store.require_project(None).key)
-        saved = replace(endpoint, **check_members(Endpoint, given))
+        changes = check_members(Endpoint, locals())  # the arguments: nothing else has a name here yet
+        before = self._store.endpoint(name)
+        endpoint = before or Endpoint(check_endpoint_name(name), self._store.require_project(None).key)
+        saved = replace(endpoint, **changes)
         if saved.authentication and not endpoint.authentication:
             self._check_users(name)
-        if saved != known:
+        if saved != before:
             self._store.put_endpoint(saved)
         return {"closed": self._end_listeners([name])}
 
@@ -5809,7 +5826,7 @@ class Owner:
 
         Returns its id, and how many open sockets it has hit at once.
         """
-        given = {name: value for name, value in locals().items() if name not in ("self", "kind")}
+        given = {name: value for name, value in list(locals().items()) if name not in ("self", "kind")}
         fault = check_fault(kind, given)
         if fault.endpoint is not None:
             self._store.require_endpoint(fault.endpoint)
@@ -5936,15 +5953,15 @@ class Reports:
 
     def listeners(self, *, endpoint: str | None = None) -> list[dict[str, Json]]:
         """Who listens: the numbers that ``messages`` names under ``to``, and the user of each, null for nobody."""
-        seats = self._hub.seats(endpoint and self._store.require_endpoint(endpoint).name)
+        listeners = self._hub.listeners(endpoint and self._store.require_endpoint(endpoint).name)
         return [
             {
-                "number": seat.number,
-                "endpoint": seat.endpoint,
-                "user": self._session_status(seat.caller.session) if seat.caller.session else None,
-                "waiting": seat.listener.waiting,
+                "number": listener.number,
+                "endpoint": listener.endpoint,
+                "user": self._session_status(listener.caller.session) if listener.caller.session else None,
+                "waiting": listener.channel.waiting,
             }
-            for seat in seats
+            for listener in listeners
         ]
 
     def records(self, endpoint: str) -> list[dict[str, Json]]:
@@ -6038,15 +6055,15 @@ class Emulation:
         self.clock.ring()
         self.owner.take_over_edit()
 
-    def end_waiting(self, why: Message) -> None:
+    def stop_waiting(self, why: Message) -> None:
         """Keep nobody waiting any more, neither for what a fault holds up nor for what is to be seen."""
         self.faults.clear()
         self.evidence.end(why)
 
-    def give_up(self, why: Message) -> int:
+    def stop(self, why: Message) -> int:
         """End what goes on: nobody is kept waiting any more, and every socket closes with 1001; how many those were."""
-        self.end_waiting(why)
-        return self.hub.close(self.hub.seats(), CloseCode.GOING_AWAY, why)
+        self.stop_waiting(why)
+        return self.hub.close(self.hub.listeners(), CloseCode.GOING_AWAY, why)
 
     def close(self) -> None:
         """Save everything and let go of the disk. Raises OSError; then the journal has what is new."""
@@ -6063,7 +6080,7 @@ def emulate(
     gate: Gate,
     files: Files,
     evidence: Evidence,
-    send: Callable[[Sequence[Seat], bytes], None] = send_to_all,
+    send: Callable[[Sequence[Listener], bytes], None] = send_to_all,
     is_taken: Callable[[str], bool] = lambda _: False,
 ) -> Emulation:
     """Put the parts of an emulation together: each gets what it uses, and uses nothing else.
@@ -6072,7 +6089,7 @@ def emulate(
     """
     accounts = Accounts(store, clock)
     accounts.forget_expired()
-    hub = Hub(clock, send, lambda seat, code, reason: evidence.saw_end(seat.endpoint, seat, code, reason))
+    hub = Hub(clock, send, lambda listener, code, reason: evidence.saw_end(listener.endpoint, listener, code, reason))
     faults = Faults(clock, hub)
     broadcast = Broadcast(hub, faults, evidence)
     service = Service(store, clock, gate, files, accounts, hub, evidence, broadcast)
@@ -6187,7 +6204,7 @@ class Worlds:
             return 0
         del self._used[key]
         log.info("world %s ends", shown(key))
-        closed = world.give_up(Message.DROPPED)
+        closed = world.stop(Message.DROPPED)
         world.close()
         return closed
 
@@ -6206,6 +6223,11 @@ class Worlds:
 
 # - HTTP ---------------------------------------------------------------------------------------------
 
+NO_SUBPROTOCOL = (
+    "It asks for a subprotocol, and none is spoken here, so the client will leave (RFC 6455, section 4.1): "
+    "open the WebSocket without one."
+)
+HANDSHAKE_KEY = re.compile(r"[A-Za-z0-9+/]{22}==\Z")
 IDLE_SECONDS = 75.0
 COPIED_BYTES = 2**16
 FILE_BLOCK = 2**18
@@ -6222,27 +6244,31 @@ class Request:
     """One HTTP request; ``body`` is None when it was over the limit, an ``upload`` has taken it where it is files.
 
     It may be ``refused`` before its body is read. Of a request to the API the door says which ``world`` it
-    is for, what the faults that hit it do (its ``effect``), and what to warn of: what is served, but hardly as it was
-    meant.
+    is for, what it shows (its ``approach``), what the faults that hit it do (its ``effect``), and what to warn of: what
+    is served, but hardly as it was meant.
 
-    Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined.
+    Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined. A WebSocket's
+    handshake is a request like any other, until it is let in.
     """
 
     method: str
     path: str
     query: str
     headers: dict[str, str]
+    version: str = "HTTP/1.1"
     body: bytes | None = b""
     upload: Upload | None = None
     refused: Refusal | None = None
+    approach: Approach | None = None
     world: Emulation | None = None
     effect: Effect = NO_EFFECT
     warnings: tuple[str, ...] = ()
+    is_handshake: bool = False
 
     @classmethod
-    def of(cls, method: str, target: str, headers: HTTPHeaders) -> Self:
+    def of(cls, line: RequestStartLine, headers: HTTPHeaders) -> Self:
         """A request from its first line and headers."""
-        path, _, query = target.partition("?")
+        path, _, query = line.path.partition("?")
         fields: dict[str, str] = {}
         repeated = set()
         for name, value in headers.get_all():
@@ -6251,7 +6277,15 @@ class Request:
             fields[name] = value
         for name in repeated:
             fields[name] = ("; " if name == "Cookie" else ",").join(headers.get_list(name))
-        return cls(method, path, query, fields)
+        request = cls(line.method, path, query, fields, line.version)
+        if line.method == "GET" and path.startswith(API_PREFIX):
+            request.is_handshake = fields.get("Upgrade", "").lower() == "websocket"
+        return request
+
+    @property
+    def title(self) -> str:
+        """What it asks for, in the log."""
+        return f"{'open' if self.is_handshake else self.method} {self.path}"
 
     def content(self) -> Content:
         """The body, with what the headers say of it."""
@@ -6297,7 +6331,7 @@ def refuse(refusal: Refusal, warnings: Sequence[str] = ()) -> Answer:
     refusal.__traceback__ = refusal.__context__ = None
     hint = " ".join([refusal.hint, *warnings])
     body = encode({"code": refusal.status, "message": refusal.message, "hint": hint})
-    if isinstance(refusal, Struck) and refusal.body is not None:
+    if isinstance(refusal, FaultHit) and refusal.body is not None:
         body = encode(refusal.body)
     answer = Answer(refusal.status, body, refusal=refusal)
     if isinstance(refusal, MethodNotAllowed):
@@ -6617,9 +6651,11 @@ class Api(Door):
         plain_cookie: bool = False,
         latency: tuple[float, float] = (0, 0),
         max_body: int = 1_000_000,
+        most_sockets: int = 1000,
     ) -> None:
         self.worlds = worlds
         self.evaluator = Evaluator()
+        self._most_sockets = most_sockets
         self._latency = latency
         self._max_body = max_body
         # In order of preference, with the attributes that a browser wants for each (contract 6.6).
@@ -6627,22 +6663,7 @@ class Api(Door):
         if plain_cookie and not is_secure:
             self._cookies[PLAIN_COOKIE] = "HttpOnly; SameSite=Lax; Path=/"
         self._warned_of_cookies = plain_cookie or is_secure
-        self.is_stopping = False
         self._last_host: str | None = None
-        self._opening: list[Emulation] = []  # the world of each handshake under way
-
-    @contextlib.contextmanager
-    def opens(self, world: Emulation) -> Iterator[None]:
-        """Take note of a handshake that is under way, while it is."""
-        self._opening.append(world)
-        try:
-            yield
-        finally:
-            self._opening.remove(world)
-
-    def opening(self, world: Emulation) -> int:
-        """How many handshakes are under way in a world."""
-        return self._opening.count(world)
 
     def latency(self) -> float:
         """How long the next answer waits, in seconds."""
@@ -6668,9 +6689,11 @@ class Api(Door):
 
     def perform(self, request: Request) -> Answer:
         world, approach = self._find_world(request)
-        request.world = world
+        request.world, request.approach = world, approach
         if request.refused:
             raise request.refused
+        if request.is_handshake:
+            return self._let_in(world, approach, request)
         if request.method == "OPTIONS":
             return self._preflight(world, approach, request)
         if not request.path.startswith(API_PREFIX):
@@ -6690,10 +6713,27 @@ class Api(Door):
         self._look(world, operation, approach, request)
         request.effect = effect = world.faults.on_request(approach.endpoint, method)
         if not effect.takes_effect:
-            raise Struck(effect.numbers, effect.status or Struck.status, effect.body)
+            raise FaultHit(effect.numbers, effect.status or FaultHit.status, effect.body)
         answer = self._carry_out(world.service, operation, approach, request)
         answer.delay = world.faults.take_owed()
         return answer
+
+    def _let_in(self, world: Emulation, approach: Approach, request: Request) -> Answer:
+        """Let a handshake in, whatever it shows: a browser can read only from a socket why not (contract 7.2)."""
+        check_handshake(request)
+        if self.worlds.count_listeners() >= self._most_sockets:
+            hint = f"{self._most_sockets} are open; raise the limit of open files (ulimit -n)."
+            raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
+        with contextlib.suppress(OriginRefused):  # a foreign page uses no fault up
+            world.service.check_gate(approach)
+            request.effect = effect = world.faults.on_request(approach.endpoint, WEBSOCKET)
+            if not effect.takes_effect:
+                raise FaultHit(effect.numbers, effect.status or FaultHit.status)
+        request.warnings = approach.parameters.warnings
+        request.warnings += world.service.look_at_flags(approach, Operation.LISTEN, WEBSOCKET)
+        if request.headers.get("Sec-Websocket-Protocol"):
+            request.warnings += (NO_SUBPROTOCOL,)
+        return Answer(101)
 
     def _look(self, world: Emulation, operation: Operation, approach: Approach, request: Request) -> None:
         """Take note of what is odd about a request that may well be served."""
@@ -6709,11 +6749,11 @@ class Api(Door):
             why = "it lacks Upgrade: websocket, which a proxy has to pass on (nginx: proxy_set_header Upgrade)"
             request.warnings += (f"This is a WebSocket's handshake, answered as a plain GET: {why}.",)
 
-    def approach(self, request: Request, *, over_socket: bool = False) -> Approach:
+    def approach(self, request: Request) -> Approach:
         """What the request shows. A WebSocket may bring its token in the URL (contract 6.7)."""
         parameters = parse_parameters(request.query)
         candidates = [bearer_token(request.headers.get("Authorization", ""))]
-        if over_socket:
+        if request.is_handshake:
             candidates.append(parameters.access_token)
         if cookies := request.headers.get("Cookie"):
             candidates += [cookie_value(cookies, name) for name in self._cookies]
@@ -6854,6 +6894,22 @@ class Api(Door):
 def served_as(method: str, approach: Approach) -> str:
     """The method whose rules count: a HEAD for a file is a GET without its body (contract 1.7)."""
     return "GET" if method == "HEAD" and approach.parameters.file_only else method
+
+
+def check_handshake(request: Request) -> None:
+    """Raise a Refusal for a handshake that RFC 6455, section 4.2.1, does not allow; Tornado 6.6.1 lets some pass."""
+    connection, version = request.headers.get("Connection", ""), request.version
+    if version != "HTTP/1.1":
+        why = f"It came over {shown(version, 20)}; a WebSocket takes HTTP/1.1 (behind nginx: proxy_http_version 1.1)."
+    elif "upgrade" not in (part.strip().lower() for part in connection.split(",")):
+        why = "The header Connection does not say Upgrade (behind nginx: proxy_set_header Connection upgrade)."
+    elif not HANDSHAKE_KEY.match(request.headers.get("Sec-Websocket-Key", "")):
+        why = "It takes one header Sec-WebSocket-Key, of 16 bytes in base64."
+    elif (asked := request.headers.get("Sec-Websocket-Version")) != "13":
+        raise WrongVersion(asked)
+    else:
+        return
+    raise BadRequest(Message.WRONG_HANDSHAKE, why)
 
 
 def content_disposition(name: str) -> str:
@@ -7065,19 +7121,19 @@ class Front(HTTPServerConnectionDelegate):
     """What Tornado's HTTP server talks to: decides at first sight who answers a request.
 
     ``doors`` are tried by the prefix of the path, in order, after the ``pages``, which are whole paths.
-    WebSocket handshakes go to what ``sockets`` returns, which is called when there is one.
+    ``open_socket`` makes a WebSocket of a handshake that is let in.
     """
 
     def __init__(
         self,
         doors: Sequence[tuple[str, Door]],
-        sockets: Callable[[], HTTPServerConnectionDelegate],
+        open_socket: Callable[[Exchange], None],
         max_body: int,
         pages: Mapping[str, Door],
     ) -> None:
         self._doors = doors
         self._pages = pages
-        self.sockets = functools.cache(sockets)
+        self.open_socket = open_socket
         self.max_body = max_body
         self.pending: set[Exchange] = set()
         self._waiting: dict[object, tuple[float, HTTPConnection]] = {}  # when a connection last sent something
@@ -7130,8 +7186,7 @@ class Exchange(HTTPMessageDelegate):
     def __init__(self, front: Front, server_conn: object, connection: HTTPConnection) -> None:
         self._front = front
         self._server_conn = server_conn
-        self._connection = connection
-        self._handshake: HTTPMessageDelegate | None = None
+        self.connection = connection
         self._chunks: list[bytes] = []
         self._size = 0
         self._answers_early = False
@@ -7140,29 +7195,30 @@ class Exchange(HTTPMessageDelegate):
         self._upload: Upload | None = None
         self._feeding: asyncio.Future[None] | None = None
         self._is_noted = False
+        self._is_opening = False
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         assert isinstance(start_line, RequestStartLine)
-        self._request = Request.of(start_line.method, start_line.path, headers)
+        self.request = Request.of(start_line, headers)
+        self.line, self.headers = start_line, headers
         self._since = asyncio.get_running_loop().time()
         # Tornado's own writing of headers is only needed where they depend on the connection.
-        keeps_alive = self._request.headers.get("Connection", "keep-alive").lower() == "keep-alive"
+        keeps_alive = self.request.headers.get("Connection", "keep-alive").lower() == "keep-alive"
         self._is_plain = start_line.version == "HTTP/1.1" and keeps_alive
-        if is_handshake(self._request):
-            headers.pop("Expect", None)  # it has no body to ask for
-            self._handshake = self._front.sockets().start_request(self._server_conn, self._connection)
-            return self._handshake.headers_received(start_line, headers)
         self._front.pending.add(self)
-        self._door = self._front.door(self._request.path)
-        self._upload = self._door.start_upload(self._request)
+        self._door = self._front.door(self.request.path)
+        if self.request.is_handshake:
+            headers.pop("Expect", None)  # it has no body to ask for
+            return None
+        self._upload = self._door.start_upload(self.request)
         if self._upload:
             return None
-        given = self._request.headers  # Tornado's take twenty times as long to look into
+        given = self.request.headers  # Tornado's take twenty times as long to look into
         if self._is_too_long(given.get("Content-Length", "")) or ("Expect" in given and self._is_lost()):
             headers.pop("Expect", None)  # or Tornado would ask for the body after all
             self._answer_early()
         else:
-            self._front.is_waiting(self._server_conn, self._connection)
+            self._front.is_waiting(self._server_conn, self.connection)
         return None
 
     def _is_too_long(self, length: str) -> bool:
@@ -7173,25 +7229,25 @@ class Exchange(HTTPMessageDelegate):
     def _is_lost(self) -> bool:
         """Whether the request will be refused whatever its body."""
         try:
-            self._door.check_head(self._request)
+            self._door.check_head(self.request)
         except Refusal:
             return True
         return False
 
     def is_for(self, world: Emulation) -> bool:
         """Whether the request is one to the API that is for this world, as far as it is known."""
-        request = self._request
+        request = self.request
         return request.world is world or (request.world is None and request.path.startswith(API_PREFIX))
 
     def data_received(self, chunk: bytes) -> Any:
-        if self._handshake:
-            return None  # a handshake has no body, and Tornado would collect one without bound
+        if self.request.is_handshake:
+            return None  # it has no body, and one that comes all the same is not collected
         self._size += len(chunk)
         if self._upload:  # which may take its time, as long as it goes on
-            self._front.is_waiting(self._server_conn, self._connection)
+            self._front.is_waiting(self._server_conn, self.connection)
         if self._answers_early:
             if self._size > LINGER_BYTES:
-                self._hang_up()
+                self._close()
             return asyncio.sleep(0)  # a client may be so fast that reading it would never let go of the loop
         if self._upload:
             return self._feed(self._upload, chunk)
@@ -7219,35 +7275,31 @@ class Exchange(HTTPMessageDelegate):
 
     def finish(self) -> None:
         self._front.is_served(self._server_conn)
-        if self._handshake:
-            self._handshake.finish()
-        elif not self._answers_early:
+        if not self._answers_early:
             self._answer(b"".join(self._chunks))
         elif self._has_answered:
-            self._hang_up()
+            self._close()
         self._has_body = True
 
     def on_connection_close(self) -> None:
         self._front.pending.discard(self)
         self._discard_upload()
-        if self._handshake:
-            self._handshake.on_connection_close()
 
     def _answer(self, body: bytes | None) -> None:
-        request = self._request
+        request = self.request
         request.body, request.upload = body, self._upload
         answer = self._door.answer(request)
         self._discard_upload()
         if answer.delay or answer.file or answer.later or request.effect.is_cut or request.effect.hangs:
             self._answering = asyncio.ensure_future(self._answer_later(answer))
-            getattr(self._connection, "set_close_callback")(self._answering.cancel)
+            getattr(self.connection, "set_close_callback")(self._answering.cancel)
         else:
             self._write(answer)
 
     async def _answer_later(self, answer: Answer) -> None:
         """Write an answer that needs a while, unless the client leaves."""
         with contextlib.ExitStack() as finally_:
-            finally_.callback(self._front.pending.discard, self)
+            finally_.callback(self._is_over)
             finally_.callback(self._note_left, answer)
             if answer.file:
                 finally_.enter_context(answer.file.file)
@@ -7255,37 +7307,39 @@ class Exchange(HTTPMessageDelegate):
                 await make_body(answer, answer.later)
             if answer.delay:
                 await asyncio.sleep(answer.delay)
-            effect = self._request.effect
+            effect = self.request.effect
             if effect.hangs or effect.is_cut:
                 await self._break_off(answer, effect)
-            elif answer.file and self._request.method != "HEAD":
+            elif answer.file and self.request.method != "HEAD":
                 await self._write_file(answer, answer.file)
             else:
                 self._write(answer)
 
     async def _break_off(self, answer: Answer, effect: Effect) -> None:
         """Reset the connection in place of an answer, at once or when the fault that keeps it hanging is over."""
-        log.info("%s %s not answered", self._request.method, self._request.path)
+        log.info("%s not answered", self.request.title)
         self._note(answer, None)
         if effect.hangs:
             await end_of(effect.hangs)
         self._front.pending.discard(self)
-        reset_connection(getattr(self._connection, "stream"))
+        reset_connection(getattr(self.connection, "stream"))
 
     def _note_left(self, answer: Answer) -> None:
         """Keep a request too whose client did not wait for the answer."""
         if not self._is_noted:
-            log.info("%s %s not answered, its client has left", self._request.method, self._request.path)
+            log.info("%s not answered, its client has left", self.request.title)
             self._note(answer, None, left=True)
 
     def _note(self, answer: Answer, status: int | None, *, left: bool = False) -> None:
         """Keep a request to the API, and what became of it, as evidence; a preflight only where it is refused."""
         self._is_noted = True
-        request = self._request
+        request = self.request
         if request.world is None or (request.method == "OPTIONS" and answer.refusal is None):
             return
+        if request.is_handshake and not (request.effect.numbers or left):
+            return  # one that is let in is told as OPEN, and its end as CLOSE
         request.world.evidence.saw_request(
-            method=request.method,
+            method=WEBSOCKET if request.is_handshake else request.method,
             url=f"{request.path}?{request.query}" if request.query else request.path,
             headers=request.headers,
             body=request.body or b"",
@@ -7305,10 +7359,10 @@ class Exchange(HTTPMessageDelegate):
         body.file.seek(body.start)
         with contextlib.suppress(StreamClosedError):
             while left and (block := await loop.run_in_executor(None, body.file.read, min(left, FILE_BLOCK))):
-                await self._connection.write(block)
+                await self.connection.write(block)
                 left -= len(block)
             if left:  # somebody has cut the file
-                self._hang_up()
+                self._close()
             else:
                 self._end()
 
@@ -7323,18 +7377,22 @@ class Exchange(HTTPMessageDelegate):
         self._answer(None)
 
     def _write(self, answer: Answer) -> None:
-        self._write_head(answer, b"" if self._request.method == "HEAD" else answer.body)
+        if answer.status == 101:
+            self._is_noted = self._is_opening = True
+            self._front.open_socket(self)
+            return
+        self._write_head(answer, b"" if self.request.method == "HEAD" else answer.body)
         self._end()
 
     def _write_head(self, answer: Answer, body: bytes = b"") -> None:
         """Write the first line, the headers, and the body as far as it is here."""
-        request = self._request
+        request = self.request
         why = "".join(f" {text}" for text in (answer.refusal, *request.warnings) if text)
         is_look = request.method in ("GET", "HEAD") and answer.status == 200 and request.path.startswith(CONTROL_PREFIX)
         level = logging.DEBUG if is_look else logging.INFO  # an open console looks every few seconds
         if request.warnings and not answer.refusal:
             level = logging.WARNING
-        log.log(level, "%s %s %d%s", request.method, request.path, answer.status, why)
+        log.log(level, "%s%s %d%s", request.title, " refused:" if request.is_handshake else "", answer.status, why)
         log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
         self._note(answer, answer.status)
         phrase = responses.get(answer.status, "Unknown")
@@ -7342,33 +7400,42 @@ class Exchange(HTTPMessageDelegate):
             lines = [f"{name}: {value}" for name, value in answer.head()]
             head = "\r\n".join([f"HTTP/1.1 {answer.status} {phrase}", *lines, "\r\n"])
             if len(body) < COPIED_BYTES:
-                self._connection.write(head.encode("latin1") + body)
+                self.connection.write(head.encode("latin1") + body)
             else:
-                self._connection.write(head.encode("latin1"))
-                self._connection.write(body)
+                self.connection.write(head.encode("latin1"))
+                self.connection.write(body)
             return
         headers = HTTPHeaders()
         for name, value in answer.head():
             headers.add(name, value)
         if self._answers_early:
             headers.add("Connection", "close")
-        self._connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status, phrase), headers, body)
+        self.connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status, phrase), headers, body)
+
+    def _is_over(self) -> None:
+        """Be under way no more, but for a handshake that Tornado is still to answer."""
+        if not self._is_opening:
+            self._front.pending.discard(self)
+
+    def is_open(self) -> None:
+        """Take note that the handshake has become a WebSocket, or never will."""
+        self._front.pending.discard(self)
 
     def _end(self) -> None:
         """Be done with the request; the connection waits for the next, unless this one came to an early answer."""
         self._front.pending.discard(self)
-        self._request.world = None  # which may end before the connection does
+        self.request.world = None  # which may end before the connection does
         self._has_answered = True
         if not self._answers_early:
-            self._connection.finish()
+            self.connection.finish()
         elif self._has_body:
-            self._hang_up()
+            self._close()
         else:
-            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._hang_up)
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._close)
 
-    def _hang_up(self) -> None:
+    def _close(self) -> None:
         self._front.pending.discard(self)
-        getattr(self._connection, "close")()
+        getattr(self.connection, "close")()
 
 
 async def end_of(fault: ActiveFault) -> None:
@@ -7403,42 +7470,15 @@ def begins_with_tls(connection: HTTPConnection) -> bool:
     return stream is not None and stream._read_buffer[:1] == b"\x16"
 
 
-def is_handshake(request: Request) -> bool:
-    """Whether a request wants to become a WebSocket of an endpoint."""
-    upgrade = request.headers.get("Upgrade", "").lower()
-    return upgrade == "websocket" and request.method == "GET" and request.path.startswith(API_PREFIX)
-
-
 # - WebSocket ----------------------------------------------------------------------------------------
 
 CLOSE_FRAME = 0x8  # the opcode (RFC 6455, section 5.5.1)
-NO_SUBPROTOCOL = (
-    "It asks for a subprotocol, and none is spoken here, so the client will leave (RFC 6455, section 4.1): "
-    "open the WebSocket without one."
-)
-HANDSHAKE_KEY = re.compile(r"[A-Za-z0-9+/]{22}==\Z")
 MAX_MESSAGE = 2**20  # what a client may send, to be ignored
 PING_SECONDS = 20.0  # between two pings, and to wait for an answer to one
 WRITE_BLOCK = 256 * 2**10
 MOST_WAITING = 16 * 2**20
 STALLED_BYTES, STALLED_SECONDS = 2**20, 10.0
 SOCKETS_PER_TURN = 50
-
-
-def check_handshake(request: Request, version: str) -> None:
-    """Raise a Refusal for a handshake that RFC 6455, section 4.2.1, does not allow; Tornado 6.6.1 lets some pass."""
-    connection = request.headers.get("Connection", "")
-    if version != "HTTP/1.1":
-        why = f"It came over {shown(version, 20)}; a WebSocket takes HTTP/1.1 (behind nginx: proxy_http_version 1.1)."
-    elif "upgrade" not in (part.strip().lower() for part in connection.split(",")):
-        why = "The header Connection does not say Upgrade (behind nginx: proxy_set_header Connection upgrade)."
-    elif not HANDSHAKE_KEY.match(request.headers.get("Sec-Websocket-Key", "")):
-        why = "It takes one header Sec-WebSocket-Key, of 16 bytes in base64."
-    elif (asked := request.headers.get("Sec-Websocket-Version")) != "13":
-        raise WrongVersion(asked)
-    else:
-        return
-    raise BadRequest(Message.WRONG_HANDSHAKE, why)
 
 
 def text_frame(message: bytes) -> bytes:
@@ -7499,21 +7539,21 @@ class Outbox:
         self.no_headers = HTTPHeaders()
         self._ready: dict[Socket, None] = {}
         self._writing: set[Socket] = set()
-        self._messages: list[tuple[Sequence[Seat], bytes]] = []
+        self._messages: list[tuple[Sequence[Listener], bytes]] = []
         self._is_scheduled = False
 
-    def send(self, seats: Sequence[Seat], message: bytes) -> None:
+    def send(self, listeners: Sequence[Listener], message: bytes) -> None:
         """Take a message for many, in place of ``send_to_all``; they get it in the next turn of the loop."""
-        self._messages.append((seats, message))
+        self._messages.append((listeners, message))
         self._schedule()
 
     def share_out(self) -> None:
         """Queue what was left here at each socket, framed once; whoever asks or ends a socket needs it now."""
         messages, self._messages = self._messages, []
-        for seats, message in messages:
+        for listeners, message in messages:
             frame = text_frame(message)
-            for seat in seats:
-                cast("Socket", seat.listener).queue(frame)
+            for listener in listeners:
+                cast("Socket", listener.channel).queue(frame)
 
     def add(self, ready: Socket) -> None:
         """Let a socket send in the next turn of the loop."""
@@ -7547,17 +7587,19 @@ class Outbox:
 
 
 class Socket:
-    """A WebSocket of an endpoint; it is a Listener. ``handler`` is Tornado's side of it.
+    """A WebSocket of an endpoint; it is a Channel. ``handler`` is Tornado's side of it.
 
     The handshake is accepted before the checks, since a browser cannot read why it failed (contract 7.2).
     """
 
-    def __init__(self, handler: WebSocketHandler, api: Api, outbox: Outbox) -> None:
-        self._handler = handler
-        self._api = api
-        self._world = api.worlds.default
+    def __init__(self, exchange: Exchange, outbox: Outbox) -> None:
+        request = exchange.request
+        assert request.approach is not None
+        self._exchange: Exchange | None = exchange  # until it is open
+        self._approach = request.approach
+        self._world = request.world  # until it ends, since its world may be over long before Tornado's handler is
         self._outbox = outbox
-        self._endpoint = ""
+        self._endpoint = self._approach.endpoint
         self._frames: list[bytes] = []  # mostly empty, and then a tenth of what a deque takes
         self._waiting = 0  # bytes queued or on their way
         self._on_their_way = 0
@@ -7565,45 +7607,41 @@ class Socket:
         self._ending: tuple[int, str] | None = None
         self._over = False
 
-    def open(self) -> None:
+    def open(self, handler: WebSocketHandler) -> None:
         """Listen, after the handshake."""
-        if not self._over:  # the client may have left while the handshake was delayed
-            self._handler.set_nodelay(True)
-            self._listen()
-
-    def _listen(self) -> None:
-        asked = self._handler.request
-        request = Request.of("GET", asked.uri or "", asked.headers)
-        asked.headers = self._outbox.no_headers  # nobody asks for them again, and there may be many sockets
-        approach = self._api.approach(request, over_socket=True)
-        self._world = self._api.worlds.of(approach.parameters.key)
-        self._endpoint = approach.endpoint
-        if self._api.is_stopping:
-            self.end(CloseCode.GOING_AWAY, Message.STOPPING)
+        self._handler = handler
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        exchange.is_open()
+        handler.set_nodelay(True)
+        handler.request.headers = self._outbox.no_headers  # nobody asks for them again, and there may be many sockets
+        world, warnings = self._world, exchange.request.warnings
+        assert world is not None
+        if world.evidence.over:
+            self.end(CloseCode.GOING_AWAY, world.evidence.over)
             return
-        warnings = approach.parameters.warnings
-        warnings += self._world.service.look_at_flags(approach, Operation.LISTEN, WEBSOCKET)
-        if request.headers.get("Sec-Websocket-Protocol"):
-            warnings += (NO_SUBPROTOCOL,)
         odd = "".join(f" {warning}" for warning in warnings)
         try:
-            self._world.service.listen(approach, self, warnings)
+            world.service.listen(self._approach, self, warnings)
         except Refusal as refusal:
-            log.info("open %s refused: %d %s%s", approach.endpoint, CloseCode.REFUSED, str(refusal), odd)
+            log.info("open %s refused: %d %s%s", self._endpoint, CloseCode.REFUSED, str(refusal), odd)
             self.end(CloseCode.REFUSED, refusal.reason)
         else:
-            log.log(logging.WARNING if odd else logging.INFO, "open %s%s", approach.endpoint, odd)
+            log.log(logging.WARNING if odd else logging.INFO, "open %s%s", self._endpoint, odd)
 
-    def closed(self) -> None:
-        """Take note that the connection is over."""
+    def closed(self, code: int | None) -> None:
+        """Take note that the connection is over, with the code of the client's close frame."""
         self._over = True
         self._frames.clear()
-        code = self._handler.close_code or CloseCode.LOST
-        if self._ending is None and self._world.service.leave(self._endpoint, self, code):
+        code = code or CloseCode.LOST
+        if self._exchange:  # the client has left before it was open
+            self._exchange.is_open()
+            self._exchange = None
+        elif self._ending is None and self._world and self._world.service.leave(self._endpoint, self, code):
             log.info("close %s: by the client, %d", self._endpoint, code)
         self._is_ending(code, "")
 
-    # As a Listener
+    # As a Channel
 
     def send(self, message: bytes) -> None:
         self.queue(text_frame(message))
@@ -7615,7 +7653,7 @@ class Socket:
         self._frames.append(frame)
         self._waiting += len(frame)
         if self._on_their_way and self._waiting > MOST_WAITING:  # what comes in one burst is not the client's fault
-            self._cut(f"{self._waiting} bytes wait for it")
+            self._cut_stalled(f"{self._waiting} bytes wait for it")
         else:
             self._outbox.add(self)
 
@@ -7624,23 +7662,23 @@ class Socket:
         self._outbox.share_out()
         return 0 if self._over else self._waiting
 
-    def drop(self) -> None:
+    def cut(self) -> None:
         self._is_ending(CloseCode.LOST, "")
         self._close_stream()
 
     def _is_ending(self, code: int, reason: str) -> None:
-        """Take note that it ends, and let go of its world, which may be over long before Tornado's handler is."""
+        """Take note that it ends, and let go of its world."""
         self._ending = code, reason
-        self._world = self._api.worlds.default
+        self._world = None
 
     def silence(self) -> Callable[[], None]:
         """Leave the connection to nobody: Tornado lets go of it, and the system keeps it open."""
         stream = self._stream()
         if stream is None or stream.closed():
-            self.drop()
+            self.cut()
             return lambda: None
         kept = socket.socket(fileno=socket.dup(stream.socket.fileno()))  # not the socket's dup, which TLS does not have
-        self.drop()
+        self.cut()
         return keep_silent(kept)
 
     def is_closed(self) -> bool:
@@ -7704,15 +7742,16 @@ class Socket:
             return False
         idle = asyncio.get_running_loop().time() - self._since
         if self._waiting > STALLED_BYTES and idle > STALLED_SECONDS:
-            self._cut(f"it took nothing for {idle:.0f} s and {self._waiting} bytes wait")
+            self._cut_stalled(f"it took nothing for {idle:.0f} s and {self._waiting} bytes wait")
             return False
         return True
 
-    def _cut(self, why: str) -> None:
+    def _cut_stalled(self, why: str) -> None:
         """Drop a client that does not read: it can be told no code, but it shall not lose a message unnoticed."""
-        seat = self._world.hub.leave(self._endpoint, self)
-        if seat:
-            self._world.evidence.saw_end(self._endpoint, seat, CloseCode.LOST, why)
+        world = self._world
+        listener = world.hub.leave(self._endpoint, self) if world else None
+        if world and listener:
+            world.evidence.saw_end(self._endpoint, listener, CloseCode.LOST, why)
             self._is_ending(CloseCode.LOST, why)
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
         self._close_stream()
@@ -7729,10 +7768,23 @@ class Socket:
         return self._handler.ws_connection.stream if self._handler.ws_connection else None
 
 
-def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnectionDelegate:
-    """The Tornado application that takes WebSocket handshakes; ``most`` sockets may be open at once.
+class Opener:
+    """Makes WebSockets of handshakes that are let in."""
 
-    Tornado's web framework is imported here, for the first handshake: no other answer needs it.
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._tornado = functools.cache(tornado_side)
+
+    def __call__(self, exchange: Exchange) -> None:
+        application, handler = self._tornado()
+        asked = HTTPServerRequest(connection=exchange.connection, start_line=exchange.line, headers=exchange.headers)
+        application.get_handler_delegate(asked, handler, {"socket": Socket(exchange, self._outbox)}).execute()
+
+
+def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
+    """What Tornado wants to make WebSockets of: an application and a handler, which hands everything to a Socket.
+
+    Its web framework is imported here, for the first handshake: no other answer needs it.
     """
     from tornado.web import Application
     from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
@@ -7749,77 +7801,12 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
     class Handler(WebSocketHandler):
         """Tornado's side of a Socket."""
 
-        def initialize(self) -> None:
-            self._socket = Socket(self, api, outbox)
-            self._has_left = asyncio.Event()
+        def initialize(self, socket: Socket) -> None:
+            self._socket = socket
 
         def set_default_headers(self) -> None:
             self.clear_header("Server")
             self.clear_header("Content-Type")
-
-        async def prepare(self) -> None:
-            """Check what does not depend on the endpoint, before the handshake."""
-            request = Request.of("GET", self.request.uri or "", self.request.headers)
-            approach = api.approach(request, over_socket=True)
-            try:
-                api.worlds.default.gate.check_host(self.request.headers.get("Host"))
-                check_handshake(request, self.request.version)
-                world = api.worlds.of(approach.parameters.key)
-                with api.opens(world):
-                    await asyncio.sleep(api.latency())
-                    if api.worlds.count_listeners() >= most:
-                        hint = f"{most} are open; raise the limit of open files (ulimit -n)."
-                        raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
-                    await self._pass_faults(world, approach, request)
-            except Refusal as refusal:
-                log.info("open %s refused: %d %s", self.request.path, refusal.status, str(refusal))
-                self.set_status(refusal.status, responses.get(refusal.status, "Unknown"))
-                answer = refuse(refusal)
-                for name, value in answer.head():
-                    self.set_header(name, value)
-                self.finish(answer.body)
-
-        async def _pass_faults(self, world: Emulation, approach: Approach, request: Request) -> None:
-            """Be struck by the faults that wait for a handshake; raises Struck."""
-            try:
-                world.service.check_gate(approach)
-            except OriginRefused:
-                return  # which the socket will be told, once it is open
-            effect = world.faults.on_request(approach.endpoint, WEBSOCKET)
-            if effect.delay:
-                await self._or_left(asyncio.sleep(effect.delay))
-            has_left = self._has_left.is_set()
-            if effect.takes_effect and not effect.is_cut and not has_left:
-                return
-            world.evidence.saw_request(
-                method=WEBSOCKET,
-                url=self.request.uri or "",
-                headers=request.headers,
-                body=b"",
-                endpoint=approach.endpoint,
-                status=None if has_left else effect.status,
-                seconds=effect.delay,
-                faults=effect.numbers,
-                left=has_left,
-            )
-            if has_left:
-                return
-            if effect.status is not None:
-                raise Struck(effect.numbers, effect.status)
-            log.info("open %s not answered", approach.endpoint)
-            if effect.hangs:
-                await self._or_left(end_of(effect.hangs))
-            if not self._has_left.is_set():
-                reset_connection(self.detach())  # after which Tornado takes the request for finished
-
-        async def _or_left(self, waiting: Coroutine[Any, Any, None]) -> None:
-            """Wait for something, but no longer than the client does."""
-            tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._has_left.wait())]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
 
         def check_origin(self, origin: str) -> bool:
             """Accept the handshake of any page; the origin is checked with the rest."""
@@ -7830,23 +7817,22 @@ def socket_application(api: Api, outbox: Outbox, most: int) -> HTTPServerConnect
             return Protocol(self, False, found.params) if isinstance(found, WebSocketProtocol13) else found
 
         def open(self, *args: str, **kwargs: str) -> None:
-            self._socket.open()
+            self._socket.open(self)
 
         def on_message(self, message: str | bytes) -> None:
             """Ignore what a client sends (contract 7.6)."""
 
         def on_close(self) -> None:
-            self._has_left.set()
-            self._socket.closed()
+            self._socket.closed(self.close_code)
 
-    return Application(
-        [(r".*", Handler)],
+    application = Application(
         websocket_ping_interval=PING_SECONDS,
         websocket_ping_timeout=PING_SECONDS,
         websocket_max_message_size=MAX_MESSAGE,
         cross_origin_protection=False,  # the rules of origins are ours, and stand in Access
         log_function=lambda _: None,
     )
+    return application, Handler
 
 
 # - Control ------------------------------------------------------------------------------------------
@@ -7926,7 +7912,7 @@ class Watcher:
         return (
             self._in_flight(world),
             world.faults.waiting,
-            sum(bool(seat.listener.waiting) for seat in world.hub.seats()),
+            sum(bool(listener.channel.waiting) for listener in world.hub.listeners()),
         )
 
     @staticmethod
@@ -8135,16 +8121,10 @@ def read_arguments(verb: Callable[..., object], given: Json) -> dict[str, Any]:
     return {known[name].name: check_kind(value, known[name].annotation, name) for name, value in given.items()}
 
 
-# - Options, Server ----------------------------------------------------------------------------------
+# - Options ------------------------------------------------------------------------------------------
 
 DEFAULT_DATA = "rested-db.json"
-FILES_SUFFIX = ".files"
 DEFAULT_PORT = 7378  # REST on a phone
-ENVIRONMENT_PREFIX = "RESTED_EMULATOR_"
-LOOPBACK = ("127.0.0.1", "::1")
-STOP_SECONDS = 2.0
-CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
-FEWEST_FILES = 128  # that may be open: 16 sockets, as many connections, and what belongs to the process
 
 
 def check_text(value: object) -> str:
@@ -8164,6 +8144,7 @@ def check_path(value: object) -> str:
 
 def check_given_key(value: object) -> str:
     """Return a key, or a pattern of keys."""
+    # "it", for the option's name stands before the message already.
     return check_key(check_text(value), "it")
 
 
@@ -8176,7 +8157,7 @@ def check_token(value: object) -> str:
 
 
 def check_flag(value: object) -> bool:
-    """Return true or false, from a boolean or from an environment's text."""
+    """Return true or false, from a boolean or from a text of the environment."""
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if isinstance(value, bool):
         return value
@@ -8188,6 +8169,7 @@ def check_flag(value: object) -> bool:
 def check_port(value: object) -> int:
     """Return a port number; 0 stands for a free one."""
     text = str(value) if isinstance(value, str | int) else ""
+    # int() alone would also take " 80", "8_0" and the digits of other scripts.
     if re.fullmatch(r"[0-9]{1,5}", text) and int(text) < 65536:
         return int(text)
     raise OptionError(f"{shown(value)} is no port: 0 to 65535, and 0 takes a free one")
@@ -8209,16 +8191,12 @@ def check_latency(value: object) -> tuple[float, float]:
         low, high = (parse_duration(part) for part in value)
     else:
         shortest, dash, longest = str(value).partition("-")
+        # Nothing before the dash is a negative duration; the message shows it whole.
         low = parse_duration(shortest or str(value))
         high = parse_duration(longest) if dash else low
     if low <= high:
         return low, high
     raise OptionError(f"{shown(value)} begins with the longer duration; write 100ms-2s")
-
-
-def check_size(value: object) -> int:
-    """Return a size in bytes."""
-    return parse_size(value if isinstance(value, str | int) else str(value))
 
 
 def check_access(value: object) -> str:
@@ -8264,12 +8242,10 @@ def check_time_of_day(value: object) -> str:
 
 def check_percent(value: object) -> float:
     """Return a share in percent."""
-    try:
+    with contextlib.suppress(ValueError):
         percent = float(str(value).removesuffix("%"))
-    except ValueError:
-        percent = -1.0
-    if 0 <= percent <= 100:
-        return percent
+        if 0 <= percent <= 100:
+            return percent
     raise OptionError(f"{shown(value)} is no share: 0 to 100")
 
 
@@ -8281,14 +8257,14 @@ def check_fault_option(value: object) -> str:
 
 
 def read_fault(text: str) -> Fault:
-    """A fault from its arguments as JSON; raises OptionError."""
+    """Read a fault from the arguments of ``add_fault`` as JSON; raises OptionError."""
     try:
-        given = DECODER.decode(text)
+        value = DECODER.decode(text)
     except ValueError:
-        given = None
-    if not isinstance(given, dict):
+        value = None
+    if not isinstance(value, dict):
         raise OptionError(f'{shown(text)} is no JSON object; write {{"kind": "delay", "seconds": 2}}')
-    arguments = read_arguments(Owner.add_fault, given)
+    arguments = read_arguments(Owner.add_fault, value)
     fault = check_fault(arguments.pop("kind"), arguments)
     if FAULT_KINDS[fault.kind].is_at_once:
         raise OptionError(f"{fault.kind} hits the sockets that are open, and at the start there are none")
@@ -8304,7 +8280,10 @@ def check_template(value: object) -> str:
 
 
 def option(default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", flags: tuple[str, ...] = ()) -> Any:
-    """An option, declared once; a tuple as default makes it repeatable, False makes it a flag."""
+    """Declare an option, from which come parser, help, environment variable, keyword argument and check.
+
+    A tuple as default makes it repeatable, False makes it a flag.
+    """
     return field(default=default, metadata={"check": check, "help": help, "metavar": metavar, "flags": flags})
 
 
@@ -8361,7 +8340,7 @@ class Options:
         (0.0, 0.0), check_latency, "every answer of the API waits that long, or a random time between",
         "DURATION[-DURATION]",
     )  # fmt: skip
-    max_body: int = option(1_000_000, check_size, "the largest JSON or text body; default 1MB", "SIZE")
+    max_body: int = option(1_000_000, parse_size, "the largest JSON or text body; default 1MB", "SIZE")
     tls: bool = option(False, check_flag, "https and wss, with a certificate for localhost that is made here")
     cert: str | None = option(None, check_path, "https and wss, with this certificate (PEM)", "FILE")
     cert_key: str | None = option(None, check_path, "the key of --cert, where it is in a file of its own", "FILE")
@@ -8377,14 +8356,13 @@ class Options:
     json: bool = option(False, check_flag, "print one line of JSON when ready, instead of the banner")
 
     @classmethod
-    def of(cls, **given: Any) -> Options:
-        """Options from values or their texts; raises OptionError that names the option."""
-        known = {item.name: item for item in dataclasses.fields(cls)}
-        unknown = sorted(given.keys() - known.keys())
+    def of(cls, **values: Any) -> Options:
+        """Make options of values or their texts, None for a default; raises OptionError that names the option."""
+        items = {item.name: item for item in dataclasses.fields(cls)}
+        unknown = sorted(values.keys() - items.keys())
         if unknown:
-            raise OptionError(f"unknown option {unknown[0]}; there are: {', '.join(known)}")
-        values = {name: cls._check(known[name], value) for name, value in given.items() if value is not None}
-        return cls(**values)
+            raise OptionError(f"unknown option {unknown[0]}; there are: {', '.join(items)}")
+        return cls(**{name: cls._check(items[name], value) for name, value in values.items() if value is not None})
 
     @staticmethod
     def _check(item: dataclasses.Field[Any], value: Any) -> Any:
@@ -8392,32 +8370,40 @@ class Options:
         try:
             if item.default != ():
                 return check(value)
-            several = [value] if isinstance(value, str) else list(value)
-            return tuple(check(one) for one in several)
-        except (OptionError, TypeError) as error:
+            # A text is a list of letters too, and is meant as one value.
+            return tuple(check(one) for one in ([value] if isinstance(value, str) else value))
+        except (OptionError, TypeError) as error:  # TypeError, for one value where a list is wanted
             raise OptionError(f"{item.name}: {error}") from None
 
 
+# - Start --------------------------------------------------------------------------------------------
+
+FILES_SUFFIX = ".files"
+LOOPBACK = ("127.0.0.1", "::1")
+CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
+
+
 def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[str], None] = lambda _: None) -> Store:
-    """The data as the options say it begins, new data as ``seed`` has it.
+    """Open the data that the options name; data that is new begins as ``seed``, or as the sample project.
 
     Raises DataFileError, InUseError, OSError, or OptionError.
     """
     path = options.data or DEFAULT_DATA
-    begin = dict(seed or check_tree(sample_project()))
+    new_data = dict(seed or check_tree(sample_project()))
     if options.memory:
-        return Store(JsonFile(None, load_tree(path) if options.data else begin), drop_file)
+        return Store(JsonFile(None, load_tree(path) if options.data else new_data), drop_file)
     if os.path.exists(path) and not os.path.isfile(path):
         raise OptionError(f"data file {path} is not a regular file")
-    if os.path.islink(os.path.realpath(path)):
+    if os.path.islink(os.path.realpath(path)):  # which follows links to the end, unless they go round
         raise OptionError(f"data file {path} is a symbolic link that leads back to itself")
     if os.path.islink(path) and os.path.exists(f"{path}.journal"):
         raise OptionError(
             f"data file {path} is a symbolic link, and {path}.journal has what an emulator stored while it was a file;"
             f" move that to {os.path.realpath(path)}.journal, or delete it"
         )
-    storage = JsonFile(path, begin, watched=not options.no_watch)
+    storage = JsonFile(path, new_data, watched=not options.no_watch)
     try:
+        # Locked before it is read: what another emulator still writes would be missed.
         storage.lock()
         store = Store(storage, drop_file)
         if os.path.exists(path):
@@ -8431,21 +8417,19 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
 
 
 def set_up(world: Emulation, options: Options) -> None:
-    """Bring the options that are state of the emulator into it, by the owner's own verbs."""
+    """Carry out the options that change projects and endpoints, by the owner's own verbs."""
     owner = world.owner
+    templates = dict(world.store.projects()[0].reset_templates)
+    for name, _, path in (template.partition("=") for template in options.reset_template):
+        templates[name] = read_text(path)
     owner.change_project(
         key=options.key,
         master_key=options.master_key,
         allowed_origins=options.allow_origin or None,
         disallow_no_origin=options.disallow_no_origin or None,
         token_ttl=options.token_ttl,
+        reset_templates=templates if options.reset_template else None,
     )
-    if options.reset_template:
-        templates = dict(world.store.projects()[0].reset_templates)
-        for template in options.reset_template:
-            name, _, path = template.partition("=")
-            templates[name] = read_text(path)
-        owner.change_project(reset_templates=templates)
     for name in options.endpoint:
         owner.change_endpoint(name)
     for name in options.auth:
@@ -8457,10 +8441,38 @@ def set_up(world: Emulation, options: Options) -> None:
         owner.change_endpoint(name, **others)
 
 
-def begin(world: Emulation, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
-    """Set the clock and the faults of a world, take that for its start, and set its timers.
+def seed_store(tree: Tree, options: Options, world: Emulation) -> Store:
+    """Return the seed as the options change it: ``reset`` goes back to that, not to the data file at this start."""
+    clock = world.clock
+    seed = emulate(Store(JsonFile(None, tree)), clock, world.gate, Files(None), Evidence(clock))
+    set_up(seed, options)
+    return seed.store
 
-    A world that is not the default one has the endpoints of one project alone, and faults as far as they go.
+
+def set_timers(world: Emulation, options: Options) -> None:
+    """Expire a world's tokens, and change its endpoints' options, again and again where the options want that."""
+
+    def expire_tokens() -> None:
+        # It rings in the server's tick or in advance(), neither of which a full disk is to end; and it rings again.
+        try:
+            world.owner.expire_tokens()
+        except NotStored as error:
+            log.warning("tokens do not expire: %s", error)
+
+    def change_options() -> None:
+        for endpoint in world.store.endpoints():
+            world.owner.change_endpoint(endpoint.name)  # nothing is stored: every value is as before
+
+    if options.expire_tokens_after is not None:
+        world.clock.every(options.expire_tokens_after, expire_tokens)
+    if options.change_options_after is not None:
+        world.clock.every(options.change_options_after, change_options)
+
+
+def prepare_world(world: Emulation, options: Options, like: Store | None = None, *, is_default: bool = True) -> None:
+    """Set the clock, the faults and the timers of a world; ``reset`` will go back to this, with the data of ``like``.
+
+    A world other than the default one has the endpoints of one project alone, and no faults for the others.
     """
     faults = [read_fault(text) for text in options.fault]
     if options.set_time:
@@ -8470,11 +8482,15 @@ def begin(world: Emulation, options: Options, like: Store | None = None, *, is_d
     if not is_default:
         faults = [fault for fault in faults if fault.endpoint is None or world.store.endpoint(fault.endpoint)]
     world.owner.begin(like, faults)
-    schedule(world, options)
+    set_timers(world, options)
 
 
 class Tls(NamedTuple):
-    """What encrypts the connections, None for plain http; where the CA made for it is, and why it is a new one."""
+    """How connections are encrypted.
+
+    ``context`` is None for plain http, ``ca`` the path of the certificate of the CA that was made here, and
+    ``replaced`` says why that CA took the place of an earlier one, where it did.
+    """
 
     context: ssl.SSLContext | None = None
     ca: str | None = None
@@ -8482,10 +8498,10 @@ class Tls(NamedTuple):
 
 
 def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
-    """TLS as the options want it.
+    """Read or make the certificate that the options want; raises OptionError.
 
-    The CA lies beside the data file and is used again, so that it has to be trusted once; where nothing is
-    kept on disk it is gone with ``scratch``. Raises OptionError.
+    A CA that is made lies beside the data file and is used again, so that it has to be trusted once; where
+    nothing is kept on disk, closing ``scratch`` deletes it.
     """
     if options.cert_key and not options.cert:
         raise OptionError("cert_key: there is no --cert to go with it")
@@ -8511,7 +8527,8 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
         import shutil
         import tempfile
 
-        folder = tempfile.mkdtemp(prefix="rested-emulator-")  # a TemporaryDirectory would end with a fork of ours too
+        # A TemporaryDirectory would be deleted at the end of a fork of this process too.
+        folder = tempfile.mkdtemp(prefix="rested-emulator-")
         scratch.callback(shutil.rmtree, folder, ignore_errors=True)
         base = os.path.join(folder, "tls")
     addresses = [host.strip("[]") for host in gate_for(options).hosts]
@@ -8528,7 +8545,7 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
 
 
 def limits_of(hosts: Sequence[str], trustme: Any) -> list[Any]:
-    """The names that a CA for these hosts may speak for, as its certificate says it (RFC 5280, section 4.2.1.10).
+    """Return the name constraints of a CA for these hosts (RFC 5280, section 4.2.1.10).
 
     A name includes those below it. Raises ValueError for a host that no certificate can name.
     """
@@ -8536,10 +8553,12 @@ def limits_of(hosts: Sequence[str], trustme: Any) -> list[Any]:
 
     from cryptography import x509
 
+    # trustme knows how a certificate spells a host (IDNA, addresses); it tells only in a certificate.
     leaf = x509.load_pem_x509_certificate(trustme.CA().issue_cert(*hosts).cert_chain_pems[0].bytes())
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     limits: list[Any] = [x509.IPAddress(ipaddress.ip_network("127.0.0.0/8"))]
     for name in names:
+        # A constraint on addresses is a network, where a certificate has an address.
         is_address = isinstance(name, x509.IPAddress)
         limits.append(x509.IPAddress(ipaddress.ip_network(name.value)) if is_address else name)
     return limits
@@ -8549,6 +8568,7 @@ def load_pair(context: ssl.SSLContext, option: str, path: str, key_option: str, 
     """Let TLS use a certificate and its key; raises OptionError that names the option of the wrong one."""
     import ssl
 
+    # OpenSSL does not say which of the two files it cannot read.
     for name, file in ((option, path), (key_option, key_path)):
         read_text(file, f"{name}: ")
     try:
@@ -8559,15 +8579,15 @@ def load_pair(context: ssl.SSLContext, option: str, path: str, key_option: str, 
 
 
 def refuse_password() -> str:
-    """Do not ask at the terminal for the password of a key."""
+    """Raise ValueError where OpenSSL would ask at the terminal for the password of a key."""
     raise ValueError("the key has a password; the emulator takes one without")
 
 
 def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> tuple[Any, str, str]:
-    """The CA in files that begin with ``base``, where its certificate is, and why it replaces the one that was there.
+    """Read the CA from files that begin with ``base``, or make it; raises OptionError.
 
-    It is made if there is none, and anew where it is not limited to these names, lacks one, or ends soon.
-    Raises OptionError.
+    It is made anew where the one there is not limited to these names, lacks one, or ends soon. Returns the
+    CA, the path of its certificate, and why it was made anew, empty where it was not.
     """
     import ssl
 
@@ -8583,7 +8603,7 @@ def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> 
             log.warning("%s is a new CA, and to be trusted anew: the one before %s", path, replaced)
             os.unlink(path)
         ca = make_ca(limits, today, trustme)
-        # Each whole or not at all, and the certificate last: where there is one, there is its key.
+        # Each file whole or not at all, and the certificate last: where it is, its key is too.
         for where, pem in ((key_path, ca.private_key_pem), (path, ca.cert_pem)):
             draft = f"{where}.new"
             with contextlib.suppress(FileNotFoundError):
@@ -8599,7 +8619,7 @@ def open_ca(base: str, limits: Sequence[Any], today: datetime, trustme: Any) -> 
 
 
 def why_replaced(pem: bytes, limits: Sequence[Any], today: datetime) -> str:
-    """Why a CA of an earlier start is not to be used any more; empty where it is."""
+    """Say why a CA of an earlier start cannot be used any more; empty where it can."""
     from cryptography import x509
 
     ca = x509.load_pem_x509_certificate(pem)
@@ -8617,7 +8637,7 @@ def why_replaced(pem: bytes, limits: Sequence[Any], today: datetime) -> str:
 
 
 def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
-    """A CA as trustme makes it, but only for these names, for servers, and not for ever.
+    """Make a CA as trustme does, but for these names and for servers only, and not for ever.
 
     Whoever finds the key of a CA that a developer's browser trusts can then speak for nobody but this machine.
     """
@@ -8625,6 +8645,7 @@ def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
+    # trustme's own is good for every name and until the year 3000; it cannot be told otherwise.
     plain = trustme.CA(organization_name="rested-emulator")
     key: Any = serialization.load_pem_private_key(plain.private_key_pem.bytes(), None)
     model = x509.load_pem_x509_certificate(plain.cert_pem.bytes())
@@ -8639,30 +8660,31 @@ def make_ca(limits: Sequence[Any], today: datetime, trustme: Any) -> Any:
 
 
 def console_folder() -> str | None:
-    """Where the console's files are: beside the module in a checkout or in an installation; None without them."""
+    """Find the console's files, beside the module in a checkout or in an installation; None without them."""
     here = os.path.dirname(os.path.realpath(__file__))
     places = (os.path.join(here, "sample_data", "console"), os.path.join(here, "rested_emulator_console"))
     return next((place for place in places if os.path.isfile(os.path.join(place, "index.html"))), None)
 
 
 def open_pages(options: Options, world: Emulation) -> dict[str, Door]:
-    """Who answers at the paths of the console, which is at the root unless --static takes that place."""
+    """Return who answers at the paths of the console, which is at the root unless --static takes that place."""
     folder = console_folder()
     bases = (CONTROL_PREFIX,) if options.static else (CONTROL_PREFIX, "/")
     if folder is None:
         return {base: Notice(world.gate) for base in bases}
+    # File by file: at the root, every other path is still the API's, the control interface's or not found.
     console = {base: Static(folder, world.service, base, CONSOLE_HEADERS) for base in bases}
     return {f"{base}{name}": console[base] for base in bases for name in ("", *os.listdir(folder))}
 
 
 def own_files(options: Options) -> tuple[str, ...]:
-    """Where the emulator has data and secrets, an earlier start without options included."""
+    """Return the paths of data and secrets, which --static does not serve; those of a start without options too."""
     paths = DEFAULT_DATA, options.data, options.seed, options.cert, options.cert_key
     return tuple(os.path.abspath(path) for path in paths if path)
 
 
 def open_files(options: Options) -> Files:
-    """The uploaded files that go with the data; those of a seed are only read. Raises OSError."""
+    """Open the uploaded files that go with the data; those of a seed are only read. Raises OSError."""
     data = options.data or DEFAULT_DATA
     others = [f"{path}{FILES_SUFFIX}" for path in (data if options.memory else None, options.seed) if path]
     if options.memory:
@@ -8676,7 +8698,7 @@ def open_files(options: Options) -> Files:
 
 
 def read_text(path: str, prefix: str = "") -> str:
-    """The text in a file that an option names; raises OptionError."""
+    """Read the text in a file that an option names; raises OptionError."""
     try:
         with open(path, "rb") as file:
             return decode_text(file.read()).replace("\r\n", "\n")
@@ -8684,35 +8706,23 @@ def read_text(path: str, prefix: str = "") -> str:
         raise OptionError(f"{prefix}{path}: {error.strerror if isinstance(error, OSError) else error}") from None
 
 
-def schedule(world: Emulation, options: Options) -> None:
-    """Set the timers of the options that do an owner's verb again and again."""
-
-    def expire_tokens() -> None:
-        try:
-            world.owner.expire_tokens()
-        except NotStored as error:
-            log.warning("tokens do not expire: %s", error)
-
-    def change_options() -> None:
-        for endpoint in world.store.endpoints():
-            world.owner.change_endpoint(endpoint.name)
-
-    if options.expire_tokens_after is not None:
-        world.clock.every(options.expire_tokens_after, expire_tokens)
-    if options.change_options_after is not None:
-        world.clock.every(options.change_options_after, change_options)
-
-
 def gate_for(options: Options) -> Gate:
-    """The outer gate of an emulator that listens where the options say."""
+    """Make the outer gate of an emulator that listens where the options say."""
     address = None if options.host == "localhost" else parse_address(options.host)
     hosts = frozenset((*options.allow_host, host_name(options.host) or f"[{options.host}]"))
     everywhere = address is not None and address.is_unspecified
+    # Those two say where to listen; as the host of a request they are as foreign as any other.
     return Gate(hosts - {"0.0.0.0", "[::]"}, any_address=everywhere, any_origin=options.allow_any_origin)
 
 
+# - Server -------------------------------------------------------------------------------------------
+
+STOP_SECONDS = 2.0  # for requests that are under way; half of it for sockets that have to confirm their end
+FEWEST_FILES = 128  # that may be open: 16 sockets, as many connections, and what belongs to the process
+
+
 def is_no_tls(error: object) -> bool:
-    """Whether a connection ended because its client spoke plain http, or anything else that is no TLS."""
+    """Tell whether a connection ended because its client spoke plain http, or anything else that is no TLS."""
     return getattr(error, "reason", None) in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
 
 
@@ -8731,15 +8741,16 @@ class Listening(HTTPServer):
             stream.close()
             return
         stream.set_nodelay(True)
-        # Tornado would set it again, and twice for each request.
+        # Tornado would turn it off and on again for each request, two system calls that change nothing.
         stream.set_nodelay = lambda value: None  # type: ignore[method-assign]  # noqa: ARG005
         super().handle_stream(stream, address)
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         try:
-            connection.getpeername()  # of a client that has left, wrapping in TLS would fail and leak
+            # Fails where the client has left; wrapping its socket in TLS would fail too, and leak it.
+            connection.getpeername()
             super()._handle_connection(connection, address)
-        except OSError as error:  # it left meanwhile, which Tornado 6.6.1 takes for a bug
+        except OSError as error:  # the client has left, which Tornado 6.6.1 takes for a bug
             log.info("a connection ended before it began: %s", error)
             connection.close()
 
@@ -8755,11 +8766,12 @@ class Server:
     """One emulator: its data, its sockets and its timers, in the loop that calls ``start``."""
 
     def __init__(self, options: Options, read: Callable[[], float] | None = None) -> None:
-        """Read the data and bring in the options. Raises DataFileError, OSError, or OptionError."""
+        """Read the data and carry out the options. Raises DataFileError, OSError, or OptionError."""
         self.options = options
         self._most = most_sockets()
         if options.coverage:
-            with open(options.coverage, "a"):  # where it cannot be written, that is known before the suite has run
+            # Opened only so that a file that cannot be written is known before the suite has run.
+            with open(options.coverage, "a"):
                 pass
         gate = gate_for(options)
         self._scratch = contextlib.ExitStack()
@@ -8772,18 +8784,17 @@ class Server:
         store = open_store(options, seed_tree, files.drop)
         try:
             files.finish_drafts(store.has_file)
-            self.world = emulate(store, clock, gate, files, Evidence(clock), self._outbox.send, self._has_key)
-            self.worlds = Worlds(self.world, options.fork_keys, self._begin_world)
+            # Worlds are made around the default one, which asks them later whether a key is another's.
+            evidence, send = Evidence(clock), self._outbox.send
+            self.world = emulate(store, clock, gate, files, evidence, send, lambda key: self.worlds.has_key(key))
+            prepare = functools.partial(prepare_world, options=options, is_default=False)
+            self.worlds = Worlds(self.world, options.fork_keys, prepare)
             self.tls = open_tls(options, self._scratch)
             set_up(self.world, options)
-            seed = None
-            if seed_tree:
-                seed = emulate(Store(JsonFile(None, seed_tree)), clock, gate, Files(None), Evidence(clock))
-                set_up(seed, options)
-            begin(self.world, options, seed.store if seed else None)
+            prepare_world(self.world, options, seed_store(seed_tree, options, self.world) if seed_tree else None)
             store.save()
             self.world.owner.tell_who_cannot_log_in()
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: the lock on the data file would stay
             self._scratch.close()
             store.unlock()
             raise
@@ -8797,6 +8808,7 @@ class Server:
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
+        # A port that the system gives out as free on one family may be taken on the other; then another one is free.
         tries = 1 if self.options.port else 20
         while not self._sockets:
             tries -= 1
@@ -8804,46 +8816,45 @@ class Server:
                 self._bind_families()
             except OSError as error:
                 self._close_sockets()
-                # A port that is free on one family may be taken on the other; then another one is free.
                 if not tries or error.errno != errno.EADDRINUSE:
                     self.release()
                     raise
 
     def _bind_families(self) -> None:
         addresses = LOOPBACK if self.options.host == "localhost" else (self.options.host,)
-        lacking: OSError | None = None
         for address in addresses:
             try:
                 self._bind_address(address)
             except OSError as error:
-                # A machine without IPv4 or IPv6 is no reason to fail, a port that cannot be had is.
-                if address not in LOOPBACK or error.errno in (errno.EADDRINUSE, errno.EACCES):
+                # A machine may lack IPv4 or IPv6, but not both; a port that is taken is an error on either.
+                is_port_refused = error.errno in (errno.EADDRINUSE, errno.EACCES)
+                has_none = address == addresses[-1] and not self._sockets
+                if address not in LOOPBACK or is_port_refused or has_none:
                     raise
-                lacking = error
-        if not self._sockets:
-            raise lacking or OSError(errno.EADDRNOTAVAIL, f"no address for {self.options.host}")
 
     def _bind_address(self, address: str) -> None:
+        # A port the system chose for the first address is the one for the next.
         port = self.port or self.options.port
         try:
             places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
-        except ValueError as error:  # of what cannot be the name of a host
+        except ValueError as error:  # the codec "idna" raises it for what cannot be the name of a host
             raise OSError(errno.EADDRNOTAVAIL, str(error)) from None
         for family, _, _, _, where in places:
-            taken = socket.create_server(where, family=family, backlog=1024)
-            taken.setblocking(False)
-            self._sockets.append(taken)
-            self.port = port = taken.getsockname()[1]
+            # The default backlog, 128, is too short for a suite that opens a thousand sockets at once.
+            listening = socket.create_server(where, family=family, backlog=1024)
+            listening.setblocking(False)
+            self._sockets.append(listening)
+            self.port = port = listening.getsockname()[1]
 
     def release(self) -> None:
-        """Give port and data file back, if the server was never started."""
+        """Let go of port and data file, where ``start`` was never called."""
         self._close_sockets()
         self._scratch.close()
         self.world.close()
 
     def _close_sockets(self) -> None:
-        for taken in self._sockets:
-            taken.close()
+        for listening in self._sockets:
+            listening.close()
         self._sockets.clear()
         self.port = 0
 
@@ -8856,34 +8867,31 @@ class Server:
             plain_cookie=options.plain_cookie,
             latency=options.latency,
             max_body=options.max_body,
+            most_sockets=self._most,
         )
-        self.subjects = Subjects(self.worlds, self.in_flight)
+        self.subjects = Subjects(self.worlds, lambda world: self._front.in_flight(world))
         control = Control(self.subjects, self.control_token)
         static = Static(options.static, self.world.service, own=own_files(options)) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
         pages = open_pages(options, self.world)
-        self._front = Front(doors, lambda: socket_application(api, self._outbox, self._most), options.max_body, pages)
+        self._front = Front(doors, Opener(self._outbox), options.max_body, pages)
         self._http = Listening(
             self._front,
             ssl_options=self.tls.context,
             max_body_size=math.inf,  # ours is lower, and not a bare 400
             max_header_size=HEAD_BYTES,
         )
-        self._http.conn_params.header_timeout = None  # the Front closes idle connections, and those that stop in a body
+        # A timer for each request is dear; the Front closes idle connections, and those that stop in a body, by itself.
+        self._http.conn_params.header_timeout = None
         self._http.most = self._most + 64
         self._http.add_sockets(self._sockets)
         self._is_serving = True
+        # Tornado lists what its loop waits for, asyncio does not; a fork has to close all of it.
         self._watched = cast("BaseAsyncIOLoop", IOLoop.current()).handlers
         self._set_timer()
 
-    def _has_key(self, key: str) -> bool:
-        return self.worlds.has_key(key)
-
-    def _begin_world(self, world: Emulation) -> None:
-        begin(world, self.options, is_default=False)
-
     def _set_timer(self) -> None:
-        """Wake up when something is due, and twice a second: a clock may jump, a person edit the data file."""
+        """Call ``_tick`` when something is due, and twice a second: a clock may jump, a person edit the data file."""
         if not self._is_serving:
             return
         if self._timer:
@@ -8895,19 +8903,21 @@ class Server:
         try:
             self._front.close_idle()
             self.worlds.tick()
+            # One at a time: there is one draft of the data file.
             if self._saving is None or self._saving.done():
                 self._saving = asyncio.ensure_future(self._save())
         finally:
             self._set_timer()
 
     async def _save(self) -> None:
-        """Write the data file if it is time; the writing is done in a thread, so that nobody waits for it."""
+        """Write the data file if it is time, in a thread, so that no request waits for the disk."""
         draft = self.world.store.begin_save()
         if draft is None:
             return
         try:
             self.world.store.end_save(draft, await asyncio.to_thread(draft.write))
         except OSError as error:
+            # Told once: the next tick tries again, twice a second.
             if not self._cannot_save:
                 log.warning("the data file cannot be written, the journal has what is new; trying again: %s", error)
             self._cannot_save = True
@@ -8927,43 +8937,45 @@ class Server:
         Raises OSError where a file cannot be written; the journal beside the data file has what is new.
         """
         self._http.stop()
-        self._api.is_stopping = True
-        self._is_serving = False
+        self._is_serving = False  # before the rest, some of which would set the timer again
         worlds = list(self.worlds)
         for world in worlds:
-            world.end_waiting(Message.STOPPING)
+            world.stop_waiting(Message.STOPPING)
         if self._timer:
             self._timer.cancel()
         await self._api.evaluator.stop()
         await self._wait_for(lambda: not self._front.pending, STOP_SECONDS)
-        leaving = [seat for world in worlds for seat in world.hub.seats()]
+        # Listed before they close: a listener that is closed is in no hub any more.
+        channels = [listener.channel for world in worlds for listener in world.hub.listeners()]
         for world in worlds:
-            world.give_up(Message.STOPPING)
-        ending = [seat.listener for seat in leaving if isinstance(seat.listener, Socket)]
-        await self._wait_for(lambda: all(one.is_closed() for one in ending), STOP_SECONDS / 2)
+            world.stop(Message.STOPPING)
+        sockets = [channel for channel in channels if isinstance(channel, Socket)]
+        await self._wait_for(lambda: all(one.is_closed() for one in sockets), STOP_SECONDS / 2)
         await self._http.close_all_connections()
         if self._saving:
-            await self._saving
+            await self._saving  # or its thread and the closing of the store would both write the draft
         try:
             self.world.tick()
         finally:
             self._scratch.close()
             try:
+                # The default world last: it alone has a disk that can fail, and the others are to be closed by then.
                 for world in worlds[::-1]:
                     world.close()
             finally:
                 self._write_coverage()
 
     def leave_to_parent(self) -> None:
-        """Close the copies that a fork has of sockets and files, without a word to anyone; the loop is not touched.
+        """Close the copies that a fork of the process has of sockets and files, and send nothing.
 
         Were they open, the port would stay taken, clients would not see an end, and the data file would stay locked.
         """
-        for kept, _ in list(self._watched.values()):
+        # The loop is left alone: parent and fork share its epoll, and what leaves it is lost to the parent too.
+        for file, _ in list(self._watched.values()):
             with contextlib.suppress(OSError):
-                os.close(kept) if isinstance(kept, int) else kept.close()
-        for taken in self._sockets:
-            taken.close()
+                os.close(file) if isinstance(file, int) else file.close()
+        for listening in self._sockets:
+            listening.close()
         self.world.store.leave_to_parent()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
@@ -8972,23 +8984,18 @@ class Server:
         while not done() and loop.time() < deadline:
             await asyncio.sleep(0.005)
 
-    def in_flight(self, world: Emulation) -> int:
-        """How many requests and handshakes are under way in a world."""
-        return self._front.in_flight(world) + self._api.opening(world)
-
-    @property
-    def met(self) -> Coverage:
-        """What the clients met of the service, in all worlds."""
-        return self.world.evidence.coverage
-
     def _write_coverage(self) -> None:
-        """Write what the clients met, where that is wanted. Raises OSError."""
-        if self.options.coverage:
-            with open(self.options.coverage, "w", encoding="utf-8") as file:
-                file.write(self.met.markdown())
+        path = self.options.coverage
+        if not path:
+            return
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(self.world.evidence.coverage.markdown())  # which all worlds have in common
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None  # of a full disk it does not name the file
 
     def facts(self, world: Emulation | None = None) -> dict[str, Json]:
-        """What a client of a world needs to know, as the ready line says it; null for what there is not."""
+        """Return what a client of a world needs to know, as the ready line says it; null for what there is not."""
         project = (world or self.world).store.projects()[0]
         name = self.options.host
         if name == LOOPBACK[0] or self.world.gate.any_address:
@@ -9011,27 +9018,34 @@ class Server:
 
 
 def most_sockets() -> int:
-    """How many WebSockets may be open: what the system allows, less room for everything else. Raises OptionError."""
+    """Return how many WebSockets may be open: all files that may be, less those for everything else.
+
+    Lifts the process's limit of open files as far as that is allowed. Raises OptionError where it is too low.
+    """
     if resource is None:
-        return 192  # on Windows Tornado waits with select, which takes 512 sockets, and as many connections come beside
+        # On Windows Tornado waits with select, which takes 512 sockets, and as many connections come beside.
+        return 192
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     most = 0 if soft == resource.RLIM_INFINITY else soft
-    for wanted in (allowed, 32768, 10240, 4096, 1024):  # macOS says unlimited, and refuses more than it has
-        if not most < wanted <= allowed:
-            continue
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            most = wanted
+    # macOS says unlimited, and refuses more than it has; so what it refuses is tried lower.
+    for limit in (allowed, 32768, 10240, 4096, 1024):
+        if most < limit <= allowed:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                most = limit
     if most < FEWEST_FILES:
         raise OptionError(f"this process may open {most} files, and {FEWEST_FILES} are needed: ulimit -n 1024")
     return max(16, min(most, 65536) - 128)
 
 
-class Verbs:
-    """The owner's verbs as methods, of an emulator or of a world in it; arguments are those of the Emulation's."""
+# - Python -------------------------------------------------------------------------------------------
 
-    key: str | None = None  # of the world they are for
+
+class Verbs:
+    """The owner's verbs as methods of an emulator or of a world in it; their arguments are those in section World."""
+
+    key: str | None = None  # that of the world the verbs are for; None for the default one
 
     def call(self, verb: Callable[[Server], T]) -> T:
         """Run something in the emulator's thread, and return what it returns or raise what it raises."""
@@ -9039,32 +9053,33 @@ class Verbs:
 
     @property
     def facts(self) -> dict[str, Json]:
-        """What the ready line says: url, wsUrl, host, port, key, masterKey, controlUrl and so on."""
+        """What a client needs to know, as in the ready line: url, wsUrl, host, port, key, masterKey, controlUrl."""
         return self.call(lambda server: server.facts(server.worlds.named(self.key)))
 
     def url(self, endpoint: str) -> str:
-        """The URL of an endpoint, with the key."""
+        """Return the URL of an endpoint, with the key."""
         return f"{self.facts['url']}/{quote(endpoint)}?key={self._key_of(endpoint)}"
 
     def ws_url(self, endpoint: str) -> str:
-        """The WebSocket's URL of an endpoint, with the key."""
+        """Return the WebSocket's URL of an endpoint, with the key."""
         return f"{self.facts['wsUrl']}/{quote(endpoint)}?key={self._key_of(endpoint)}"
 
     def _key_of(self, endpoint: str) -> str:
         def key(server: Server) -> str:
             store = server.worlds.named(self.key).store
-            known = store.endpoint(endpoint)
-            return known.project if known else store.projects()[0].key
+            options = store.endpoint(endpoint)
+            return options.project if options else store.projects()[0].key
 
         return quote(self.call(key), safe="")
 
     @staticmethod
     def _remote(kind: type[S], verb: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[Verbs, P], T]:
-        """A verb of a class as a method: same arguments, carried out in the emulator's thread."""
+        """Make a method with the arguments of a verb, which carries it out in the emulator's thread."""
         signature = inspect.signature(verb)
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
+            # Bound to the signature for their names, which the message about a wrong one needs.
             for name, value in signature.bind(verbs, *args, **options).arguments.items():
                 if value is not verbs:
                     check_kind(value, signature.parameters[name].annotation, name)
@@ -9076,18 +9091,19 @@ class Verbs:
     def _awaited(
         verb: Callable[Concatenate[Verbs, P], Coroutine[Any, Any, T]],
     ) -> Callable[Concatenate[Verbs, P], T]:
-        """A verb that takes its time as a method that waits for it; raises TimeoutError where that is too long."""
+        """Make a method that waits for a coroutine of the emulator's; raises TimeoutError where that takes too long."""
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
-            try:  # no name for what is waited for: an exception leads to this frame, and would lead to itself
-                return verbs._begin(verb(verbs, *args, **options)).result()
+            # No variable for the future: it holds the exception, whose traceback holds this frame: a cycle.
+            try:
+                return verbs._submit(verb(verbs, *args, **options)).result()
             except NotSeen as refusal:
                 raise TimeoutError(refusal.hint) from None
 
         return call
 
-    def _begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return self.call(lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop()))
 
     wait = _awaited(_remote(Watcher, Watcher.wait))
@@ -9120,7 +9136,7 @@ class Verbs:
 
 
 class World(Verbs):
-    """A world of its own inside an emulator (see Worlds); with a ``with`` statement it ends by itself."""
+    """A world of its own inside an emulator (see Worlds), which ends with the ``with`` statement it is used in."""
 
     def __init__(self, emulator: RestedEmulator, key: str) -> None:
         self.key: str = key
@@ -9130,8 +9146,8 @@ class World(Verbs):
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OptionError):  # it has ended before
-            if not self._emulator.is_forked:
+        if not self._emulator.is_forked:
+            with contextlib.suppress(OptionError):  # there is no such world any more
                 self._emulator.drop(self.key)
 
     def call(self, verb: Callable[[Server], T]) -> T:
@@ -9154,14 +9170,15 @@ class RestedEmulator(Verbs):
         self._thread: threading.Thread | None = None
         self._parent: int | None = None
         if hasattr(os, "register_at_fork"):
-            known = weakref.ref(self)
+            # What is registered stays for ever; it is not to keep the emulator in memory as long.
+            weak_method = weakref.WeakMethod(self._leave_to_parent)
 
-            def forget() -> None:
-                emulator = known()
-                if emulator is not None:
-                    emulator._leave_to_parent()
+            def leave_to_parent() -> None:
+                method = weak_method()
+                if method is not None:
+                    method()
 
-            os.register_at_fork(after_in_child=forget)
+            os.register_at_fork(after_in_child=leave_to_parent)
 
     def __enter__(self) -> Self:
         self.start()
@@ -9173,11 +9190,12 @@ class RestedEmulator(Verbs):
 
     @property
     def is_forked(self) -> bool:
-        """Whether it runs in the process that this one was forked from."""
+        """Whether the emulator runs in the process that this one was forked from."""
         return self._parent is not None
 
     def _leave_to_parent(self) -> None:
-        """Take note that this process is a fork, which has neither the emulator's thread nor who holds the lock."""
+        """Note that this process is a fork of the one in which the emulator runs."""
+        # A fork has one thread alone: the emulator's is not in it, nor one that held the lock and would give it back.
         self._server, self._lock = None, threading.Lock()
         if self._held is not None and not self.is_forked:
             self._parent = os.getppid()
@@ -9207,6 +9225,7 @@ class RestedEmulator(Verbs):
             ready: Future[None] = Future()
             self._ended: Future[None] = Future()
             arguments = server, ready, self._ended
+            # A daemon, so that a test run that forgets to stop it can end.
             self._thread = threading.Thread(target=self._run, args=arguments, name="rested-emulator", daemon=True)
             self._thread.start()
             ready.result()
@@ -9261,10 +9280,12 @@ class RestedEmulator(Verbs):
             except BaseException as error:
                 outcome.set_exception(error)
             finally:
-                del outcome  # what was raised leads to this frame and the one below, and would lead to itself
+                # It holds the exception, whose traceback holds this frame and the one below: a cycle, were it kept.
+                del outcome
 
         self._check_reachable()
-        with self._lock:  # nothing is handed to a loop that has been told to stop
+        # Under the lock, so that nothing is handed to a loop that has been told to stop: it would wait for ever.
+        with self._lock:
             if self._server is None:
                 raise RestedError("this emulator does not run; use it in a with statement, or call start()")
             self._loop.call_soon_threadsafe(run, self._server, outcome)
@@ -9274,7 +9295,7 @@ class RestedEmulator(Verbs):
             del outcome
 
     def world(self, key: str) -> World:
-        """Make a world of this key; returns what has its verbs: ``with emulator.world("test-1") as world:``."""
+        """Make a world of this key, and return its verbs: ``with emulator.world("test-1") as world:``."""
         self.fork(key)
         return World(self, key)
 
@@ -9296,10 +9317,11 @@ with its exit code.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser, made from the fields of Options. Values stay texts here; Options checks them."""
+    """Make the parser from the fields of Options. Values stay texts here; Options checks them."""
     import argparse
 
     class Parser(argparse.ArgumentParser):
+        # The message shows what was typed, control characters included.
         def error(self, message: str) -> NoReturn:
             super().error(printable(message))
 
@@ -9313,33 +9335,38 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for item in dataclasses.fields(Options):
         help_text, metavar, flags = (item.metadata[name] for name in ("help", "metavar", "flags"))
-        names = (*flags, f"--{item.name.replace('_', '-')}")
+        names = (*flags, flag_of(item.name))
         if item.name == "data":
-            parser.add_argument("data", nargs="?", metavar="DATA", help=help_text)
+            parser.add_argument("data", nargs="?", metavar=metavar, help=help_text)
         elif item.default is False:
-            parser.add_argument(*names, dest=item.name, action="store_true", default=None, help=help_text)
+            # None where it is not given, so that the environment can say it.
+            parser.add_argument(*names, action="store_true", default=None, help=help_text)
         elif item.default == ():
-            parser.add_argument(
-                *names, dest=item.name, action="append", metavar=metavar, help=f"{help_text}; repeatable"
-            )
+            parser.add_argument(*names, action="append", metavar=metavar, help=f"{help_text}; repeatable")
         else:
-            parser.add_argument(*names, dest=item.name, metavar=metavar, help=help_text)
+            parser.add_argument(*names, metavar=metavar, help=help_text)
     parser.add_argument("--version", action="version", version=f"rested-emulator {__version__}")
     return parser
 
 
+def flag_of(name: str) -> str:
+    """Spell an option as on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable_of(name: str) -> str:
+    """Spell an option as in the environment."""
+    return f"RESTED_EMULATOR_{name.upper()}"
+
+
 def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The options that the environment sets; empty variables set nothing."""
-    given: dict[str, Any] = {}
-    for item in dataclasses.fields(Options):
-        text = environment.get(ENVIRONMENT_PREFIX + item.name.upper())
-        if text:
-            given[item.name] = split_values(text) if item.default == () else text
-    return given
+    """Return the options that the environment sets; empty variables set nothing."""
+    texts = {item: environment.get(variable_of(item.name)) for item in dataclasses.fields(Options)}
+    return {item.name: split_values(text) if item.default == () else text for item, text in texts.items() if text}
 
 
 def split_values(text: str) -> list[str]:
-    """The values of a repeatable option in the environment: with commas between, be they texts or JSON objects."""
+    """Split the values of a repeatable option in the environment: texts or JSON objects, with commas between."""
     if text.lstrip().startswith("{"):
         with contextlib.suppress(ValueError):
             return [json.dumps(value) for value in json.loads(f"[{text.strip().removesuffix(',')}]")]
@@ -9347,38 +9374,30 @@ def split_values(text: str) -> list[str]:
 
 
 def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Options, list[str]]:
-    """Options and the command after ``--``; command line beats environment beats default.
+    """Return the options and the command after ``--``; the command line beats the environment.
 
     Ends the process with 2 and a line that names the option where one is wrong.
     """
     split = argv.index("--") if "--" in argv else len(argv)
     parser = build_parser()
-    given = vars(parser.parse_args(argv[:split]))
+    arguments = vars(parser.parse_args(argv[:split]))
     command = list(argv[split + 1 :])
     if split < len(argv) and not command:
         parser.error("after -- comes a command")
-    sources = {
-        "argument {}": {name: value for name, value in given.items() if value is not None},
-        "environment {}": read_environment(environment),
-    }
-    for source, values in sources.items():
-        for name, value in values.items():
-            try:
-                Options.of(**{name: value})
-            except OptionError as error:
-                parser.error(f"{source.format(spelled(source, name))}: {str(error).removeprefix(name + ': ')}")
-    return Options.of(**sources["environment {}"] | sources["argument {}"]), command
-
-
-def spelled(source: str, name: str) -> str:
-    """An option's name as it was given: on the command line, or in the environment."""
-    if source.startswith("environment"):
-        return ENVIRONMENT_PREFIX + name.upper()
-    return "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+    variables = read_environment(environment)
+    # One by one, a variable too that an argument beats, so that the message can say where the wrong one stands.
+    places = [(f"argument {'DATA' if name == 'data' else flag_of(name)}", name, arguments[name]) for name in arguments]
+    places += [(f"environment {variable_of(name)}", name, variables[name]) for name in variables]
+    for place, name, value in places:
+        try:
+            Options.of(**{name: value})
+        except OptionError as error:
+            parser.error(f"{place}: {str(error).removeprefix(name + ': ')}")
+    return Options.of(**variables | {name: value for name, value in arguments.items() if value is not None}), command
 
 
 def lan_address() -> str | None:
-    """This machine's address for others on its network, found without sending anything."""
+    """Find this machine's address for others on its network, without sending anything; None where it has none."""
     address = None
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # for a datagram that only looks up the way to it (RFC 5737)
@@ -9390,7 +9409,7 @@ def lan_address() -> str | None:
 
 
 def console_urls(server: Server) -> list[tuple[str, str]]:
-    """Where a person finds pages: those of --static, and the console, also from another device; with its token."""
+    """Return the named addresses of pages: those of --static, and the console's with its token, here and on the LAN."""
     facts = server.facts()
     root = str(facts["url"]).removesuffix(API_PREFIX.rstrip("/"))
     pages = [("Pages", f"{root}/")] if server.options.static else []
@@ -9404,14 +9423,18 @@ def console_urls(server: Server) -> list[tuple[str, str]]:
 
 
 def banner(server: Server) -> str:
-    """What a person wants to know when the emulator is ready."""
+    """Return what a person wants to know when the emulator is ready."""
     facts = server.facts()
     lines = [f"rested-emulator {__version__}", ""]
-    rows = [("HTTP", facts["url"]), ("WebSocket", facts["wsUrl"])]
-    rows += [("Key", facts["key"]), ("Master key", facts["masterKey"]), ("Data", facts["data"] or "in memory only")]
-    rows += [("Control", f"{facts['controlUrl']}/status"), ("Control token", facts["controlToken"])]
-    rows += console_urls(server)
-    rows += [
+    rows = [
+        ("HTTP", facts["url"]),
+        ("WebSocket", facts["wsUrl"]),
+        ("Key", facts["key"]),
+        ("Master key", facts["masterKey"]),
+        ("Data", facts["data"] or "in memory only"),
+        ("Control", f"{facts['controlUrl']}/status"),
+        ("Control token", facts["controlToken"]),
+        *console_urls(server),
         ("CA", facts["ca"]),
         ("", server.tls.replaced and f"it is new, take the one before out of your browser: that {server.tls.replaced}"),
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
@@ -9429,8 +9452,9 @@ def banner(server: Server) -> str:
 
 
 def curl(url: str, ca: Json) -> str:
-    """A line for the shell of this system that stores something at a URL."""
-    if os.name == "nt":  # where cmd.exe knows no single quotes, and curl in PowerShell is something else
+    """Return a line for the shell of this system that stores something at a URL."""
+    if os.name == "nt":
+        # cmd.exe knows no single quotes, and curl without .exe is another command in PowerShell.
         trusting = f'--cacert "{ca}" ' if ca else ""
         return f'curl.exe {trusting}"{url}" -H "Content-Type: application/json" -d "[1, 2, 3]"'
     import shlex
@@ -9440,7 +9464,7 @@ def curl(url: str, ca: Json) -> str:
 
 
 def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:
-    """An endpoint's options and size, in a few words."""
+    """Say in a few words what kind of endpoint it is, and how much is in it."""
     kind = "authentication" if endpoint.authentication else "secure" if endpoint.secure else "open"
     others = [what for what in ("read", "update", "delete") if getattr(endpoint, f"others_can_{what}")]
     count = store.count(endpoint.name)
@@ -9450,7 +9474,7 @@ def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:
 
 
 def say(text: str, *, to_stderr: bool) -> None:
-    """Print, letters that the terminal lacks escaped, and go on where nobody reads it."""
+    """Print a text; letters that the terminal lacks are escaped, and a stream that nobody reads is no error."""
     stream = sys.stderr if to_stderr else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     with contextlib.suppress(OSError, ValueError):
@@ -9458,8 +9482,9 @@ def say(text: str, *, to_stderr: bool) -> None:
 
 
 def drop_unread() -> None:
-    """Throw away what nobody took of stdout and stderr: Python would try it again at exit, and end with 120."""
-    logging.shutdown()  # it has lines left, and its own turn is after this
+    """Empty stdout and stderr where nobody reads them: Python would write it again at exit, and end with 120."""
+    # The log has lines left, and would write them after this: what is registered first at atexit runs last.
+    logging.shutdown()
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
@@ -9468,12 +9493,12 @@ def drop_unread() -> None:
                 os.dup2(open_bytes(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-LOG_SECONDS = 0.05
+LOG_SECONDS = 0.05  # that a line waits for others, to be written with them
 LONGEST_LINE = 4000
 
 
 class LogLines(logging.Formatter):
-    """Lines with the time of day, which is spelled out once a second."""
+    """Writes the time of day before each line; it is spelled out once a second, for that is most of the work."""
 
     def __init__(self) -> None:
         super().__init__(datefmt="%H:%M:%S")
@@ -9490,7 +9515,7 @@ class LogLines(logging.Formatter):
 
 
 class LogStream(logging.StreamHandler[TextIO]):
-    """Writes to stderr, the lines of some twentieths of a second at once; what needs attention without delay."""
+    """Writes lines to stderr, those of a twentieth of a second together, but warnings and errors without delay."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -9500,10 +9525,10 @@ class LogStream(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.append(self.format(record))
         if len(self._lines) > 1 and record.levelno < logging.WARNING:
-            return  # somebody comes for it
+            return  # the first of the lines has called for a flush
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:
+        except RuntimeError:  # nothing can be called later, as before the start
             self.flush()
         else:
             loop.call_later(LOG_SECONDS if record.levelno < logging.WARNING else 0, self.flush)
@@ -9515,8 +9540,8 @@ class LogStream(logging.StreamHandler[TextIO]):
             super().flush()
 
 
-def is_not_told_better(record: logging.LogRecord) -> bool:
-    """Keep a line of Tornado's, but not that of a client that speaks no TLS: ours says what to do."""
+def is_line_kept(record: logging.LogRecord) -> bool:
+    """Tell whether to keep a line of Tornado's; that of a client without TLS goes, for ours says what to do."""
     return not (isinstance(record.args, tuple) and any(map(is_no_tls, record.args)))
 
 
@@ -9524,57 +9549,46 @@ def set_up_log(options: Options) -> None:
     """Send the log to stderr, Tornado's own warnings with it."""
     level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
     logging.basicConfig(handlers=[LogStream()], level=logging.WARNING)
-    logging.raiseExceptions = False
+    logging.raiseExceptions = False  # a line that cannot be written is no reason for a traceback
     # Documented, and a third of what a line costs: no line says from where or from which thread it was logged.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     log.setLevel(level)
-    logging.getLogger("tornado.general").addFilter(is_not_told_better)
+    logging.getLogger("tornado.general").addFilter(is_line_kept)
 
 
 PARENT_SECONDS = 0.5
 COMMAND_SECONDS = 10.0
-ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")  # the last one is Windows', two of the others are not
-AT_TERMINAL = ("SIGINT", "SIGQUIT")  # which a terminal sends to everyone in the foreground
+ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")  # Windows alone has the last, and lacks two others
+AT_TERMINAL = ("SIGINT", "SIGQUIT")  # which a terminal sends to every process in the foreground
 
 
 async def run(server: Server, command: Sequence[str], parent: int) -> int:
-    """Serve until a signal, the end of the parent process if that counts, or of the command; returns the exit code."""
+    """Serve until a signal, the end of the command, or with --with-parent of the parent; returns the exit code."""
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[signal.Signals] = loop.create_future()
-    signals: list[int] = []
     child = Child(command)
-
-    def on_signal(number: int, _: object) -> None:
-        signals.append(number)
-        if len(signals) > 1:
-            child.kill()
-            os._exit(128 + number)  # asked twice: leave at once; the data file is replaced whole or not at all
-        loop.call_soon_threadsafe(stop, signal.Signals(number))
 
     def stop(ending: signal.Signals) -> None:
         if not stopping.done():
             stopping.set_result(ending)
 
-    def look_after_parent() -> None:
-        if os.getppid() == parent:
-            loop.call_later(PARENT_SECONDS, look_after_parent)
-        else:
-            log.info("process %d, which has started this one, has ended", parent)
-            stop(signal.SIGTERM)
+    def on_first_signal(number: int, _: object) -> None:
+        catch_signals(on_second_signal)
+        # A handler runs between any two steps of the program; the loop takes it up between two callbacks.
+        loop.call_soon_threadsafe(stop, signal.Signals(number))
 
-    if server.options.with_parent and os.name == "nt":
-        log.warning("--with-parent does nothing on Windows, which does not tell when a parent ends; use -- COMMAND")
-    elif server.options.with_parent:
-        look_after_parent()
-    for ending in signal.Signals:
-        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN  # by nohup
-        if ending.name in ENDINGS and not was_ignored:
-            signal.signal(ending, on_signal)
+    def on_second_signal(number: int, _: object) -> None:
+        child.kill()
+        os._exit(128 + number)  # at once, which is safe: the data file is replaced whole or not at all
+
+    if server.options.with_parent:
+        watch_parent(parent, lambda: stop(signal.SIGTERM))
+    catch_signals(on_first_signal)
     server.start()
     gc.freeze()  # what is there now stays, so no collection has to look at it
-    text = json.dumps(server.facts()) if server.options.json else banner(server)
-    say(text, to_stderr=bool(command))
+    # With a command stdout is the command's.
+    say(json.dumps(server.facts()) if server.options.json else banner(server), to_stderr=bool(command))
     code = 0
     try:
         if command:
@@ -9582,18 +9596,46 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
         else:
             log.info("stopping, by %s", (await stopping).name)
     finally:
-        try:
-            await server.stop()
-        except OSError as error:
-            if error.filename == server.options.coverage:
-                code = fail(f"the coverage could not be written: {error}", 1)
-            else:
-                code = fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
-    return code or judge(server.met, server.options.coverage_fail_under)
+        lost = await stop_server(server)
+    return lost or code or judge(server.world.evidence.coverage, server.options.coverage_fail_under)
+
+
+def catch_signals(handler: Callable[[int, object], None]) -> None:
+    """Call a handler for each signal that asks a process to end."""
+    for ending in signal.Signals:
+        # nohup has SIGHUP ignored, so that what it starts goes on without the terminal.
+        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN
+        if ending.name in ENDINGS and not was_ignored:
+            # Not loop.add_signal_handler: Windows lacks it, and a loop that hangs could not be left by the second one.
+            signal.signal(ending, handler)
+
+
+def watch_parent(parent: int, on_end: Callable[[], None]) -> None:
+    """Call ``on_end`` when the process that started this one has ended."""
+    if os.name == "nt":
+        log.warning("--with-parent does nothing on Windows, which does not tell when a parent ends; use -- COMMAND")
+        return
+    # A process whose parent has ended gets another one; only Linux could send a signal for it.
+    if os.getppid() == parent:
+        asyncio.get_running_loop().call_later(PARENT_SECONDS, watch_parent, parent, on_end)
+    else:
+        log.info("process %d, which has started this one, has ended", parent)
+        on_end()
+
+
+async def stop_server(server: Server) -> int:
+    """Stop the server in order; returns the exit code, 1 where a file cannot be written."""
+    try:
+        await server.stop()
+    except OSError as error:
+        if server.options.coverage and error.filename == server.options.coverage:
+            return fail(f"the coverage could not be written: {error}", 1)
+        return fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
+    return 0
 
 
 def judge(met: Coverage, least: float | None) -> int:
-    """The exit code of a suite that should meet a share of the service's behaviours, in percent."""
+    """Return the exit code: 3, and a line that says why, where the clients met less than ``least`` percent."""
     if least is None or met.percent() >= least:
         return 0
     missed = [behaviour.what for behaviour in met.missed()]
@@ -9603,7 +9645,7 @@ def judge(met: Coverage, least: float | None) -> int:
 
 
 class Child:
-    """The command after ``--``, and what keeps it from living on without the emulator."""
+    """The command after ``--``, which ends when the emulator does."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
@@ -9614,9 +9656,10 @@ class Child:
 
         A signal goes on to the command, which is killed where it does not end within ten seconds.
         """
-        facts_given = {"RESTED_" + re.sub("([A-Z])", r"_\1", name).upper(): value for name, value in facts.items()}
-        inherited = {name: value for name, value in os.environ.items() if name not in facts_given}
-        environment = inherited | {name: str(value) for name, value in facts_given.items() if value is not None}
+        variables = {"RESTED_" + re.sub("([A-Z])", r"_\1", name).upper(): value for name, value in facts.items()}
+        # Those of an emulator around this one go, where this one has no such fact.
+        inherited = {name: value for name, value in os.environ.items() if name not in variables}
+        environment = inherited | {name: str(value) for name, value in variables.items() if value is not None}
         try:
             process = self._process = await asyncio.create_subprocess_exec(*self._command, env=environment)
         except OSError as error:
@@ -9635,14 +9678,14 @@ class Child:
 
     @staticmethod
     def _hand_on(process: asyncio.subprocess.Process, ending: signal.Signals) -> None:
-        """Send a signal to the command, unless that has it already: from a terminal, or the console of Windows."""
+        """Send a signal to the command, unless a terminal or the console of Windows has sent it already."""
         at_terminal = ending.name in AT_TERMINAL and sys.stdin is not None and sys.stdin.isatty()
         if os.name != "nt" and not at_terminal:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(ending)
 
     def kill(self) -> None:
-        """End the command, if it runs, so that it cannot go on."""
+        """End the command at once, if it runs."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -9650,6 +9693,7 @@ class Child:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
+    # While the imports ran, Ctrl-C ended the process; from here on there is something to give back.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return start(sys.argv[1:] if argv is None else argv)
@@ -9691,7 +9735,7 @@ def start(argv: Sequence[str]) -> int:
 
 
 def fail(text: str, code: int) -> int:
-    """Say in one line why it does not work; returns the exit code."""
+    """Say in one line why the emulator ends; returns the exit code."""
     say(f"rested-emulator: error: {printable(text)}", to_stderr=True)
     return code
 

@@ -154,7 +154,7 @@ class Ear:
     def waiting(self) -> int:
         return 0
 
-    def drop(self) -> None:
+    def cut(self) -> None:
         self.end(1006, "dropped")
 
     def silence(self) -> Callable[[], None]:

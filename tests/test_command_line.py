@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -451,6 +452,32 @@ def test_no_signal_has_to_be_there_but_those_of_every_system(monkeypatch: pytest
         asyncio.run(rested_emulator.run(server, [], os.getppid()))
     server.release()
     assert set(handled) == {signal.SIGINT, signal.SIGTERM}
+
+
+@pytest.mark.parametrize("coverage", [None, "met.md"])
+def test_a_full_disk_at_the_end_is_told_of_the_data_file_and_not_of_the_coverage(
+    coverage: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = Server(Options.of(memory=True, coverage=coverage))
+
+    async def stop() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as os.write does: without the name of a file
+
+    monkeypatch.setattr(server, "stop", stop)
+    assert asyncio.run(rested_emulator.stop_server(server)) == 1
+    assert "the data file could not be saved, the journal beside it has what is new" in capsys.readouterr().err
+    server.release()
+
+
+FULL = "/dev/full"
+
+
+@pytest.mark.skipif(not os.path.exists(FULL), reason="there is no file here that is always full")
+def test_a_full_disk_at_the_end_is_told_of_the_coverage_where_that_is_written(tmp_path: Path) -> None:
+    done = finish("--memory", "--port", "0", "--coverage", FULL, "--", sys.executable, "-c", "", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"the coverage could not be written: [Errno 28] No space left on device: '{FULL}'" in done.stderr
 
 
 def test_with_parent_ends_with_it(tmp_path: Path) -> None:

@@ -38,7 +38,10 @@ SECTIONS = (
     "HTTP",
     "WebSocket",
     "Control",
-    "Options, Server",
+    "Options",
+    "Start",
+    "Server",
+    "Python",
     "Command line",
 )
 UPPER = SECTIONS[: SECTIONS.index("HTTP")]

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tornado.httputil import HTTPHeaders
+from tornado.httputil import HTTPHeaders, RequestStartLine
 
 from rested_emulator import Answer, Door, Request, RestedEmulator
 from tests.conftest import (
@@ -1320,7 +1320,9 @@ class Trapdoor(Door):
 
 @pytest.mark.warns("GET /api/1/ce/garden/plants failed")
 def test_a_failure_of_ours_looks_like_any_other_error() -> None:
-    answer = Trapdoor().answer(Request.of("GET", at(PLANTS), HTTPHeaders({"Origin": PAGE})))
+    answer = Trapdoor().answer(
+        Request.of(RequestStartLine("GET", at(PLANTS), "HTTP/1.1"), HTTPHeaders({"Origin": PAGE}))
+    )
     headers = {name.lower(): value for name, value in answer.head()}
     assert_refusal(Reply(answer.status, headers, answer.body), 500, "The emulator failed.")
     assert headers["access-control-allow-origin"] == PAGE

@@ -35,7 +35,6 @@ from rested_emulator import (
     finish_writing,
     open_store,
     pack_document,
-    schedule,
     timestamp,
     write_over,
 )
@@ -905,7 +904,6 @@ def test_a_start_that_fails_late_leaves_no_lock(path: Path, options: dict[str, A
 @pytest.mark.warns("tokens do not expire")
 def test_a_timer_that_the_disk_refuses_is_a_warning(path: Path, disk: FaultyDisk) -> None:
     server = Server(Options.of(data=path, expire_tokens_after=10), StoppedTime())
-    schedule(server.world, server.options)
     server.world.owner.sign_in(GARDENERS, "ada")
     disk.fail("write", errno.ENOSPC)
     assert server.world.owner.advance(10)["closed"] == 0

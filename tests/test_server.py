@@ -34,7 +34,6 @@ from rested_emulator import (
     Server,
     World,
     most_sockets,
-    schedule,
 )
 from tests.conftest import (
     CHORES,
@@ -209,7 +208,6 @@ def test_options_not_given_leave_the_data_as_it_is() -> None:
 def test_two_timers_end_tokens_and_change_options_again_and_again() -> None:
     time = StoppedTime()
     emulated = server(time, expire_tokens_after="10s", change_options_after="25s")
-    schedule(emulated.world, emulated.options)
     backend = Backend.of(emulated.world)
     ended = []
     for _ in range(5):
