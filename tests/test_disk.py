@@ -421,6 +421,7 @@ def is_reachable(port: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.alone
 def test_a_second_signal_leaves_at_once_with_the_file_safe(tmp_path: Path, number: signal.Signals) -> None:
     data = tmp_path / "data.json"
     data.write_bytes(GARDEN.read_bytes())
@@ -446,6 +447,7 @@ def test_a_second_signal_leaves_at_once_with_the_file_safe(tmp_path: Path, numbe
 
 
 @pytest.mark.parametrize(("seconds", "is_answered"), [(0.4, True), (30, False)])
+@pytest.mark.alone
 def test_a_signal_waits_two_seconds_at_most_for_a_request_under_way(
     tmp_path: Path, seconds: float, is_answered: bool
 ) -> None:

@@ -287,6 +287,7 @@ def test_a_flood_keeps_nobody_waiting_and_costs_no_memory(emulator: Measured, as
 
 
 @pytest.mark.parametrize("cause", ["reset", "option change", "SIGTERM"])
+@pytest.mark.alone
 def test_every_socket_of_many_hears_its_end_within_a_second(
     emulator: Measured, asker: Asker, many: int, cause: str
 ) -> None:
