@@ -543,7 +543,6 @@ def test_a_second_signal_leaves_at_once_with_the_file_safe(tmp_path: Path, numbe
 
 
 @pytest.mark.parametrize(("seconds", "is_answered"), [(0.4, True), (30, False)])
-@pytest.mark.alone
 def test_a_signal_waits_two_seconds_at_most_for_a_request_under_way(
     tmp_path: Path, seconds: float, is_answered: bool
 ) -> None:
