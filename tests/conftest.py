@@ -6,6 +6,7 @@ Wire tests talk to a RestedEmulator over a real port, with clients that are not 
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -37,6 +38,11 @@ from rested_emulator import (
     emulate,
     load_tree,
 )
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -79,6 +85,41 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("same", derandomize=True, max_examples=100, **common)
     settings.register_profile("fuzz", max_examples=count or 1, **common)
     settings.load_profile("fuzz" if count else "same")
+
+
+# All processors, and one test that has the machine for itself
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Take no workers for tests of one file, which would wait for them, nor for ``-s``, which they do not show."""
+    files = {config.invocation_params.dir / argument.partition("::")[0] for argument in config.args}
+    is_one_file = len(files) == 1 and files.pop().is_file()
+    return 0 if is_one_file or config.option.capture == "no" else None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test that is ``alone`` begin when all workers are idle, and the others when it is over.
+
+    Workers share the lock of the room while they test; who wants it alone keeps the door shut until they are out.
+    """
+    if fcntl is None or "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with (ROOT / "README.md").open() as door, Path(__file__).open() as room:
+        fcntl.flock(door, kind)
+        fcntl.flock(room, kind)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)  # a child of the test may still have it open
+
+
+def pytest_collection_finish() -> None:
+    """Keep some hundred megabytes of tests out of every later search for garbage, which many of them ask for."""
+    gc.collect()
+    gc.freeze()
 
 
 class StoppedTime:

@@ -620,6 +620,7 @@ def test_a_framed_stage_does_nothing(context: BrowserContext, framing: Callable[
 
 
 @browser_test
+@pytest.mark.alone
 def test_a_thousand_messages_a_second_do_not_freeze_the_page(
     console: Console, record_property: Callable[[str, object], None]
 ) -> None:

@@ -719,6 +719,7 @@ def test_requests_and_messages_are_waited_for_together(emulator: RestedEmulator)
     assert "0 of 1 requests and messages" in late.json["hint"]
 
 
+@pytest.mark.alone
 def test_whoever_waits_is_let_go_when_the_emulator_stops() -> None:
     replies: list[Reply] = []
     with RestedEmulator(data=GARDEN) as emulator:

@@ -1,6 +1,102 @@
 """Files, disk and process on the real thing: a disk that is full, folders that may not be written, signals, pipes.
 
 What can be had only by root is skipped elsewhere, with its reason.
+
+What goes wrong there, and who holds it, here and in other files:
+
+SIGKILL under load:
+    test_crash.py::test_nothing_acknowledged_is_lost_by_a_kill
+    test_journal.py::test_what_was_done_before_a_kill_is_there_after
+    test_journal.py::test_a_kill_at_any_byte_of_the_last_line_takes_that_verb_alone
+    test_sequences.py::test_every_sequence_of_verbs_does_what_the_model_says
+truncated at any byte, garbage tail, NUL-filled, zero length, BOM, root a list, wrong inner types:
+    test_disk.py::test_a_file_of_the_emulators_own_that_was_cut_off_anywhere_is_refused
+    test_disk.py::test_garbage_behind_a_file_of_the_emulators_own_is_refused
+    test_store.py::test_a_file_cut_off_anywhere_is_refused
+    test_store.py::test_a_broken_file_is_refused_with_name_and_place_and_left_alone
+    test_command_line.py::test_a_broken_data_file_is_left_alone
+    test_journal.py::test_any_other_line_stops_the_start_and_changes_nothing
+read-only file or folder, folder missing, path a directory, FIFO, symlink:
+    test_disk.py::test_what_may_not_be_written_ends_the_start_with_2
+    test_disk.py::test_a_path_that_leads_nowhere_ends_with_2
+    test_disk.py::test_a_link_to_a_file_that_is_not_there_yet_makes_that_file
+    test_command_line.py::test_a_data_file_that_cannot_be_had_ends_with_2
+    test_store.py::test_a_symlink_is_followed_and_stays
+full or read-only while running:
+    test_disk.py::test_on_a_full_disk_writing_is_a_507_reading_goes_on_and_it_recovers
+    test_disk.py::test_a_disk_that_is_full_at_the_end_keeps_all_in_the_journal
+    test_disk.py::test_a_start_on_a_full_disk_changes_nothing
+    test_disk.py::test_a_journal_that_may_not_grow_takes_nothing_and_recovers
+    test_disk.py::test_a_folder_that_becomes_read_only_is_a_507_until_it_is_not
+    test_journal.py::test_a_change_the_disk_refuses_is_none
+    test_journal.py::test_a_vanished_folder_answers_507_and_is_well_again_when_it_is_back
+two emulators on one file:
+    test_journal.py::test_a_second_emulator_on_the_same_file_is_refused
+    test_journal.py::test_a_lock_left_by_a_kill_is_no_lock
+    test_journal.py::test_of_two_that_race_for_a_data_file_one_has_it
+    test_crash.py::test_of_two_programs_that_race_for_a_data_file_one_has_it
+a data file that is a mount point:
+    test_disk.py::test_a_data_file_that_is_a_mount_point_keeps_all
+    test_crash.py::test_a_kill_while_the_data_file_is_written_in_place_leaves_a_whole_one
+    test_journal.py::test_a_kill_at_any_byte_of_writing_in_place_leaves_the_old_or_the_new
+a journal beside another data file:
+    test_journal.py::test_a_journal_of_another_data_file_is_brought_in_and_told
+    test_journal.py::test_a_journal_whose_data_file_is_gone_is_brought_in_and_told
+edited, replaced or deleted by hand while running:
+    test_disk.py::test_a_data_file_replaced_by_another_while_running_is_taken_over
+    test_journal.py::test_an_edit_is_taken_over_and_listeners_hear_the_difference
+    test_journal.py::test_an_edit_that_cannot_be_read_is_reported_once_and_nothing_is_lost
+    test_journal.py::test_a_data_file_deleted_by_hand_is_written_again
+    test_journal.py::test_a_deleted_journal_is_made_good_before_anything_else_is_acknowledged
+    test_journal.py::test_an_edit_that_keeps_size_and_time_is_taken_over
+    test_journal.py::test_what_takes_the_place_of_the_data_file_is_reported_and_left_alone
+upload broken off at half, disk full at half, 11 files, one byte too many:
+    test_disk.py::test_an_upload_that_fills_the_disk_at_half_leaves_nothing
+    test_uploads.py::test_an_upload_that_breaks_off_leaves_nothing
+    test_uploads.py::test_a_full_disk_takes_nothing_and_recovers
+    test_uploads.py::test_a_refused_upload_leaves_nothing
+    test_uploads.py::test_a_file_may_have_a_hundred_megabytes_and_not_a_byte_more
+    test_uploads.py::test_ten_large_files_take_little_memory_and_delay_nobody
+file names `../../x`, `C:\\a`, `CON`, 1,000 characters, CR LF, `filename*`:
+    test_uploads.py::test_a_name_is_kept_exactly_and_is_never_a_path
+    test_uploads.py::test_an_extended_name_counts_where_it_can_be_read
+    test_uploads.py::test_a_name_goes_out_as_rfc_6266_says
+an uploaded `text/html` opened in a browser:
+    test_uploads.py::test_a_file_is_sent_whole_and_harmless
+port taken, privileged, IPv4-only or IPv6-only machine:
+    test_disk.py::test_a_privileged_port_is_named_in_one_line
+    test_disk.py::test_on_a_machine_with_one_family_that_one_is_served
+    test_disk.py::test_on_a_machine_without_any_address_the_error_says_so
+    test_disk.py::test_in_a_network_of_one_family_that_one_is_served
+    test_command_line.py::test_a_taken_port_is_named_in_one_line
+    test_server.py::test_a_taken_port_on_the_second_family_alone_is_taken_too
+SIGTERM, Ctrl-C, twice:
+    test_disk.py::test_a_second_signal_leaves_at_once_with_the_file_safe
+    test_disk.py::test_a_signal_waits_two_seconds_at_most_for_a_request_under_way
+    test_command_line.py::test_a_signal_saves_the_data_and_ends_with_0
+stdout closed, not a terminal, non-UTF-8 locale, `python -OO`:
+    test_disk.py::test_it_goes_on_with_stdout_or_stderr_closed
+    test_disk.py::test_it_goes_on_where_nobody_takes_what_it_says
+    test_disk.py::test_it_goes_on_in_a_locale_that_is_not_utf8
+    test_disk.py::test_it_works_without_asserts_and_docstrings
+    test_command_line.py::test_the_banner_shows_urls_key_and_endpoints
+options out of range (latency -1, NaN, chance 2):
+    test_command_line.py::test_a_wrong_option_is_named_with_what_it_accepts
+    test_control.py::test_a_wrong_argument_is_a_400_that_lists_the_known_ones
+    test_disk.py::test_a_fault_out_of_range_ends_the_start_with_2
+
+And the figures:
+
+200 SIGKILL rounds, at least 10,000 acknowledged writes:
+    test_crash.py::test_nothing_acknowledged_is_lost_by_a_kill
+Every disk call x {EIO, ENOSPC, EACCES, torn}:
+    test_journal.py::test_a_change_the_disk_refuses_is_none
+    test_journal.py::test_a_data_file_that_cannot_be_written_stays_as_it_was_and_the_journal_has_the_rest
+    test_journal.py::test_a_draft_the_disk_refuses_to_take_loses_nothing
+5,000 generated sequences of verbs (model test):
+    test_sequences.py::test_every_sequence_of_verbs_does_what_the_model_says
+One hour of mixed load:
+    test_soak.py::test_the_soak_judges_what_it_measured
 """
 
 from __future__ import annotations
@@ -421,6 +517,7 @@ def is_reachable(port: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.alone
 def test_a_second_signal_leaves_at_once_with_the_file_safe(tmp_path: Path, number: signal.Signals) -> None:
     data = tmp_path / "data.json"
     data.write_bytes(GARDEN.read_bytes())

@@ -478,6 +478,7 @@ def test_many_wait_and_nobody_is_slowed_down_or_forgotten(emulator: RestedEmulat
     assert waiting_in(emulator) == 0
 
 
+@pytest.mark.alone
 def test_a_stop_ends_waiting_at_once() -> None:
     with ThreadPoolExecutor(2) as pool:
         with RestedEmulator(data=GARDEN) as emulator:

@@ -525,6 +525,7 @@ def is_reset(connection: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("end", [*ENDS, "advance"])
+@pytest.mark.alone
 def test_what_hangs_is_let_go(end: str) -> None:
     with RestedEmulator(data=GARDEN) as emulator:
         fail(emulator, kind="outage", mode="hang", seconds=600)
@@ -576,6 +577,7 @@ def test_a_reset_handshake_is_reset(emulator: RestedEmulator) -> None:
 
 
 @pytest.mark.parametrize("what", ["before-answer", "after-answer"])
+@pytest.mark.alone
 def test_a_message_comes_before_or_after_the_answer(emulator: RestedEmulator, what: str) -> None:
     fail(emulator, kind="messages", what=what, seconds=0.3, times=1)
     with open_socket(emulator.ws_url(PLANTS)) as listener, ThreadPoolExecutor(1) as pool:

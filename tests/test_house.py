@@ -1,17 +1,21 @@
 """The rules that keep the file a house to live in, held by reading its syntax tree.
 
-The file is a column of sections, each using only what stands above it; the upper part is synchronous and
-knows neither Tornado nor a clock of its own; a verb has all its doors; nothing in the module is mutable.
+The file is a column of sections, each using only what stands above it, by name or by a function that it is
+handed when it is made; the upper part is synchronous and knows neither Tornado nor a clock of its own; a verb
+has all its doors; nothing in the module is mutable; no class and no function outgrows its reader. A run with
+``-s`` prints what was measured.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import io
 import os
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Callable, Iterator
 from functools import cache
 
@@ -46,6 +50,9 @@ SECTIONS = (
 )
 UPPER = SECTIONS[: SECTIONS.index("HTTP")]
 SOURCE = (ROOT / "rested_emulator.py").read_text()
+TREE = ast.parse(SOURCE)
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+BLANK = {getattr(tokenize, name) for name in ("COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENDMARKER")}
 
 
 @cache
@@ -63,7 +70,7 @@ def section_of(line: int) -> str | None:
 
 def statements() -> Iterator[tuple[str, ast.stmt]]:
     """Every statement of the module below the imports, with its section."""
-    for statement in ast.parse(SOURCE).body:
+    for statement in TREE.body:
         section = section_of(statement.lineno)
         if section:
             yield section, statement
@@ -97,7 +104,7 @@ def named(statement: ast.stmt) -> set[str]:
 def imported(*modules: str) -> set[str]:
     """The names that the file imports from these packages, and the packages' own."""
     names = set()
-    for node in ast.walk(ast.parse(SOURCE)):
+    for node in ast.walk(TREE):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in modules:
             names |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
@@ -171,8 +178,8 @@ def test_nothing_in_the_module_is_mutable() -> None:
     makers = {"dict", "list", "set", "defaultdict", "deque", "cache", "lru_cache"}
 
     def scopes() -> Iterator[list[ast.stmt]]:
-        yield ast.parse(SOURCE).body
-        yield from (node.body for node in ast.walk(ast.parse(SOURCE)) if isinstance(node, ast.ClassDef))
+        yield TREE.body
+        yield from (node.body for node in ast.walk(TREE) if isinstance(node, ast.ClassDef))
 
     shared = [
         ast.unparse(statement)
@@ -184,6 +191,191 @@ def test_nothing_in_the_module_is_mutable() -> None:
     ]
     assert shared == []
     assert not users({"cache", "lru_cache", "global"})
+
+
+# Who calls whom is decided where things are made
+
+# Attributes that are set to a function from outside, each with its reason. Two at most.
+HOOKS = {"stream.set_nodelay": "Tornado calls it twice for each request, and has no option that says not to"}
+
+
+def is_type_of_functions(annotation: ast.expr | None, aliases: set[str]) -> bool:
+    """Whether what is annotated so is a function, or perhaps none."""
+    match annotation:
+        case ast.BinOp(left=left, right=right):
+            return is_type_of_functions(left, aliases) or is_type_of_functions(right, aliases)
+        case ast.Subscript(value=ast.Name(id=name)) | ast.Name(id=name):
+            return name == "Callable" or name in aliases
+    return False
+
+
+def alternatives(value: ast.expr) -> Iterator[ast.expr]:
+    """What ``a or b`` and ``a if c else b`` may be."""
+    if isinstance(value, ast.BoolOp | ast.IfExp):
+        for part in ast.iter_child_nodes(value):
+            if isinstance(part, ast.expr):
+                yield from alternatives(part)
+    else:
+        yield value
+
+
+def assigned(node: ast.AST) -> list[tuple[ast.Attribute, ast.expr]]:
+    """The attributes that a statement sets, with their values."""
+    pairs: list[tuple[ast.expr, ast.expr]] = []
+    match node:
+        case ast.Assign(targets, value):
+            pairs = [(target, value) for target in targets]
+        case ast.AnnAssign(attribute, _, ast.expr() as value):
+            pairs = [(attribute, value)]
+        case ast.Call(func=ast.Name(id="setattr"), args=[owner, ast.Constant(value=str(name)), value]):
+            pairs = [(ast.Attribute(owner, name), value)]
+    for target, value in pairs:
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            pairs += zip(target.elts, value.elts, strict=True)
+    return [(target, value) for target, value in pairs if isinstance(target, ast.Attribute)]
+
+
+def hooks(source: str) -> list[str]:
+    """The attributes by which one part has another call it, past its constructor.
+
+    Of ``self`` that is one which a method other than ``__init__`` sets to a function that it was handed; of
+    anything else, one that is set to any function: by name, bound, partial or lambda.
+    """
+    tree = ast.parse(source)
+    aliases = {
+        node.target.id
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        if is_type_of_functions(node.value, set())
+    }
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    values = {
+        name for node in classes for each in node.body if isinstance(each, ast.AnnAssign) for name in defined(each)
+    }
+    methods = {each for node in classes for each in node.body if isinstance(each, FUNCTIONS)}
+    names = {node.name for node in ast.walk(tree) if isinstance(node, FUNCTIONS) and node not in methods}
+    bound = {node.name for node in methods if not node.decorator_list} - values
+    found = []
+
+    def is_function(value: ast.expr, handed: set[str]) -> bool:
+        match value:
+            case ast.Lambda() | ast.Call(func=ast.Name(id="partial")):
+                return True
+            case ast.Name(id=name):
+                return name in handed | names
+            case ast.Attribute(attr=name):
+                return name in bound
+        return False
+
+    def look(node: ast.AST, handed: set[str], is_constructor: bool) -> None:
+        if isinstance(node, FUNCTIONS):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            handed = handed | {item.arg for item in arguments if is_type_of_functions(item.annotation, aliases)}
+            is_constructor = is_constructor or node.name == "__init__"
+        for target, value in assigned(node):
+            if ast.unparse(target.value) != "self":
+                is_hook = any(is_function(each, handed) for each in alternatives(value))
+            else:
+                is_hook = not is_constructor and any(ast.unparse(each) in handed for each in alternatives(value))
+            if is_hook:
+                found.append(ast.unparse(target))
+        for child in ast.iter_child_nodes(node):
+            look(child, handed, is_constructor)
+
+    look(tree, set(), False)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("statement", "wanted"),
+    [
+        ("hub.on_end = lambda *_: None", ["hub.on_end"]),
+        ("self.hub.on_end = self.tell", ["self.hub.on_end"]),
+        ("hub.on_end, hub.size = tell, 1", ["hub.on_end"]),
+        ("hub.on_end = partial(tell, 1)", ["hub.on_end"]),
+        ("hub.on_end = action", ["hub.on_end"]),
+        ("hub.on_end = action if action else None", ["hub.on_end"]),
+        ("setattr(hub, 'on_end', tell)", ["hub.on_end"]),
+        ("self.on_end = action", ["self.on_end"]),
+        ("self.on_end = check", ["self.on_end"]),
+        ("self.on_end = action or None", ["self.on_end"]),
+        ("self.on_end = self.tell", []),
+        ("self.size = hub.size = len(seats)", []),
+        ("hub.seats = action()", []),
+    ],
+)
+def test_a_hook_is_found(statement: str, wanted: list[str]) -> None:
+    source = f"""
+Check: TypeAlias = Callable[[], None]
+def tell(): ...
+class Part:
+    def __init__(self, action: Callable[[], None]):
+        self.action = action
+    def begin(self, hub: Hub, seats: list[Seat], action: Callable[[], None] | None, check: Check):
+        {statement}
+    def tell(self): ...
+"""
+    assert hooks(source) == wanted
+
+
+def test_nobody_is_called_through_a_hook() -> None:
+    found = hooks(SOURCE)
+    print(f"\nhooks: {len(found)} ({', '.join(found)})")
+    assert len(HOOKS) <= 2
+    assert sorted(found) == sorted(HOOKS)
+
+
+# What a reader has to take in
+
+BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
+    "lines": (0, 9_750),
+    "lines of code": (0, 7_050),
+    "classes": (0, 106),
+    "lines of the largest class": (0, 440),
+    "methods of the largest class": (0, 48),
+    "functions over 40 lines": (0, 3),
+    "comment lines, in percent": (0.45, 100),
+}
+
+
+@cache
+def measured() -> dict[str, tuple[float, str]]:
+    """How large it is, and where that is; section marks are no comments, docstrings no code."""
+    nodes = list(ast.walk(TREE))
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    functions = [node for node in nodes if isinstance(node, FUNCTIONS)]
+    long = [node.name for node in functions if length(node) > 40]
+    sizes = {node.name: length(node) for node in classes}
+    methods = {node.name: sum(isinstance(each, FUNCTIONS) for each in node.body) for node in classes}
+    tokens = list(tokenize.generate_tokens(io.StringIO(SOURCE).readline))
+    comments = [token for token in tokens if token.type == tokenize.COMMENT and token.line.lstrip().startswith("#")]
+    code = {line for token in tokens if token.type not in BLANK for line in range(token.start[0], token.end[0] + 1)}
+    for node in (*classes, *functions, nodes[0]):
+        if isinstance(node, ast.ClassDef | FUNCTIONS | ast.Module) and ast.get_docstring(node) is not None:
+            code -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    lines = SOURCE.count("\n")
+    return {
+        "lines": (lines, ""),
+        "lines of code": (len(code), ""),
+        "classes": (len(classes), ""),
+        "lines of the largest class": (max(sizes.values()), max(sizes, key=sizes.__getitem__)),
+        "methods of the largest class": (max(methods.values()), max(methods, key=methods.__getitem__)),
+        "functions over 40 lines": (len(long), ", ".join(long)),
+        "comment lines, in percent": (round(100 * (len(comments) - len(marks())) / lines, 2), ""),
+    }
+
+
+def length(node: ast.stmt) -> int:
+    """The lines of a class or function, its decorators aside."""
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+@pytest.mark.parametrize("figure", BOUNDS)
+def test_a_figure_keeps_within_its_bounds(figure: str) -> None:
+    value, where = measured()[figure]
+    least, most = BOUNDS[figure]
+    print(f"\n{figure}: {value:,}{where and f' ({where})'}; {f'at least {least}' if least else f'at most {most:,}'}")
+    assert least <= value <= most
 
 
 def test_the_file_parses_on_a_python_that_is_too_old() -> None:

@@ -1,6 +1,48 @@
 """Many sockets, and slow, dead and hostile ones; the emulator runs in a process of its own, which is measured.
 
 ``pytest tests/test_many_sockets.py --listeners 1000 -s`` is the full size, and prints its figures.
+
+What goes wrong there, and who holds it, here and in other files:
+
+never reads; reads one byte a second; reads after 30 s:
+    test_many_sockets.py::test_healthy_listeners_lose_nothing_by_stalled_ones_which_cost_little
+    test_many_sockets.py::test_a_listener_that_reads_a_byte_a_second_is_cut_when_much_waits_for_it
+    test_many_sockets.py::test_a_listener_that_reads_late_gets_everything_unless_much_waits_for_it
+    test_websocket.py::test_a_writer_does_not_wait_for_a_listener_that_does_not_read
+    test_websocket.py::test_a_listener_that_stopped_reading_is_cut_and_the_others_lose_nothing
+RST during fan-out, 500 at once; peer gone without a word:
+    test_many_sockets.py::test_five_hundred_that_reset_their_connections_at_once_are_a_line_of_the_log_each
+    test_many_sockets.py::test_a_peer_that_is_gone_without_a_word_is_noticed
+    test_many_sockets.py::test_a_silenced_connection_is_let_go_once_its_client_leaves
+    test_websocket.py::test_a_client_that_resets_the_connection_leaves_its_seat
+floods of messages, pings, empty fragments; a frame announcing 2^63 bytes; fragments over the limit:
+    test_many_sockets.py::test_a_flood_keeps_nobody_waiting_and_costs_no_memory
+    test_websocket.py::test_a_client_that_breaks_the_protocol_harms_nobody
+close codes 0, 999, 1004 to 1006, 1016, 2999 from the client:
+    test_websocket.py::test_a_client_may_close_with_any_code
+    test_websocket.py::test_a_client_may_close_without_a_proper_reason
+reset, option change, SIGTERM with 1,000 sockets open:
+    test_many_sockets.py::test_every_socket_of_many_hears_its_end_within_a_second
+    test_many_sockets.py::test_a_sigterm_amid_a_write_with_many_sockets_open_loses_nothing
+    test_websocket.py::test_a_reset_ends_the_sockets_of_tokens_made_since
+opening during reset, endpoint deleted a moment later:
+    test_many_sockets.py::test_a_socket_that_opens_amid_a_change_is_closed_or_hears_everything
+    test_server.py::test_a_handshake_that_matures_while_it_stops_is_told_so
+more sockets than descriptors:
+    test_many_sockets.py::test_more_sockets_than_descriptors_are_refused_with_503_and_the_cpu_is_quiet
+    test_websocket.py::test_sockets_beyond_the_limit_of_the_system_are_refused
+    test_server.py::test_beyond_the_limit_of_connections_it_says_503_and_stays_well
+
+And the figures:
+
+1,000 listeners, 100 stalled, 600 messages of 10 KB:
+    test_many_sockets.py::test_healthy_listeners_lose_nothing_by_stalled_ones_which_cost_little
+10,000 idle listeners under 300 MB; a burst of 10,000 messages to 200 healthy listeners cuts none:
+    test_many_sockets.py::test_idle_listeners_take_little_memory
+    test_many_sockets.py::test_a_burst_cuts_no_healthy_listener
+    test_many_sockets.py::test_a_reset_of_more_than_a_listener_may_owe_cuts_no_healthy_listener
+SIGTERM with 1,000 sockets and a write in flight:
+    test_many_sockets.py::test_a_sigterm_amid_a_write_with_many_sockets_open_loses_nothing
 """
 
 from __future__ import annotations
@@ -287,6 +329,7 @@ def test_a_flood_keeps_nobody_waiting_and_costs_no_memory(emulator: Measured, as
 
 
 @pytest.mark.parametrize("cause", ["reset", "option change", "SIGTERM"])
+@pytest.mark.alone
 def test_every_socket_of_many_hears_its_end_within_a_second(
     emulator: Measured, asker: Asker, many: int, cause: str
 ) -> None:

@@ -142,3 +142,21 @@ def test_the_gardeners_passwords_are_the_printed_ones() -> None:
     users = json.loads(GARDEN.read_text())["garden/gardeners"].values()
     for user in users:
         assert f"`{user['data']['username']}` (password `{user['data']['password']}`)" in README
+
+
+def test_every_promise_names_its_tests() -> None:
+    section = README.partition("## What it promises\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 10
+    assert [row for row in rows if "`test_" not in row] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "tests/test_disk.py", "tests/test_many_sockets.py"])
+def test_a_table_names_tests_that_are_there_and_all_of_its_file(name: str) -> None:
+    text = (ROOT / name).read_text()
+    named = set(re.findall(r"\b(test_\w+\.py)::(test_\w+)", text))
+    assert len(named) >= 10
+    files = {file: (ROOT / "tests" / file).read_text() for file, _ in named}
+    assert [f"{file}::{test}" for file, test in named if f"\ndef {test}(" not in files[file]] == []
+    own = re.findall(r"^def (test_\w+)", text, re.MULTILINE) if name.endswith(".py") else []
+    assert {(Path(name).name, test) for test in own} <= named

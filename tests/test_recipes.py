@@ -117,6 +117,7 @@ def test_the_lock_file_names_no_registry() -> None:
     assert "://registry" not in (RECIPES / "package-lock.json").read_text()
 
 
+@pytest.mark.browser
 def test_vitest(run: Run) -> None:
     assert "2 passed" in run(shown("npx vitest run"))
 
@@ -137,11 +138,13 @@ def test_the_emulator_starts_playwright(run: Run) -> None:
     assert "[WebServer]" not in printed
 
 
+@pytest.mark.browser
 def test_node(run: Run) -> None:
     tests = "node --test --test-timeout 20000 node/notes.test.js"
     assert "pass 2\n" in run(shown(f"python rested_emulator.py --memory --port 0 -- {tests}"))
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pytest(run: Run, workers: int) -> None:
     assert "2 passed" in run(f"{shown('python -m pytest pytest')} -n {workers}")

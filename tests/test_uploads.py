@@ -1202,6 +1202,7 @@ class Prober(threading.Thread):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
+@pytest.mark.alone
 def test_ten_large_files_take_little_memory_and_delay_nobody(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """``pytest tests/test_uploads.py -k large_files -s --megabytes 100`` takes the largest files there may be."""
     size = pytestconfig.getoption("--megabytes") * 2**20
