@@ -1750,6 +1750,7 @@ class JsonFile(Storage):
         self._watched = watched and path is not None
         # The data file as it was last read or written: its stamp, sum, tables and size.
         self._stamp_then: FileStamp | None = None
+        self._had_name = True  # when it was read, or since it was made
         self._sum: int | None = None
         self._base: Tables = {}
         self._saved = 0
@@ -1826,6 +1827,8 @@ class JsonFile(Storage):
             content = self._content()
             self.tables = grow(load_tree(path))
         self.remember(self.snapshot(), content)
+        # Some disks count no names.
+        self._had_name = os.stat(self.path).st_nlink > 0
 
     def _stamp(self) -> FileStamp | None:
         """Return the present stamp of the data file; None if there is none.
@@ -1850,9 +1853,18 @@ class JsonFile(Storage):
             why = f"leads to {os.path.realpath(self._name)} by now; start anew to use that, or put the data file back"
         elif os.path.exists(self.path) and not os.path.isfile(self.path):
             why = "is no regular file by now; put the data file back"
+        elif self._is_unlinked():
+            why = "was replaced outside of its mount, where nobody sees what is written here; mount its folder instead"
         else:
             return
         raise OSError(errno.EINVAL, why, self._name)
+
+    def _is_unlinked(self) -> bool:
+        """Whether the data file has no name any more, as one that is mounted by itself and replaced on the host."""
+        try:
+            return self._had_name and os.stat(self.path).st_nlink == 0
+        except OSError:
+            return False
 
     def _content(self) -> FileContent | None:
         """Return the present state of the data file, after finishing a write that was killed. Raises OSError."""
@@ -1874,7 +1886,7 @@ class JsonFile(Storage):
             return None
         if stamp == self._edited:
             return stamp
-        if self._leads_elsewhere() or self._sum is None or self._sum_now() != self._sum:
+        if self._leads_elsewhere() or self._is_unlinked() or self._sum is None or self._sum_now() != self._sum:
             self._edited = stamp
             return stamp
         # The content is the same: the file was only touched, or the disk has given it another inode.
@@ -2441,6 +2453,12 @@ def load_edited(path: str) -> Tree:
     for name in tree:
         if name.startswith("_") and name not in (PROJECTS, ENDPOINTS, SESSIONS, MAILS):
             log.warning("%s: table %s is kept, and means nothing to the emulator", path, shown(name))
+    for table, kind in ((PROJECTS, Project), (ENDPOINTS, Endpoint)):
+        options = {camel(item.name) for item in dataclasses.fields(kind)}
+        for key, document in tree.get(table, {}).items():
+            for name in document.keys() - options:
+                told = "%s: %s of %s %s is kept, and means nothing to the emulator; there are: %s"
+                log.warning(told, path, shown(name), table[1:-1], shown(key, 12), ", ".join(sorted(options)))
     return tree
 
 
@@ -3080,9 +3098,16 @@ class Store:
             before = self._storage.snapshot()
             self._apply(steps)
             try:
-                check_tree_users(complete_tree(self._storage.read()))
+                whole = complete_tree(self._storage.read())
+                check_tree_users(whole)
             except OptionError as error:
                 raise DataFileError(f"{self._storage.path} with its journal: {error}") from None
+            missing = [name for name in whole[ENDPOINTS] if name not in self._documents(ENDPOINTS)]
+            if missing:
+                # The data file that listed them is gone, and what they were like with it.
+                told = "%s has records of endpoints that are not listed, which are open ones now: %s"
+                log.warning(told, self._storage.journal_path, ", ".join(missing))
+                self._apply(Step(ENDPOINTS, name, whole[ENDPOINTS][name]) for name in missing)
             changes = changes_by(way_to(before, self._storage.tables), before)
             if changes and not fits:
                 told = "%s continues another content than that of the data file; it was brought in all the same, %s"
@@ -7005,11 +7030,12 @@ def file_identity(path: str) -> tuple[int, int] | None:
 
 
 def beside(path: str) -> Iterator[str]:
-    """A file and all that is named after it, as a data file's journal, lock, drafts, CA and folder of uploads."""
+    """A file and all that is named after it: a data file's journal, lock, CA, uploads, and an editor's copies of it."""
     folder, name = os.path.split(os.path.realpath(path))
+    whole_name = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
     with contextlib.suppress(OSError):
         for entry in os.listdir(folder):
-            if f"{entry}.".casefold().startswith(f"{name}.".casefold()):
+            if whole_name.search(entry):
                 yield os.path.join(folder, entry)
 
 

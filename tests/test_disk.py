@@ -304,6 +304,25 @@ def test_a_data_file_that_is_a_mount_point_keeps_all(mounted_file: Path, tmp_pat
     assert stored(tmp_path / "outside.json")[3:] == [*range(5)]
 
 
+def test_a_mounted_data_file_that_is_replaced_outside_is_told_and_loses_nothing(
+    mounted_file: Path, tmp_path: Path
+) -> None:
+    with program(str(mounted_file), "-q", cwd=tmp_path) as (process, facts):
+        url = f"{facts['url']}/{PLANTS}?key={KEY}"
+        assert post(url, 0).status == 200
+        (tmp_path / "new.json").write_bytes(GARDEN.read_bytes())
+        os.replace(tmp_path / "new.json", tmp_path / "outside.json")
+        assert post(url, 1).status == 200
+        status, since = f"{facts['controlUrl']}/status", monotonic()
+        while (refused := call(status).json["refusedEdit"]) is None and monotonic() - since < 10:
+            pass  # it looks twice a second
+        assert "was replaced outside of its mount" in refused
+        process.terminate()
+        _, said = process.communicate(timeout=10)
+    assert "mount its folder instead" in said
+    assert json.loads(Path(f"{mounted_file}.kept").read_bytes())[PLANTS].popitem()[1]["data"] == 1
+
+
 # What may not be written
 
 

@@ -1457,7 +1457,18 @@ def test_a_journal_of_another_data_file_is_brought_in_and_told(path: Path) -> No
     assert [record.data for record in opened(path).records(PLANTS)][-3:] == ["of the other", "one", "two"]
 
 
-@pytest.mark.warns("continues another content", "records added: 1")
+@pytest.mark.warns("continues another content", f"endpoints that are not listed, which are open ones now: {PLANTS}")
+def test_a_record_whose_endpoint_went_with_the_data_file_is_there_at_once_and_after(path: Path) -> None:
+    journal_of(path, "one")
+    path.unlink()
+    store = opened(path)
+    assert [endpoint.name for endpoint in store.endpoints()][-1] == PLANTS
+    assert [record.data for record in store.records(PLANTS)] == ["one"]
+    store.close()
+    assert opened(path).endpoint(PLANTS) == store.endpoint(PLANTS)
+
+
+@pytest.mark.warns("continues another content", "records added: 1", "endpoints that are not listed")
 def test_a_journal_whose_data_file_is_gone_is_brought_in_and_told(path: Path) -> None:
     journal_of(path, "one")
     path.unlink()

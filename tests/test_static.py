@@ -543,9 +543,11 @@ def test_whatever_the_emulator_writes_is_not_served(site: Path, monkeypatch: pyt
             assert call_securely(trust, f"{here}/{quote(str(path.relative_to(site)))}").status == 200
 
 
+COPIES = ("db.json~", "#db.json#", "copy of db.json")  # as editors and people make them
 OWN_TARGETS = """
     /db.json /db%2Ejson /%64b.json //db.json /docs/../db.json /link.txt /hard.txt /docs/up/db.json /uploads/
-    /uploads/photo /db.json.files /copy.json.ca-key.pem /rested-db.json /key.pem /both.pem
+    /uploads/photo /db.json~ /%23db.json%23 /copy%20of%20db.json
+    /db.json.files /copy.json.ca-key.pem /rested-db.json /key.pem /both.pem
 """
 
 
@@ -556,7 +558,7 @@ def test_no_other_name_makes_what_is_the_emulators_own_seen(
     monkeypatch.chdir(site)
     Path("db.json").write_bytes(GARDEN.read_bytes())
     Path("db.json.files").mkdir()
-    for name in ("db.json.files/photo", "copy.json.ca-key.pem", "rested-db.json"):
+    for name in ("db.json.files/photo", "copy.json.ca-key.pem", "rested-db.json", *COPIES):
         Path(name).write_bytes(SECRET)
     pair = trustme.CA().issue_cert("localhost")
     Path("both.pem").write_bytes(pair.private_key_and_cert_chain_pem.bytes())

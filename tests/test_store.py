@@ -333,6 +333,7 @@ def test_the_mode_of_the_file_is_kept(store: Store, path: Path, mode: int) -> No
 NO_PROJECT = "check_tree checks with the default project, and does not put it into the document: project is ''"
 
 
+@pytest.mark.may_warn("means nothing to the emulator")
 @pytest.mark.parametrize(
     ("tree", "projects", "endpoints"),
     [
@@ -421,6 +422,14 @@ def test_a_table_with_a_reserved_name_is_kept_and_no_endpoint(tmp_path: Path) ->
     assert [endpoint.name for endpoint in store.endpoints()] == [NOTES]
 
 
+@pytest.mark.warns("'secured' of endpoint", "'allowed_origins' of project", "there are: ")
+def test_an_option_that_there_is_not_is_kept_and_told(tmp_path: Path) -> None:
+    tree = {"_projects": {KEY: {"allowed_origins": ["http://a.b"]}}, "_endpoints": {NOTES: {"secured": True}}}
+    store = opened(written(tmp_path / "data.json", tree))
+    assert store.endpoint(NOTES) == Endpoint(NOTES, KEY)
+    assert store.projects()[0].allowed_origins == ()
+
+
 def test_a_new_file_begins_with_the_sample_project_of_the_documentation() -> None:
     store = Store(JsonFile(None, check_tree(sample_project())))
     assert store.projects() == [Project("d59eb2859c284168ac48aef65046d5dd", "examples")]
@@ -431,6 +440,7 @@ def test_a_new_file_begins_with_the_sample_project_of_the_documentation() -> Non
     ]
 
 
+@pytest.mark.warns("means nothing to the emulator")
 def test_members_that_the_store_does_not_read_survive_a_change(tmp_path: Path) -> None:
     path = written(tmp_path / "data.json", {"_projects": {"k": {"colour": "green"}}})
     store = opened(path)
