@@ -1524,10 +1524,11 @@ class Documents(MutableMapping[str, Any]):
             self._shared[key] = document
             return
         self._own_changes()
-        self._added += key not in self
+        if key not in self._changes:
+            self._added += key not in self._shared
         self._changes[key] = document
         # In proportion to the table, so that each change bears no more than a few documents of a new dictionary.
-        if len(self._changes) > max(FEW_CHANGES, len(self._shared) // 8):
+        if len(self._changes) > FEW_CHANGES and len(self._changes) > len(self._shared) // 8:
             self._become(self._whole())
 
     def __delitem__(self, key: str) -> None:
@@ -2952,7 +2953,9 @@ class Records(Table):
         """Change the table; TinyDB calls this for every change."""
         tables = self._storage.read()
         assert tables is not None
-        updater(tables.setdefault(self.name, Documents()))  # type: ignore[arg-type]
+        if self.name not in tables:
+            tables[self.name] = Documents()  # type: ignore[assignment]
+        updater(tables[self.name])  # type: ignore[arg-type]
         self._storage.write(tables)
 
 
