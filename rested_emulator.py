@@ -1721,6 +1721,120 @@ class FileContent(NamedTuple):
     sum: int
 
 
+class Journal:
+    """What has changed since the data file was written, on disk: a line of JSON for the steps of a verb.
+
+    It says which content of the data file it continues, by a line with the sum of that content. ``size`` is that of
+    what was appended, in bytes.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self._file: int | None = None
+        self._continued: int | None = None  # the last sum in it
+
+    def read(self) -> tuple[list[Step], list[int]]:
+        """Return the steps in a journal that was left, and the sums of what it continues, which may be none.
+
+        A last line without its end was never acknowledged and is left out. Raises DataFileError for
+        anything else that is no journal.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                *lines, torn = file.read().split(b"\n")
+        except FileNotFoundError:
+            return [], []
+        if torn:
+            log.info("%s: the last line is torn; what it held was never acknowledged", self.path)
+        steps: list[Step] = []
+        sums: list[int] = []
+        for number, line in enumerate(lines, 1):
+            if match := CONTINUES.match(line):
+                sums.append(int(match[1]))
+            else:
+                steps += read_steps(self.path, number, line)
+        self.size = os.path.getsize(self.path) - len(torn)
+        if torn:
+            os.truncate(self.path, self.size)
+        self._continued = sums[-1] if sums else None
+        return steps, sums
+
+    def is_there(self) -> bool:
+        """Whether it is open where it was, with all that was appended. Raises OSError."""
+        if self._file is None:
+            return False
+        status = os.fstat(self._file)
+        if status.st_size > self.size:
+            # A torn line, which a full disk did not let be taken back.
+            os.ftruncate(self._file, self.size)
+        return status.st_nlink > 0 and status.st_size >= self.size
+
+    def is_whole(self) -> bool:
+        """Whether nobody has deleted it, or cut it."""
+        return (os.path.getsize(self.path) if os.path.exists(self.path) else 0) >= self.size
+
+    def open(self) -> None:
+        """Open it to append to it. Raises OSError."""
+        self._file = open_bytes(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if self.size:
+            # What is behind is a torn line.
+            os.ftruncate(self._file, self.size)
+        else:
+            self.size, self._continued = os.fstat(self._file).st_size, None
+
+    def append(self, line: bytes, continues: int | None) -> None:
+        """Append a line, behind one with the sum that it continues if the last sum is another. Raises OSError."""
+        assert self._file is not None
+        if continues not in (None, self._continued):
+            line = CONTINUED % continues + line
+        # In one write(2), and not to be repeated: half a line is taken back, and the change refused.
+        if os.write(self._file, line) < len(line):
+            os.ftruncate(self._file, self.size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.size += len(line)
+        self._continued = continues
+
+    def shorten(self, done: int, continues: int | None) -> None:
+        """Cut off the first bytes, whose changes the data file has by now. Raises OSError."""
+        draft = f"{self.path}.tmp"
+        with open(self.path, "rb") as file:
+            file.seek(done)
+            rest = CONTINUED % continues + file.read()
+        try:
+            with open(draft, "wb", buffering=0, opener=open_private) as file:
+                write_all(file, rest)
+            # Windows replaces no file that is open.
+            self.close()
+            os.replace(draft, self.path)
+            self.size = len(rest)
+        except OSError as error:
+            # The long one stays, and does no harm: a step that is done twice is done.
+            delete_file(draft)
+            if error.errno not in NOT_REPLACED:
+                raise
+
+    def drop(self) -> None:
+        """Delete it, as the data file has everything. Raises OSError; it may stay, and does no harm."""
+        self.close()
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in NOT_REPLACED:
+                raise
+            # It is mounted by itself, in a container.
+            os.truncate(self.path, 0)
+        self.size = 0
+
+    def close(self) -> None:
+        """Close it; to append, it is opened again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
 class JsonFile(Storage):
     """A TinyDB storage that keeps the tables in memory, and on disk as a data file and a journal.
 
@@ -1736,8 +1850,6 @@ class JsonFile(Storage):
     is never overwritten: what the emulator has then goes to ``<data file>.kept`` when it stops. An edit
     shows in the file's stamp, and in its sum if the stamp has changed or the file is to be replaced:
     a copy may bring old times along, and some disks count time in seconds.
-
-    The journal says which content of the data file it continues, by a line with the sum of that content.
     """
 
     def __init__(self, path: str | None, tree: Mapping[str, Mapping[str, Any]], *, watched: bool = False) -> None:
@@ -1745,7 +1857,7 @@ class JsonFile(Storage):
         # is followed, not replaced. Without a file, both are empty.
         self._name = os.path.join(os.getcwd(), path) if path else ""
         self.path = os.path.realpath(path) if path else ""
-        self.journal_path = f"{self.path}.journal"
+        self.journal = Journal(f"{self.path}.journal")
         self.tables = grow(tree)
         self.changed = False
         self._watched = watched and path is not None
@@ -1758,10 +1870,6 @@ class JsonFile(Storage):
         # The data file as somebody else wrote it.
         self._edited: FileStamp | None = None
         self._lock: int | None = None
-        # The journal's descriptor, its size, and the sum that its last line of a sum has.
-        self._journal: int | None = None
-        self._journaled = 0
-        self._continued: int | None = None
         self._was_quiet = False
         self._saves = 0
         self._inodes_last = True
@@ -1784,7 +1892,7 @@ class JsonFile(Storage):
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         # What an emulator that was killed has left.
-        for draft in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal_path}.tmp"):
+        for draft in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal.path}.tmp"):
             delete_file(draft)
 
     def _open_lock(self, path: str) -> int:
@@ -1921,29 +2029,8 @@ class JsonFile(Storage):
         return steps, grow(edited), content
 
     def steps_in_journal(self) -> tuple[list[Step], bool]:
-        """Read the journal of an emulator that was killed, and tell whether it continues this data file.
-
-        A last line without its end was never acknowledged and is left out. Raises DataFileError for
-        anything else that is no journal.
-        """
-        try:
-            with open(self.journal_path, "rb") as file:
-                *lines, torn = file.read().split(b"\n")
-        except FileNotFoundError:
-            return [], True
-        if torn:
-            log.info("%s: the last line is torn; what it held was never acknowledged", self.journal_path)
-        steps: list[Step] = []
-        sums: list[int] = []
-        for number, line in enumerate(lines, 1):
-            if match := CONTINUES.match(line):
-                sums.append(int(match[1]))
-            else:
-                steps += read_steps(self.journal_path, number, line)
-        self._journaled = os.path.getsize(self.journal_path) - len(torn)
-        if torn:
-            os.truncate(self.journal_path, self._journaled)
-        self._continued = sums[-1] if sums else None
+        """Read the journal of an emulator that was killed, and tell whether it continues this data file."""
+        steps, sums = self.journal.read()
         # Version 0.1.0 wrote no sums.
         return steps, self._sum in sums or not sums
 
@@ -1955,52 +2042,24 @@ class JsonFile(Storage):
         try:
             self._append(line)
         except OSError as error:
-            raise not_stored(error, self.journal_path) from None
+            raise not_stored(error, self.journal.path) from None
         self._was_quiet = False
 
     def _append(self, line: bytes, continues: int | None = None) -> None:
-        """Append a line to the journal, behind a line with the sum that it continues if the last one is another.
+        """Append a line to the journal, which continues the data file, or what it is about to be. Raises OSError."""
+        if not self.journal.is_there():
+            self._open_journal()
+        self.journal.append(line, self._sum if continues is None else continues)
 
-        That is the sum of the data file, or ``continues``, the sum of what is about to be. Raises OSError.
-        """
-        status = None if self._journal is None else os.fstat(self._journal)
-        if self._journal is None or status is None or status.st_nlink == 0 or status.st_size < self._journaled:
-            self._journal = self._open_journal()
-        elif status.st_size > self._journaled:
-            # A torn line, which a full disk did not let be taken back.
-            os.ftruncate(self._journal, self._journaled)
-        continues = self._sum if continues is None else continues
-        if continues not in (None, self._continued):
-            line = CONTINUED % continues + line
-        # In one write(2), and not to be repeated: half a line is taken back, and the change refused.
-        if os.write(self._journal, line) < len(line):
-            os.ftruncate(self._journal, self._journaled)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._journaled += len(line)
-        self._continued = continues
-
-    def _open_journal(self) -> int:
+    def _open_journal(self) -> None:
         """Open the journal to append to it; write the data file first if that is gone, or the journal was cut."""
-        self._close_journal()
-        size = os.path.getsize(self.journal_path) if os.path.exists(self.journal_path) else 0
-        if self._stamp() is None or size < self._journaled:
+        self.journal.close()
+        if self._stamp() is None or not self.journal.is_whole():
             self.changed = True
             self.save()
             if self.changed:
                 raise OSError(errno.EBUSY, "the journal is gone, and the data file has an edit that is not taken over")
-        journal = open_bytes(self.journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        if self._journaled:
-            # What is behind is a torn line.
-            os.ftruncate(journal, self._journaled)
-        else:
-            self._journaled, self._continued = os.fstat(journal).st_size, None
-        return journal
-
-    def _close_journal(self) -> None:
-        """Close the journal; the next append opens it again."""
-        if self._journal is not None:
-            os.close(self._journal)
-            self._journal = None
+        self.journal.open()
 
     def read(self) -> Tree:
         """Return the live tables, for TinyDB: a copy would cost every write the whole tree."""
@@ -2019,13 +2078,13 @@ class JsonFile(Storage):
 
         It is time when nothing changed since the last call, or when the journal has outgrown the data file.
         """
-        is_time = self._was_quiet or self._journaled > max(self._saved, 2**20)
+        is_time = self._was_quiet or self.journal.size > max(self._saved, 2**20)
         self._was_quiet = True
         if not is_time or not self.path or not self._wants_saving():
             return None
         self._saves += 1
         watched_path = self.path if self._watched else None
-        return Draft(f"{self.path}.draft", self.snapshot(), self._saves, self._journaled, watched_path)
+        return Draft(f"{self.path}.draft", self.snapshot(), self._saves, self.journal.size, watched_path)
 
     def end_save(self, draft: Draft, written: tuple[FileContent, int | None]) -> None:
         """Put a written draft in the place of the data file; the journal keeps what came since. Raises OSError.
@@ -2037,13 +2096,13 @@ class JsonFile(Storage):
         try:
             if draft.number != self._saves or self._is_edited(replaced_sum):
                 return
-            has_more = self._journaled != draft.journaled
+            has_more = self.journal.size != draft.journaled
             if has_more:
                 # A kill may come between the two files: then the long journal has to continue the new data file too.
                 self._append(b"", content.sum)
             self.remember(draft.tables, self._replace(draft.path, content))
             if has_more:
-                self._shorten_journal(draft.journaled)
+                self.journal.shorten(draft.journaled, self._sum)
             else:
                 self.drop_journal()
         finally:
@@ -2112,39 +2171,10 @@ class JsonFile(Storage):
             return True
         return False
 
-    def _shorten_journal(self, done: int) -> None:
-        """Cut off the first bytes of the journal, whose changes the data file has by now. Raises OSError."""
-        draft = f"{self.journal_path}.tmp"
-        with open(self.journal_path, "rb") as file:
-            file.seek(done)
-            rest = CONTINUED % self._sum + file.read()
-        try:
-            with open(draft, "wb", buffering=0, opener=open_private) as file:
-                write_all(file, rest)
-            # Windows replaces no file that is open.
-            self._close_journal()
-            os.replace(draft, self.journal_path)
-            self._journaled = len(rest)
-        except OSError as error:
-            # The long one stays, and does no harm: a step that is done twice is done.
-            delete_file(draft)
-            if error.errno not in NOT_REPLACED:
-                raise
-
     def drop_journal(self) -> None:
         """Delete the journal, as the data file has everything. Raises OSError; it may stay, and does no harm."""
         self.changed = False
-        self._close_journal()
-        try:
-            os.unlink(self.journal_path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno not in NOT_REPLACED:
-                raise
-            # It is mounted by itself, in a container.
-            os.truncate(self.journal_path, 0)
-        self._journaled = 0
+        self.journal.drop()
 
     def close(self) -> None:
         """Save, close what is open and release the lock. Raises OSError; then the journal still has everything.
@@ -2172,7 +2202,7 @@ class JsonFile(Storage):
     def leave_to_parent(self) -> None:
         """Close what is open; after a fork the lock stays the parent's."""
         # To release it would take it from the parent: flock(2) belongs to the open file, which both have.
-        self._close_journal()
+        self.journal.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -3109,13 +3139,13 @@ class Store:
             if missing:
                 # The data file that listed them is gone, and what they were like with it.
                 told = "%s has records of endpoints that are not listed, which are open ones now: %s"
-                log.warning(told, self._storage.journal_path, ", ".join(missing))
+                log.warning(told, self._storage.journal.path, ", ".join(missing))
                 self._apply(Step(ENDPOINTS, name, whole[ENDPOINTS][name]) for name in missing)
             changes = changes_by(way_to(before, self._storage.tables), before)
             if changes and not fits:
                 told = "%s continues another content than that of the data file; it was brought in all the same, %s"
-                log.warning(told, self._storage.journal_path, told_changes(changes))
-        self._storage.changed |= os.path.exists(self._storage.journal_path)
+                log.warning(told, self._storage.journal.path, told_changes(changes))
+        self._storage.changed |= os.path.exists(self._storage.journal.path)
 
     def edit(self) -> FileStamp | None:
         """Return the stamp of the data file if a person has edited it and that is not taken over yet."""

@@ -328,10 +328,10 @@ def test_nobody_is_called_through_a_hook() -> None:
 # What a reader has to take in
 
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
-    "lines": (0, 9_800),
+    "lines": (0, 9_850),
     "lines of code": (0, 6_900),
     "classes": (0, 105),
-    "lines of the largest class": (0, 460),
+    "lines of the largest class": (0, 380),
     "methods of the largest class": (0, 47),
     "functions over 40 lines": (0, 2),
     "comment lines, in percent": (2.0, 100),

@@ -72,7 +72,7 @@ def opened(path: Path, **options: Any) -> Store:
 def killed(store: Store) -> None:
     """End a store as SIGKILL would: nothing is written, the system takes back the lock."""
     storage = store._storage
-    for descriptor in (storage._lock, storage._journal):
+    for descriptor in (storage._lock, storage.journal._file):
         if descriptor is not None:
             os.close(descriptor)
 
@@ -1518,7 +1518,7 @@ def test_a_kill_between_the_data_file_and_the_shorter_journal_is_nothing_to_tell
         with pytest.raises(KeyboardInterrupt):
             store.end_save(draft, written)
     assert ("in the draft" in path.read_text()) == (moment == "after")
-    for descriptor in (store._storage._lock, store._storage._journal):
+    for descriptor in (store._storage._lock, store._storage.journal._file):
         with contextlib.suppress(OSError, TypeError):
             os.close(descriptor)  # type: ignore[arg-type]
     assert state(opened(path)) == before

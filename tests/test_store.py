@@ -1047,9 +1047,9 @@ def test_the_way_back_of_a_deletion_among_many_does_not_write_them_all_anew(tmp_
     store = Store(storage)
     for key in ("0", "500", "501", "999"):
         store.drop_record(NOTES, key)
-    before = storage._journaled
+    before = storage.journal.size
     store.restore()
-    assert storage._journaled - before < 1000
+    assert storage.journal.size - before < 1000
     assert ids(store) == [str(key) for key in range(1000)]
     storage.unlock()
 
