@@ -2403,7 +2403,7 @@ def load_tree(path: str) -> Tree:
     """Read a data file (README, "The data file"). Raises DataFileError with the place, or OSError."""
     tree, is_edited = read_data_file(path)
     if is_edited:
-        drop_gone(tree, path)
+        tell_dropped(path, drop_gone(tree))
     return tree
 
 
@@ -2804,8 +2804,8 @@ def check_users(name: str, records: Iterable[Record]) -> None:
             raise Misfit(f"table {shown(name)}, {shown(record.unique_id)}: {why}", name, number)
 
 
-def drop_gone(tree: Tree, path: str, users: Container[str] | None = None) -> None:
-    """Delete sessions, mails and owners of users who are not in a tree, or of those of ``users``, and log it.
+def drop_gone(tree: Tree, users: Container[str] | None = None) -> Counter[str]:
+    """Delete sessions, mails and owners of users who are not in a tree, or of those of ``users``; returns how many.
 
     So a person may delete a user's line and nothing else. This is for files that a person edited: where a user
     is deleted over the API, the records keep their owner.
@@ -2830,6 +2830,11 @@ def drop_gone(tree: Tree, path: str, users: Container[str] | None = None) -> Non
             if record.owner in gone:
                 table[key] = record._replace(owner=None)
                 dropped["owners of records"] += 1
+    return dropped
+
+
+def tell_dropped(path: str, dropped: Mapping[str, int]) -> None:
+    """Say in the log what a data file lost that belonged to users who are not there."""
     if dropped:
         told = ", ".join(f"{what}: {count}" for what, count in dropped.items())
         log.warning("%s: dropped what belonged to users who are not there, %s", path, told)
@@ -3159,13 +3164,17 @@ class Store:
         has_more = self._storage.changed
         old = self._storage.snapshot()
         steps, edited, content = self._storage.read_edit()
-        steps += consequences(old, steps, self._storage.path)
+        more, has_gone = consequences(old, steps, self._storage.path)
+        steps += more
         self._change(*steps)
         self._storage.remember(edited, content)
         # Nothing but the edit was in the journal, and the data file has that. A journal that stays does no harm.
         if not has_more:
             with contextlib.suppress(OSError):
                 self._storage.drop_journal()
+        # What belongs to users who were deleted over the API stays theirs, but in a file that a person wrote last the
+        # next start could not tell them from users whose lines were deleted; so it is written anew at once.
+        self._storage.changed |= has_gone
         return changes_by(steps, old)
 
     def save(self) -> None:
@@ -3403,10 +3412,11 @@ def told_changes(changes: Iterable[tuple[str, Change]]) -> str:
     return f"records added: {count['POST']}, changed: {count['PUT']}, deleted: {count['DELETE']}"
 
 
-def consequences(old: Tables, steps: Iterable[Step], path: str) -> list[Step]:
+def consequences(old: Tables, steps: Iterable[Step], path: str) -> tuple[list[Step], bool]:
     """Return more steps that an edit entails: endpoints of new tables, no owners, sessions, mails of deleted users.
 
-    Raises DataFileError if the edit and what was stored meanwhile contradict each other.
+    Also tells whether there are such of users who were deleted over the API. Raises DataFileError if the edit and
+    what was stored meanwhile contradict each other.
     """
     merged = {name: dict(table) for name, table in old.items()}
     deleted = set()
@@ -3421,8 +3431,9 @@ def consequences(old: Tables, steps: Iterable[Step], path: str) -> list[Step]:
         check_tree_users(whole)
     except OptionError as error:
         raise DataFileError(f"with what was stored meanwhile: {error}") from None
-    drop_gone(whole, path, deleted)
-    return [step for name, table in whole.items() for step in edit_of(name, merged.get(name, {}), table)]
+    tell_dropped(path, drop_gone(whole, deleted))
+    more = [step for name, table in whole.items() for step in edit_of(name, merged.get(name, {}), table)]
+    return more, bool(drop_gone({name: dict(table) for name, table in whole.items()}))
 
 
 def way_to(old: Tables, new: Tables) -> list[Step]:

@@ -40,6 +40,8 @@ from rested_emulator import (
 )
 from tests.conftest import (
     ADA,
+    BEN,
+    DIARY,
     GARDEN,
     GARDENERS,
     KEY,
@@ -593,6 +595,18 @@ def test_an_edit_that_lets_a_session_expire_ends_its_sockets(path: Path) -> None
     edited(path, lambda tree: tree["_sessions"][token].update(expiresAt="2020-01-01T00:00:00.000Z"))
     backend.tick()
     assert ear.ended == (1000, "Access token expired.")
+
+
+def test_an_edit_and_a_kill_leave_the_records_of_a_deleted_user_to_nobody(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    backend.change_project(master_key=MASTER_KEY)
+    backend.delete(knock(GARDENERS, unique_id=BEN, master_key=MASTER_KEY))
+    store.save()
+    edited(path, lambda tree: tree[PLANTS].update(new={"data": 1}))
+    backend.tick()
+    killed(store)
+    assert {record.owner for record in opened(path).records(DIARY)} == {ADA, BEN}
 
 
 def test_an_edit_that_moves_the_expiry_of_a_session_moves_that_of_its_sockets(path: Path) -> None:
