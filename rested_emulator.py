@@ -9643,18 +9643,20 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
         if not stopping.done():
             stopping.set_result(ending)
 
-    def on_first_signal(number: int, _: object) -> None:
-        catch_signals(on_second_signal)
+    asked = False
+
+    def on_signal(number: int, _: object) -> None:
+        nonlocal asked
+        if asked:  # one handler for both: a second signal can come while the first one's handler still runs
+            child.kill()
+            os._exit(128 + number)  # at once, which is safe: the data file is replaced whole or not at all
+        asked = True
         # A handler runs between any two steps of the program; the loop takes it up between two callbacks.
         loop.call_soon_threadsafe(stop, signal.Signals(number))
 
-    def on_second_signal(number: int, _: object) -> None:
-        child.kill()
-        os._exit(128 + number)  # at once, which is safe: the data file is replaced whole or not at all
-
     if server.options.with_parent:
         watch_parent(parent, lambda: stop(signal.SIGTERM))
-    catch_signals(on_first_signal)
+    catch_signals(on_signal)
     server.start()
     gc.freeze()  # what is there now stays, so no collection has to look at it
     # With a command stdout is the command's.
