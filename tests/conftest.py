@@ -72,6 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--megabytes", type=int, default=20, help="the size of the ten files in test_uploads.py")
     parser.addoption("--screenshots", action="store_true", help="renew the pictures of the README, in sample_data")
+    parser.addoption("--mutations", type=int, default=300, help="how many requests test_lane.py sends with and without")
     parser.addoption(
         "--fuzz", type=int, default=0, help="how many examples each test of test_fuzz.py makes up, by chance"
     )

@@ -27,6 +27,7 @@ from rested_emulator import (
     Child,
     Clock,
     LogLines,
+    LogStream,
     OptionError,
     Options,
     Server,
@@ -218,8 +219,8 @@ def test_ctrl_c_while_its_imports_run_shows_no_traceback(tmp_path: Path) -> None
 
 
 def test_ctrl_c_before_it_serves_ends_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rested_emulator, "Server", lambda _: signal.raise_signal(signal.SIGINT))
-    monkeypatch.setattr(rested_emulator, "set_up_log", lambda _: None)
+    monkeypatch.setattr(rested_emulator, "Server", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(rested_emulator, "set_up_log", lambda _: LogStream())
     before = signal.getsignal(signal.SIGINT)
     try:
         assert rested_emulator.main(["--memory"]) == 0
@@ -423,7 +424,7 @@ def test_a_command_is_run_as_it_was_found(tmp_path: Path, monkeypatch: pytest.Mo
         return 0
 
     monkeypatch.setattr(rested_emulator, "run", run)
-    monkeypatch.setattr(rested_emulator, "set_up_log", lambda _: None)
+    monkeypatch.setattr(rested_emulator, "set_up_log", lambda _: LogStream())
     monkeypatch.setattr("shutil.which", lambda name: rf"C:\nodejs\{name}.cmd")
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGINT)
@@ -519,6 +520,17 @@ def test_a_terminal_is_shown_no_option_raw(tmp_path: Path) -> None:
         done = finish(*arguments, cwd=tmp_path)
         assert done.returncode == 2
         assert all(line.isprintable() for line in done.stderr.split("\n")), arguments
+
+
+def test_a_line_that_is_told_waits_with_others_and_others_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    stream = LogStream()
+    stream.tell(logging.INFO, "first")
+    assert (stream._lines, caplog.messages) == ([], ["first"])
+    stream._lines.append("12:00:00 first")
+    stream.tell(logging.INFO, "GET /\x07%s 200")
+    assert stream._lines[1:] == ["12:00:00 GET /\\x07%s 200"]
+    stream.tell(logging.INFO, "x" * 5000)
+    assert (len(stream._lines), caplog.messages[1:]) == (2, ["x" * 5000])
 
 
 def test_a_trace_in_the_log_is_escaped_too() -> None:

@@ -41,6 +41,7 @@ SECTIONS = (
     "Worlds",
     "HTTP",
     "WebSocket",
+    "Lane",
     "Control",
     "Options",
     "Start",
@@ -328,9 +329,9 @@ def test_nobody_is_called_through_a_hook() -> None:
 # What a reader has to take in
 
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
-    "lines": (0, 9_850),
-    "lines of code": (0, 6_900),
-    "classes": (0, 105),
+    "lines": (0, 10_160),
+    "lines of code": (0, 7_140),
+    "classes": (0, 110),
     "lines of the largest class": (0, 380),
     "methods of the largest class": (0, 47),
     "functions over 40 lines": (0, 2),
