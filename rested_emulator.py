@@ -3013,7 +3013,7 @@ class Store:
 
     def __init__(self, storage: JsonFile, drop_file: Callable[[str], None] = lambda _: None) -> None:
         """Begin with what the storage holds; ``drop_file`` is called with the id of each uploaded file to delete."""
-        self._storage = storage
+        self.file = storage  # which is told when to save, and to close
         self._drop_file = drop_file
         self._database = Database(storage=lambda: storage)
         # The oldest first.
@@ -3034,7 +3034,7 @@ class Store:
 
     def _documents(self, name: str) -> Documents:
         """Return the live documents of a table, which must not be changed."""
-        return self._storage.tables.get(name, NO_DOCUMENTS)
+        return self.file.tables.get(name, NO_DOCUMENTS)
 
     def _value(self, table: str, document_id: str, read: Callable[[str, Document], T]) -> T | None:
         """Return the value of a document, which is read once as long as it is not replaced; None without one."""
@@ -3069,7 +3069,7 @@ class Store:
         if self._batch is not None:
             self._batch += steps
         elif steps:
-            self._storage.commit(steps)
+            self.file.commit(steps)
             self._apply(steps)
 
     def _apply(self, steps: Iterable[Step]) -> None:
@@ -3109,12 +3109,12 @@ class Store:
         A record that was only moved to another endpoint, by an edit of the data file, keeps its file.
         """
         for unique_id in unique_ids:
-            if not any(file_in(tables, unique_id) for tables in (self._storage.tables, *self._checkpoints.values())):
+            if not any(file_in(tables, unique_id) for tables in (self.file.tables, *self._checkpoints.values())):
                 self._drop_file(unique_id)
 
     def has_file(self, unique_id: str) -> bool:
         """Whether there is a record of that id with an uploaded file, whatever its endpoint."""
-        return file_in(self._storage.tables, unique_id)
+        return file_in(self.file.tables, unique_id)
 
     def lost_files(self) -> list[str]:
         """Return the ids of records with an uploaded file that only checkpoints still have."""
@@ -3132,75 +3132,47 @@ class Store:
         They are made even if the journal continues another data file, since clients were told that they are stored;
         then the log says so.
         """
-        steps, fits = self._storage.steps_in_journal()
+        steps, fits = self.file.steps_in_journal()
         if steps:
-            before = self._storage.snapshot()
+            before = self.file.snapshot()
             self._apply(steps)
             try:
-                whole = complete_tree(self._storage.read())
+                whole = complete_tree(self.file.read())
                 check_tree_users(whole)
             except OptionError as error:
-                raise DataFileError(f"{self._storage.path} with its journal: {error}") from None
+                raise DataFileError(f"{self.file.path} with its journal: {error}") from None
             missing = [name for name in whole[ENDPOINTS] if name not in self._documents(ENDPOINTS)]
             if missing:
                 # The data file that listed them is gone, and what they were like with it.
                 told = "%s has records of endpoints that are not listed, which are open ones now: %s"
-                log.warning(told, self._storage.journal.path, ", ".join(missing))
+                log.warning(told, self.file.journal.path, ", ".join(missing))
                 self._apply(Step(ENDPOINTS, name, whole[ENDPOINTS][name]) for name in missing)
-            changes = changes_by(way_to(before, self._storage.tables), before)
+            changes = changes_by(way_to(before, self.file.tables), before)
             if changes and not fits:
                 told = "%s continues another content than that of the data file; it was brought in all the same, %s"
-                log.warning(told, self._storage.journal.path, told_changes(changes))
-        self._storage.changed |= os.path.exists(self._storage.journal.path)
-
-    def edit(self) -> FileStamp | None:
-        """Return the stamp of the data file if a person has edited it and that is not taken over yet."""
-        return self._storage.edit()
+                log.warning(told, self.file.journal.path, told_changes(changes))
+        self.file.changed |= os.path.exists(self.file.journal.path)
 
     def take_over_edit(self) -> list[tuple[str, Change]]:
         """Make the changes that a person wrote into the data file; returns those of records, with the endpoint's name.
 
         Raises DataFileError if the file cannot be read, NotStored, or OSError.
         """
-        has_more = self._storage.changed
-        old = self._storage.snapshot()
-        steps, edited, content = self._storage.read_edit()
-        more, has_gone = consequences(old, steps, self._storage.path)
+        has_more = self.file.changed
+        old = self.file.snapshot()
+        steps, edited, content = self.file.read_edit()
+        more, has_gone = consequences(old, steps, self.file.path)
         steps += more
         self._change(*steps)
-        self._storage.remember(edited, content)
+        self.file.remember(edited, content)
         # Nothing but the edit was in the journal, and the data file has that. A journal that stays does no harm.
         if not has_more:
             with contextlib.suppress(OSError):
-                self._storage.drop_journal()
+                self.file.drop_journal()
         # What belongs to users who were deleted over the API stays theirs, but in a file that a person wrote last the
         # next start could not tell them from users whose lines were deleted; so it is written anew at once.
-        self._storage.changed |= has_gone
+        self.file.changed |= has_gone
         return changes_by(steps, old)
-
-    def save(self) -> None:
-        """Write the data file if anything changed. Raises OSError."""
-        self._storage.save()
-
-    def begin_save(self) -> Draft | None:
-        """Return a draft of the data file, if it is time for one: write it, and hand it to ``end_save``."""
-        return self._storage.begin_save()
-
-    def end_save(self, draft: Draft, written: tuple[FileContent, int | None]) -> None:
-        """Put a written draft in the place of the data file. Raises OSError."""
-        self._storage.end_save(draft, written)
-
-    def close(self) -> None:
-        """Write the data file and release its lock. Raises OSError."""
-        self._storage.close()
-
-    def unlock(self) -> None:
-        """Close what is open and release the data file's lock, saving nothing."""
-        self._storage.unlock()
-
-    def leave_to_parent(self) -> None:
-        """Close what a fork has open of the data file; it stays the parent's, with its lock."""
-        self._storage.leave_to_parent()
 
     # Projects and endpoints
 
@@ -3360,7 +3332,7 @@ class Store:
         # A checkpoint that is made anew becomes the latest, except for the one of the start.
         if name != START:
             self._checkpoints.pop(name, None)
-        self._checkpoints[name] = (like or self)._storage.snapshot()
+        self._checkpoints[name] = (like or self).file.snapshot()
         self._forget_files(lost_files)
 
     def restore(self, name: str = START) -> list[tuple[str, Change]]:
@@ -3369,14 +3341,14 @@ class Store:
         The time it takes grows with what has changed since, not with what is stored; only a table in which deleted
         records come back to their places is gone through once.
         """
-        now, then = self._storage.tables, grow(self._checkpoints[name])
+        now, then = self.file.tables, grow(self._checkpoints[name])
         steps = way_to(now, then)
         if not steps:
             return []
         # The journal gets the way back, since it continues the data file, which knows no checkpoints.
-        self._storage.commit(steps)
-        self._storage.tables = then
-        self._storage.write(then)
+        self.file.commit(steps)
+        self.file.tables = then
+        self.file.write(then)
         for table in {step.table for step in steps}:
             self._listings.pop(table, None)
         gone = [(step.table, step.document_id) for step in steps if step.document is None]
@@ -5948,7 +5920,7 @@ class Owner:
 
     def take_over_edit(self) -> None:
         """Bring in an edit of the data file, if there is one, and let listeners know."""
-        edit = self._store.edit()
+        edit = self._store.file.edit()
         if edit is None:
             self._refused_edit = self._store.refused_edit = None
             return
@@ -5976,7 +5948,7 @@ class Owner:
         now = self._options()
         self._end_listeners(name for name, before in options.items() if now.get(name) != before)
         self._tell(changes)
-        self._store.save()
+        self._store.file.save()
 
     def _end_listeners(self, names: Iterable[str]) -> int:
         return self._hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED)
@@ -6144,7 +6116,7 @@ class Emulation:
         self.clock.stop()
         self.clock.stop()  # whose alarms lead back here
         gone = self.store.lost_files()
-        self.store.close()
+        self.store.file.close()
         self.files.close(gone)
 
 
@@ -8764,7 +8736,7 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
         if os.path.exists(path):
             storage.load(path)
         store.replay()
-        store.save()  # a data file that is missing is written too
+        store.file.save()  # a data file that is missing is written too
     except BaseException:
         storage.unlock()
         raise
@@ -9167,11 +9139,11 @@ class Server:
             self.tls = open_tls(options, self._scratch)
             set_up(self.world, options)
             prepare_world(self.world, options, seed_store(seed_tree, options, self.world) if seed_tree else None)
-            store.save()
+            store.file.save()
             self.world.owner.tell_who_cannot_log_in()
         except BaseException:  # Ctrl-C as well: the lock on the data file would stay
             self._scratch.close()
-            store.unlock()
+            store.file.unlock()
             raise
         beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
         self.control_token = options.control_token or (new_id() if beyond_loopback else None)
@@ -9290,11 +9262,11 @@ class Server:
 
     async def _save(self) -> None:
         """Write the data file if it is time, in a thread, so that no request waits for the disk."""
-        draft = self.world.store.begin_save()
+        draft = self.world.store.file.begin_save()
         if draft is None:
             return
         try:
-            self.world.store.end_save(draft, await asyncio.to_thread(draft.write))
+            self.world.store.file.end_save(draft, await asyncio.to_thread(draft.write))
         except OSError as error:
             # Told once: the next tick tries again, twice a second.
             if not self._cannot_save:
@@ -9356,7 +9328,7 @@ class Server:
         in_lane = self._lane.connections if self._lane else ()
         for connection in [*self._sockets, *(one.socket for one in in_lane)]:
             connection.close()
-        self.world.store.leave_to_parent()
+        self.world.store.file.leave_to_parent()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -406,14 +406,14 @@ def test_a_checkpoint_while_the_data_file_is_written_does_not_change_what_is_wri
 ) -> None:
     stored.begin()
     stored.create(knock(NOTES, "saved"))
-    stored.store.begin_save()
-    draft = stored.store.begin_save()
+    stored.store.file.begin_save()
+    draft = stored.store.file.begin_save()
     assert draft
     stored.checkpoint("here")
     stored.create(knock(NOTES, "after"))
     stamp = draft.write()
     stored.restore("here")
-    stored.store.end_save(draft, stamp)
+    stored.store.file.end_save(draft, stamp)
     saved = json.loads((tmp_path / "data.json").read_text())
     assert [record["data"] for record in saved[NOTES].values()] == ["saved"]
     stored.close()
@@ -426,7 +426,7 @@ def test_an_edit_by_hand_is_undone_like_any_change(stored: Backend, tmp_path: Pa
     stored.begin()
     record = stored.create(knock(NOTES, "as it was"))
     stored.checkpoint("here")
-    stored.store.save()
+    stored.store.file.save()
     path.write_text(path.read_text().replace("as it was", "edited by hand"))
     stored.tick()
     assert data_of(stored, NOTES) == ["edited by hand"]
@@ -463,7 +463,7 @@ def test_a_kill_after_restore_loses_nothing_and_keeps_the_order(tmp_path: Path) 
     assert ended.returncode == -signal.SIGKILL
     store = rested_emulator.open_store(rested_emulator.Options.of(data=path))
     assert [record.data for record in store.records(NOTES)] == ["first", "second", "third"]
-    store.close()
+    store.file.close()
 
 
 # The wire

@@ -42,7 +42,7 @@ for number in itertools.count(last.data + 1 if last else 0):
     store.drop_record("notes/open", f"n{number - 20}")
     store.put_record("notes/count", Record.of("c", encode(number), *["2027-01-15T08:00:00.000Z"] * 2))
     print(number, flush=True)
-    store.save()
+    store.file.save()
 """
 WRITERS = 4
 
@@ -189,7 +189,7 @@ def test_a_kill_while_the_data_file_is_written_in_place_leaves_a_whole_one(
         assert record
         assert isinstance(record.data, int)
         assert acknowledged <= record.data <= acknowledged + 2
-        store.close()
+        store.file.close()
     print(f"\n{torn} of the kills came while it was written")
 
 

@@ -405,7 +405,7 @@ def test_a_file_of_the_emulators_own_that_was_cut_off_anywhere_is_refused(tmp_pa
     path.write_bytes(GARDEN.read_bytes())
     store = open_store(Options(data=str(path)))
     served(store).create(knock(PLANTS, "ours"))
-    store.close()
+    store.file.close()
     whole = path.read_bytes().rstrip()
     for size in range(0, len(whole), 3):
         path.write_bytes(whole[:size])
@@ -417,10 +417,10 @@ def test_a_file_of_the_emulators_own_that_was_cut_off_anywhere_is_refused(tmp_pa
 def test_garbage_behind_a_file_of_the_emulators_own_is_refused(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(GARDEN.read_bytes())
-    open_store(Options(data=str(path))).close()
+    open_store(Options(data=str(path))).file.close()
     store = open_store(Options(data=str(path)))
     served(store).create(knock(PLANTS, "ours"))
-    store.close()
+    store.file.close()
     content = path.read_bytes() + tail
     path.write_bytes(content)
     one_line(finish(str(path), "--port", "0", cwd=tmp_path), 1, "data.json: line ")
@@ -443,7 +443,7 @@ def test_a_data_file_replaced_by_another_while_running_is_taken_over(tmp_path: P
     other.replace(path)
     backend.tick()
     assert [record["data"] for record in backend.records(PLANTS)] == ["theirs"]
-    store.close()
+    store.file.close()
     assert stored(path) == ["theirs"]
 
 

@@ -73,7 +73,7 @@ def opened(path: Path, **options: Any) -> Store:
 
 def killed(store: Store) -> None:
     """End a store as SIGKILL would: nothing is written, the system takes back the lock."""
-    storage = store._storage
+    storage = store.file
     for descriptor in (storage._lock, storage.journal._file):
         if descriptor is not None:
             os.close(descriptor)
@@ -81,9 +81,9 @@ def killed(store: Store) -> None:
 
 def save_when_quiet(store: Store) -> None:
     """What the server does twice a second, with the writing in a thread of its own."""
-    draft = store.begin_save()
+    draft = store.file.begin_save()
     if draft:
-        store.end_save(draft, draft.write())
+        store.file.end_save(draft, draft.write())
 
 
 def served(store: Store) -> Backend:
@@ -94,7 +94,7 @@ def state(store: Store) -> dict[str, Any]:
     """All that is in the tables, in its order and as a data file has it."""
     return {
         name: [(key, json.loads(pack_document(document))) for key, document in table.items()]
-        for name, table in store._storage.tables.items()
+        for name, table in store.file.tables.items()
         if table
     }
 
@@ -180,13 +180,13 @@ def test_what_the_emulator_writes_it_also_reads_where_a_person_has_edited_it(
     store = opened(path)
     verb(served(store))
     before = state(store)
-    store.close()
+    store.file.close()
     path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
     again = opened(path)
     assert {name: [key for key, _ in table] for name, table in state(again).items() if name != "_sessions"} == {
         name: [key for key, _ in table] for name, table in before.items() if name != "_sessions"
     }
-    again.close()
+    again.file.close()
     caplog.clear()  # of sessions and owners that are dropped
 
 
@@ -249,7 +249,7 @@ def test_a_journal_left_behind_by_a_kill_between_file_and_journal_does_no_harm(p
     backend.update(knock(PLANTS, "two", unique_id=ROSEMARY))
     journal = path.with_name("data.json.journal")
     left = journal.read_bytes()
-    store.close()
+    store.file.close()
     journal.write_bytes(left)
     assert state(opened(path)) == state(store)
 
@@ -283,11 +283,11 @@ def test_what_changes_while_a_draft_is_written_stays_in_the_journal(path: Path) 
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "in the draft"))
-    assert store.begin_save() is None, "things are not quiet yet"
-    draft = store.begin_save()
+    assert store.file.begin_save() is None, "things are not quiet yet"
+    draft = store.file.begin_save()
     assert draft
     backend.create(knock(PLANTS, "after it"))
-    store.end_save(draft, draft.write())
+    store.file.end_save(draft, draft.write())
     assert "in the draft" in path.read_text()
     journal = path.with_name("data.json.journal").read_text()
     assert ("in the draft" in journal, "after it" in journal) == (False, True)
@@ -303,15 +303,15 @@ def test_a_draft_the_disk_refuses_to_take_loses_nothing(path: Path, disk: Faulty
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "in the draft"))
-    store.begin_save()
-    draft = store.begin_save()
+    store.file.begin_save()
+    draft = store.file.begin_save()
     assert draft
     stamp = draft.write()
     backend.create(knock(PLANTS, "after it"))
     before = state(store)
     disk.fail(name, errno.EIO)
     with pytest.raises(OSError, match="Input/output error"):
-        store.end_save(draft, stamp)
+        store.file.end_save(draft, stamp)
     disk.mend()
     backend.delete(knock(PLANTS, unique_id=backend.create(knock(PLANTS, "gone")).unique_id))
     killed(store)
@@ -322,12 +322,12 @@ def test_a_draft_that_was_overtaken_is_thrown_away(path: Path) -> None:
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "old"))
-    store.begin_save()
-    draft = store.begin_save()
+    store.file.begin_save()
+    draft = store.file.begin_save()
     assert draft
     backend.create(knock(PLANTS, "new"))
-    store.save()
-    store.end_save(draft, draft.write())
+    store.file.save()
+    store.file.end_save(draft, draft.write())
     assert "new" in path.read_text()
     assert not path.with_name("data.json.draft").exists()
 
@@ -335,7 +335,7 @@ def test_a_draft_that_was_overtaken_is_thrown_away(path: Path) -> None:
 def test_what_a_killed_emulator_left_beside_the_data_file_is_cleared_away(path: Path) -> None:
     for name in ("data.json.tmp", "data.json.draft", "data.json.journal.tmp"):
         path.with_name(name).write_text("{")
-    opened(path).close()
+    opened(path).file.close()
     assert [found.name for found in path.parent.iterdir()] == ["data.json"]
 
 
@@ -355,15 +355,15 @@ def test_a_second_emulator_on_the_same_file_is_refused(path: Path, tmp_path: Pat
     for name in (path, link):
         with pytest.raises(InUseError, match=rf"data\.json is in use by another emulator, process {os.getpid()}"):
             opened(name)
-    store.close()
-    opened(path).close()
+    store.file.close()
+    opened(path).file.close()
     assert {found.name for found in tmp_path.iterdir()} == {"data.json", "link.json"}
 
 
 def test_a_lock_left_by_a_kill_is_no_lock(path: Path) -> None:
     killed(opened(path))
     assert path.with_name("data.json.lock").exists()
-    opened(path).close()
+    opened(path).file.close()
 
 
 def test_a_start_that_fails_leaves_no_lock(path: Path) -> None:
@@ -373,7 +373,7 @@ def test_a_start_that_fails_leaves_no_lock(path: Path) -> None:
     path.write_bytes(GARDEN.read_bytes())
     with RestedEmulator(data=path, memory=False) as emulator, pytest.raises(OSError, match="in use"):
         RestedEmulator(data=path.with_name("other.json"), memory=False, port=emulator.facts["port"]).start()
-    opened(path.with_name("other.json")).close()
+    opened(path.with_name("other.json")).file.close()
 
 
 def test_of_two_that_race_for_a_data_file_one_has_it(path: Path) -> None:
@@ -393,7 +393,7 @@ def test_of_two_that_race_for_a_data_file_one_has_it(path: Path) -> None:
             racer.join()
         [store] = stores
         served(store).create(knock(PLANTS, number))
-        store.close()
+        store.file.close()
     assert len(json.loads(path.read_text())[PLANTS]) == 203
 
 
@@ -486,7 +486,7 @@ def test_a_data_file_that_cannot_be_written_stays_as_it_was_and_the_journal_has_
     served(store).create(knock(PLANTS, "new"))
     disk.fail(name, number)
     with pytest.raises(OSError, match=os.strerror(number)):
-        store.save()
+        store.file.save()
     assert path.read_bytes() == before
     assert not path.with_name("data.json.tmp").exists()
     served(store).create(knock(PLANTS, "newer"))
@@ -501,7 +501,7 @@ def test_a_journal_that_cannot_be_taken_away_does_no_harm(path: Path, disk: Faul
     served(store).create(knock(PLANTS, "new"))
     disk.fail("unlink", errno.EIO)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        store.save()
+        store.file.save()
     disk.mend()
     after = state(store)
     killed(store)
@@ -561,7 +561,7 @@ def test_an_edit_and_what_was_stored_meanwhile_are_both_kept(path: Path) -> None
     record = backend.create(knock(PLANTS, "meanwhile"))
     edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
     backend.tick()
-    store.close()
+    store.file.close()
     assert {TOMATO, record.unique_id, "new"} <= json.loads(path.read_text())[PLANTS].keys()
 
 
@@ -580,7 +580,7 @@ def test_an_edit_that_takes_a_session_away_ends_its_sockets(path: Path) -> None:
     store = opened(path)
     backend, ear = served(store), Ear()
     backend.listen(knock(GARDENERS, token=backend.sign_in(GARDENERS, "ada")), ear)
-    store.save()
+    store.file.save()
     edited(path, lambda tree: tree["_sessions"].clear())
     backend.tick()
     assert ear.ended == (1000, "Access token expired.")
@@ -590,7 +590,7 @@ def test_an_edit_that_lets_a_session_expire_ends_its_sockets(path: Path) -> None
     store = opened(path)
     backend = served(store)
     token, ear = backend.sign_in(GARDENERS, "ada"), Ear()
-    store.save()
+    store.file.save()
     backend.listen(knock(GARDENERS, token=token), ear)
     edited(path, lambda tree: tree["_sessions"][token].update(expiresAt="2020-01-01T00:00:00.000Z"))
     backend.tick()
@@ -602,7 +602,7 @@ def test_an_edit_and_a_kill_leave_the_records_of_a_deleted_user_to_nobody(path: 
     backend = served(store)
     backend.change_project(master_key=MASTER_KEY)
     backend.delete(knock(GARDENERS, unique_id=BEN, master_key=MASTER_KEY))
-    store.save()
+    store.file.save()
     edited(path, lambda tree: tree[PLANTS].update(new={"data": 1}))
     backend.tick()
     killed(store)
@@ -613,7 +613,7 @@ def test_an_edit_that_moves_the_expiry_of_a_session_moves_that_of_its_sockets(pa
     store = opened(path)
     backend, ear = served(store), Ear()
     token = backend.sign_in(GARDENERS, "ada")
-    store.save()
+    store.file.save()
     backend.listen(knock(GARDENERS, token=token), ear)
     edited(path, lambda tree: tree["_sessions"][token].update(expiresAt=timestamp(NOON + 60)))
     backend.tick()
@@ -628,7 +628,7 @@ def test_our_own_writing_is_no_edit(path: Path, caplog: pytest.LogCaptureFixture
     backend = served(store)
     for number in range(3):
         backend.create(knock(PLANTS, number))
-        store.save()
+        store.file.save()
         backend.tick()
     assert "edit" not in caplog.text
 
@@ -640,7 +640,7 @@ def test_an_edit_without_a_difference_is_left_as_it_is_written(path: Path) -> No
     text = path.read_text()
     backend.tick()
     save_when_quiet(store)
-    store.close()
+    store.file.close()
     assert path.read_text() == text
     assert [found.name for found in path.parent.iterdir()] == ["data.json"]
 
@@ -669,7 +669,7 @@ def test_beside_an_unreadable_edit_the_emulators_own_state_is_kept_when_it_stops
     path.write_text("{oops")
     backend.tick()
     backend.tick()
-    store.close()
+    store.file.close()
     assert path.read_text() == "{oops"
     kept = json.loads(path.with_name("data.json.kept").read_text())
     assert kept[PLANTS][record.unique_id]["data"] == "mine"
@@ -693,7 +693,7 @@ def test_a_line_copied_by_hand_is_an_edit_that_cannot_be_read(path: Path) -> Non
     store = opened(path)
     backend = served(store)
     store.put_record(PLANTS, Record.of("by-hand", b"1", SAMPLE_TIME, SAMPLE_TIME))
-    store.save()
+    store.file.save()
     text = path.read_text()
     [line] = [line for line in text.splitlines(True) if '"by-hand": ' in line]
     path.write_text(text.replace(line, line.rstrip("\n") + ",\n" + line.replace('"data":1', '"data":2')))
@@ -723,7 +723,7 @@ def test_a_user_deleted_over_the_api_still_owns_records_after_a_kill_and_a_start
     before = state(store)
     assert any(document.get("owner") == ADA for table in before.values() for _, document in table)
     killed(store)
-    opened(path).close()
+    opened(path).file.close()
     assert state(opened(path)) == before
 
 
@@ -744,7 +744,7 @@ def test_a_data_file_deleted_by_hand_is_written_again(path: Path) -> None:
     path.unlink()
     backend.tick()
     backend.create(knock(PLANTS, "new"))
-    store.close()
+    store.file.close()
     assert len(json.loads(path.read_text())[PLANTS]) == 4
 
 
@@ -754,7 +754,7 @@ def test_without_a_watch_an_edit_is_written_over(path: Path) -> None:
     edited(path, lambda tree: tree.pop(PLANTS))
     backend.tick()
     backend.create(knock(PLANTS, "new"))
-    store.close()
+    store.file.close()
     assert len(json.loads(path.read_text())[PLANTS]) == 4
 
 
@@ -771,7 +771,7 @@ def test_a_data_file_deleted_while_all_is_quiet_does_not_cost_the_next_write(pat
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "first"))
-    store.save()
+    store.file.save()
     path.unlink()
     record = backend.create(knock(PLANTS, "second"))
     killed(store)
@@ -833,9 +833,9 @@ def test_a_torn_line_that_could_not_be_taken_back_is_taken_back_later(path: Path
 def test_an_unreadable_edit_after_all_was_saved_does_not_cost_the_state(path: Path) -> None:
     store = opened(path)
     served(store).create(knock(PLANTS, "saved"))
-    store.save()
+    store.file.save()
     path.write_text("{oops")
-    store.close()
+    store.file.close()
     assert len(json.loads(path.with_name("data.json.kept").read_text())[PLANTS]) == 4
 
 
@@ -866,9 +866,9 @@ def test_an_edit_made_while_the_file_is_being_written_is_not_written_over(
 
     with monkeypatch.context() as during:
         during.setattr(os, "fsync", fsync)
-        store.save()
+        store.file.save()
     backend.tick()
-    store.close()
+    store.file.close()
     assert {record.unique_id, "new"} < json.loads(path.read_text())[PLANTS].keys()
 
 
@@ -901,7 +901,7 @@ def test_the_lock_file_is_gone_before_the_lock(path: Path, disk: FaultyDisk) -> 
     store = opened(path)
     order: list[str] = []
     disk.watch(order)
-    store.close()
+    store.file.close()
     assert order.index("unlink") < order.index("close")
 
 
@@ -923,7 +923,7 @@ def test_a_timer_that_the_disk_refuses_is_a_warning(path: Path, disk: FaultyDisk
     assert server.world.owner.advance(10)["closed"] == 0
     disk.mend()
     assert server.world.owner.advance(10)["closed"] == 0
-    server.world.store.close()
+    server.world.store.file.close()
 
 
 def test_an_endpoint_that_was_taken_away_does_not_come_back_open(path: Path) -> None:
@@ -932,7 +932,7 @@ def test_an_endpoint_that_was_taken_away_does_not_come_back_open(path: Path) -> 
     backend.change_endpoint("garden/secret", secure=True)
     backend.create(knock("garden/secret", "x", master_key=MASTER_KEY))
     backend.reset()
-    store.close()
+    store.file.close()
     assert opened(path).endpoint("garden/secret") is None
 
 
@@ -959,7 +959,7 @@ def test_a_user_deleted_by_hand_loses_their_sockets(path: Path) -> None:
     store = opened(path)
     backend, ear = served(store), Ear()
     backend.listen(knock(PLANTS.replace("plants", "diary"), token=backend.sign_in(GARDENERS, "ada")), ear)
-    store.save()
+    store.file.save()
     edited(path, lambda tree: tree[GARDENERS].pop(ADA))
     backend.tick()
     assert ear.ended == (1000, "Access token expired.")
@@ -1003,9 +1003,9 @@ def test_a_data_file_that_cannot_be_replaced_is_written_in_place(
     backend = served(store)
     for text in ("first", "second"):
         backend.create(knock(PLANTS, text))
-        store.save()
+        store.file.save()
     backend.create(knock(PLANTS, "in a draft"))
-    store.begin_save()
+    store.file.begin_save()
     save_when_quiet(store)
     backend.tick()
     assert (path.stat().st_ino, os.listdir(path.parent)) == (inode, ["data.json", "data.json.lock"])
@@ -1027,7 +1027,7 @@ def test_what_is_kept_beside_an_edit_is_written_in_place_too(
     store = opened(path)
     served(store).create(knock(PLANTS, "mine"))
     path.write_text("{oops")
-    store.close()
+    store.file.close()
     assert "mine" in kept.read_text()
     assert not path.with_name("data.json.kept.tmp").exists()
 
@@ -1041,18 +1041,18 @@ def test_a_journal_that_is_a_mount_point_is_emptied_where_it_stands(
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "in the draft"))
-    store.begin_save()
-    draft = store.begin_save()
+    store.file.begin_save()
+    draft = store.file.begin_save()
     assert draft
     backend.create(knock(PLANTS, "after it"))
-    store.end_save(draft, draft.write())
+    store.file.end_save(draft, draft.write())
     backend.create(knock(PLANTS, "and on"))
     killed(store)
     again = opened(path)
     assert [record.data for record in again.records(PLANTS)][3:] == ["in the draft", "after it", "and on"]
-    again.save()
+    again.file.save()
     assert journal.read_bytes() == b""
-    again.close()
+    again.file.close()
 
 
 @pytest.mark.parametrize(
@@ -1105,11 +1105,11 @@ def test_a_disk_that_is_full_while_writing_in_place_takes_nothing_away(
     with monkeypatch.context() as during:
         during.setattr(rested_emulator, "write_all", write_half)
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-            store.save()
+            store.file.save()
     assert path.read_bytes() == before
     backend.tick()
     backend.create(knock(PLANTS, "second"))
-    store.close()
+    store.file.close()
     assert [record.data for record in opened(path).records(PLANTS)][3:] == ["first", "second"]
 
 
@@ -1122,8 +1122,8 @@ def test_a_disk_that_fails_over_the_old_content_loses_nothing(
     store = opened(path)
     backend = served(store)
     record = backend.create(knock(PLANTS, "first"))
-    store.begin_save()
-    draft = store.begin_save()
+    store.file.begin_save()
+    draft = store.file.begin_save()
     assert draft
     backend.update(knock(PLANTS, "newer", unique_id=record.unique_id))
     real = os.fsync
@@ -1138,14 +1138,14 @@ def test_a_disk_that_fails_over_the_old_content_loses_nothing(
     written = draft.write()
     with monkeypatch.context() as during:
         during.setattr(os, "fsync", fsync)
-        store.end_save(draft, written)
+        store.file.end_save(draft, written)
     with pytest.raises(ValueError, match="Extra data"):
         json.loads(path.read_text())
     if is_killed:
         killed(store)
     else:
         backend.tick()
-        store.close()
+        store.file.close()
     assert [found.data for found in opened(path).records(PLANTS)][3:] == ["newer"]
     assert json.loads(path.read_text())[PLANTS][record.unique_id]["data"] == "newer"
 
@@ -1170,7 +1170,7 @@ def test_an_edit_that_keeps_size_and_time_is_taken_over(path: Path) -> None:
     assert backend.records(PLANTS)[0]["data"]["name"] == "Potato"
 
 
-@pytest.mark.parametrize("save", [Store.save, save_when_quiet], ids=["at once", "with a draft"])
+@pytest.mark.parametrize("save", [lambda store: store.file.save(), save_when_quiet], ids=["at once", "with a draft"])
 def test_an_edit_on_a_disk_that_hides_it_is_seen_before_it_is_written_over(
     path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[Store], None]
 ) -> None:
@@ -1182,13 +1182,13 @@ def test_an_edit_on_a_disk_that_hides_it_is_seen_before_it_is_written_over(
     content = disguised(path)
     backend.tick()
     record = backend.create(knock(PLANTS, "mine"))
-    store.begin_save()
+    store.file.begin_save()
     save(store)
     assert path.read_bytes() == content
     monkeypatch.undo()
     backend.tick()
     assert backend.records(PLANTS)[0]["data"]["name"] == "Potato"
-    store.close()
+    store.file.close()
     assert {record.unique_id} < json.loads(path.read_text())[PLANTS].keys()
     assert "Potato" in path.read_text()
 
@@ -1200,7 +1200,7 @@ def test_an_edit_that_is_seen_only_at_the_end_is_not_written_over(path: Path, mo
     store = opened(path)
     served(store).create(knock(PLANTS, "mine"))
     content = disguised(path)
-    store.close()
+    store.file.close()
     assert path.read_bytes() == content
     assert "mine" in path.with_name("data.json.kept").read_text()
 
@@ -1221,9 +1221,9 @@ def test_what_leaves_the_content_as_it_is_is_no_edit(
     store = opened(path)
     backend = served(store)
     touch(path)
-    assert store.edit() is None
+    assert store.file.edit() is None
     backend.create(knock(PLANTS, "new"))
-    store.close()
+    store.file.close()
     assert "edit" not in caplog.text
     assert len(json.loads(path.read_text())[PLANTS]) == 4
 
@@ -1233,9 +1233,9 @@ def test_a_look_at_a_data_file_that_nobody_touched_does_not_read_it(
 ) -> None:
     store = opened(path)
     served(store).create(knock(PLANTS, "new"))
-    store.save()
+    store.file.save()
     monkeypatch.setattr(rested_emulator, "sum_of", lambda _: pytest.fail("it was read"))
-    assert store.edit() is None
+    assert store.file.edit() is None
 
 
 @pytest.mark.warns("line 1 column 2", "line 2 column 1")
@@ -1321,7 +1321,7 @@ def test_what_takes_the_place_of_the_data_file_is_reported_and_left_alone(path: 
         backend.tick()
         save_when_quiet(store)
     assert re.search(PLACES[what], str(backend.status()["refusedEdit"]))
-    store.close()
+    store.file.close()
     assert stat.S_IFMT(path.lstat().st_mode) == kind
     assert path.with_name("moved.json").read_bytes() == original
     assert not path.with_name("nothing.json").exists()
@@ -1341,7 +1341,7 @@ def test_a_data_file_that_is_put_back_goes_on(path: Path, what: str) -> None:
     path.with_name("moved.json").rename(path)
     backend.tick()
     assert backend.status()["refusedEdit"] is None
-    store.close()
+    store.file.close()
     assert len(json.loads(path.read_text())[PLANTS]) == 4
 
 
@@ -1352,7 +1352,7 @@ def test_without_a_watch_it_is_not_replaced_either(path: Path, what: str) -> Non
     in_its_place(path, what)
     kind = stat.S_IFMT(path.lstat().st_mode)
     with pytest.raises(OSError, match="put the data file back"):
-        store.close()
+        store.file.close()
     assert stat.S_IFMT(path.lstat().st_mode) == kind
     assert path.with_name("data.json.journal").exists()
 
@@ -1369,7 +1369,7 @@ def test_a_link_that_leads_to_another_file_by_now_is_reported(path: Path) -> Non
     backend.create(knock(PLANTS, "new"))
     for _ in range(2):
         backend.tick()
-    store.close()
+    store.file.close()
     assert path.read_bytes() == other.read_bytes() == GARDEN.read_bytes()
 
 
@@ -1379,7 +1379,7 @@ def test_a_link_that_is_gone_leaves_its_file_in_use(path: Path) -> None:
     store = opened(link)
     served(store).create(knock(PLANTS, "new"))
     link.unlink()
-    store.close()
+    store.file.close()
     assert len(json.loads(path.read_text())[PLANTS]) == 4
 
 
@@ -1393,7 +1393,7 @@ def test_an_editor_that_puts_a_file_in_the_place_of_a_link_is_reported(path: Pat
     link.write_text('{"garden/plants": {}}')
     for _ in range(2):
         backend.tick()
-    store.close()
+    store.file.close()
     assert link.read_text() == '{"garden/plants": {}}'
 
 
@@ -1404,7 +1404,7 @@ def test_a_folder_that_moved_and_left_a_link_is_the_same_folder(tmp_path: Path) 
     folder.rename(tmp_path / "moved")
     folder.symlink_to(tmp_path / "moved")
     served(store).create(knock("examples/unsecure-endpoint", "new", key=rested_emulator.SAMPLE_KEY))
-    store.close()
+    store.file.close()
     assert "new" in (tmp_path / "moved" / "data.json").read_text()
     assert os.listdir(tmp_path / "moved") == ["data.json"]
 
@@ -1435,7 +1435,7 @@ def test_a_relative_name_stands_for_the_same_file_after_a_change_of_folder(
     backend = served(store)
     backend.create(knock(PLANTS, "new"))
     backend.tick()
-    store.close()
+    store.file.close()
     assert len(json.loads(path.read_text())[PLANTS]) == 4
 
 
@@ -1478,7 +1478,7 @@ def test_a_record_whose_endpoint_went_with_the_data_file_is_there_at_once_and_af
     store = opened(path)
     assert [endpoint.name for endpoint in store.endpoints()][-1] == PLANTS
     assert [record.data for record in store.records(PLANTS)] == ["one"]
-    store.close()
+    store.file.close()
     assert opened(path).endpoint(PLANTS) == store.endpoint(PLANTS)
 
 
@@ -1488,7 +1488,7 @@ def test_a_journal_whose_data_file_is_gone_is_brought_in_and_told(path: Path) ->
     path.unlink()
     store = opened(path)
     assert [record.data for record in store.records(PLANTS)] == ["one"]
-    store.close()
+    store.file.close()
 
 
 def test_a_journal_that_moves_with_its_data_file_is_brought_in_without_a_word(tmp_path: Path, path: Path) -> None:
@@ -1513,8 +1513,8 @@ def test_a_kill_between_the_data_file_and_the_shorter_journal_is_nothing_to_tell
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "in the draft"))
-    store.begin_save()
-    draft = store.begin_save()
+    store.file.begin_save()
+    draft = store.file.begin_save()
     assert draft
     backend.create(knock(PLANTS, "after it"))
     before = state(store)
@@ -1530,9 +1530,9 @@ def test_a_kill_between_the_data_file_and_the_shorter_journal_is_nothing_to_tell
     with monkeypatch.context() as during:
         during.setattr(os, "replace", replace)
         with pytest.raises(KeyboardInterrupt):
-            store.end_save(draft, written)
+            store.file.end_save(draft, written)
     assert ("in the draft" in path.read_text()) == (moment == "after")
-    for descriptor in (store._storage._lock, store._storage.journal._file):
+    for descriptor in (store.file._lock, store.file.journal._file):
         with contextlib.suppress(OSError, TypeError):
             os.close(descriptor)  # type: ignore[arg-type]
     assert state(opened(path)) == before
@@ -1605,9 +1605,9 @@ def test_the_locks_of_windows_keep_a_second_emulator_off(path: Path, windows: Wi
     with pytest.raises(InUseError, match=f"process {os.getpid()};"):
         opened(path)
     assert len(windows.held) == 1
-    store.close()
+    store.file.close()
     assert windows.held == {}
-    opened(path).close()
+    opened(path).file.close()
     assert os.listdir(path.parent) == ["data.json"]
 
 
@@ -1615,18 +1615,18 @@ def test_nothing_that_is_open_is_replaced_or_deleted(path: Path, windows: Window
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "in the draft"))
-    store.begin_save()
-    draft = store.begin_save()
+    store.file.begin_save()
+    draft = store.file.begin_save()
     assert draft
     backend.create(knock(PLANTS, "after it"))
     inode = path.with_name("data.json.journal").stat().st_ino
-    store.end_save(draft, draft.write())
+    store.file.end_save(draft, draft.write())
     assert path.with_name("data.json.journal").stat().st_ino != inode, "it was replaced"
     backend.create(knock(PLANTS, "and on"))
     edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
     backend.tick()
     after = state(store)
-    store.close()
+    store.file.close()
     assert windows.held == {}
     assert os.listdir(path.parent) == ["data.json"]
     assert state(opened(path)) == after
@@ -1639,7 +1639,7 @@ def test_a_data_file_that_another_program_has_open_is_written_in_place_on_window
     store = opened(path)
     served(store).create(knock(PLANTS, "new"))
     with path.open():
-        store.close()
+        store.file.close()
     assert (len(json.loads(path.read_text())[PLANTS]), windows.held) == (4, {})
 
 
@@ -1665,14 +1665,14 @@ def test_what_is_written_has_no_other_line_ends_on_windows(path: Path, monkeypat
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "in the draft"))
-    store.begin_save()
-    draft = store.begin_save()
+    store.file.begin_save()
+    draft = store.file.begin_save()
     assert draft
     for text in ("after it", "and on"):
         backend.create(knock(PLANTS, text))
     for name in ("lock", "journal"):
         assert b"\r" not in path.with_name(f"data.json.{name}").read_bytes()
-    store.end_save(draft, draft.write())
+    store.file.end_save(draft, draft.write())
     for number in range(3):
         backend.create(knock(PLANTS, number))
     assert b"\r" not in path.with_name("data.json.journal").read_bytes()
@@ -1696,7 +1696,7 @@ def test_a_disk_without_locks_is_told_and_works(
     monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
     store = opened(path)
     served(store).create(knock(PLANTS, "new"))
-    store.close()
+    store.file.close()
     assert len(json.loads(path.read_text())[PLANTS]) == 4
     assert caplog.text.count("no locks") == 1
     assert os.listdir(path.parent) == ["data.json"]
@@ -1705,7 +1705,7 @@ def test_a_disk_without_locks_is_told_and_works(
 @pytest.mark.warns("the disk has no locks")
 def test_a_system_without_locks_is_told_and_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rested_emulator, "fcntl", None)
-    opened(path).close()
+    opened(path).file.close()
     assert os.listdir(path.parent) == ["data.json"]
 
 
@@ -1741,12 +1741,12 @@ def test_a_disk_without_inodes_that_last_is_told_once_and_works(
     for number in range(3):
         backend.create(knock(PLANTS, number))
         backend.tick()
-        store.begin_save()
+        store.file.begin_save()
         save_when_quiet(store)
         backend.tick()
     edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
     backend.tick()
     assert len(backend.records(PLANTS)) == 7
-    store.close()
+    store.file.close()
     assert len(json.loads(path.read_text())[PLANTS]) == 7
     assert caplog.text.count("no inodes") == 1

@@ -817,11 +817,11 @@ class Garden:
     def save(self) -> None:
         """What the server does twice a second; the draft is written while other things happen."""
         if self.draft:
-            self.backend.store.end_save(self.draft, self.draft.write())
+            self.backend.store.file.end_save(self.draft, self.draft.write())
             self.draft = None
         else:
-            self.backend.store.begin_save()  # which finds that something has changed, perhaps, and waits for quiet
-            self.draft = self.backend.store.begin_save()
+            self.backend.store.file.begin_save()  # which finds that something has changed, perhaps, and waits for quiet
+            self.draft = self.backend.store.file.begin_save()
             self.happened.add("idle")
 
     @verb("heard, POST, PUT, DELETE", endpoint=one_of(PLANTS, DIARY, CHORES), which=number, data=data)

@@ -96,7 +96,7 @@ DATA: list[Json] = [
 @pytest.mark.parametrize("data", DATA, ids=repr)
 def test_data_comes_back_from_the_file_as_it_was(store: Store, path: Path, data: Json) -> None:
     store.put_record(NOTES, note("d", data, owner="ada"))
-    store.save()
+    store.file.save()
     record = opened(path).record(NOTES, "d")
     assert record == note("d", data, owner="ada")
     assert repr(record.data) == repr(data)
@@ -105,7 +105,7 @@ def test_data_comes_back_from_the_file_as_it_was(store: Store, path: Path, data:
 @pytest.mark.parametrize("unique_id", ["0", "ключ 🌱", "a b,c", '"', " ", "\ufffd", "__proto__", "x" * 1000])
 def test_any_text_can_be_an_id(store: Store, path: Path, unique_id: str) -> None:
     store.put_record(NOTES, note(unique_id))
-    store.save()
+    store.file.save()
     assert opened(path).record(NOTES, unique_id) == note(unique_id)
 
 
@@ -116,7 +116,7 @@ def test_projects_endpoints_and_sessions_come_back_as_they_were(store: Store, pa
     store.put_project("k", project)
     store.put_endpoint(endpoint)
     store.put_session(session)
-    store.save()
+    store.file.save()
     again = opened(path)
     assert again.projects() == store.projects()
     assert again.endpoints() == store.endpoints()
@@ -135,7 +135,7 @@ def test_the_sample_data_is_the_same_after_a_save(tmp_path: Path) -> None:
 
 def test_plain_tinydb_opens_the_file_and_sees_tables_and_documents(store: Store, path: Path) -> None:
     store.put_record(NOTES, note("d", {"name": "Möhre"}))
-    store.save()
+    store.file.save()
     with TinyDB(path) as database:
         assert database.tables() == {"_projects", "_endpoints", "_sessions", "_written", NOTES}
         assert len(database.table(NOTES)) == 4
@@ -164,12 +164,12 @@ def test_tinydb_reads_and_writes_the_file_as_the_readme_shows(
 
 
 def test_the_file_is_fit_for_eyes_and_diffs(store: Store, path: Path) -> None:
-    store.save()
+    store.file.save()
     store.put_record(NOTES, note("d", "Möhre"))
-    store.save()
+    store.file.save()
     before = path.read_text(encoding="utf-8").splitlines()
     store.put_record(NOTES, note("d", "Kürbis"))
-    store.save()
+    store.file.save()
     after = path.read_text(encoding="utf-8").splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert changed[0] == (changed[0][1].replace("Kürbis", "Möhre"), changed[0][1])
@@ -196,7 +196,7 @@ def test_a_file_that_stands_as_written_reads_like_any_other(store: Store, path: 
     store.put_record("notes/users", note("ada", {"username": "ada"}))
     for record in chosen:
         store.put_record("notes/some", record)
-    store.save()
+    store.file.save()
     written_by_us = load_written(str(path))
     assert written_by_us is None or complete_tree(written_by_us) == complete_tree(load_edited(str(path)))
     assert (written_by_us is None) == any('"' in one.unique_id or "\\" in one.unique_id for one in chosen)
@@ -216,7 +216,7 @@ def test_a_file_that_stands_as_written_reads_like_any_other(store: Store, path: 
 )
 def test_a_file_that_was_edited_does_not_stand_as_written(store: Store, path: Path, old: bytes, new: bytes) -> None:
     store.put_record(NOTES, note("c"))
-    store.save()
+    store.file.save()
     assert load_written(str(path)) is not None
     path.write_bytes(path.read_bytes().replace(old, new))
     assert load_written(str(path)) is None
@@ -234,7 +234,7 @@ def test_what_no_emulator_wrote_does_not_stand_as_written(tmp_path: Path, conten
 def test_what_was_not_changed_is_not_written(store: Store, path: Path) -> None:
     before = path.read_bytes()
     store.records(NOTES)
-    store.save()
+    store.file.save()
     assert path.read_bytes() == before
 
 
@@ -255,7 +255,7 @@ def test_every_change_is_written_by_the_next_save(store: Store, path: Path, chan
     before = path.read_bytes()
     change(store)
     assert path.read_bytes() == before
-    store.save()
+    store.file.save()
     assert path.read_bytes() != before
 
 
@@ -263,13 +263,13 @@ def test_without_a_path_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     store = Store(JsonFile(None, check_tree(sample_project())))
     store.put_record("secure-endpoint", note("a"))
-    store.save()
+    store.file.save()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_save_leaves_nothing_but_the_file(store: Store, path: Path) -> None:
     store.put_record(NOTES, note("d"))
-    store.save()
+    store.file.save()
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -279,11 +279,11 @@ def test_a_save_that_cannot_begin_leaves_the_old_file_and_the_next_one_succeeds(
     in_the_way.mkdir()
     store.put_record(NOTES, note("d"))
     with pytest.raises(OSError, match=r"data\.json"):
-        store.save()
+        store.file.save()
     assert path.read_bytes() == before
     assert ids(store) == ["a", "b", "c", "d"]
     in_the_way.rmdir()
-    store.save()
+    store.file.save()
     assert ids(opened(path)) == ["a", "b", "c", "d"]
 
 
@@ -292,7 +292,7 @@ def test_a_save_that_cannot_end_leaves_no_draft(store: Store, path: Path) -> Non
     path.mkdir()
     store.put_record(NOTES, note("d"))
     with pytest.raises(OSError, match=r"data\.json"):
-        store.save()
+        store.file.save()
     assert {found.name for found in path.parent.iterdir()} == {"data.json", "data.json.journal"}
 
 
@@ -301,7 +301,7 @@ def test_data_that_is_not_json_does_not_spoil_the_file(store: Store, path: Path,
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"JSON compliant|surrogates"):
         store.put_record(NOTES, note("d", data))
-    store.save()
+    store.file.save()
     assert path.read_bytes() == before
     assert ids(store) == ["a", "b", "c"]
 
@@ -312,7 +312,7 @@ def test_a_symlink_is_followed_and_stays(path: Path, tmp_path: Path) -> None:
     link.symlink_to(Path("..") / "data.json")
     store = opened(link)
     store.put_record(NOTES, note("d"))
-    store.save()
+    store.file.save()
     assert link.is_symlink()
     assert ids(opened(path)) == ["a", "b", "c", "d"]
     assert list(link.parent.iterdir()) == [link]
@@ -323,7 +323,7 @@ def test_a_symlink_is_followed_and_stays(path: Path, tmp_path: Path) -> None:
 def test_the_mode_of_the_file_is_kept(store: Store, path: Path, mode: int) -> None:
     path.chmod(mode)
     store.put_record(NOTES, note("d"))
-    store.save()
+    store.file.save()
     assert path.stat().st_mode & 0o777 == mode
 
 
@@ -417,7 +417,7 @@ def test_a_table_with_a_reserved_name_is_kept_and_no_endpoint(tmp_path: Path) ->
     path = written(tmp_path / "data.json", {"_mine": {"1": {"any": "thing"}}})
     store = opened(path)
     store.put_endpoint(Endpoint(NOTES, SAMPLE_KEY))
-    store.save()
+    store.file.save()
     assert load_tree(str(path))["_mine"] == {"1": {"any": "thing"}}
     assert [endpoint.name for endpoint in store.endpoints()] == [NOTES]
 
@@ -445,7 +445,7 @@ def test_members_that_the_store_does_not_read_survive_a_change(tmp_path: Path) -
     path = written(tmp_path / "data.json", {"_projects": {"k": {"colour": "green"}}})
     store = opened(path)
     store.put_project("k", Project("k", "renamed", reset_templates={"welcome": "<p>{{email}}</p>"}))
-    store.save()
+    store.file.save()
     project = load_tree(str(path))["_projects"]["k"]
     assert (project["colour"], project["resetTemplates"]) == ("green", {"welcome": "<p>{{email}}</p>"})
 
@@ -494,10 +494,10 @@ def test_a_plain_list_is_written_in_the_emulators_own_form_at_the_first_change(t
     path = written(tmp_path / "data.json", {NOTES: ["a", "b"]})
     before = path.read_bytes()
     store = opened(path)
-    store.save()
+    store.file.save()
     assert path.read_bytes() == before
     store.put_record(NOTES, note("c"))
-    store.save()
+    store.file.save()
     assert load_written(str(path)) is not None
     assert opened(path).records(NOTES) == store.records(NOTES)
 
@@ -526,7 +526,7 @@ def test_owner_session_and_mail_of_a_user_whose_line_was_deleted_are_dropped(tmp
 
 def test_what_the_emulator_wrote_keeps_the_owner_of_a_user_who_was_deleted(store: Store, path: Path) -> None:
     store.put_record(NOTES, note("d", owner="gone"))
-    store.save()
+    store.file.save()
     assert opened(path).records(NOTES)[-1].owner == "gone"
 
 
@@ -691,7 +691,7 @@ def test_a_byte_order_mark_is_read_over_and_not_written(tmp_path: Path) -> None:
     path = written(tmp_path / "data.json", b"\xef\xbb\xbf" + one('{"data": "text"}'))
     store = opened(path)
     store.put_record(NOTES, note("b"))
-    store.save()
+    store.file.save()
     assert path.read_bytes().startswith(b"{")
     assert ids(opened(path)) == ["a", "b"]
 
@@ -842,7 +842,7 @@ def test_records_stand_in_the_order_of_creation(store: Store) -> None:
 def test_an_update_keeps_the_place_of_a_record_also_in_the_file(store: Store, path: Path) -> None:
     store.put_record(NOTES, note("b", "new", AFTER))
     store.put_record(NOTES, note("a", "new", AFTER))
-    store.save()
+    store.file.save()
     assert ids(store) == ids(opened(path)) == ["a", "b", "c"]
     assert store.record(NOTES, "b") == note("b", "new", AFTER)
 
@@ -869,7 +869,7 @@ def test_a_deleted_endpoint_loses_its_data_for_good(store: Store, path: Path) ->
     assert (store.endpoint(NOTES), store.records(NOTES), store.count(NOTES)) == (None, (), 0)
     store.put_endpoint(Endpoint(NOTES, SAMPLE_KEY))
     assert store.records(NOTES) == ()
-    store.save()
+    store.file.save()
     assert opened(path).records(NOTES) == ()
 
 
@@ -918,7 +918,7 @@ def test_a_new_key_takes_the_endpoints_along_and_keeps_the_order(three: Store, k
 
 def test_a_new_key_is_in_the_file_with_the_next_save(three: Store, tmp_path: Path) -> None:
     three.put_project("k1", Project("new", "renamed"))
-    three.save()
+    three.file.save()
     again = opened(tmp_path / "three.json")
     assert [item.key for item in again.projects()] == ["new", "k2", "k3"]
     assert again.endpoints() == three.endpoints()
@@ -931,7 +931,7 @@ def test_changed_options_keep_the_place_of_a_project(three: Store) -> None:
 
 def test_a_master_key_that_is_taken_away_is_not_in_the_file(three: Store, tmp_path: Path) -> None:
     three.put_project("k2", Project("k2", "examples"))
-    three.save()
+    three.file.save()
     assert "masterKey" not in load_tree(str(tmp_path / "three.json"))["_projects"]["k2"]
 
 
@@ -1038,7 +1038,7 @@ def test_the_way_back_leads_to_the_same_tables_in_the_same_order_also_by_the_jou
     assert store.restore() == []
     again = opened(path)
     again.replay()
-    assert {name: list(table.items()) for name, table in again._storage.tables.items()} == before
+    assert {name: list(table.items()) for name, table in again.file.tables.items()} == before
     storage.unlock()
 
 
@@ -1098,9 +1098,9 @@ def test_the_way_back_may_lead_to_what_another_store_holds(store: Store) -> None
 
 def test_after_the_way_back_the_file_is_as_marked_with_the_next_save(store: Store, path: Path) -> None:
     store.drop_record(NOTES, "a")
-    store.save()
+    store.file.save()
     store.restore()
-    store.save()
+    store.file.save()
     assert opened(path).records(NOTES) == store.records(NOTES)
     assert ids(store) == ["a", "b", "c"]
 

@@ -1036,7 +1036,7 @@ def test_files_are_there_after_a_restart(tmp_path: Path) -> None:
 
 def edit(emulator: RestedEmulator, change: Callable[[Any], object]) -> None:
     """Edit the data file by hand, and let the emulator look at it."""
-    emulator.call(lambda server: server.world.store.save())
+    emulator.call(lambda server: server.world.store.file.save())
     path = Path(str(emulator.facts["data"]))
     tree = json.loads(path.read_text())
     change(tree)
