@@ -3021,6 +3021,8 @@ class Store:
         # By table and id, with the document that was read; and by endpoint.
         self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
         self._listings: dict[str, Listing] = {}
+        # The ids of users by member and value, by endpoint; made at the first search, followed by ``_follow``.
+        self._users: dict[str, dict[tuple[str, str], set[str]]] = {}
         self._batch: list[Step] | None = None
         # Why an edit of the data file is not taken over.
         self.refused_edit: str | None = None
@@ -3085,11 +3087,13 @@ class Store:
                     self._table(name).put_behind(inserted)
                     inserted = {}
                 if key is None:
+                    self._users.pop(name, None)
                     had_files += [key for key, record in self._documents(name).items() if has_file(record)]
                     self._database.drop_table(name)
                     continue
                 if has_file(self._documents(name).get(key)):
                     had_files.append(key)
+                self._follow(name, key, self._documents(name).get(key), document)
                 if document is None:
                     self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
                     # An empty table in the data file would be a new endpoint at the next start.
@@ -3102,6 +3106,19 @@ class Store:
             if inserted:
                 self._table(name).put_behind(inserted)
         self._forget_files(had_files)
+
+    def _follow(self, name: str, key: str, old: Any, new: Any) -> None:
+        """Bring what is derived from a table in line with one changed document; None stands for no document."""
+        if new is None:
+            self._values.pop((name, key), None)
+        users = self._users.get(name)
+        if users is not None:
+            for pair in credentials_of(old):
+                users.get(pair, set()).discard(key)
+                if not users.get(pair):
+                    users.pop(pair, None)
+            for pair in credentials_of(new):
+                users.setdefault(pair, set()).add(key)
 
     def _forget_files(self, unique_ids: Iterable[str]) -> None:
         """Drop the files of records that are deleted, but for those that ``restore`` can bring back.
@@ -3247,6 +3264,19 @@ class Store:
             listing = self._listings[name] = Listing(self._documents(name).values())
         return listing
 
+    def user(self, endpoint: str, name: str, value: str) -> Record | None:
+        """Return the first record of an endpoint whose member ``name`` of CREDENTIALS is this text; None without."""
+        users = self._users.get(endpoint)
+        if users is None:
+            users = self._users[endpoint] = {}
+            for key, record in self._documents(endpoint).items():
+                self._follow(endpoint, key, None, record)
+        keys = users.get((name, value), ())
+        if len(keys) > 1:
+            # Only an endpoint that has become one of users has such; there the oldest counts.
+            return next(record for record in self.records(endpoint) if record.unique_id in keys)
+        return next((self.record(endpoint, key) for key in keys), None)
+
     def count(self, name: str) -> int:
         return len(self._documents(name))
 
@@ -3352,8 +3382,22 @@ class Store:
         for table in {step.table for step in steps}:
             self._listings.pop(table, None)
         gone = [(step.table, step.document_id) for step in steps if step.document is None]
+        for step in steps:
+            if step.document_id is None:
+                self._users.pop(step.table, None)
+            else:
+                # A document that is moved is deleted first and put back, so its old place may hold nothing any more.
+                self._follow(
+                    step.table, step.document_id, now.get(step.table, NO_DOCUMENTS).get(step.document_id), step.document
+                )
         self._forget_files(key for table, key in gone if key and has_file(now[table].get(key)))
         return changes_by(steps, now)
+
+
+def credentials_of(record: Record | None) -> list[tuple[str, str]]:
+    """Return the members of CREDENTIALS that a record has as texts, with their values."""
+    data = members_of(record.data) if record else {}
+    return [(name, value) for name in CREDENTIALS if isinstance(value := data.get(name), str)]
 
 
 def has_file(document: object) -> bool:
@@ -3692,12 +3736,7 @@ class Accounts:
 
     def find(self, endpoint: str, name: str, value: str) -> Record | None:
         """Return the user of an endpoint with this ``username`` or ``email``; None if there is none."""
-        # The text may also stand deeper in the data, but only the few that have it need be decoded.
-        member = encode({name: value})[1:-1]
-        for user in self._store.records(endpoint):
-            if member in user.wire and members_of(user.data).get(name) == value:
-                return user
-        return None
+        return self._store.user(endpoint, name, value)
 
     def check_user(self, endpoint: str, packed: bytes, unique_id: str | None = None) -> None:
         """Raise BadRequest for data that is no user's, or has the name of a user of another id (contract 6.2, 6.5)."""

@@ -1134,3 +1134,28 @@ def test_a_table_is_a_dictionary_and_its_copies_stay_as_they_were(
         assert in_place == [key for key in model if key in in_place]
         if not table.changed(copy):
             assert bool(table.moved(copy)) == (list(model) != list(then))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_users_are_found_as_a_scan_finds_them(seed: int) -> None:
+    chance = random.Random(seed)
+    store = Store(JsonFile(None, {"_projects": {"k": {}}, "_endpoints": {"users": {"project": "k"}}}))
+    names = ("a", "b", "c")
+    for number in range(150):
+        do, key = chance.randrange(12), f"{chance.randrange(8)}"
+        if do < 7:
+            data = {"username": chance.choice([*names, None]), "email": chance.choice(names), "n": number}
+            packed = json.dumps(data).encode()
+            store.put_record("users", Record.of(key, packed, "2021-06-28T17:18:44.000Z", "2021-06-28T17:18:44.000Z"))
+        elif do < 9 and store.record("users", key):
+            store.drop_record("users", key)
+        elif do == 9:
+            store.mark("here")
+        elif do == 10 and "here" in store.checkpoints():
+            store.restore("here")
+        elif do == 11:
+            store.restore()
+        for member in ("username", "email"):
+            for name in names:
+                scanned = next((one for one in store.records("users") if one.data.get(member) == name), None)  # type: ignore
+                assert store.user("users", member, name) == scanned
