@@ -3701,6 +3701,38 @@ def why_no_such_token(token: str) -> str | None:
     return None
 
 
+class Client(NamedTuple):
+    """Who sends a request, as far as that can be told: the user whose token it shows, and the page and program.
+
+    ``user`` is an endpoint and unique id, ``names`` are the user's. ``origin`` and ``agent`` stand in the headers.
+    """
+
+    user: tuple[str, str] | None = None
+    names: tuple[str, ...] = ()
+    token: str | None = None
+    origin: str | None = None
+    agent: str = ""
+
+    def is_like(self, other: Client) -> bool:
+        """Whether they may be one: by user where both have one, else by page and program."""
+        if self.user and other.user:
+            return self.user == other.user
+        return (self.origin, self.agent) == (other.origin, other.agent)
+
+
+def client_of(store: Store, approach: Approach) -> Client:
+    """Return whose a request is, be its token valid or expired."""
+    # Interned, since thousands of sockets have the same few.
+    agent = sys.intern(approach.headers.get("User-Agent", ""))
+    session = store.session(approach.token) if approach.token else None
+    if session is None:
+        return Client(None, (), approach.token, approach.origin, agent)
+    user = store.record(session.endpoint, session.user)
+    data = members_of(user.data) if user else {}
+    names = tuple(str(data[name]) for name in CREDENTIALS if name in data)
+    return Client((session.endpoint, session.user), names, approach.token, approach.origin, agent)
+
+
 def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -> Session:
     """Return the session of the request's token (contract 5.4 and 6.7); raises Unauthenticated."""
     if not approach.token:
@@ -4156,6 +4188,11 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
 # - Live ---------------------------------------------------------------------------------------------
 
 
+# Rules by which a socket ends, as ``recoveries`` names them
+EXPIRED, OPTIONS_CHANGED = "expired token", "changed options"
+STOPPED_READING, LOST_BY_CLIENT = "stopped reading", "lost by the client"
+
+
 class Channel(Protocol):
     """The way to a listener. No method may block, raise, or call back into the Hub."""
 
@@ -4183,6 +4220,7 @@ class Listener(NamedTuple):
     number: int
     channel: Channel
     caller: Caller
+    client: Client = Client()
 
 
 class Push(NamedTuple):
@@ -4208,14 +4246,15 @@ def send_to_all(listeners: Sequence[Listener], message: bytes) -> None:
 class Hub:
     """Who listens where. A listener leaves when somebody ends it, not when its client confirms that.
 
-    ``send`` brings a message to all who hear it; ``on_end`` is told of each listener that is ended.
+    ``send`` brings a message to all who hear it; ``on_end`` is told of each listener that is ended, with the code,
+    the reason, and the rule that ended it.
     """
 
     def __init__(
         self,
         clock: Clock,
         send: Callable[[Sequence[Listener], bytes], None] = send_to_all,
-        on_end: Callable[[Listener, int, str], None] = lambda *_: None,
+        on_end: Callable[[Listener, int, str, str], None] = lambda *_: None,
     ) -> None:
         self._clock = clock
         self.send = send
@@ -4239,9 +4278,9 @@ class Hub:
         """Whether the listener is still there."""
         return listener.channel in self._listeners.get(listener.endpoint, {})
 
-    def join(self, endpoint: str, channel: Channel, caller: Caller) -> Listener:
+    def join(self, endpoint: str, channel: Channel, caller: Caller, client: Client) -> Listener:
         """Let somebody listen to an endpoint from now on."""
-        listener = Listener(endpoint, next(self._numbers), channel, caller)
+        listener = Listener(endpoint, next(self._numbers), channel, caller, client)
         self._listeners.setdefault(endpoint, {})[channel] = listener
         if caller.session is not None:
             self._clock.at(caller.session.expires_at, self._close_expired)
@@ -4264,29 +4303,29 @@ class Hub:
             return list(listeners.values())
         return [listener for listener in listeners.values() if listener.caller.may_read(endpoint, change.record)]
 
-    def close(self, leaving: Iterable[Listener], code: int, reason: str) -> int:
-        """End these listeners; returns how many were still there."""
+    def close(self, leaving: Iterable[Listener], code: int, reason: str, rule: str) -> int:
+        """End these listeners, by a rule that is told to the owner; returns how many were still there."""
         ended = [listener for listener in leaving if self.leave(listener.endpoint, listener.channel)]
         for listener in ended:
-            self._on_end(listener, code, reason)
+            self._on_end(listener, code, reason, rule)
             listener.channel.end(code, reason)
         return len(ended)
 
-    def cut(self, listeners: Iterable[Listener], why: str, how: Callable[[Channel], object]) -> None:
+    def cut(self, listeners: Iterable[Listener], rule: str, how: Callable[[Channel], object]) -> None:
         """Let listeners go without telling them; ``how`` is what becomes of the channel."""
         for listener in listeners:
             if self.leave(listener.endpoint, listener.channel):
-                self._on_end(listener, CloseCode.LOST, why)
+                self._on_end(listener, CloseCode.LOST, "", rule)
                 how(listener.channel)
 
-    def close_endpoints(self, names: Iterable[str], code: int, reason: str) -> int:
+    def close_endpoints(self, names: Iterable[str], code: int, reason: str, rule: str) -> int:
         """End all listeners of these endpoints."""
-        return self.close([listener for name in names for listener in self.listeners(name)], code, reason)
+        return self.close([listener for name in names for listener in self.listeners(name)], code, reason, rule)
 
-    def close_tokens(self, tokens: Iterable[str]) -> int:
+    def close_tokens(self, tokens: Iterable[str], rule: str = EXPIRED) -> int:
         """End the listeners that opened with these tokens, as expired (contract 6.4 and 7.4)."""
         ended = set(tokens)
-        return self._close_sessions(lambda session: session.token in ended)
+        return self._close_sessions(lambda session: session.token in ended, rule)
 
     def watch_expiries(self, session_of: Callable[[str], Session | None]) -> None:
         """Let every socket end when its token expires as things are now, not as they were when it opened."""
@@ -4301,20 +4340,19 @@ class Hub:
     def _close_expired(self) -> None:
         """End the listeners whose access token has expired by now (contract 7.4)."""
         now = self._clock.now()
-        self._close_sessions(lambda session: session.expires_at <= now)
+        self._close_sessions(lambda session: session.expires_at <= now, EXPIRED)
 
-    def _close_sessions(self, is_over: Callable[[Session], bool]) -> int:
+    def _close_sessions(self, is_over: Callable[[Session], bool], rule: str) -> int:
         leaving = [
             listener for listener in self.listeners() if listener.caller.session and is_over(listener.caller.session)
         ]
-        return self.close(leaving, CloseCode.NORMAL, Message.TOKEN_EXPIRED)
+        return self.close(leaving, CloseCode.NORMAL, Message.TOKEN_EXPIRED, rule)
 
 
 # - Faults -------------------------------------------------------------------------------------------
 
 WEBSOCKET = "WEBSOCKET"  # as a fault's method: handshakes and open sockets
 REQUESTS, WRITES = METHODS[:4], METHODS[1:4]  # what faults hit of requests, and of messages
-MOST_MISSED, MOST_MISSED_BYTES = 1000, 10 * 2**20
 MOST_FAULTS = 100
 OUTAGE = "outage"
 
@@ -4427,27 +4465,9 @@ def check_close_reason(reason: str, name: str) -> str:
     return reason
 
 
-@dataclass(slots=True)
-class Missed:
-    """A listener that an outage has cut off, and what it would have heard; ``count`` goes on where the list ends."""
-
-    listener: Listener
-    messages: list[bytes] = field(default_factory=list)
-    count: int = 0
-
-    def public(self) -> dict[str, Json]:
-        return {
-            "listener": self.listener.number,
-            "endpoint": self.listener.endpoint,
-            "user": self.listener.caller.user,
-            "count": self.count,
-            "messages": [decode(message) for message in self.messages],
-        }
-
-
 @dataclass(eq=False, slots=True)
 class ActiveFault:
-    """A fault at work: how often it has hit, whom it keeps waiting, and what it has kept from whom.
+    """A fault at work: how often it has hit, and whom it keeps waiting.
 
     ``held`` lets go of connections that nobody serves, once the fault is cleared or its time is over.
     """
@@ -4458,13 +4478,16 @@ class ActiveFault:
     hits: int = 0
     is_over: bool = False
     kept: tuple[Sequence[Listener], Push] | None = None  # the first of two messages that change places
-    missed: dict[Channel, Missed] = field(default_factory=dict)
-    missed_bytes: int = 0
     held: set[Callable[[], None]] = field(default_factory=set)
 
     @property
     def kind(self) -> FaultKind:
         return FAULT_KINDS[self.fault.kind]
+
+    @property
+    def rule(self) -> str:
+        """How it is told of a socket that it ended."""
+        return f"fault {self.number} {self.fault.kind}"
 
     def hold(self, let_go: Callable[[], None]) -> None:
         """Call ``let_go`` when it is over, maybe now."""
@@ -4472,16 +4495,6 @@ class ActiveFault:
             let_go()
         else:
             self.held.add(let_go)
-
-    def note_missed(self, push: Push) -> None:
-        """Take note of a message that those it has cut off would have heard."""
-        for missed in self.missed.values():
-            listener = missed.listener
-            if listener.endpoint == push.endpoint.name and listener.caller.may_read(push.endpoint, push.change.record):
-                missed.count += 1
-                if len(missed.messages) < MOST_MISSED and self.missed_bytes < MOST_MISSED_BYTES:
-                    missed.messages.append(push.message)
-                    self.missed_bytes += len(push.message)
 
     def hits_at(self, endpoint: str, method: str) -> bool:
         """Whether it hits this time; then it counts."""
@@ -4505,10 +4518,7 @@ class ActiveFault:
                 shown[name] = value
         if fault.chance < 1:
             shown["chance"] = fault.chance
-        shown |= {"hits": self.hits, "active": not self.is_over}
-        if self.kind.hits_all:
-            shown["missed"] = [missed.public() for missed in self.missed.values()]
-        return shown
+        return shown | {"hits": self.hits, "active": not self.is_over}
 
 
 class Effect(NamedTuple):
@@ -4571,17 +4581,17 @@ def cut_request(active: ActiveFault, effect: Effect) -> Effect:
 
 def close_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Close sockets with a code and reason."""
-    hub.close(hit, active.fault.code, active.fault.reason)
+    hub.close(hit, active.fault.code, active.fault.reason, active.rule)
 
 
 def abort_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Lose sockets without a word."""
-    hub.cut(hit, active.fault.kind, lambda channel: channel.cut())
+    hub.cut(hit, active.rule, lambda channel: channel.cut())
 
 
 def silence_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     """Keep sockets open, and neither hear nor answer them."""
-    hub.cut(hit, active.fault.kind, lambda channel: active.held.add(channel.silence()))
+    hub.cut(hit, active.rule, lambda channel: active.held.add(channel.silence()))
 
 
 def send_late(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
@@ -4631,8 +4641,7 @@ OUTAGE_MODES = MappingProxyType(
 
 
 def begin_outage(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
-    """Cut off whoever listens, and remember what they miss from now on."""
-    active.missed = {listener.channel: Missed(listener) for listener in hit}
+    """Cut off whoever listens."""
     OUTAGE_MODES[active.fault.mode][1](hub, active, hit)
 
 
@@ -4734,6 +4743,10 @@ class Faults:
         """Whether there is any."""
         return bool(self._faults)
 
+    def is_outage(self, numbers: Iterable[int]) -> bool:
+        """Whether an outage is among these faults."""
+        return any(number in self._faults and self._faults[number].fault.kind == OUTAGE for number in numbers)
+
     def report(self) -> list[dict[str, Json]]:
         """All faults, with what they did."""
         return [active.public() for active in self._faults.values()]
@@ -4827,14 +4840,6 @@ class Faults:
         self._late &= self._due.keys()
         self._late.add(self._later(seconds, lambda: self.send(listeners, push)))
 
-    def note_missed(self, endpoint: Endpoint, change: Change) -> None:
-        """Take note of a change for the listeners that an outage has cut off."""
-        away = [active for active in self._faults.values() if active.missed and not active.is_over]
-        if away:
-            push = Push.of(endpoint, change)
-            for active in away:
-                active.note_missed(push)
-
 
 # - Evidence -----------------------------------------------------------------------------------------
 
@@ -4843,6 +4848,7 @@ MOST_EVIDENCE = 64 * 2**20  # bytes, of all worlds together
 LONGEST_BODY = 10_000
 LONGEST_NAME = 254  # of an endpoint (contract 2.3)
 MOST_HEADERS, LONGEST_HEADER = 20, 500  # of those of a request whose headers together are longer than a body
+MOST_ATTEMPTS = 50
 SLOW_SECONDS = 1.0
 SECRET_PARAMETERS = ("masterKey", "accessToken")
 SECRET_COOKIES = re.compile(r"=[^;]*")
@@ -5034,7 +5040,212 @@ class SeenMessage(NamedTuple):
 
 
 OPEN, CLOSE = "OPEN", "CLOSE"
-Seen: TypeAlias = SeenRequest | SeenMessage
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A handshake after the end of a socket; ``moment`` is the machine's, ``refused`` says how."""
+
+    moment: float
+    refused: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Recovery:
+    """How a client comes back whose socket ended without its wish; ``number`` is that of the CLOSE among the messages.
+
+    ``ended`` is a moment of the machine's clock, ``heard`` what had been said at the endpoint until then.
+    """
+
+    number: int
+    listener: Listener
+    at: float
+    ended: float
+    code: int
+    reason: str
+    rule: str
+    heard: int
+    attempts: list[Attempt] = field(default_factory=list)
+    more: int = 0
+    back: int | None = None
+    after: float | None = None
+    token: str | None = None
+    read: bool = False
+    missed: int = 0
+    size: int = 2000  # in memory, about
+
+    @property
+    def endpoint(self) -> str:
+        return self.listener.endpoint
+
+    @property
+    def client(self) -> Client:
+        return self.listener.client
+
+    def add(self, attempt: Attempt) -> None:
+        """Take note of a handshake, of many only that there was one more."""
+        if len(self.attempts) < MOST_ATTEMPTS:
+            self.attempts.append(attempt)
+        else:
+            self.more += 1
+
+    def come_back(self, listener: Listener, moment: float, missed: int) -> None:
+        """Take note of the socket that replaces the one that ended."""
+        shown, before = listener.client.token, self.client.token
+        self.back, self.after, self.missed = listener.number, moment - self.ended, missed
+        self.token = "none" if shown is None else "same" if shown == before else "new"
+
+    def public(self, missed: int) -> dict[str, Json]:
+        """What the owner sees of it, having missed so much."""
+        names = self.client.names
+        seen: dict[str, Json] = {
+            "number": self.number,
+            "listener": self.listener.number,
+            "endpoint": self.endpoint,
+            "username": names[0] if names else None,
+            "at": timestamp(self.at),
+            "code": int(self.code),
+            "reason": str(self.reason),
+            "rule": self.rule,
+            "attempts": [
+                {"after": round(attempt.moment - self.ended, 3), "refused": attempt.refused}
+                for attempt in self.attempts
+            ],
+        }
+        if self.more:
+            seen["more"] = self.more
+        after = None if self.after is None else round(self.after, 3)
+        return seen | {"back": self.back, "after": after, "token": self.token, "read": self.read, "missed": missed}
+
+
+EVERYBODY, EVERY_USER = "everybody", "every user"  # who may read a change, besides the user of an id
+
+
+class Recoveries:
+    """Which sockets ended otherwise than by their clients' wish, and what these clients did about it.
+
+    It looks only at endpoints where somebody is away, and keeps there how many changes each kind of reader would
+    have heard of, so that a change costs the same however many are away.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.seen: deque[Recovery] = deque(maxlen=MOST_SEEN)
+        self._away: dict[str, dict[int, Recovery]] = {}
+        self.unread: dict[str, dict[int, Recovery]] = {}  # who is back, and has not read the endpoint yet
+        self._said: dict[str, dict[str, int]] = {}  # changes at endpoints, by who may read them
+
+    def of_end(self, number: int, listener: Listener, at: float, code: int, reason: str, rule: str) -> Recovery:
+        """Begin to watch how a client comes back whose socket has ended."""
+        if len(self.seen) == MOST_SEEN:
+            self.forget(self.seen[0])
+        said = self._said.setdefault(listener.endpoint, {EVERYBODY: 0, EVERY_USER: 0})
+        if user := listener.caller.user:
+            said.setdefault(user, 0)
+        heard = self._heard(listener)
+        recovery = Recovery(number, listener, at, self._clock.uptime(), code, reason, rule, heard)
+        self._away.setdefault(listener.endpoint, {})[number] = recovery
+        return recovery
+
+    def saw_change(self, endpoint: Endpoint, record: Record) -> None:
+        """Count a change for those who are away and would have heard of it (contract 7.3 and 7.5)."""
+        said = self._said.get(endpoint.name)
+        if said is None:
+            return
+        if not endpoint.needs_token:
+            reader = EVERYBODY
+        elif endpoint.authentication:
+            reader = record.unique_id
+        else:
+            reader = EVERY_USER if endpoint.others_can_read or record.owner is None else record.owner
+        if reader in said:
+            said[reader] += 1
+
+    def _heard(self, listener: Listener) -> int:
+        """How many changes a listener could have heard of since somebody has been away from the endpoint."""
+        said, caller = self._said.get(listener.endpoint, {}), listener.caller
+        if caller.user is None:
+            return said.get(EVERYBODY, 0)
+        return sum(said.get(reader, 0) for reader in (EVERYBODY, EVERY_USER, caller.user))
+
+    def is_away(self, endpoint: str) -> bool:
+        """Whether anybody's socket at an endpoint has ended, and is not replaced."""
+        return endpoint in self._away
+
+    def saw_handshake(self, endpoint: str, client: Client) -> Attempt | None:
+        """Take note of an attempt of everybody whom it may be by, if there is somebody."""
+        away = self._fitting(endpoint, client)
+        if not away:
+            return None
+        attempt = Attempt(self._clock.uptime())
+        for recovery in away:
+            recovery.add(attempt)
+        return attempt
+
+    def saw_open(self, listener: Listener, attempt: Attempt | None) -> Recovery | None:
+        """Take note of a socket, and return the recovery of the oldest one that it replaces."""
+        away = self._fitting(listener.endpoint, listener.client)
+        if not away:
+            return None
+        recovery = away[0]
+        self._part(self._away, recovery)
+        moment = attempt.moment if attempt else self._clock.uptime()
+        recovery.come_back(listener, moment, self._heard(recovery.listener) - recovery.heard)
+        if listener.endpoint not in self._away:
+            del self._said[listener.endpoint]
+        self.unread.setdefault(listener.endpoint, {})[recovery.number] = recovery
+        return recovery
+
+    def saw_read(self, endpoint: str, client: Client) -> None:
+        """Take note that a client has read an endpoint; of a page without Origin or Referer its program tells it."""
+        for recovery in list(self.unread.get(endpoint, {}).values()):
+            mine = recovery.client if client.origin else recovery.client._replace(origin=None)
+            if mine.is_like(client):
+                recovery.read = True
+                self._part(self.unread, recovery)
+
+    def find(self, endpoint: str | None, username: str | None, since: int) -> list[dict[str, Json]]:
+        """The recoveries that fit, as the owner sees them."""
+        return [
+            recovery.public(self.missed(recovery))
+            for recovery in self.seen
+            if endpoint in (None, recovery.endpoint) and recovery.number > since
+            if username is None or username in recovery.client.names
+        ]
+
+    def missed(self, recovery: Recovery) -> int:
+        """How many messages a client would have heard while it was away."""
+        if recovery.back is not None:
+            return recovery.missed
+        return self._heard(recovery.listener) - recovery.heard
+
+    def forget(self, recovery: Recovery) -> None:
+        """Do not watch a client any more."""
+        self._part(self._away, recovery)
+        self._part(self.unread, recovery)
+        if recovery.endpoint not in self._away:
+            self._said.pop(recovery.endpoint, None)
+
+    @staticmethod
+    def _part(kept: dict[str, dict[int, Recovery]], recovery: Recovery) -> None:
+        """Take a recovery out of those of its endpoint."""
+        there = kept.get(recovery.endpoint, {})
+        there.pop(recovery.number, None)
+        if not there:
+            kept.pop(recovery.endpoint, None)
+
+    def _fitting(self, endpoint: str, client: Client) -> list[Recovery]:
+        """Those who are away and may be this client, the longest away first."""
+        away = self._away.get(endpoint)
+        if not away:
+            return []
+        if client.user is None and client.token:  # a token that was revoked still tells whose it was
+            owners = (one.client.user for one in self.seen if one.client.token == client.token)
+            client = client._replace(user=next(owners, None))
+        return [recovery for recovery in away.values() if recovery.client.is_like(client)]
+
+
+Seen: TypeAlias = SeenRequest | SeenMessage | Recovery
 
 
 def blank_url(url: str) -> str:
@@ -5134,7 +5345,7 @@ class Evidence:
         self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
         self.size = 0
         self._deleted: deque[str] = deque(maxlen=MOST_SEEN)
-        self._ended: dict[str, int] = {}  # sockets that were ended and have not come back, by endpoint
+        self.recoveries = Recoveries(clock)
         self._waiting: list[Waiting] = []
         self.over: Message | None = None
 
@@ -5201,6 +5412,7 @@ class Evidence:
         """Take note of a change, of who was told, and of the fault that has hit the message."""
         if change.type == "DELETE":
             self._deleted.append(change.record.unique_id)
+        self.recoveries.saw_change(endpoint, change.record)
         if told:
             self.coverage.meet(HEARD_AS[change.type])
         if hit:
@@ -5213,13 +5425,17 @@ class Evidence:
         number, at, push = next(self._numbers), self._clock.now(), (endpoint, change)
         self._saw(SeenMessage(number, at, change.type, endpoint.name, to, size, push, faults=faults))
 
-    def saw_open(self, listener: Listener, warnings: tuple[str, ...] = ()) -> None:
-        """Take note of a listener."""
-        if self._ended.get(listener.endpoint):
-            self._ended[listener.endpoint] -= 1
-            self.coverage.meet(Behaviour.RECONNECT)
+    def saw_open(
+        self, listener: Listener, warnings: tuple[str, ...] = (), attempt: Attempt | None = None
+    ) -> Recovery | None:
+        """Take note of a listener; returns the recovery of a client who is back with it."""
         number, at = next(self._numbers), self._clock.now()
         self._saw(SeenMessage(number, at, OPEN, listener.endpoint, (listener.number,), 500, warnings=warnings))
+        recovery = self.recoveries.saw_open(listener, attempt)
+        if recovery:
+            self.coverage.meet(Behaviour.RECONNECT)
+            self._tell(recovery)
+        return recovery
 
     def saw_end(
         self,
@@ -5227,21 +5443,22 @@ class Evidence:
         listener: Listener | None,
         code: int,
         reason: str,
+        rule: str | None = None,
         hint: str = "",
-        *,
-        by_client: bool = False,
     ) -> None:
-        """Take note of the end of a socket; one that was refused was no listener."""
+        """Take note of the end of a socket: without a ``rule`` its client closed it, or it never was a listener."""
         endpoint = endpoint[:LONGEST_NAME]
-        if not by_client and self.over is None:  # how the emulator itself ends is no merit of the suite
-            if endpoint in self._ended or len(self._ended) < MOST_SEEN:  # the name may be anything that was asked for
-                self._ended[endpoint] = self._ended.get(endpoint, 0) + 1
+        ends_by_us = rule not in (None, LOST_BY_CLIENT) or listener is None
+        if ends_by_us and self.over is None:  # how the emulator itself ends is no merit of the suite
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
             self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
         to = (listener.number,) if listener else ()
         number, at = next(self._numbers), self._clock.now()
         size = 500 + len(hint)
         self._saw(SeenMessage(number, at, CLOSE, endpoint, to, size, None, code, reason, hint=hint))
+        if listener and rule and self.over is None:
+            recovery = self.recoveries.of_end(number, listener, at, code, reason, rule)
+            self._keep(self.recoveries.seen, recovery)
 
     def _saw(self, seen: SeenMessage) -> None:
         self._keep(self._messages, seen)
@@ -5259,8 +5476,14 @@ class Evidence:
         """Forget so many bytes of what is oldest, but no more than half of all."""
         wanted = self.size - min(size, self.size // 2)
         while self.size > wanted:
-            oldest: deque[Any] = min(filter(None, (self._requests, self._messages)), key=lambda kept: kept[0].number)
-            self.size -= oldest.popleft().size
+            oldest: deque[Any] = min(filter(None, self._all()), key=lambda kept: kept[0].number)
+            gone = oldest.popleft()
+            self.size -= gone.size
+            if isinstance(gone, Recovery):
+                self.recoveries.forget(gone)
+
+    def _all(self) -> tuple[deque[Any], ...]:
+        return self._requests, self._messages, self.recoveries.seen
 
     def requests(self, **wanted: object) -> list[dict[str, Json]]:
         """The requests that fit: ``endpoint``, ``method``, ``status``, and ``since``, a number they come after."""
@@ -5278,6 +5501,12 @@ class Evidence:
         """Forget the messages; how many there were."""
         return self._clear(self._messages)
 
+    def clear_recoveries(self) -> int:
+        """Forget the recoveries, and who is still away; how many there were."""
+        for recovery in self.recoveries.seen:
+            self.recoveries.forget(recovery)
+        return self._clear(self.recoveries.seen)
+
     def _clear(self, seen: deque[Any]) -> int:
         cleared = len(seen)
         self.size -= sum(one.size for one in seen)
@@ -5285,15 +5514,18 @@ class Evidence:
         for waiting in self._waiting:
             if not waiting.is_over:
                 waiting.seen = 0
-                waiting.look([*self._requests, *self._messages])
+                waiting.look(itertools.chain(*self._all()))
         return cleared
 
     def wait_for(self, wanted: Mapping[str, Mapping[str, object]], count: int, then: Callable[[], None]) -> Waiting:
-        """Call ``then`` once so many of the wanted ``requests`` and ``messages`` were seen; ``forget`` ends that."""
-        kinds: dict[str, type[Seen]] = {"requests": SeenRequest, "messages": SeenMessage}
+        """Call ``then`` once so many of the wanted requests, messages and recoveries were seen; ``forget`` ends that.
+
+        A recovery counts once its client is back.
+        """
+        kinds: dict[str, type[Seen]] = {"requests": SeenRequest, "messages": SeenMessage, "recoveries": Recovery}
         waiting = Waiting({kinds[what]: filters for what, filters in wanted.items()}, count, then)
         self._waiting.append(waiting)
-        waiting.look([*self._requests, *self._messages])
+        waiting.look(itertools.chain(*self._all()))
         return waiting
 
     def forget(self, waiting: Waiting) -> None:
@@ -5312,7 +5544,14 @@ class Evidence:
 
 
 def fits(seen: Seen, wanted: Mapping[str, object]) -> bool:
-    """Whether a request or message has the wanted values."""
+    """Whether a request, message, or recovery of a client who is back, has the wanted values."""
+    if isinstance(seen, Recovery):
+        if seen.back is None:
+            return False
+        wanted = dict(wanted)
+        username = wanted.pop("username", None)
+        if username is not None and username not in seen.client.names:
+            return False
     return all(
         seen.number > cast("int", value) if name == "since" else getattr(seen, name) == value
         for name, value in wanted.items()
@@ -5346,7 +5585,6 @@ class Broadcast:
         """Tell whoever may hear of a change that has happened (contract 7.3)."""
         told = self._hub.audience(endpoint, change)
         hit = self._faults.deliver(told, Push.of(endpoint, change)) if told else None
-        self._faults.note_missed(endpoint, change)
         self._evidence.saw_change(endpoint, change, told, hit)
         if told:
             ids = " ".join(record.unique_id for record in change.listing or (change.record,))
@@ -5592,21 +5830,49 @@ class Service:
         self._broadcast.publish(endpoint, Change("PUT", record))
         self._hub.close_tokens(tokens)
 
-    def listen(self, approach: Approach, channel: Channel, warnings: tuple[str, ...] = ()) -> None:
-        """Let a listener hear of every change it may read, from now on (contract 7.1)."""
+    def listen(
+        self,
+        approach: Approach,
+        channel: Channel,
+        warnings: tuple[str, ...] = (),
+        attempt: Attempt | None = None,
+    ) -> Recovery | None:
+        """Let a listener hear of every change it may read, from now on (contract 7.1).
+
+        Returns the recovery of a client whose socket had ended, and who is back.
+        """
         try:
             endpoint, caller = self.admit(approach, Operation.LISTEN)
         except Refusal as refusal:
             hint = " ".join([refusal.hint, *warnings])
-            self._evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, hint)
+            self._evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, hint=hint)
+            if attempt:
+                attempt.refused = f"{CloseCode.REFUSED:d} {refusal.reason}"
             raise
-        self._evidence.saw_open(self._hub.join(endpoint.name, channel, caller), warnings)
+        listener = self._hub.join(endpoint.name, channel, caller, client_of(self._store, approach))
+        return self._evidence.saw_open(listener, warnings, attempt)
+
+    def saw_handshake(self, approach: Approach) -> Attempt | None:
+        """Take note of a handshake, if it may be by a client whose socket has ended."""
+        recoveries = self._evidence.recoveries
+        if not recoveries.is_away(approach.endpoint):
+            return None
+        return recoveries.saw_handshake(approach.endpoint, client_of(self._store, approach))
+
+    def saw_read(self, approach: Approach) -> None:
+        """Take note that a GET was answered, if it may be by a client who has just come back."""
+        recoveries = self._evidence.recoveries
+        if approach.endpoint in recoveries.unread:
+            client = client_of(self._store, approach)
+            referer = parse_origin("/".join(approach.headers.get("Referer", "").split("/")[:3]))
+            recoveries.saw_read(approach.endpoint, client._replace(origin=client.origin or referer))
 
     def leave(self, endpoint: str, channel: Channel, code: int) -> bool:
         """Let a listener go that has left, with its client's code; tells whether it was still there."""
         listener = self._hub.leave(endpoint, channel)
         if listener:
-            self._evidence.saw_end(endpoint, listener, code, "", by_client=True)
+            rule = LOST_BY_CLIENT if code == CloseCode.LOST else None
+            self._evidence.saw_end(endpoint, listener, code, "", rule)
         return listener is not None
 
     def _add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
@@ -5779,7 +6045,7 @@ class Owner:
         with self._store.batch():
             tokens = self._accounts.revoke(name)
             self._store.drop_endpoint(name)
-        closed = self._end_listeners([name]) + self._hub.close_tokens(tokens)
+        closed = self._end_listeners([name], "call delete-endpoint") + self._hub.close_tokens(tokens)
         return {"deleted": deleted, "closed": closed}
 
     def expire_tokens(self, *, username: str | None = None, token: str | None = None) -> dict[str, Json]:
@@ -5846,7 +6112,7 @@ class Owner:
         names = [item.name for item in self._store.endpoints()]
         if endpoint is not None:
             names = [self._store.require_endpoint(endpoint).name]
-        return {"closed": self._hub.close_endpoints(names, code, reason)}
+        return {"closed": self._hub.close_endpoints(names, code, reason, "call close-listeners")}
 
     def reset(self) -> dict[str, Json]:
         """Go back to the state at start: data, users, tokens, options, clock; faults that were added are cleared.
@@ -5856,7 +6122,7 @@ class Owner:
         sockets of an endpoint that is gone, or is read by others than before, end like an option change.
         """
         self._faults.clear()
-        done = self._go_back(START)
+        done = self._go_back(START, "reset")
         self._add_standing_faults()
         return done
 
@@ -5877,15 +6143,15 @@ class Owner:
         known = self._store.checkpoints()[1:]
         if name not in known:
             raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(known) or 'none'}")
-        return self._go_back(name)
+        return self._go_back(name, "restore")
 
-    def _go_back(self, name: str) -> dict[str, Json]:
+    def _go_back(self, name: str, rule: str) -> dict[str, Json]:
         readers, listeners, tokens = self._readers(), len(self._hub), self._accounts.live_tokens()
         changes = self._store.restore(name)
         self._set_back(self._clocks[name])
-        self._hub.close_tokens(tokens - self._accounts.live_tokens())
+        self._hub.close_tokens(tokens - self._accounts.live_tokens(), rule)
         now = self._readers()
-        self._end_listeners(name for name, options in readers.items() if now.get(name) != options)
+        self._end_listeners((name for name, options in readers.items() if now.get(name) != options), rule)
         closed = listeners - len(self._hub)
         return {"messages": self._tell(changes), "closed": closed}
 
@@ -5931,6 +6197,10 @@ class Owner:
     def clear_messages(self) -> dict[str, Json]:
         """Forget the messages that were seen."""
         return {"cleared": self._evidence.clear_messages()}
+
+    def clear_recoveries(self) -> dict[str, Json]:
+        """Forget which sockets ended, and how their clients came back."""
+        return {"cleared": self._evidence.clear_recoveries()}
 
     def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
         """Log a user in, registering it first if need be; returns the access token.
@@ -5989,8 +6259,8 @@ class Owner:
         self._tell(changes)
         self._store.file.save()
 
-    def _end_listeners(self, names: Iterable[str]) -> int:
-        return self._hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED)
+    def _end_listeners(self, names: Iterable[str], rule: str = OPTIONS_CHANGED) -> int:
+        return self._hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED, rule)
 
     def _tell(self, changes: Iterable[tuple[str, Change]]) -> int:
         """Publish changes of endpoints that are still there; returns how many."""
@@ -6059,7 +6329,7 @@ class Reports:
         return [mail.public() for mail in self._store.mails()]
 
     def faults(self) -> list[dict[str, Json]]:
-        """Every fault, with how often it has hit, and for an outage what each listener missed."""
+        """Every fault, with how often it has hit."""
         return self._faults.report()
 
     def requests(
@@ -6078,6 +6348,15 @@ class Reports:
     ) -> list[dict[str, Json]]:
         """The messages that were pushed, and the opening and end of sockets (``type`` OPEN and CLOSE)."""
         return self._evidence.messages(endpoint=endpoint, type=type, since=since)
+
+    def recoveries(
+        self, *, endpoint: str | None = None, username: str | None = None, since: int | None = None
+    ) -> list[dict[str, Json]]:
+        """How clients came back whose sockets ended without their wish: when they tried, and what they missed.
+
+        ``username`` is a username or email; ``since`` is a number that they come after.
+        """
+        return self._evidence.recoveries.find(endpoint, username, since or 0)
 
     def coverage(self) -> dict[str, Json]:
         """Which behaviours of the service were met, and which never."""
@@ -6148,7 +6427,7 @@ class Emulation:
     def stop(self, why: Message) -> int:
         """End what goes on: nobody is kept waiting any more, and every socket closes with 1001; how many those were."""
         self.stop_waiting(why)
-        return self.hub.close(self.hub.listeners(), CloseCode.GOING_AWAY, why)
+        return self.hub.close(self.hub.listeners(), CloseCode.GOING_AWAY, why, "stop")
 
     def close(self) -> None:
         """Save everything and let go of the disk. Raises OSError; then the journal has what is new."""
@@ -6174,7 +6453,7 @@ def emulate(
     """
     accounts = Accounts(store, clock)
     accounts.forget_expired()
-    hub = Hub(clock, send, lambda listener, code, reason: evidence.saw_end(listener.endpoint, listener, code, reason))
+    hub = Hub(clock, send, lambda listener, *how: evidence.saw_end(listener.endpoint, listener, *how))
     faults = Faults(clock, hub)
     broadcast = Broadcast(hub, faults, evidence)
     service = Service(store, clock, gate, files, accounts, hub, evidence, broadcast)
@@ -6350,6 +6629,7 @@ class Request:
     effect: Effect = NO_EFFECT
     warnings: tuple[str, ...] = ()
     is_handshake: bool = False
+    attempt: Attempt | None = None
 
     @classmethod
     def of(cls, line: RequestStartLine, headers: HTTPHeaders) -> Self:
@@ -6762,6 +7042,11 @@ class Api(Door):
     def answer(self, request: Request) -> Answer:
         answer = super().answer(request)
         answer.delay += self.latency() + request.effect.delay
+        if request.is_handshake and request.world and request.approach:
+            request.attempt = request.world.service.saw_handshake(request.approach)
+            if request.attempt and answer.status != 101:
+                is_outage = request.world.faults.is_outage(request.effect.numbers)
+                request.attempt.refused = OUTAGE if is_outage else str(answer.status)
         return answer
 
     def _find_world(self, request: Request) -> tuple[Emulation, Approach]:
@@ -7436,6 +7721,8 @@ class Exchange(HTTPMessageDelegate):
             return
         if request.is_handshake and not (request.effect.numbers or left):
             return  # one that is let in is told as OPEN, and its end as CLOSE
+        if status == 200 and request.method == "GET" and request.approach and request.world.evidence.recoveries.unread:
+            request.world.service.saw_read(request.approach)
         request.world.evidence.saw_request(
             method=WEBSOCKET if request.is_handshake else request.method,
             url=f"{request.path}?{request.query}" if request.query else request.path,
@@ -7732,7 +8019,7 @@ class Socket:
             return
         odd = "".join(f" {warning}" for warning in warnings)
         try:
-            world.service.listen(self._approach, self, warnings)
+            world.service.listen(self._approach, self, warnings, exchange.request.attempt)
         except Refusal as refusal:
             log.info("open %s refused: %d %s%s", self._endpoint, CloseCode.REFUSED, str(refusal), odd)
             self.end(CloseCode.REFUSED, refusal.reason)
@@ -7861,7 +8148,7 @@ class Socket:
         world = self._world
         listener = world.hub.leave(self._endpoint, self) if world else None
         if world and listener:
-            world.evidence.saw_end(self._endpoint, listener, CloseCode.LOST, why)
+            world.evidence.saw_end(self._endpoint, listener, CloseCode.LOST, "", STOPPED_READING, why)
             self._is_ending(CloseCode.LOST, why)
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
         self._close_stream()
@@ -8218,19 +8505,20 @@ class Watcher:
         *,
         requests: Mapping[str, Json] | None = None,
         messages: Mapping[str, Json] | None = None,
+        recoveries: Mapping[str, Json] | None = None,
         count: int = 1,
         timeout: float = 5.0,
     ) -> dict[str, Json]:
-        """Wait until so many requests, or messages, or both together, were seen; they may be there already.
+        """Wait until so many requests, messages, or clients who are back, were seen; they may be there already.
 
-        ``requests`` and ``messages`` are arguments of those verbs. Returns what fits. Raises OptionError, and
-        NotSeen after ``timeout`` seconds, or when the emulator stops.
+        ``requests``, ``messages`` and ``recoveries`` are arguments of those verbs; of several all together count.
+        Returns what fits. Raises OptionError, and NotSeen after ``timeout`` seconds, or when the emulator stops.
         """
         reports = self._world.reports
-        verbs = (reports.requests, requests), (reports.messages, messages)
+        verbs = (reports.requests, requests), (reports.messages, messages), (reports.recoveries, recoveries)
         wanted = {verb.__name__: read_arguments(verb, dict(given)) for verb, given in verbs if given is not None}
         if not wanted:
-            raise OptionError("requests, messages: at least one of the two is waited for")
+            raise OptionError("requests, messages, recoveries: at least one of the three is waited for")
         within(1, MOST_SEEN)(count, "count")
         self._check_timeout(timeout)
         evidence, is_seen = self._world.evidence, asyncio.Event()
@@ -8242,12 +8530,15 @@ class Watcher:
         finally:
             evidence.forget(waiting)
         if not is_seen.is_set():
-            what, fit = " and ".join(wanted), encode(requests or messages or {}).decode()
+            what, fit = " and ".join(wanted), encode(requests or messages or recoveries or {}).decode()
             hint = f"There were {waiting.seen} of {count} {what} that fit {fit} within {timeout:g} s; "
             raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(wanted))} shows all there were.")
         if not waiting.is_over:
             self._check_goes_on()
-        return {what: cast("Json", getattr(reports, what)(**filters)) for what, filters in wanted.items()}
+        found = {what: getattr(reports, what)(**filters) for what, filters in wanted.items()}
+        if "recoveries" in found:
+            found["recoveries"] = [recovery for recovery in found["recoveries"] if recovery["back"] is not None]
+        return found
 
     async def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
         """Wait until no request is under way, and the system has taken every message.
@@ -8312,6 +8603,7 @@ CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] =
             ("DELETE", "faults", Owner.clear_faults),
             ("DELETE", "requests", Owner.clear_requests),
             ("DELETE", "messages", Owner.clear_messages),
+            ("DELETE", "recoveries", Owner.clear_recoveries),
         ),
         Reports: (
             ("GET", "status", Reports.status),
@@ -8320,6 +8612,7 @@ CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] =
             ("GET", "faults", Reports.faults),
             ("GET", "requests", Reports.requests),
             ("GET", "messages", Reports.messages),
+            ("GET", "recoveries", Reports.recoveries),
             ("GET", "coverage", Reports.coverage),
             ("GET", "mails", Reports.mails),
         ),
@@ -9516,12 +9809,14 @@ class Verbs:
     clear_faults = _remote(Owner, Owner.clear_faults)
     clear_requests = _remote(Owner, Owner.clear_requests)
     clear_messages = _remote(Owner, Owner.clear_messages)
+    clear_recoveries = _remote(Owner, Owner.clear_recoveries)
     status = _remote(Reports, Reports.status)
     listeners = _remote(Reports, Reports.listeners)
     records = _remote(Reports, Reports.records)
     faults = _remote(Reports, Reports.faults)
     requests = _remote(Reports, Reports.requests)
     messages = _remote(Reports, Reports.messages)
+    recoveries = _remote(Reports, Reports.recoveries)
     coverage = _remote(Reports, Reports.coverage)
     mails = _remote(Reports, Reports.mails)
 

@@ -79,7 +79,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let hypothesis make up the same few examples every time, or as many new ones as somebody wants to wait for."""
+    """Let hypothesis make up the same few examples every time, or as many new ones as somebody wants to wait for.
+
+    And let programs end by SIGHUP, which they would inherit as ignored where nohup has started the tests.
+    """
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     count = config.getoption("--fuzz")
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     common: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": checks}

@@ -295,32 +295,6 @@ def test_an_answer_owes_nothing_to_messages_of_others(backend: Backend) -> None:
 # Outages
 
 
-def test_an_outage_tells_what_each_listener_missed(backend: Backend, listen: Listen, ada: str, ben: str) -> None:
-    ears = listen(DIARY, token=ada), listen(DIARY, token=ben), listen(PLANTS)
-    assert backend.add_fault("outage", seconds=60.0) == {"id": 1, "sockets": 3}
-    assert [ear.ended for ear in ears] == [(1006, "dropped")] * 3
-    backend.create(knock(DIARY, "of ada", token=ada))
-    post(backend, "a plant")
-    backend.advance(60)
-    post(backend, "after")
-    missed: Any = backend.faults()[0]["missed"]
-    told = [[message["record"]["data"] for message in one["messages"]] for one in missed]
-    assert told == [["of ada"], [], ["a plant"]]
-    assert [one["count"] for one in missed] == [1, 0, 1]
-    assert backend.faults()[0]["active"] is False
-
-
-def test_what_an_outage_keeps_is_bounded(backend: Backend, listen: Listen) -> None:
-    for _ in range(3):
-        listen(PLANTS)
-    backend.add_fault("outage")
-    for _ in range(5):
-        post(backend, "x" * 900_000)
-    missed: Any = backend.faults()[0]["missed"]
-    assert [one["count"] for one in missed] == [5, 5, 5]
-    assert sum(len(one["messages"]) for one in missed) == 12
-
-
 def test_an_outage_of_one_endpoint_leaves_the_others_alone(backend: Backend, listen: Listen, ada: str) -> None:
     here, there = listen(PLANTS), listen(DIARY, token=ada)
     backend.add_fault("outage", endpoint=PLANTS)

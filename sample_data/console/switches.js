@@ -129,7 +129,7 @@ doing($("close-listeners"), "click", async () => {
 });
 
 function describe(fault) {
-  const { id, kind, hits, active, missed: _, times, ...own } = fault;
+  const { id, kind, hits, active, times, ...own } = fault;
   const rest = Object.keys(own).length ? ` ${inShort(own, 120)}` : "";
   return `${kind}${rest} · ${active ? "on" : "over"}, ${plural(hits, "hit")}${times ? ` of ${times}` : ""}`;
 }
