@@ -471,11 +471,14 @@ class Overloaded(Refusal):
 class FaultHit(Refusal):
     """Any status: a fault that the owner added has hit the request; ``body`` replaces the usual body of an error."""
 
-    def __init__(self, numbers: Sequence[int], status: int, body: Json = None) -> None:
+    def __init__(
+        self, numbers: Sequence[int], status: int | None, body: Json = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         which = ", ".join(map(str, numbers))
         super().__init__(Message.FAULT_HIT, f"Fault {which} was asked for; DELETE /__emulator__/faults clears it.")
-        self.status = status
+        self.status = status or 503
         self.body = body
+        self.headers = headers or {}
 
 
 class NotStored(Refusal):
@@ -3805,6 +3808,17 @@ class Accounts:
             raise Unauthenticated(Message.WRONG_CREDENTIALS, f"The password of {shown(name)} is another one.")
         return user
 
+    def has_name(self, name: str) -> bool:
+        """Tell whether a user of any endpoint has this username or email."""
+        users = [endpoint.name for endpoint in self._store.endpoints() if endpoint.authentication]
+        return any(self.find(endpoint, kind, name) for endpoint in users for kind in CREDENTIALS)
+
+    def names(self) -> list[str]:
+        """Return the usernames, else emails, of all users."""
+        users = [endpoint.name for endpoint in self._store.endpoints() if endpoint.authentication]
+        members = [members_of(user.data) for endpoint in users for user in self._store.records(endpoint)]
+        return [str(data.get("username", data.get("email"))) for data in members]
+
     def without_password(self) -> list[str]:
         """Return the users who cannot log in, by name and endpoint: a data file may leave out the password."""
         users = []
@@ -4362,17 +4376,22 @@ class Fault:
     """Something to go wrong, where and how often; without ``times`` until it is cleared.
 
     ``seconds`` is how long an answer or a message is late, or an outage lasts; of an outage None means until
-    it is cleared. ``chance`` is from 0 to 1, and ``seed`` makes it the same every time.
+    it is cleared. After the seconds of ``for_`` any other is over. ``chance`` is from 0 to 1, and ``seed`` makes it
+    the same every time. ``username``, which may be an email, and ``listener`` say whom alone it hits.
     """
 
     kind: str
     endpoint: str | None = None
     method: str | None = None
+    username: str | None = None
+    listener: int | None = None
+    for_: float | None = None
     times: int | None = None
     chance: float = 1.0
     seed: int | None = None
     status: int = 503
     body: Json = None
+    headers: Mapping[str, str] | None = None
     seconds: float | None = None
     when: str = "before"
     code: int = CloseCode.NORMAL
@@ -4389,6 +4408,11 @@ def check_fault(kind: str, given: Mapping[str, Any]) -> Fault:
     """A fault of the arguments that are not None; raises OptionError."""
     known = FAULT_KINDS[one_of(FAULT_KINDS)(kind, "kind")]
     checks = {**known.arguments, "endpoint": anything, "method": one_of(known.methods), "seed": anything}
+    checks["username"] = anything
+    if known.is_at_once or known.on_message:
+        checks["listener"] = anything
+    if not known.is_at_once and not known.hits_all:
+        checks["for_"] = within(0, LONGEST)
     if not known.hits_all:
         checks |= {"times": within(1, 10**9), "chance": within(0, 1)}
     elif given.get("times") is not None or given.get("chance") is not None:
@@ -4397,8 +4421,8 @@ def check_fault(kind: str, given: Mapping[str, Any]) -> Fault:
     for name, value in values.items():
         if name not in checks:
             takes = f"takes {' and '.join(known.arguments)}" if known.arguments else "takes nothing of its own"
-            raise OptionError(f"{name} means nothing to a fault of kind {kind}, which {takes}")
-        checks[name](value, name)
+            raise OptionError(f"{camel(name)} means nothing to a fault of kind {kind}, which {takes}")
+        checks[name](value, camel(name))
     for name in known.required:
         checks[name](values.get(name), name)
     return Fault(kind, **values)
@@ -4451,6 +4475,21 @@ def check_body(value: Json, name: str) -> Json:
     return value
 
 
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, section 5.6.2)
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+FRAMING_HEADERS = ("content-length", "transfer-encoding", "connection")
+
+
+def check_headers(headers: Mapping[str, str], name: str) -> Mapping[str, str]:
+    """Return headers that an answer can have beside those of its framing; raise OptionError for others."""
+    for field_name, value in headers.items():
+        if not HEADER_NAME.fullmatch(field_name) or not HEADER_VALUE.fullmatch(value):
+            raise OptionError(f"{name} has {shown(field_name)}: {shown(value)}, which no header can be")
+        if field_name.lower() in FRAMING_HEADERS:
+            raise OptionError(f"{name} has {field_name}, which says where the answer ends; leave it to the emulator")
+    return headers
+
+
 def check_close_code(code: int, name: str) -> int:
     """Return a code that a server may close a socket with (RFC 6455, section 7.4); raise OptionError for another."""
     if (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999:
@@ -4496,6 +4535,11 @@ class ActiveFault:
         else:
             self.held.add(let_go)
 
+    def is_aimed_at(self, listener: Listener) -> bool:
+        """Whether it is meant for a listener, among others or alone."""
+        fault = self.fault
+        return fault.listener in (None, listener.number) and fault.username in (None, *listener.client.names)
+
     def hits_at(self, endpoint: str, method: str) -> bool:
         """Whether it hits this time; then it counts."""
         fault = self.fault
@@ -4512,10 +4556,10 @@ class ActiveFault:
         """What the owner sees of it."""
         fault = self.fault
         shown: dict[str, Json] = {"id": self.number, "kind": fault.kind}
-        for name in ("endpoint", "method", "times", "seed", *self.kind.arguments):
+        for name in ("endpoint", "method", "username", "listener", "times", "for_", "seed", *self.kind.arguments):
             value = getattr(fault, name)
             if value is not None:
-                shown[name] = value
+                shown[camel(name)] = dict(value) if name == "headers" else value
         if fault.chance < 1:
             shown["chance"] = fault.chance
         return shown | {"hits": self.hits, "active": not self.is_over}
@@ -4524,8 +4568,8 @@ class ActiveFault:
 class Effect(NamedTuple):
     """What the faults that hit a request or handshake do to it, by their ``numbers``; ``delay`` in seconds.
 
-    With a ``status`` that is the answer. Where ``is_cut``, the connection is reset in place of an answer; where the
-    request ``hangs``, that happens once this fault is over.
+    With a ``status`` that is the answer. Where ``is_cut``, the connection is reset in place of an answer, or with
+    ``keeps_half`` amid it; where the request ``hangs``, that happens once this fault is over.
     """
 
     numbers: tuple[int, ...] = ()
@@ -4533,7 +4577,9 @@ class Effect(NamedTuple):
     takes_effect: bool = True  # for the service, whatever the client is told
     status: int | None = None
     body: Json = None
+    headers: Mapping[str, str] | None = None
     is_cut: bool = False
+    keeps_half: bool = False
     hangs: ActiveFault | None = None
 
 
@@ -4565,8 +4611,10 @@ class FaultKind(NamedTuple):
 
 
 def answer_status(active: ActiveFault, effect: Effect) -> Effect:
-    """Answer with a status in place of the service."""
-    return effect._replace(takes_effect=False, status=active.fault.status, body=active.fault.body)
+    """Answer with a status in place of the service, or of what the service answers."""
+    fault = active.fault
+    takes_effect = fault.when == "after"
+    return effect._replace(takes_effect=takes_effect, status=fault.status, body=fault.body, headers=fault.headers)
 
 
 def answer_late(active: ActiveFault, effect: Effect) -> Effect:
@@ -4576,7 +4624,8 @@ def answer_late(active: ActiveFault, effect: Effect) -> Effect:
 
 def cut_request(active: ActiveFault, effect: Effect) -> Effect:
     """Reset the connection in place of an answer."""
-    return effect._replace(takes_effect=active.fault.when == "after", is_cut=True)
+    when = active.fault.when
+    return effect._replace(takes_effect=when != "before", is_cut=True, keeps_half=when == "amid")
 
 
 def close_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
@@ -4648,12 +4697,18 @@ def begin_outage(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
 # A kind of fault is declared here and nowhere else; what it takes stands in the Fault and in the verb's signature.
 FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
     {
-        "status": FaultKind(REQUESTS, {"status": check_status, "body": check_body}, on_request=answer_status),
+        "status": FaultKind(
+            REQUESTS,
+            {"status": check_status, "body": check_body, "headers": check_headers, "when": one_of(("before", "after"))},
+            on_request=answer_status,
+        ),
         "delay": FaultKind(
             (*REQUESTS, WEBSOCKET), {"seconds": within(0, LONGEST)}, on_request=answer_late, adds_up=True
         ),
-        "cut": FaultKind(REQUESTS, {"when": one_of(("before", "after"))}, on_request=cut_request),
-        "refuse": FaultKind((WEBSOCKET,), {"status": within(400, 599)}, on_request=answer_status),
+        "cut": FaultKind(REQUESTS, {"when": one_of(("before", "after", "amid"))}, on_request=cut_request),
+        "refuse": FaultKind(
+            (WEBSOCKET,), {"status": within(400, 599), "headers": check_headers}, on_request=answer_status
+        ),
         "close": FaultKind(
             (WEBSOCKET,), {"code": check_close_code, "reason": check_close_reason}, on_sockets=close_sockets
         ),
@@ -4712,11 +4767,13 @@ class Faults:
         self._faults[active.number] = active
         hit: list[Listener] = []
         if active.kind.on_sockets:
-            hit = [listener for listener in self._hub.listeners() if active.hits_at(listener.endpoint, WEBSOCKET)]
+            aimed = filter(active.is_aimed_at, self._hub.listeners())
+            hit = [listener for listener in aimed if active.hits_at(listener.endpoint, WEBSOCKET)]
             active.kind.on_sockets(self._hub, active, hit)
         active.is_over |= active.kind.is_at_once
-        if active.kind.hits_all and fault.seconds is not None:
-            self._later(fault.seconds, lambda: self._end(active))
+        lasts = fault.seconds if active.kind.hits_all else fault.for_
+        if lasts is not None:
+            self._later(lasts, lambda: self._end(active))
         return active.number, len(hit)
 
     def clear_one(self, number: int) -> int:
@@ -4782,15 +4839,22 @@ class Faults:
 
     # Requests and handshakes
 
-    def on_request(self, endpoint: str, method: str) -> Effect:
-        """What is done to a request, or with WEBSOCKET to a handshake: all delays, and one thing more."""
+    def on_request(self, endpoint: str, method: str, names: Callable[[], Sequence[str]] = tuple) -> Effect:
+        """What is done to a request, or with WEBSOCKET to a handshake: all delays, and one thing more.
+
+        ``names`` tells those of the user whose valid token it shows.
+        """
         self.owed = 0.0
         effect = NO_EFFECT
         if not self._faults:
             return effect
         for active in sorted(self._faults.values(), key=lambda active: not active.kind.adds_up):
             kind = active.kind
-            if kind.on_request and method in kind.methods and active.hits_at(endpoint, method):
+            if not kind.on_request or method not in kind.methods:
+                continue
+            if active.fault.username is not None and active.fault.username not in names():
+                continue
+            if active.hits_at(endpoint, method):
                 effect = kind.on_request(active, effect._replace(numbers=(*effect.numbers, active.number)))
                 if not kind.adds_up:
                     break
@@ -4810,10 +4874,12 @@ class Faults:
             return None
         name = push.endpoint.name
         swapping = [active for active in self._faults.values() if active.kept and active.kept[1].endpoint.name == name]
-        hit = None if swapping else self._hit_message(push)
+        hit = None if swapping else self._hit_message(listeners, push)
         if hit and hit.kind.on_message:
-            hit.kind.on_message(self, hit, listeners, push)
-        else:
+            aimed = [listener for listener in listeners if hit.is_aimed_at(listener)]
+            hit.kind.on_message(self, hit, aimed, push)
+            listeners = [listener for listener in listeners if not hit.is_aimed_at(listener)]
+        if listeners:
             self.send(listeners, push)
         for active in swapping:
             if active.kept:
@@ -4821,15 +4887,13 @@ class Faults:
                 active.kept = None
         return hit
 
-    def _hit_message(self, push: Push) -> ActiveFault | None:
-        return next(
-            (
-                active
-                for active in self._faults.values()
-                if active.kind.on_message and active.hits_at(push.endpoint.name, push.change.type)
-            ),
-            None,
-        )
+    def _hit_message(self, listeners: Sequence[Listener], push: Push) -> ActiveFault | None:
+        """The fault that hits a message, of which it counts only those who hear it."""
+        for active in self._faults.values():
+            is_meant = active.kind.on_message and any(map(active.is_aimed_at, listeners))
+            if is_meant and active.hits_at(push.endpoint.name, push.change.type):
+                return active
+        return None
 
     def send(self, listeners: Sequence[Listener], push: Push) -> None:
         """Let those have a message who are still there."""
@@ -5852,6 +5916,13 @@ class Service:
         listener = self._hub.join(endpoint.name, channel, caller, client_of(self._store, approach))
         return self._evidence.saw_open(listener, warnings, attempt)
 
+    def names(self, approach: Approach) -> tuple[str, ...]:
+        """The names of the user whose valid token a request shows, on whatever endpoint."""
+        session = self._store.session(approach.token) if approach.token else None
+        if session is None or session.expires_at <= self._clock.now():
+            return ()
+        return client_of(self._store, approach).names
+
     def saw_handshake(self, approach: Approach) -> Attempt | None:
         """Take note of a handshake, if it may be by a client whose socket has ended."""
         recoveries = self._evidence.recoveries
@@ -6104,15 +6175,37 @@ class Owner:
         self._clock.ring()
 
     def close_listeners(
-        self, *, code: int = CloseCode.NORMAL, reason: str = "", endpoint: str | None = None
+        self,
+        *,
+        code: int = CloseCode.NORMAL,
+        reason: str = "",
+        endpoint: str | None = None,
+        username: str | None = None,
+        listener: int | None = None,
     ) -> dict[str, Json]:
-        """End sockets with a code and reason of one's own: all, or those of an endpoint."""
+        """End sockets with a code and reason of one's own: all, or those of an endpoint, a user, or one by number."""
         check_close_code(code, "code")
         check_close_reason(reason, "reason")
-        names = [item.name for item in self._store.endpoints()]
         if endpoint is not None:
-            names = [self._store.require_endpoint(endpoint).name]
-        return {"closed": self._hub.close_endpoints(names, code, reason, "call close-listeners")}
+            self._store.require_endpoint(endpoint)
+        self._check_aim(username, listener)
+        leaving = [
+            one
+            for one in self._hub.listeners(endpoint)
+            if listener in (None, one.number) and username in (None, *one.client.names)
+        ]
+        return {"closed": self._hub.close(leaving, code, reason, "call close-listeners")}
+
+    def _check_aim(self, username: str | None, listener: int | None) -> None:
+        """Raise OptionError for a user, by username or email, or a listener whom nobody knows."""
+        if username is not None and not self._accounts.has_name(username):
+            users = self._accounts.names()
+            more = f" and {len(users) - 10} more" if len(users) > 10 else ""
+            raise OptionError(f"there is no user {shown(username)}; there are: {', '.join(users[:10]) or 'none'}{more}")
+        numbers = [one.number for one in self._hub.listeners()] if listener is not None else []
+        if listener is not None and listener not in numbers:
+            there = ", ".join(map(str, numbers[:100])) or "none"
+            raise OptionError(f"listener {listener} is not there; GET {CONTROL_PREFIX}listeners has: {there}")
 
     def reset(self) -> dict[str, Json]:
         """Go back to the state at start: data, users, tokens, options, clock; faults that were added are cleared.
@@ -6161,11 +6254,15 @@ class Owner:
         *,
         endpoint: str | None = None,
         method: str | None = None,
+        username: str | None = None,
+        listener: int | None = None,
         times: int | None = None,
+        for_: float | None = None,
         chance: float | None = None,
         seed: int | None = None,
         status: int | None = None,
         body: Json = None,
+        headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
         when: str | None = None,
         code: int | None = None,
@@ -6181,6 +6278,7 @@ class Owner:
         fault = check_fault(kind, given)
         if fault.endpoint is not None:
             self._store.require_endpoint(fault.endpoint)
+        self._check_aim(fault.username, fault.listener)
         number, sockets = self._faults.add(fault)
         if fault.kind == OUTAGE:
             self._evidence.coverage.meet(Behaviour.OUTAGE)
@@ -6700,6 +6798,8 @@ def refuse(refusal: Refusal, warnings: Sequence[str] = ()) -> Answer:
     if isinstance(refusal, FaultHit) and refusal.body is not None:
         body = encode(refusal.body)
     answer = Answer(refusal.status, body, refusal=refusal)
+    if isinstance(refusal, FaultHit) and refusal.headers:
+        add_headers(answer, refusal.headers)
     if isinstance(refusal, MethodNotAllowed):
         answer.headers.append(("Allow", ", ".join(refusal.allowed)))
     if isinstance(refusal, RangeRefused):
@@ -6707,6 +6807,19 @@ def refuse(refusal: Refusal, warnings: Sequence[str] = ()) -> Answer:
     if isinstance(refusal, WrongVersion):
         answer.headers.append(("Sec-WebSocket-Version", "13"))
     return answer
+
+
+def add_headers(answer: Answer, headers: Mapping[str, str]) -> None:
+    """Give an answer the headers of a fault, and let a page of another origin read them."""
+    for name, value in headers.items():
+        if name.lower() == "content-type":
+            answer.content_type = value
+        else:
+            answer.headers.append((name, value))
+    # No page may read Set-Cookie, whatever is exposed (Fetch, "forbidden response-header name").
+    exposed = ", ".join(name for name in headers if name.lower() != "set-cookie")
+    if exposed:
+        answer.headers.append(("Access-Control-Expose-Headers", exposed))
 
 
 def send_file(path: str, content_type: str, request: Request, *, ranges: bool = True) -> Answer:
@@ -7082,12 +7195,19 @@ class Api(Door):
         if world.faults:
             world.service.check_gate(approach, operation)
         self._look(world, operation, approach, request)
-        request.effect = effect = world.faults.on_request(approach.endpoint, method)
+        effect = world.faults.on_request(approach.endpoint, method, lambda: world.service.names(approach))
+        request.effect = effect
         if not effect.takes_effect:
-            raise FaultHit(effect.numbers, effect.status or FaultHit.status, effect.body)
+            raise FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
         answer = self._carry_out(world.service, operation, approach, request)
         answer.delay = world.faults.take_owed()
-        return answer
+        if effect.status is None:
+            return answer
+        # The write has taken effect, and its messages come first where they are to; the client is told it failed.
+        request.effect = effect._replace(delay=effect.delay + answer.delay)
+        if answer.file:
+            answer.file.file.close()
+        raise FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
 
     def _let_in(self, world: Emulation, approach: Approach, request: Request) -> Answer:
         """Let a handshake in, whatever it shows: a browser can read only from a socket why not (contract 7.2)."""
@@ -7097,9 +7217,10 @@ class Api(Door):
             raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
         with contextlib.suppress(OriginRefused):  # a foreign page uses no fault up
             world.service.check_gate(approach)
-            request.effect = effect = world.faults.on_request(approach.endpoint, WEBSOCKET)
+            effect = world.faults.on_request(approach.endpoint, WEBSOCKET, lambda: world.service.names(approach))
+            request.effect = effect
             if not effect.takes_effect:
-                raise FaultHit(effect.numbers, effect.status or FaultHit.status)
+                raise FaultHit(effect.numbers, effect.status, headers=effect.headers)
         request.warnings = approach.parameters.warnings
         request.warnings += world.service.look_at_flags(approach, Operation.LISTEN, WEBSOCKET)
         if request.headers.get("Sec-Websocket-Protocol"):
@@ -7691,7 +7812,9 @@ class Exchange(HTTPMessageDelegate):
             if answer.delay:
                 await asyncio.sleep(answer.delay)
             effect = self.request.effect
-            if effect.hangs or effect.is_cut:
+            if effect.keeps_half:
+                await self._write_half(answer)
+            elif effect.hangs or effect.is_cut:
                 await self._break_off(answer, effect)
             elif answer.file and self.request.method != "HEAD":
                 await self._write_file(answer, answer.file)
@@ -7704,6 +7827,20 @@ class Exchange(HTTPMessageDelegate):
         self._note(answer, None)
         if effect.hangs:
             await end_of(effect.hangs)
+        self._front.pending.discard(self)
+        reset_connection(getattr(self.connection, "stream"))
+
+    async def _write_half(self, answer: Answer) -> None:
+        """Write the head and half of the body, as far as the client takes it, and reset the connection."""
+        self._write_head(answer)
+        body, size = answer.file and answer.file.file, answer.file.length if answer.file else len(answer.body)
+        if self.request.method != "HEAD" and size > 1:
+            if answer.file and body:
+                body.seek(answer.file.start)
+            half = body.read(size // 2) if body else answer.body[: size // 2]
+            written = asyncio.ensure_future(self.connection.write(half))
+            await asyncio.wait([written], timeout=LINGER_SECONDS)  # a client that does not read is not waited for
+            written.cancel()
         self._front.pending.discard(self)
         reset_connection(getattr(self.connection, "stream"))
 
@@ -8925,6 +9062,8 @@ def read_fault(text: str) -> Fault:
         raise OptionError(f'{shown(text)} is no JSON object; write {{"kind": "delay", "seconds": 2}}')
     arguments = read_arguments(Owner.add_fault, value)
     fault = check_fault(arguments.pop("kind"), arguments)
+    if fault.listener is not None:
+        raise OptionError("listener is the number of a socket that is open, and at the start there are none")
     if FAULT_KINDS[fault.kind].is_at_once:
         raise OptionError(f"{fault.kind} hits the sockets that are open, and at the start there are none")
     return fault

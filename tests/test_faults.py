@@ -18,14 +18,16 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from websockets.sync.client import ClientConnection
 
 from rested_emulator import OptionError, RestedEmulator
-from tests.conftest import DIARY, GARDEN, MASTER_KEY, NOON, PLANTS, Backend, Ear, StoppedTime, knock
+from tests.conftest import DIARY, GARDEN, GARDENERS, MASTER_KEY, NOON, PLANTS, Backend, Ear, StoppedTime, knock
 from tests.wire import (
     FOREIGN,
     HANDSHAKE,
     PAGE,
     answer_on,
+    assert_open,
     at,
     at_end,
+    bearer,
     call,
     closing,
     head,
@@ -94,7 +96,20 @@ WRONG: list[tuple[Fault, str]] = [
     ({"kind": "outage", "mode": "break"}, "refuse, hang, reset"),
     ({"kind": "outage", "times": 2}, "neither times nor chance"),
     ({"kind": "outage", "chance": 0.5}, "neither times nor chance"),
-    ({"kind": "delay", "Seconds": 1}, "Arguments of faults: kind, endpoint, method, times, chance, seed"),
+    ({"kind": "delay", "Seconds": 1}, "Arguments of faults: kind, endpoint, method, username, listener, times, for"),
+    ({"kind": "status", "username": "eve"}, "there are: ada, ben"),
+    ({"kind": "abort", "listener": 9}, "listener 9 is not there"),
+    ({"kind": "status", "listener": 1}, "listener means nothing to a fault of kind status"),
+    ({"kind": "outage", "listener": 1}, "listener means nothing"),
+    ({"kind": "abort", "for": 1}, "for means nothing"),
+    ({"kind": "outage", "for": 1}, "for means nothing"),
+    ({"kind": "delay", "for": -1}, "for is"),
+    ({"kind": "status", "headers": {"X Y": "1"}}, "no header can be"),
+    ({"kind": "status", "headers": {"X-Y": "1\r\nX-Z: 2"}}, "no header can be"),
+    ({"kind": "status", "headers": {"X-Y": "€"}}, "no header can be"),
+    ({"kind": "refuse", "headers": {"content-LENGTH": "1"}}, "where the answer ends"),
+    ({"kind": "delay", "headers": {"X-Y": "1"}}, "headers means nothing"),
+    ({"kind": "status", "when": "amid"}, "before, after"),
 ]
 
 
@@ -131,6 +146,7 @@ def test_a_fault_is_shown_with_what_it_did(backend: Backend) -> None:
     assert added == {"id": 1, "sockets": 0}
     backend.stage.on_request(PLANTS, "POST")
     shown = {"id": 1, "kind": "status", "endpoint": PLANTS, "method": "POST", "times": 2, "status": 500}
+    shown |= {"when": "before"}
     assert backend.faults() == [shown | {"hits": 1, "active": True}]
     backend.stage.on_request(PLANTS, "POST")
     backend.stage.on_request(PLANTS, "POST")
@@ -685,3 +701,160 @@ def test_a_restore_leaves_faults_alone(backend: Backend) -> None:
     backend.add_fault("delay")
     backend.restore("here")
     assert len(backend.faults()) == 1
+
+
+# Aim: one person instead of everybody
+
+
+def test_a_user_alone_loses_the_socket(backend: Backend, listen: Listen, ada: str, ben: str) -> None:
+    ears = listen(DIARY, token=ada), listen(DIARY, token=ben), listen(PLANTS, token=ben), listen(PLANTS)
+    assert backend.add_fault("abort", username="ben") == {"id": 1, "sockets": 2}
+    assert [bool(ear.ended) for ear in ears] == [False, True, True, False]
+    assert backend.faults()[0]["username"] == "ben"
+
+
+def test_a_listener_is_aimed_at_by_number(backend: Backend, listen: Listen) -> None:
+    first, second, third = listen(PLANTS), listen(PLANTS), listen(PLANTS)
+    assert backend.close_listeners(listener=2, code=4001, reason="you") == {"closed": 1}
+    backend.add_fault("messages", what="drop", listener=3)
+    post(backend)
+    assert (second.ended, said(first), said(third)) == ((4001, "you"), ["note"], [])
+    with pytest.raises(OptionError, match="GET /__emulator__/listeners has: 1, 3"):
+        backend.close_listeners(listener=2)
+
+
+def test_sockets_of_a_user_are_closed_by_name_or_email(backend: Backend, listen: Listen, ada: str, ben: str) -> None:
+    first, second = listen(DIARY, token=ada), listen(DIARY, token=ben)
+    assert backend.close_listeners(username="ada", endpoint=DIARY) == {"closed": 1}
+    assert (bool(first.ended), bool(second.ended)) == (True, False)
+    with pytest.raises(OptionError, match="no user 'eve'; there are: ada, ben"):
+        backend.close_listeners(username="eve")
+
+
+def test_a_message_is_late_for_one_user_and_in_time_for_the_others(
+    backend: Backend, listen: Listen, ada: str, ben: str
+) -> None:
+    first, second = listen(PLANTS, token=ada), listen(PLANTS, token=ben)
+    backend.add_fault("messages", what="late", seconds=5.0, username="ben", times=1)
+    post(backend)
+    assert (said(first), said(second)) == (["note"], [])
+    backend.advance(5)
+    assert (said(first), said(second)) == (["note"], ["note"])
+
+
+def test_a_message_that_the_user_does_not_hear_uses_nothing_up(backend: Backend, listen: Listen, ada: str) -> None:
+    other = listen(PLANTS)
+    listen(DIARY, token=ada)
+    backend.add_fault("messages", what="drop", username="ada", times=1)
+    post(backend)
+    assert (said(other), backend.faults()[0]["hits"]) == (["note"], 0)
+
+
+def test_requests_of_a_user_alone_are_hit_on_open_endpoints_too(emulator: RestedEmulator) -> None:
+    ada, ben = (emulator.sign_in(GARDENERS, name) for name in ("ada", "ben"))
+    emulator.add_fault("status", username="ada", status=503)
+    for endpoint in (PLANTS, DIARY):
+        assert [call(emulator.url(endpoint), headers=bearer(token)).status for token in (ada, ben)] == [503, 200]
+    assert call(emulator.url(PLANTS)).status == 200
+    emulator.expire_tokens(username="ada")
+    assert call(emulator.url(DIARY), headers=bearer(ada)).status == 401  # it shows no valid token any more
+
+
+def test_a_handshake_of_a_user_alone_is_refused(emulator: RestedEmulator) -> None:
+    ada, ben = (emulator.sign_in(GARDENERS, name) for name in ("ada", "ben"))
+    emulator.add_fault("refuse", username="ada", headers={"Retry-After": "2"})
+    with pytest.raises(InvalidStatus) as refusal:
+        open_socket(emulator.ws_url(PLANTS), additional_headers=bearer(ada))
+    assert refusal.value.response.headers["Retry-After"] == "2"
+    with open_socket(emulator.ws_url(PLANTS), additional_headers=bearer(ben)) as there:
+        assert_open(emulator, there)
+
+
+def test_a_fault_from_the_start_takes_a_user_who_is_yet_to_register() -> None:
+    with RestedEmulator(data=GARDEN, fault=('{"kind": "status", "username": "eve"}',)) as emulator:
+        assert call(emulator.url(PLANTS), headers=bearer(emulator.sign_in(GARDENERS, "eve"))).status == 503
+    with pytest.raises(OptionError, match="listener is the number of a socket"):
+        RestedEmulator(data=GARDEN, fault=('{"kind": "messages", "what": "drop", "listener": 1}',)).start()
+
+
+# Refusals that a client can act on, halves of answers, faults that are over by themselves
+
+
+def test_a_status_has_headers_that_a_page_can_read(emulator: RestedEmulator) -> None:
+    headers = {"Retry-After": "2", "Set-Cookie": "a=b", "Content-Type": "text/html"}
+    emulator.add_fault("status", status=429, headers=headers)
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS), f"Origin: {PAGE}") + b"\r\n")
+        lines = connection.recv(2**16).partition(b"\r\n\r\n")[0].decode().split("\r\n")
+    assert lines[0].startswith("HTTP/1.1 429 ")
+    assert {"Retry-After: 2", "Set-Cookie: a=b", "Content-Type: text/html"} < set(lines)
+    assert "Access-Control-Expose-Headers: Retry-After, Content-Type" in lines
+    assert emulator.faults()[0]["headers"] == headers
+
+
+def test_a_status_after_the_write_is_the_answer_to_what_has_happened(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS)) as there:
+        emulator.add_fault("status", status=502, when="after")
+        assert call(emulator.url(PLANTS), "POST", "kept").status == 502
+        assert next_of(there)["record"]["data"] == "kept"
+    assert call(emulator.url(PLANTS), "POST", body=b"{", headers={"Content-Type": "application/json"}).status == 400
+    assert call(emulator.url(PLANTS)).status == 502
+    emulator.clear_faults()
+    assert "kept" in [record["data"] for record in call(emulator.url(PLANTS)).json]
+
+
+def until_reset(connection: socket.socket) -> bytes:
+    """What comes until the connection is reset; an orderly end is an error."""
+    received = []
+    try:
+        while block := connection.recv(2**16):
+            received.append(block)
+    except ConnectionResetError:
+        return b"".join(received)
+    raise AssertionError(f"it ended in order, after {len(received)} blocks")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 10_000])
+def test_a_cut_amid_an_answer_keeps_half_of_it(emulator: RestedEmulator, size: int) -> None:
+    emulator.change_endpoint("some/list")
+    whole = call(emulator.url("some/list"), "POST", "x" * size).body if size else call(emulator.url("some/list")).body
+    target = at("some/list", f"uniqueId={json.loads(whole)['uniqueId']}" if size else "")
+    emulator.add_fault("cut", when="amid")
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", target) + b"\r\n")
+        received = until_reset(connection)
+    start, _, body = received.partition(b"\r\n\r\n")
+    assert start.startswith(b"HTTP/1.1 200 ")
+    assert f"Content-Length: {len(whole)}".encode() in start
+    assert body == whole[: len(whole) // 2]
+
+
+def test_a_client_that_does_not_read_half_an_answer_is_cut_all_the_same(
+    emulator: RestedEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rested_emulator.LINGER_SECONDS", 0.1)
+    for _ in range(9):
+        call(emulator.url(PLANTS), "POST", "x" * 900_000)
+    emulator.add_fault("cut", when="amid")
+    with wire(emulator) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(head("GET", at(PLANTS)) + b"\r\n")
+        emulator.settle()
+        until_reset(connection)
+
+
+def test_a_fault_is_over_by_itself(backend: Backend, listen: Listen) -> None:
+    ear = listen(PLANTS)
+    backend.add_fault("messages", what="swap", for_=10.0)
+    post(backend, "kept")
+    assert (said(ear), backend.faults()[0]["for"]) == ([], 10.0)
+    backend.advance(10)
+    assert (said(ear), backend.faults()[0]["active"]) == (["kept"], False)
+
+
+def test_over_http_the_time_of_a_fault_is_called_for(emulator: RestedEmulator) -> None:
+    reply = call(f"{emulator.facts['controlUrl']}/faults", "POST", {"kind": "status", "for": 60})
+    assert reply.status == 200
+    assert call(emulator.url(PLANTS)).status == 503
+    emulator.advance(60)
+    assert call(emulator.url(PLANTS)).status == 200
