@@ -698,7 +698,8 @@ class Parameters(NamedTuple):
     """The query parameters that the service has; all others are ignored (contract 1.4).
 
     ``flags`` are the flags that are set, of those that count for some operations only; ``warnings`` name
-    parameters that are ignored and were probably meant to be others.
+    parameters that are ignored and were probably meant to be others. ``from_console`` is the emulator's own, and
+    tells the traffic of its console apart.
     """
 
     key: str | None = None
@@ -715,6 +716,7 @@ class Parameters(NamedTuple):
     file_only: bool = False
     stream: bool = False
     jsonata: str | None = None
+    from_console: bool = False
     malformed: bool = False
     flags: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -732,7 +734,8 @@ FLAG_OPERATIONS = MappingProxyType(
 )
 FLAGS = (*FLAG_OPERATIONS, "dataOnly")
 # The parameters that have a value.
-PARAMETERS = frozenset(("key", "masterKey", "accessToken", "uniqueId", "strategy", "jsonata"))
+PARAMETERS = frozenset(("key", "masterKey", "accessToken", "uniqueId", "strategy", "jsonata", "from"))
+CONSOLE = "console"  # as ``from`` in the query
 SPELLINGS = MappingProxyType(
     {name.lower(): name for name in (*PARAMETERS, *FLAGS)} | {"uniqueids": "uniqueId", "apikey": "key"}
 )
@@ -972,6 +975,7 @@ def parse_query(query: str) -> Parameters:
         file_only=last.get("fileOnly") == "true",
         stream=last.get("stream") == "true",
         jsonata=last.get("jsonata"),
+        from_console=last.get("from") == CONSOLE,
         malformed=not query.isascii() or ("%" in query and not is_utf8(unquote_to_bytes(query))),
         flags=() if is_plain else tuple(name for name in FLAG_OPERATIONS if last.get(name) == "true"),
         warnings=() if is_plain else look_at_parameters(last),
@@ -3708,6 +3712,7 @@ class Client(NamedTuple):
     """Who sends a request, as far as that can be told: the user whose token it shows, and the page and program.
 
     ``user`` is an endpoint and unique id, ``names`` are the user's. ``origin`` and ``agent`` stand in the headers.
+    The console is nobody that a test asks for.
     """
 
     user: tuple[str, str] | None = None
@@ -3715,6 +3720,7 @@ class Client(NamedTuple):
     token: str | None = None
     origin: str | None = None
     agent: str = ""
+    is_console: bool = False
 
     def is_like(self, other: Client) -> bool:
         """Whether they may be one: by user where both have one, else by page and program."""
@@ -3727,13 +3733,14 @@ def client_of(store: Store, approach: Approach) -> Client:
     """Return whose a request is, be its token valid or expired."""
     # Interned, since thousands of sockets have the same few.
     agent = sys.intern(approach.headers.get("User-Agent", ""))
+    is_console = approach.parameters.from_console
     session = store.session(approach.token) if approach.token else None
     if session is None:
-        return Client(None, (), approach.token, approach.origin, agent)
+        return Client(None, (), approach.token, approach.origin, agent, is_console)
     user = store.record(session.endpoint, session.user)
     data = members_of(user.data) if user else {}
     names = tuple(str(data[name]) for name in CREDENTIALS if name in data)
-    return Client((session.endpoint, session.user), names, approach.token, approach.origin, agent)
+    return Client((session.endpoint, session.user), names, approach.token, approach.origin, agent, is_console)
 
 
 def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -> Session:
@@ -4535,9 +4542,15 @@ class ActiveFault:
         else:
             self.held.add(let_go)
 
+    def spares(self, *, is_console: bool) -> bool:
+        """Whether it leaves the console alone, which would use up what is meant for clients."""
+        return is_console and (self.fault.times is not None or self.fault.chance < 1)
+
     def is_aimed_at(self, listener: Listener) -> bool:
         """Whether it is meant for a listener, among others or alone."""
         fault = self.fault
+        if self.spares(is_console=listener.client.is_console):
+            return False
         return fault.listener in (None, listener.number) and fault.username in (None, *listener.client.names)
 
     def hits_at(self, endpoint: str, method: str) -> bool:
@@ -4839,7 +4852,14 @@ class Faults:
 
     # Requests and handshakes
 
-    def on_request(self, endpoint: str, method: str, names: Callable[[], Sequence[str]] = tuple) -> Effect:
+    def on_request(
+        self,
+        endpoint: str,
+        method: str,
+        names: Callable[[], Sequence[str]] = tuple,
+        *,
+        is_console: bool = False,
+    ) -> Effect:
         """What is done to a request, or with WEBSOCKET to a handshake: all delays, and one thing more.
 
         ``names`` tells those of the user whose valid token it shows.
@@ -4850,7 +4870,7 @@ class Faults:
             return effect
         for active in sorted(self._faults.values(), key=lambda active: not active.kind.adds_up):
             kind = active.kind
-            if not kind.on_request or method not in kind.methods:
+            if not kind.on_request or method not in kind.methods or active.spares(is_console=is_console):
                 continue
             if active.fault.username is not None and active.fault.username not in names():
                 continue
@@ -4914,12 +4934,6 @@ LONGEST_NAME = 254  # of an endpoint (contract 2.3)
 MOST_HEADERS, LONGEST_HEADER = 20, 500  # of those of a request whose headers together are longer than a body
 MOST_ATTEMPTS = 50
 SLOW_SECONDS = 1.0
-SECRET_PARAMETERS = ("masterKey", "accessToken")
-SECRET_COOKIES = re.compile(r"=[^;]*")
-SECRET_MEMBERS = ("password", "passwordConfirmation", "verificationToken")
-SECRET_TEXTS = re.compile(rf'("(?:{"|".join(SECRET_MEMBERS)})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', re.DOTALL)
-SECRET_PAIRS = tuple([(name, "x")] for name in SECRET_PARAMETERS)
-BLANK = "***"
 
 
 class Behaviour(Enum):
@@ -5053,17 +5067,18 @@ class SeenRequest(NamedTuple):
     left: bool
     size: int  # in memory, about
     warnings: tuple[str, ...] = ()
+    is_console: bool = False
 
     def public(self) -> dict[str, Json]:
-        """What the owner sees, secrets blanked."""
+        """What the owner sees, secrets included: a test wants to know which token its client has sent."""
         return {
             "number": self.number,
             "at": timestamp(self.at),
             "endpoint": self.endpoint,
             "method": self.method,
-            "url": blank_url(self.url),
-            "headers": {name: blank_header(name, value) for name, value in self.headers.items()},
-            "body": blank_body(self.body),
+            "url": self.url,
+            "headers": dict(self.headers),
+            "body": shown_body(self.body),
             "status": self.status,
             "seconds": round(self.seconds, 4),
             "refusal": {"message": str(self.refusal[0]), "hint": self.refusal[1]} if self.refusal else None,
@@ -5088,6 +5103,7 @@ class SeenMessage(NamedTuple):
     faults: tuple[int, ...] = ()
     hint: str = ""
     warnings: tuple[str, ...] = ()
+    is_console: bool = False
 
     def public(self) -> dict[str, Json]:
         """What the owner sees."""
@@ -5312,41 +5328,13 @@ class Recoveries:
 Seen: TypeAlias = SeenRequest | SeenMessage | Recovery
 
 
-def blank_url(url: str) -> str:
-    """A URL as it may be shown; a parameter's name may be percent-encoded too."""
-    place, mark, query = url.partition("?")
-    return place + mark + "&".join(map(blank_parameter, query.split("&")))
-
-
-def blank_parameter(text: str) -> str:
-    name, is_given, _ = text.partition("=")
-    return f"{name}={BLANK}" if is_given and parse_qsl(f"{name}=x") in SECRET_PAIRS else text
-
-
-def blank_header(name: str, value: str) -> str:
-    """A header as it may be shown."""
-    if name == "Cookie":
-        return SECRET_COOKIES.sub(f"={BLANK}", value)
-    if name in ("Authorization", "Proxy-Authorization"):
-        scheme, space, _ = value.partition(" ")
-        return f"{scheme} {BLANK}" if space else BLANK
-    return blank_url(value) if name == "Referer" else value
-
-
-def blank_body(body: bytes) -> Json:
-    """A body as it may be shown: what it says as JSON, or as text."""
+def shown_body(body: bytes) -> Json:
+    """A body as it is shown: what it says as JSON, or as text."""
     text = body.decode(errors="replace")
     try:
-        return blank_members(decode(parse_json(text)))
+        return decode(parse_json(text))
     except BadRequest:
-        return SECRET_TEXTS.sub(rf'\1"{BLANK}"', text)
-
-
-def blank_members(value: Json) -> Json:
-    """A value without its secrets, however deep they are."""
-    if isinstance(value, dict):
-        return {name: BLANK if name in SECRET_MEMBERS else blank_members(member) for name, member in value.items()}
-    return list(map(blank_members, value)) if isinstance(value, list) else value
+        return text
 
 
 @dataclass(eq=False, slots=True)
@@ -5368,6 +5356,12 @@ class Waiting:
         self.seen += sum(type(one) in self.wanted and fits(one, self.wanted[type(one)]) for one in seen)
         if self.is_over and not before:
             self.then()
+
+
+def short_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The first few of the headers that are not long."""
+    short = {name: value for name, value in headers.items() if len(name) + len(value) < LONGEST_HEADER}
+    return dict(itertools.islice(short.items(), MOST_HEADERS))
 
 
 class Room:
@@ -5431,25 +5425,23 @@ class Evidence:
         faults: tuple[int, ...] = (),
         left: bool = False,
         warnings: tuple[str, ...] = (),
+        is_console: bool = False,
     ) -> None:
         """Take note of a request that is over; what is long in it is not kept."""
         why = (refusal.message, refusal.hint) if refusal else None
         if len(body) > LONGEST_BODY:
             body = encode(f"{len(body)} bytes, which are not kept here")
         if len(url) > LONGEST_BODY:
-            # Cut in front of a parameter, so that none of them is a secret under half a name.
-            url, endpoint = url[:LONGEST_BODY].rpartition("&")[0] + "…", endpoint[:LONGEST_NAME]
+            url, endpoint = url[:LONGEST_BODY] + "…", endpoint[:LONGEST_NAME]
         length = len("".join([*headers, *headers.values()]))  # quicker than sums
         if length > LONGEST_BODY:
-            headers = {name: value for name, value in headers.items() if len(name) + len(value) < LONGEST_HEADER}
-            headers = dict(itertools.islice(headers.items(), MOST_HEADERS))
+            headers = short_headers(headers)
         size = 1000 + len(url) + len(body) + min(length, LONGEST_BODY) + 100 * len(headers) + 200 * len(warnings)
         number, at = next(self._numbers), self._clock.now()
-        seen = SeenRequest(
-            number, at, method, url, headers, body, endpoint, status, seconds, why, faults, left, size, warnings
-        )
+        shown = method, url, headers, body, endpoint, status, seconds, why, faults, left
+        seen = SeenRequest(number, at, *shown, size, warnings, is_console)
         self._keep(self._requests, seen)
-        if status != 200 or seconds >= SLOW_SECONDS:
+        if (status != 200 or seconds >= SLOW_SECONDS) and not is_console:
             self._judge(seen)
         if self._waiting:
             self._tell(seen)
@@ -5477,7 +5469,7 @@ class Evidence:
         if change.type == "DELETE":
             self._deleted.append(change.record.unique_id)
         self.recoveries.saw_change(endpoint, change.record)
-        if told:
+        if any(not listener.client.is_console for listener in told):
             self.coverage.meet(HEARD_AS[change.type])
         if hit:
             self.coverage.meet(HEARD_AS.get(hit.fault.what))
@@ -5494,7 +5486,10 @@ class Evidence:
     ) -> Recovery | None:
         """Take note of a listener; returns the recovery of a client who is back with it."""
         number, at = next(self._numbers), self._clock.now()
-        self._saw(SeenMessage(number, at, OPEN, listener.endpoint, (listener.number,), 500, warnings=warnings))
+        is_console, to = listener.client.is_console, (listener.number,)
+        self._saw(SeenMessage(number, at, OPEN, listener.endpoint, to, 500, warnings=warnings, is_console=is_console))
+        if is_console:
+            return None
         recovery = self.recoveries.saw_open(listener, attempt)
         if recovery:
             self.coverage.meet(Behaviour.RECONNECT)
@@ -5509,18 +5504,22 @@ class Evidence:
         reason: str,
         rule: str | None = None,
         hint: str = "",
+        *,
+        is_console: bool = False,
     ) -> None:
         """Take note of the end of a socket: without a ``rule`` its client closed it, or it never was a listener."""
         endpoint = endpoint[:LONGEST_NAME]
+        is_console = is_console or (listener is not None and listener.client.is_console)
         ends_by_us = rule not in (None, LOST_BY_CLIENT) or listener is None
-        if ends_by_us and self.over is None:  # how the emulator itself ends is no merit of the suite
+        if ends_by_us and self.over is None and not is_console:  # how the emulator itself ends is no merit of the suite
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
             self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
         to = (listener.number,) if listener else ()
         number, at = next(self._numbers), self._clock.now()
         size = 500 + len(hint)
-        self._saw(SeenMessage(number, at, CLOSE, endpoint, to, size, None, code, reason, hint=hint))
-        if listener and rule and self.over is None:
+        seen = SeenMessage(number, at, CLOSE, endpoint, to, size, None, code, reason, hint=hint, is_console=is_console)
+        self._saw(seen)
+        if listener and rule and self.over is None and not is_console:
             recovery = self.recoveries.of_end(number, listener, at, code, reason, rule)
             self._keep(self.recoveries.seen, recovery)
 
@@ -5607,20 +5606,27 @@ class Evidence:
             waiting.then()
 
 
+Filter: TypeAlias = Callable[[Any, Any], bool]  # whether what was seen fits a value
+
+# What filters mean that name no member to be equal to; without a value one lets everything through but the console.
+FILTERS: Mapping[str, Filter] = MappingProxyType(
+    {
+        "since": lambda seen, number: number is None or seen.number > number,
+        "username": lambda seen, name: seen.back is not None and name in (None, *seen.client.names),
+        "from_": lambda seen, whom: whom == CONSOLE or not seen.is_console,
+    }
+)
+
+
 def fits(seen: Seen, wanted: Mapping[str, object]) -> bool:
     """Whether a request, message, or recovery of a client who is back, has the wanted values."""
-    if isinstance(seen, Recovery):
-        if seen.back is None:
+    for name, value in wanted.items():
+        if name in FILTERS:
+            if not FILTERS[name](seen, value):
+                return False
+        elif value is not None and getattr(seen, name) != value:
             return False
-        wanted = dict(wanted)
-        username = wanted.pop("username", None)
-        if username is not None and username not in seen.client.names:
-            return False
-    return all(
-        seen.number > cast("int", value) if name == "since" else getattr(seen, name) == value
-        for name, value in wanted.items()
-        if value is not None
-    )
+    return True
 
 
 def find_seen(seen: deque[Any], wanted: Mapping[str, object]) -> list[dict[str, Json]]:
@@ -5909,7 +5915,10 @@ class Service:
             endpoint, caller = self.admit(approach, Operation.LISTEN)
         except Refusal as refusal:
             hint = " ".join([refusal.hint, *warnings])
-            self._evidence.saw_end(approach.endpoint, None, CloseCode.REFUSED, refusal.reason, hint=hint)
+            is_console = approach.parameters.from_console
+            self._evidence.saw_end(
+                approach.endpoint, None, CloseCode.REFUSED, refusal.reason, hint=hint, is_console=is_console
+            )
             if attempt:
                 attempt.refused = f"{CloseCode.REFUSED:d} {refusal.reason}"
             raise
@@ -5926,14 +5935,14 @@ class Service:
     def saw_handshake(self, approach: Approach) -> Attempt | None:
         """Take note of a handshake, if it may be by a client whose socket has ended."""
         recoveries = self._evidence.recoveries
-        if not recoveries.is_away(approach.endpoint):
+        if not recoveries.is_away(approach.endpoint) or approach.parameters.from_console:
             return None
         return recoveries.saw_handshake(approach.endpoint, client_of(self._store, approach))
 
     def saw_read(self, approach: Approach) -> None:
         """Take note that a GET was answered, if it may be by a client who has just come back."""
         recoveries = self._evidence.recoveries
-        if approach.endpoint in recoveries.unread:
+        if approach.endpoint in recoveries.unread and not approach.parameters.from_console:
             client = client_of(self._store, approach)
             referer = parse_origin("/".join(approach.headers.get("Referer", "").split("/")[:3]))
             recoveries.saw_read(approach.endpoint, client._replace(origin=client.origin or referer))
@@ -6376,6 +6385,12 @@ class Owner:
         return {item.name: (item.authentication, item.secure, item.others_can_read) for item in self._store.endpoints()}
 
 
+def check_from(whom: str | None) -> None:
+    """Raise OptionError for traffic of anybody that is told apart by no such word."""
+    if whom is not None:
+        one_of((CONSOLE,))(whom, "from")
+
+
 class Reports:
     """What the owner is told: what there is, and what has happened."""
 
@@ -6404,8 +6419,12 @@ class Reports:
             "uptime": round(self._clock.uptime(), 3),
         }
 
-    def listeners(self, *, endpoint: str | None = None) -> list[dict[str, Json]]:
-        """Who listens: the numbers that ``messages`` names under ``to``, and the user of each, null for nobody."""
+    def listeners(self, *, endpoint: str | None = None, from_: str | None = None) -> list[dict[str, Json]]:
+        """Who listens: the numbers that ``messages`` names under ``to``, and the user of each, null for nobody.
+
+        The console is left out, here and in ``requests`` and ``messages``, unless ``from_`` is "console".
+        """
+        check_from(from_)
         listeners = self._hub.listeners(endpoint and self._store.require_endpoint(endpoint).name)
         return [
             {
@@ -6415,6 +6434,7 @@ class Reports:
                 "waiting": listener.channel.waiting,
             }
             for listener in listeners
+            if from_ == CONSOLE or not listener.client.is_console
         ]
 
     def records(self, endpoint: str) -> list[dict[str, Json]]:
@@ -6437,15 +6457,23 @@ class Reports:
         method: str | None = None,
         status: int | None = None,
         since: int | None = None,
+        from_: str | None = None,
     ) -> list[dict[str, Json]]:
         """The requests that were seen, of many the latest; ``since`` is a number that they come after."""
-        return self._evidence.requests(endpoint=endpoint, method=method, status=status, since=since)
+        check_from(from_)
+        return self._evidence.requests(endpoint=endpoint, method=method, status=status, since=since, from_=from_)
 
     def messages(
-        self, *, endpoint: str | None = None, type: str | None = None, since: int | None = None
+        self,
+        *,
+        endpoint: str | None = None,
+        type: str | None = None,
+        since: int | None = None,
+        from_: str | None = None,
     ) -> list[dict[str, Json]]:
         """The messages that were pushed, and the opening and end of sockets (``type`` OPEN and CLOSE)."""
-        return self._evidence.messages(endpoint=endpoint, type=type, since=since)
+        check_from(from_)
+        return self._evidence.messages(endpoint=endpoint, type=type, since=since, from_=from_)
 
     def recoveries(
         self, *, endpoint: str | None = None, username: str | None = None, since: int | None = None
@@ -7195,8 +7223,7 @@ class Api(Door):
         if world.faults:
             world.service.check_gate(approach, operation)
         self._look(world, operation, approach, request)
-        effect = world.faults.on_request(approach.endpoint, method, lambda: world.service.names(approach))
-        request.effect = effect
+        request.effect = effect = self._effect(world, approach, method)
         if not effect.takes_effect:
             raise FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
         answer = self._carry_out(world.service, operation, approach, request)
@@ -7209,6 +7236,12 @@ class Api(Door):
             answer.file.file.close()
         raise FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
 
+    @staticmethod
+    def _effect(world: Emulation, approach: Approach, method: str) -> Effect:
+        """What the faults of a world do to a request."""
+        names = functools.partial(world.service.names, approach)
+        return world.faults.on_request(approach.endpoint, method, names, is_console=approach.parameters.from_console)
+
     def _let_in(self, world: Emulation, approach: Approach, request: Request) -> Answer:
         """Let a handshake in, whatever it shows: a browser can read only from a socket why not (contract 7.2)."""
         check_handshake(request)
@@ -7217,8 +7250,7 @@ class Api(Door):
             raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
         with contextlib.suppress(OriginRefused):  # a foreign page uses no fault up
             world.service.check_gate(approach)
-            effect = world.faults.on_request(approach.endpoint, WEBSOCKET, lambda: world.service.names(approach))
-            request.effect = effect
+            request.effect = effect = self._effect(world, approach, WEBSOCKET)
             if not effect.takes_effect:
                 raise FaultHit(effect.numbers, effect.status, headers=effect.headers)
         request.warnings = approach.parameters.warnings
@@ -7872,6 +7904,7 @@ class Exchange(HTTPMessageDelegate):
             faults=request.effect.numbers,
             left=left,
             warnings=request.warnings,
+            is_console=request.approach is not None and request.approach.parameters.from_console,
         )
 
     async def _write_file(self, answer: Answer, body: FileBody) -> None:
@@ -8652,10 +8685,9 @@ class Watcher:
         Returns what fits. Raises OptionError, and NotSeen after ``timeout`` seconds, or when the emulator stops.
         """
         reports = self._world.reports
-        verbs = (reports.requests, requests), (reports.messages, messages), (reports.recoveries, recoveries)
-        wanted = {verb.__name__: read_arguments(verb, dict(given)) for verb, given in verbs if given is not None}
-        if not wanted:
-            raise OptionError("requests, messages, recoveries: at least one of the three is waited for")
+        wanted = read_filters(
+            (reports.requests, requests), (reports.messages, messages), (reports.recoveries, recoveries)
+        )
         within(1, MOST_SEEN)(count, "count")
         self._check_timeout(timeout)
         evidence, is_seen = self._world.evidence, asyncio.Event()
@@ -8712,6 +8744,19 @@ class Watcher:
     @staticmethod
     def _check_timeout(timeout: float) -> float:
         return cast("float", within(0, LONGEST_WAIT)(timeout, "timeout"))
+
+
+def read_filters(*pairs: tuple[Callable[..., Any], Mapping[str, Json] | None]) -> dict[str, dict[str, Any]]:
+    """Read the filters that are given to some of these verbs, by the verbs' names; raises OptionError."""
+    filters = {
+        # All of a verb's, since one that is not given says something too: who is not back yet is none that fits.
+        verb.__name__: dict.fromkeys(inspect.signature(verb).parameters) | read_arguments(verb, dict(given))
+        for verb, given in pairs
+        if given is not None
+    }
+    if not filters:
+        raise OptionError("requests, messages, recoveries: at least one of the three is waited for")
+    return filters
 
 
 # The verbs that the owner can call, by whose they are: method, name and verb.
@@ -9036,15 +9081,6 @@ def check_time_of_day(value: object) -> str:
     return text
 
 
-def check_percent(value: object) -> float:
-    """Return a share in percent."""
-    with contextlib.suppress(ValueError):
-        percent = float(str(value).removesuffix("%"))
-        if 0 <= percent <= 100:
-            return percent
-    raise OptionError(f"{shown(value)} is no share: 0 to 100")
-
-
 def check_fault_option(value: object) -> str:
     """Return the arguments of a fault, as JSON."""
     text = check_text(value)
@@ -9144,9 +9180,6 @@ class Options:
     cert_key: str | None = option(None, check_path, "the key of --cert, where it is in a file of its own", "FILE")
     static: str | None = option(None, check_folder, "also serve the files of this folder, at /", "DIR")
     coverage: str | None = option(None, check_path, "write what the clients met of the service, as Markdown", "FILE")
-    coverage_fail_under: float | None = option(
-        None, check_percent, "exit with 3 if they met less than that many percent", "PERCENT"
-    )
     with_parent: bool = option(False, check_flag, "end when the process ends that started it")
     no_watch: bool = option(False, check_flag, "do not look for edits of the data file while running")
     quiet: bool = option(False, check_flag, "log only what needs attention", flags=("-q",))
@@ -10434,7 +10467,7 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
             log.info("stopping, by %s", (await stopping).name)
     finally:
         lost = await stop_server(server)
-    return lost or code or judge(server.world.evidence.coverage, server.options.coverage_fail_under)
+    return lost or code
 
 
 def catch_signals(handler: Callable[[int, object], None]) -> None:
@@ -10469,16 +10502,6 @@ async def stop_server(server: Server) -> int:
             return fail(f"the coverage could not be written: {error}", 1)
         return fail(f"the data file could not be saved, the journal beside it has what is new: {error}", 1)
     return 0
-
-
-def judge(met: Coverage, least: float | None) -> int:
-    """Return the exit code: 3, and a line that says why, where the clients met less than ``least`` percent."""
-    if least is None or met.percent() >= least:
-        return 0
-    missed = [behaviour.what for behaviour in met.missed()]
-    more = f" and {len(missed) - 3} more, which --coverage FILE lists" if len(missed) > 3 else ""
-    never = f"{', '.join(missed[:3])}{more}"
-    return fail(f"the suite met {met.percent():.1f} % of the behaviours, less than {least:g} %; never: {never}", 3)
 
 
 class Child:

@@ -683,7 +683,7 @@ def test_every_option_has_a_twin_in_the_environment() -> None:
     texts = {"port": "0", "others_can": "read:notes/x", "allow_origin": "http://a.example", "allow_host": "box"}
     texts |= dict.fromkeys(("latency", "token_ttl", "expire_tokens_after", "change_options_after"), "1s")
     texts |= {"max_body": "1KB", "reset_template": "welcome=mail.html", "static": "."}
-    texts |= {"set_time": "2030-01-01", "fault": '{"kind": "cut"}', "coverage_fail_under": "80"}
+    texts |= {"set_time": "2030-01-01", "fault": '{"kind": "cut"}'}
     for item in dataclasses.fields(Options):
         text = texts.get(item.name, "true" if item.default is False else "notes/x")
         options, _ = read_command_line([], {f"RESTED_EMULATOR_{item.name.upper()}": text})

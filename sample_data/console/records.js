@@ -135,7 +135,7 @@ function noteEnd(code, reason) {
 function listen(endpoint, wait = 500) {
   const mine = shownFor;
   setPill("connecting …", "");
-  const own = (socket = new WebSocket(address(endpoint, { socket: true, accessToken: acting.token })));
+  const own = (socket = new WebSocket(address(endpoint, { socket: true, accessToken: acting.token, from: "console" })));
   own.onopen = () => {
     wait = 500;
     setPill("listening", "good");

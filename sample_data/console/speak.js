@@ -54,7 +54,7 @@ export async function request(endpoint, { method = "GET", text, token, ...parame
   const headers = {};
   if (text !== undefined) headers["Content-Type"] = "application/json";
   if (token) headers.Authorization = `Bearer ${token}`;
-  const url = address(endpoint, parameters);
+  const url = address(endpoint, { ...parameters, from: "console" });
   const answer = await fetch(url, { method, headers, body: text, credentials: "omit", cache: "no-store" });
   const value = await answer.json().catch(() => null);
   if (!answer.ok) throw new Refused(answer.status, value);

@@ -68,7 +68,7 @@ function refreshSoon() {
 
 async function refreshNow() {
   const many = state.status?.listeners > MOST_LISTENERS;
-  const [status, listeners, faults, mails] = await Promise.all([look("status"), many ? [] : look("listeners"), look("faults"), look("mails")]);
+  const [status, listeners, faults, mails] = await Promise.all([look("status"), many ? [] : look("listeners", { from: "console" }), look("faults"), look("mails")]);
   Object.assign(state, { status, listeners, faults, mails });
   settle();
 }
@@ -89,7 +89,7 @@ async function waitForEvents() {
   const leave = () => document.hidden && leaving.abort();
   document.addEventListener("visibilitychange", leave);
   try {
-    return await act("wait", { requests: { since }, messages: { since }, timeout: 600 }, leaving.signal);
+    return await act("wait", { requests: { since, from: "console" }, messages: { since, from: "console" }, timeout: 600 }, leaving.signal);
   } catch (error) {
     if (error.name === "AbortError" || error.status === 408) return { requests: [], messages: [] };
     throw error;
