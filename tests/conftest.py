@@ -14,7 +14,9 @@ import shutil
 import signal
 import traceback
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -26,14 +28,17 @@ from rested_emulator import (
     Clock,
     Content,
     Emulation,
+    Endpoint,
     Evidence,
     Files,
     Gate,
     JsonFile,
     Parameters,
+    Project,
+    Record,
+    Refusal,
     RestedEmulator,
     Store,
-    Tree,
     Worlds,
     emulate,
     load_tree,
@@ -61,6 +66,7 @@ CHORE_OF_NOBODY = "3e9c6f4a8dab4b1f8053d4e5f6a7b8c3"
 collect_ignore = ["recipes"]  # test_recipes.py runs them, each with its own tool
 if os.name == "nt":
     collect_ignore += ["test_bench.py", "test_disk.py"]  # which set limits that Windows does not have
+AGO = "2021-06-28T17:18:44.000Z"  # when the sample data was made
 NOON = 1_800_000_000.0  # 2027-01-15T08:00:00Z, a moment that tests can count from
 
 
@@ -126,6 +132,9 @@ def pytest_collection_finish() -> None:
     """Keep some hundred megabytes of tests out of every later search for garbage, which many of them ask for."""
     gc.collect()
     gc.freeze()
+
+
+Sent = tuple[str | None, str | None, bytes | None] | None  # a body: its type, its encoding, and its bytes
 
 
 class StoppedTime:
@@ -219,15 +228,49 @@ def knock(
     *,
     token: str | None = None,
     origin: str | None = None,
-    content: Content | None = None,
+    content: Sent = None,
     **parameters: Any,
 ) -> Approach:
     """What a request shows; ``data`` is sent as JSON, ``parameters`` are those of the model, the key is right."""
     if data is not ...:
-        content = Content("application/json", None, json.dumps(data).encode())
+        content = ("application/json", None, json.dumps(data).encode())
     if "unique_id" in parameters:
         parameters["unique_ids"] = (parameters.pop("unique_id"),)
-    return Approach(endpoint, Parameters(**{"key": KEY} | parameters), origin, token, content)
+    return Approach(endpoint, Parameters(**{"key": KEY} | parameters), origin, token, content and Content(*content))
+
+
+@contextmanager
+def refused(status: int, message: str = "") -> Iterator[pytest.ExceptionInfo[Refusal]]:
+    """Expect a refusal of this status, and with this message where one is given."""
+    with pytest.raises(Refusal) as refusal:
+        yield refusal
+    assert refusal.value.status == status
+    assert message in ("", refusal.value.message)
+    del refusal  # or this frame, which the traceback has, would keep the traceback
+
+
+def packed(value: object) -> bytes:
+    """JSON as it is kept and sent: compact, in order, not escaped."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def record_of(
+    unique_id: str, data: object, created: str = AGO, updated: str | None = None, owner: str | None = None
+) -> Record:
+    """A record as a file may have it, older than the test."""
+    return Record.of(unique_id, packed(data), created, updated or created, owner)
+
+
+def add_project(backend: Backend, users: str | None = None) -> None:
+    """Give the garden's service a second project, of the key ``second``, maybe with an authentication endpoint."""
+    backend.store.put_project("second", Project("second", "second project"))
+    if users:
+        backend.store.put_endpoint(Endpoint(users, "second", authentication=True))
+
+
+def iso(seconds: float) -> str:
+    """A time as the service writes it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 @pytest.fixture
@@ -241,13 +284,13 @@ def clock(time: StoppedTime) -> Clock:
 
 
 @pytest.fixture
-def garden() -> Tree:
+def garden() -> dict[str, Any]:
     """The sample data, fresh."""
     return load_tree(str(GARDEN))
 
 
 @pytest.fixture
-def backend(garden: Tree, clock: Clock) -> Backend:
+def backend(garden: dict[str, Any], clock: Clock) -> Backend:
     """A backend over the garden, in memory, at noon."""
     return Backend(Store(JsonFile(None, garden)), clock, Gate())
 

@@ -9,25 +9,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from rested_emulator import (
-    BadRequest,
     Clock,
-    Content,
-    Endpoint,
-    Forbidden,
     Gate,
     JsonFile,
-    Listing,
-    Message,
-    OriginRefused,
-    Project,
-    Record,
     Refusal,
     Store,
-    TokenExpired,
     Tree,
-    Unauthenticated,
     parse_origin,
 )
+from tests import texts
 from tests.conftest import (
     ADA,
     BEN,
@@ -44,7 +34,9 @@ from tests.conftest import (
     TOMATO,
     Backend,
     Ear,
+    add_project,
     knock,
+    refused,
 )
 
 Verb = Callable[..., Any]
@@ -123,16 +115,15 @@ def test_the_gate_lets_in_hosts_that_mean_this_machine(gate: str, host: str) -> 
     ],
 )
 def test_the_gate_keeps_out_hosts_that_name_another_machine(gate: str, host: str) -> None:
-    with pytest.raises(Forbidden) as refusal:
+    with refused(403, texts.HOST_REFUSED) as refusal:
         GATES[gate].check_host(host)
-    assert refusal.value.message == Message.HOST_REFUSED
     assert refusal.value.hidden
     assert "--allow-host" in refusal.value.hint
 
 
 @pytest.mark.parametrize("host", [None, "localhost,evil.com"])
 def test_not_exactly_one_host_is_a_bad_request(host: str | None) -> None:
-    with pytest.raises(BadRequest) as refusal:
+    with refused(400) as refusal:
         Gate().check_host(host)
     assert refusal.value.hidden
 
@@ -200,7 +191,7 @@ NO_ADDRESS = ["http://[127.0.0.1]", "http://[::::]", "http://localhost\N{ACCOUNT
 
 @pytest.mark.parametrize("origin", [*FOREIGN, *NO_ADDRESS])
 def test_the_gate_keeps_out_foreign_pages_and_their_look_alikes(origin: str) -> None:
-    with pytest.raises(OriginRefused) as refusal:
+    with refused(403, texts.ORIGIN_REFUSED) as refusal:
         Gate().check_origin(origin, [SHOP])
     assert refusal.value.hidden
     assert "--allow-any-origin" in refusal.value.hint
@@ -211,7 +202,7 @@ def test_the_gate_keeps_out_foreign_pages_and_their_look_alikes(origin: str) -> 
 def test_a_gate_for_any_origin_lets_every_page_in_but_not_where_it_may_not_count(origin: str) -> None:
     gate = Gate(any_origin=True)
     gate.check_origin(origin, [])
-    with pytest.raises(OriginRefused):
+    with refused(403, texts.ORIGIN_REFUSED):
         gate.check_origin(origin, [], any_origin=False)
 
 
@@ -219,7 +210,7 @@ def test_a_gate_for_any_origin_leaves_the_rule_of_the_project_alone(garden: Tree
     backend = Backend(Store(JsonFile(None, garden)), clock, Gate(any_origin=True))
     backend.read(knock(PLANTS, origin=EVIL))
     backend.change_project(allowed_origins=[SHOP])
-    with pytest.raises(OriginRefused):
+    with refused(403, texts.ORIGIN_REFUSED):
         backend.read(knock(PLANTS, origin=EVIL))
 
 
@@ -252,7 +243,7 @@ def test_no_verb_serves_a_foreign_page(
     backend: Backend, ada: str, verb: Verb, shows: dict[str, Any], master_key: str | None
 ) -> None:
     before = [backend.records(name) for name in (DIARY, GARDENERS)]
-    with pytest.raises(OriginRefused):
+    with refused(403, texts.ORIGIN_REFUSED):
         verb(backend, knock(**shows, token=ada, origin=EVIL, master_key=master_key))
     assert [backend.records(name) for name in (DIARY, GARDENERS)] == before
     assert backend.read(knock(CHORES, token=ada))
@@ -263,7 +254,7 @@ def test_no_verb_serves_a_foreign_page(
 def test_a_right_master_key_opens_the_gate_for_no_login_and_no_socket(
     backend: Backend, ada: str, verb: Verb, shows: dict[str, Any]
 ) -> None:
-    with pytest.raises(OriginRefused):
+    with refused(403, texts.ORIGIN_REFUSED):
         verb(backend, knock(**shows, token=ada, origin=EVIL, master_key=MASTER_KEY))
     assert backend.read(knock(CHORES, token=ada))
     assert len(backend.hub) == 0
@@ -272,10 +263,10 @@ def test_a_right_master_key_opens_the_gate_for_no_login_and_no_socket(
 @pytest.mark.parametrize("shows", [{"key": None}, {"key": "unknown"}, {"endpoint": "garden/nowhere"}], ids=str)
 def test_where_no_project_is_known_the_gate_stands_all_the_same(backend: Backend, shows: dict[str, Any]) -> None:
     backend.change_project(allowed_origins=[SHOP])
-    for origin, refused in ((EVIL, OriginRefused), (SHOP, Refusal)):
-        with pytest.raises(refused) as refusal:
+    for origin in (EVIL, SHOP):
+        with pytest.raises(Refusal) as refusal:
             backend.read(knock(**{"endpoint": PLANTS, "origin": origin} | shows))
-        assert refusal.value.hidden == (origin == EVIL)
+        assert refusal.value.hidden == (origin == EVIL) == (refusal.value.message == texts.ORIGIN_REFUSED)
 
 
 # The order of checks
@@ -285,31 +276,31 @@ class Fault(NamedTuple):
     stage: int
     name: str
     shows: dict[str, Any]
-    refused: type[Refusal]
-    message: Message
+    status: int
+    message: str
 
 
 HOME = "http://localhost:3000"
 FAULTS = [
-    Fault(0, "foreign page", {"origin": EVIL}, OriginRefused, Message.ORIGIN_REFUSED),
-    Fault(1, "no key", {"key": None}, Forbidden, Message.KEY_MISSING),
-    Fault(1, "empty key", {"key": ""}, Forbidden, Message.KEY_MISSING),
-    Fault(2, "unknown key", {"key": "unknown"}, BadRequest, Message.NOT_VALID),
-    Fault(2, "unknown endpoint", {"endpoint": "garden/nowhere"}, BadRequest, Message.NOT_VALID),
-    Fault(3, "wrong master key", {"master_key": "wrong"}, Forbidden, Message.WRONG_MASTER_KEY),
-    Fault(3, "empty master key", {"master_key": ""}, Forbidden, Message.WRONG_MASTER_KEY),
-    Fault(4, "no origin", {"origin": None}, Forbidden, Message.NO_ORIGIN),
-    Fault(4, "origin not allowed", {"origin": "http://localhost:4000"}, OriginRefused, Message.ORIGIN_REFUSED),
-    Fault(5, "no token", {"token": None}, Unauthenticated, Message.NO_TOKEN),
-    Fault(5, "unknown token", {"token": "unknown"}, Unauthenticated, Message.NO_TOKEN),
-    Fault(6, "malformed query", {"malformed": True}, BadRequest, Message.WRONG_PARAMETER),
-    Fault(6, "no unique id", {"unique_ids": ()}, BadRequest, Message.ONE_UNIQUE_ID),
-    Fault(6, "unknown strategy", {"strategy": "sort"}, BadRequest, Message.WRONG_PARAMETER),
-    Fault(6, "no body", {"content": None}, BadRequest, Message.WRONG_CONTENT_TYPE),
-    Fault(6, "wrong type", {"content": Content("image/png", None, b"{}")}, BadRequest, Message.WRONG_CONTENT_TYPE),
-    Fault(6, "no JSON", {"content": Content("application/json", None, b"{")}, BadRequest, Message.WRONG_BODY),
-    Fault(7, "unknown record", {"unique_ids": ("unknown",)}, BadRequest, Message.NO_RECORD),
-    Fault(8, "not the owner", {"unique_ids": (CHORE_OF_BEN,)}, Forbidden, Message.NOT_OWNER),
+    Fault(0, "foreign page", {"origin": EVIL}, 403, texts.ORIGIN_REFUSED),
+    Fault(1, "no key", {"key": None}, 403, texts.KEY_MISSING),
+    Fault(1, "empty key", {"key": ""}, 403, texts.KEY_MISSING),
+    Fault(2, "unknown key", {"key": "unknown"}, 400, texts.NOT_VALID),
+    Fault(2, "unknown endpoint", {"endpoint": "garden/nowhere"}, 400, texts.NOT_VALID),
+    Fault(3, "wrong master key", {"master_key": "wrong"}, 403, texts.WRONG_MASTER_KEY),
+    Fault(3, "empty master key", {"master_key": ""}, 403, texts.WRONG_MASTER_KEY),
+    Fault(4, "no origin", {"origin": None}, 403, texts.NO_ORIGIN),
+    Fault(4, "origin not allowed", {"origin": "http://localhost:4000"}, 403, texts.ORIGIN_REFUSED),
+    Fault(5, "no token", {"token": None}, 401, texts.NO_TOKEN),
+    Fault(5, "unknown token", {"token": "unknown"}, 401, texts.NO_TOKEN),
+    Fault(6, "malformed query", {"malformed": True}, 400, texts.WRONG_PARAMETER),
+    Fault(6, "no unique id", {"unique_ids": ()}, 400, texts.ONE_UNIQUE_ID),
+    Fault(6, "unknown strategy", {"strategy": "sort"}, 400, texts.WRONG_PARAMETER),
+    Fault(6, "no body", {"content": None}, 400, texts.WRONG_CONTENT_TYPE),
+    Fault(6, "wrong type", {"content": ("image/png", None, b"{}")}, 400, texts.WRONG_CONTENT_TYPE),
+    Fault(6, "no JSON", {"content": ("application/json", None, b"{")}, 400, texts.WRONG_BODY),
+    Fault(7, "unknown record", {"unique_ids": ("unknown",)}, 400, texts.NO_RECORD),
+    Fault(8, "not the owner", {"unique_ids": (CHORE_OF_BEN,)}, 403, texts.NOT_OWNER),
 ]
 PAIRS = [
     pytest.param(first, second, id=f"{first.name} before {second.name}")
@@ -332,7 +323,7 @@ def chore(ada: str, **shows: Any) -> Any:
         "origin": HOME,
         "token": ada,
         "unique_ids": (CHORE_OF_ADA,),
-        "content": Content("application/json", None, b'{"done":true}'),
+        "content": ("application/json", None, b'{"done":true}'),
     }
     return knock(**right | shows)
 
@@ -343,16 +334,14 @@ def test_a_request_without_fault_is_carried_out(strict: Backend, ada: str) -> No
 
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in FAULTS])
 def test_every_fault_alone_is_refused(strict: Backend, ada: str, fault: Fault) -> None:
-    with pytest.raises(Refusal) as refusal:
+    with refused(fault.status, fault.message):
         strict.update(chore(ada, **fault.shows))
-    assert (type(refusal.value), refusal.value.message) == (fault.refused, fault.message)
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_of_two_faults_the_earlier_check_answers(strict: Backend, ada: str, first: Fault, second: Fault) -> None:
-    with pytest.raises(Refusal) as refusal:
+    with refused(first.status, first.message):
         strict.update(chore(ada, **first.shows, **second.shows))
-    assert (type(refusal.value), refusal.value.message) == (first.refused, first.message)
 
 
 @pytest.mark.parametrize(
@@ -376,10 +365,9 @@ def test_a_refused_socket_reads_why(strict: Backend, ada: str, shows: dict[str, 
 
 
 def test_the_key_of_another_project_opens_nothing(backend: Backend) -> None:
-    backend.store.put_project("second", Project("second", "second project"))
-    with pytest.raises(BadRequest) as refusal:
+    add_project(backend)
+    with refused(400, texts.NOT_VALID):
         backend.read(knock(PLANTS, key="second"))
-    assert refusal.value.message == Message.NOT_VALID
 
 
 # Origins
@@ -423,7 +411,7 @@ def test_allowed_origins_are_served(backend: Backend, origin: str | None) -> Non
 )
 def test_other_origins_are_refused_whatever_they_resemble(backend: Backend, origin: str) -> None:
     backend.change_project(allowed_origins=["http://localhost:3000", SHOP])
-    with pytest.raises(OriginRefused):
+    with refused(403, texts.ORIGIN_REFUSED):
         backend.read(knock(PLANTS, origin=origin))
 
 
@@ -435,9 +423,8 @@ def test_without_allowed_origins_every_page_of_this_machine_is_served(backend: B
 def test_requests_without_origin_can_be_disallowed(backend: Backend) -> None:
     backend.change_project(disallow_no_origin=True)
     assert backend.read(knock(PLANTS, origin=HOME))
-    with pytest.raises(Forbidden) as refusal:
+    with refused(403, texts.NO_ORIGIN):
         backend.read(knock(PLANTS))
-    assert refusal.value.message == Message.NO_ORIGIN
 
 
 # The master key
@@ -456,9 +443,8 @@ def test_a_right_master_key_lifts_token_and_origin(
 def test_a_wrong_master_key_is_refused(
     backend: Backend, ada: str, verb: Verb, shows: dict[str, Any], given: str
 ) -> None:
-    with pytest.raises(Forbidden) as refusal:
+    with refused(403, texts.WRONG_MASTER_KEY):
         verb(backend, knock(**shows, token=ada, master_key=given))
-    assert refusal.value.message == Message.WRONG_MASTER_KEY
 
 
 @pytest.mark.parametrize("given", [MASTER_KEY, ""])
@@ -467,9 +453,8 @@ def test_where_none_is_set_every_master_key_is_wrong(
     backend: Backend, ada: str, verb: Verb, shows: dict[str, Any], given: str
 ) -> None:
     backend.change_project(master_key="")
-    with pytest.raises(Forbidden) as refusal:
+    with refused(403, texts.WRONG_MASTER_KEY):
         verb(backend, knock(**shows, token=ada, master_key=given))
-    assert refusal.value.message == Message.WRONG_MASTER_KEY
 
 
 @pytest.mark.parametrize(("verb", "shows"), OTHERS)
@@ -484,18 +469,18 @@ def test_register_login_logout_and_sockets_ignore_the_master_key(
 def test_a_right_master_key_lifts_the_origin_rule_for_no_login_and_no_socket(
     strict: Backend, ada: str, verb: Verb, shows: dict[str, Any]
 ) -> None:
-    with pytest.raises(OriginRefused):
+    with refused(403, texts.ORIGIN_REFUSED):
         verb(strict, knock(**shows, token=ada, origin="http://localhost:4000", master_key=MASTER_KEY))
 
 
 def test_a_right_master_key_replaces_no_token_of_a_socket(backend: Backend) -> None:
-    with pytest.raises(Unauthenticated):
+    with refused(401):
         listen(backend, knock(DIARY, master_key=MASTER_KEY))
 
 
 @pytest.mark.parametrize(("origin", "hidden"), [(HOME, False), ("http://localhost:4000", True)])
 def test_only_an_allowed_page_reads_that_its_master_key_is_wrong(strict: Backend, origin: str, hidden: bool) -> None:
-    with pytest.raises(Forbidden) as refusal:
+    with refused(403) as refusal:
         strict.read(knock(PLANTS, origin=origin, master_key="wrong"))
     assert refusal.value.hidden is hidden
 
@@ -504,10 +489,9 @@ def test_only_an_allowed_page_reads_that_its_master_key_is_wrong(strict: Backend
 
 
 def check_refused(backend: Backend, verb: Verb, token: str | None) -> None:
-    with pytest.raises(Unauthenticated) as refusal:
+    with refused(401, texts.NO_TOKEN) as refusal:
         verb(backend, knock(CHORES, token=token))
-    assert type(refusal.value) is Unauthenticated
-    assert (refusal.value.message, refusal.value.reason) == (Message.NO_TOKEN, "No Access token or invalid.")
+    assert refusal.value.reason == texts.NO_TOKEN
 
 
 def logged_out(backend: Backend, ada: str) -> str:
@@ -539,8 +523,7 @@ def made_before_a_reset(backend: Backend, ada: str) -> str:
 
 
 def of_another_project(backend: Backend, _: str) -> str:
-    backend.store.put_project("second", Project("second", "second project"))
-    backend.store.put_endpoint(Endpoint("second/people", "second", authentication=True))
+    add_project(backend, users="second/people")
     return backend.sign_in("second/people", "ada")  # type: ignore[no-any-return]
 
 
@@ -591,9 +574,8 @@ def test_a_token_that_was_valid_once_or_elsewhere_is_refused(
 @pytest.mark.parametrize("verb", [Backend.read, listen])
 def test_an_expired_token_is_told_apart_over_http_and_not_on_a_socket(backend: Backend, ada: str, verb: Verb) -> None:
     backend.advance(3600)
-    with pytest.raises(TokenExpired) as refusal:
+    with refused(401, texts.TOKEN_EXPIRED) as refusal:
         verb(backend, knock(CHORES, token=ada))
-    assert refusal.value.message == "Access token expired."
     assert refusal.value.reason == "No Access token or invalid."
 
 
@@ -622,8 +604,8 @@ def test_a_token_is_valid_for_every_secure_endpoint_of_its_project(backend: Back
 
 READ, UPDATE, DELETE = "read", "update", "delete"
 READABLE, CHANGEABLE, REMOVABLE = "others_can_read", "others_can_update", "others_can_delete"
-NO_RECORD, NOT_OWNER = Message.NO_RECORD, Message.NOT_OWNER
-Outcome = Message | None
+NO_RECORD, NOT_OWNER = texts.NO_RECORD, texts.NOT_OWNER
+Outcome = str | None
 
 ON_THE_RECORD_OF_ANOTHER: list[tuple[tuple[str, ...], Outcome, Outcome, Outcome]] = [
     ((), NO_RECORD, NO_RECORD, NO_RECORD),
@@ -639,13 +621,11 @@ OPERATIONS = pytest.mark.parametrize("operation", [READ, UPDATE, DELETE])
 COMBINATIONS = pytest.mark.parametrize("others", [row[0] for row in ON_THE_RECORD_OF_ANOTHER], ids=str)
 
 
-def act(backend: Backend, operation: str, endpoint: str, unique_id: str, **shows: Any) -> Record | Listing:
+def act(backend: Backend, operation: str, endpoint: str, unique_id: str, **shows: Any) -> Any:
     data = {"username": "ada", "password": "apricot"} if endpoint == GARDENERS else "changed"
-    if operation == READ:
-        return backend.read(knock(endpoint, unique_id=unique_id, **shows))  # type: ignore[no-any-return]
     if operation == UPDATE:
-        return backend.update(knock(endpoint, data, unique_id=unique_id, **shows))  # type: ignore[no-any-return]
-    return backend.delete(knock(endpoint, unique_id=unique_id, **shows))  # type: ignore[no-any-return]
+        return backend.update(knock(endpoint, data, unique_id=unique_id, **shows))
+    return getattr(backend, operation)(knock(endpoint, unique_id=unique_id, **shows))
 
 
 def allow(backend: Backend, endpoint: str, others: tuple[str, ...]) -> None:
@@ -670,24 +650,24 @@ def test_what_others_may_do_to_an_owned_record(
     act(backend, operation, DIARY, DIARY_OF_BEN, token=ada)
 
 
-@pytest.mark.parametrize(("others", "operation"), rows(lambda outcome: outcome is Message.NO_RECORD))
+@pytest.mark.parametrize(("others", "operation"), rows(lambda outcome: outcome == texts.NO_RECORD))
 def test_a_record_that_others_may_not_read_is_not_found(
     backend: Backend, ada: str, others: tuple[str, ...], operation: str
 ) -> None:
     allow(backend, DIARY, others)
     before = backend.records(DIARY)
-    with pytest.raises(BadRequest, match="No record was found"):
+    with refused(400, texts.NO_RECORD):
         act(backend, operation, DIARY, DIARY_OF_BEN, token=ada)
     assert backend.records(DIARY) == before
 
 
-@pytest.mark.parametrize(("others", "operation"), rows(lambda outcome: outcome is Message.NOT_OWNER))
+@pytest.mark.parametrize(("others", "operation"), rows(lambda outcome: outcome == texts.NOT_OWNER))
 def test_a_record_that_others_may_only_read_is_the_owners_to_modify(
     backend: Backend, ada: str, others: tuple[str, ...], operation: str
 ) -> None:
     allow(backend, DIARY, others)
     before = backend.records(DIARY)
-    with pytest.raises(Forbidden, match="Only the owner of the data can modify it"):
+    with refused(403, texts.NOT_OWNER):
         act(backend, operation, DIARY, DIARY_OF_BEN, token=ada)
     assert backend.records(DIARY) == before
 
@@ -712,7 +692,7 @@ def test_a_record_without_owner_is_open_to_every_user(
 @OPERATIONS
 def test_a_record_without_owner_is_closed_to_those_who_are_not_logged_in(backend: Backend, operation: str) -> None:
     record = backend.create(knock(DIARY, "for all", master_key=MASTER_KEY))
-    with pytest.raises(Unauthenticated):
+    with refused(401):
         act(backend, operation, DIARY, record.unique_id)
 
 
@@ -743,7 +723,6 @@ def test_a_list_has_the_records_the_user_may_read(
     backend.create(knock(DIARY, "for all", master_key=MASTER_KEY))
     allow(backend, DIARY, others)
     records = backend.read(knock(DIARY, token=ada))
-    assert isinstance(records, Listing)
     assert len(records) == count
 
 
@@ -753,9 +732,8 @@ def test_on_an_authentication_endpoint_only_the_own_record_is_there(
     backend: Backend, ada: str, operation: str, others: tuple[str, ...]
 ) -> None:
     allow(backend, GARDENERS, others)
-    with pytest.raises(BadRequest) as refusal:
+    with refused(400, texts.NO_RECORD):
         act(backend, operation, GARDENERS, BEN, token=ada)
-    assert refusal.value.message == Message.NO_RECORD
     act(backend, operation, GARDENERS, ADA, token=ada)
 
 
@@ -763,6 +741,5 @@ def test_on_an_authentication_endpoint_only_the_own_record_is_there(
 def test_an_authentication_endpoint_knows_no_user_of_another_one(backend: Backend, operation: str) -> None:
     backend.change_endpoint("garden/visitors", authentication=True)
     visitor = backend.sign_in("garden/visitors", "ada")
-    with pytest.raises(BadRequest) as refusal:
+    with refused(400, texts.NO_RECORD):
         act(backend, operation, GARDENERS, ADA, token=visitor)
-    assert refusal.value.message == Message.NO_RECORD

@@ -21,14 +21,26 @@ from rested_emulator import (
     Gate,
     JsonFile,
     OptionError,
-    Record,
     RestedEmulator,
     Store,
-    Tree,
-    encode,
-    timestamp,
 )
-from tests.conftest import CHORES, DIARY, GARDENERS, KEY, NOON, PLANTS, PUMPKIN, ROOT, TOMATO, Backend, Ear, knock
+from tests.conftest import (
+    CHORES,
+    DIARY,
+    GARDENERS,
+    KEY,
+    NOON,
+    PLANTS,
+    PUMPKIN,
+    ROOT,
+    TOMATO,
+    Backend,
+    Ear,
+    iso,
+    knock,
+    packed,
+    record_of,
+)
 from tests.wire import EXPIRED, call, closing, next_of, open_socket
 
 Listen = Callable[..., Ear]
@@ -157,7 +169,7 @@ def test_a_socket_ends_when_its_token_expires_now_not_when_it_would_have_at_its_
 ) -> None:
     backend.checkpoint("before")
     backend.expire_tokens()
-    backend.set_time(timestamp(NOON - 60))
+    backend.set_time(iso(NOON - 60))
     ear = listen(DIARY, token=ada)
     backend.restore("before")
     backend.advance(3599)
@@ -226,15 +238,15 @@ def test_a_reset_leaves_checkpoints_to_go_back_to(backend: Backend) -> None:
 # Against a model
 
 
-def note(number: int) -> Record:
-    return Record.of(f"id{number}", encode(number), "2027-01-15T08:00:00.000Z", "2027-01-15T08:00:00.000Z", None, None)
+def note(number: int) -> Any:
+    return record_of(f"id{number}", number, "2027-01-15T08:00:00.000Z")
 
 
 def small_store() -> Store:
     return Store(JsonFile(None, {"_projects": {KEY: {"name": "small"}}, "_endpoints": {}}))
 
 
-Model = dict[str, dict[str, Record]]
+Model = dict[str, dict[str, Any]]
 
 
 def content(store: Store) -> Model:
@@ -262,7 +274,7 @@ def test_random_changes_and_checkpoints_are_as_with_copies_of_everything(seed: i
             table[record.unique_id] = record
         elif action < 11:
             chosen = rng.choice(list(table))
-            table[chosen] = table[chosen].with_data(encode(next(numbers)))
+            table[chosen] = table[chosen].with_data(packed(next(numbers)))
             store.put_record(name, table[chosen])
         elif action < 15:
             chosen = rng.choice(list(table))
@@ -291,7 +303,7 @@ def test_random_changes_and_checkpoints_are_as_with_copies_of_everything(seed: i
         }
 
 
-def replay(before: Model, changes: list[tuple[str, Any]]) -> dict[str, set[tuple[str, Record]]]:
+def replay(before: Model, changes: list[tuple[str, Any]]) -> dict[str, set[tuple[str, Any]]]:
     """What a page shows that had everything on screen and hears of the changes."""
     for name, change in changes:
         table = before.setdefault(name, {})
@@ -339,21 +351,17 @@ def stored(tmp_path: Path) -> Backend:
     )
 
 
-def small_tree() -> Tree:
+def small_tree() -> dict[str, Any]:
     return {"_projects": {KEY: {"name": "small"}}, "_endpoints": {NOTES: {"project": KEY}}, "_sessions": {}}
 
 
 def upload(backend: Backend, text: bytes) -> str:
     """Upload a file; its record's id."""
-    from rested_emulator import Content
-
     body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n%b\r\n--x--\r\n' % text
-    approach = knock(NOTES, content=Content("multipart/form-data; boundary=x", None, None))
+    approach = knock(NOTES, content=("multipart/form-data; boundary=x", None, None))
     taking = backend.start_upload(approach, 1000)
     taking.feed(body)
-    record = backend.upload(approach, taking)
-    assert isinstance(record, Record)
-    return record.unique_id
+    return str(backend.upload(approach, taking).unique_id)
 
 
 def files_of(tmp_path: Path) -> set[str]:

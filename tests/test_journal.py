@@ -19,23 +19,19 @@ from tinydb import TinyDB
 
 import rested_emulator
 from rested_emulator import (
-    SAMPLE_TIME,
     Clock,
     DataFileError,
     FileStamp,
     Gate,
     InUseError,
-    NotStored,
     OptionError,
     Options,
-    Record,
     RestedEmulator,
     Server,
     Store,
     finish_writing,
     open_store,
     pack_document,
-    timestamp,
     write_over,
 )
 from tests.conftest import (
@@ -54,7 +50,10 @@ from tests.conftest import (
     Backend,
     Ear,
     StoppedTime,
+    iso,
     knock,
+    record_of,
+    refused,
 )
 from tests.wire import call, open_socket
 
@@ -462,7 +461,7 @@ def test_a_change_the_disk_refuses_is_none(
     before, ear = state(store), Ear()
     backend.listen(knock(PLANTS), ear)
     disk.fail(name, number, short=short)
-    with pytest.raises(NotStored) as refusal:
+    with refused(507) as refusal:
         verb(backend)
     assert refusal.value.status == 507
     assert os.strerror(number) in refusal.value.hint
@@ -615,7 +614,7 @@ def test_an_edit_that_moves_the_expiry_of_a_session_moves_that_of_its_sockets(pa
     token = backend.sign_in(GARDENERS, "ada")
     store.file.save()
     backend.listen(knock(GARDENERS, token=token), ear)
-    edited(path, lambda tree: tree["_sessions"][token].update(expiresAt=timestamp(NOON + 60)))
+    edited(path, lambda tree: tree["_sessions"][token].update(expiresAt=iso(NOON + 60)))
     backend.tick()
     backend.advance(59)
     assert ear.ended is None
@@ -692,7 +691,7 @@ def test_a_mended_edit_is_taken_over(path: Path) -> None:
 def test_a_line_copied_by_hand_is_an_edit_that_cannot_be_read(path: Path) -> None:
     store = opened(path)
     backend = served(store)
-    store.put_record(PLANTS, Record.of("by-hand", b"1", SAMPLE_TIME, SAMPLE_TIME))
+    store.put_record(PLANTS, record_of("by-hand", 1))
     store.file.save()
     text = path.read_text()
     [line] = [line for line in text.splitlines(True) if '"by-hand": ' in line]
@@ -795,7 +794,7 @@ def test_a_deleted_journal_is_made_good_before_anything_else_is_acknowledged(pat
     path.with_name("data.json.journal").unlink()
     disk.fail("fsync", errno.ENOSPC)
     for _ in range(2):
-        with pytest.raises(NotStored):
+        with refused(507):
             backend.create(knock(PLANTS, "refused"))
     disk.mend()
     second = backend.create(knock(PLANTS, "second"))
@@ -821,7 +820,7 @@ def test_a_torn_line_that_could_not_be_taken_back_is_taken_back_later(path: Path
     backend.create(knock(PLANTS, "first"))
     disk.fail("write", errno.ENOSPC, short=True)
     disk.fail("ftruncate", errno.EIO, short=True)
-    with pytest.raises(NotStored):
+    with refused(507):
         backend.create(knock(PLANTS, "torn"))
     disk.mend()
     backend.create(knock(PLANTS, "second"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rested_emulator import Forbidden, Refusal
+from rested_emulator import Refusal
 from tests.conftest import (
     ADA,
     CHORES,
@@ -19,6 +19,7 @@ from tests.conftest import (
     Backend,
     Ear,
     knock,
+    refused,
 )
 
 Listen = Callable[..., Ear]
@@ -160,6 +161,6 @@ def test_the_owner_may_close_with_a_code_and_reason_of_choice(backend: Backend, 
 
 
 def test_a_refused_listener_has_no_seat(backend: Backend, listen: Listen) -> None:
-    with pytest.raises(Forbidden):
+    with refused(403):
         listen(PLANTS, key=None)
     assert len(backend.hub) == 0

@@ -23,9 +23,9 @@ from rested_emulator import (
     Clock,
     Gate,
     JsonFile,
-    NotFound,
     OptionError,
     Options,
+    Refusal,
     Request,
     RestedEmulator,
     Static,
@@ -571,7 +571,7 @@ def test_no_other_name_makes_what_is_the_emulators_own_seen(
     static = Static(
         ".", Backend(Store(JsonFile(None, load_tree("db.json"))), Clock(), Gate()).service, own=own_files(options)
     )
-    with pytest.raises(NotFound, match=OWN):
+    with pytest.raises(Refusal, match=OWN):
         static.perform(Request("GET", target, "", {"Host": "localhost"}))
 
 
