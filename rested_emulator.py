@@ -574,9 +574,9 @@ class Record(NamedTuple):
         return Record.of(self.unique_id, data, self.created_at, updated_at, self.owner, self.more)
 
     @classmethod
-    def new(cls, data: bytes, now: str, owner: str | None = None) -> Self:
-        """Make a record with a fresh id."""
-        return cls.of(new_id(), data, now, now, owner)
+    def new(cls, unique_id: str, data: bytes, now: str, owner: str | None = None) -> Self:
+        """Make a record that was never updated."""
+        return cls.of(unique_id, data, now, now, owner)
 
     def without_password(self) -> Record:
         """Copy a user's record without the password, which no answer shows (contract 6.5)."""
@@ -3140,6 +3140,12 @@ class Store:
         """Whether there is a record of that id with an uploaded file, whatever its endpoint."""
         return file_in(self.file.tables, unique_id)
 
+    def has_id(self, unique_id: str) -> bool:
+        """Whether any document has that id, now or in a checkpoint."""
+        states = self.file.tables, *list(self._checkpoints.values())
+        # Lists, since an upload makes ids in a thread of its own.
+        return any(unique_id in table for tables in states for table in list(tables.values()))
+
     def lost_files(self) -> list[str]:
         """Return the ids of records with an uploaded file that only checkpoints still have."""
         return [unique_id for name in self._checkpoints for unique_id in self._lost_files(name)]
@@ -3772,9 +3778,11 @@ RESET_SECONDS = 3600.0  # that the token in a reset mail is valid
 class Accounts:
     """Users, who are the records of an authentication endpoint, and their access tokens."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, make_id: Callable[[], str]) -> None:
+        """``make_id`` makes tokens."""
         self._store = store
         self._clock = clock
+        self._make_id = make_id
 
     def find(self, endpoint: str, name: str, value: str) -> Record | None:
         """Return the user of an endpoint with this ``username`` or ``email``; None if there is none."""
@@ -3851,7 +3859,7 @@ class Accounts:
             there = f"there are: {', '.join(templates) or 'none'}"
             hint = f"There is no template {shown(name)} ({there}); add it with --reset-template or change-project."
             raise BadRequest(Message.NO_TEMPLATE, hint)
-        now, token = self._clock.now(), new_id()
+        now, token = self._clock.now(), self._make_id()
         # The email is what a user registered with, so it may be HTML.
         filled = templates[name].replace("{{verificationtoken}}", token).replace("{{email}}", html.escape(email))
         mail = Mail(token, endpoint.name, user.unique_id, email, name, filled, now, now + RESET_SECONDS)
@@ -3881,7 +3889,7 @@ class Accounts:
         """Log a user in: a new token for as long as the project says (contract 6.7)."""
         project = self._store.project(endpoint.project)
         assert project is not None
-        session = Session(new_id(), endpoint.name, user, self._clock.now() + project.token_ttl)
+        session = Session(self._make_id(), endpoint.name, user, self._clock.now() + project.token_ttl)
         self._store.put_session(session)
         return session
 
@@ -3968,6 +3976,10 @@ class Files:
         folders = filter(None, (self._folder, *self._others))
         return next(filter(os.path.isfile, (os.path.join(folder, unique_id) for folder in folders)), None)
 
+    def has_id(self, unique_id: str) -> bool:
+        """Whether there is the file of a record of that id, or its draft."""
+        return self.path(unique_id) is not None or os.path.exists(self.draft(unique_id))
+
     def open_draft(self, unique_id: str) -> int:
         """Create the file of a record to be, which is a draft until ``keep``. Raises OSError."""
         if self._is_closed:
@@ -4025,8 +4037,11 @@ class Upload:
     What is wrong with the body is raised by ``finish``, so that the checks of contract 5.6 come first.
     """
 
-    def __init__(self, files: Files, content: Content, max_fields: int) -> None:
-        """Begin to parse. Raises NotInstalled, or BadRequest for a content type that names no boundary."""
+    def __init__(self, files: Files, content: Content, max_fields: int, make_id: Callable[[], str]) -> None:
+        """Begin to parse; ``make_id`` makes the ids of files.
+
+        Raises NotInstalled, or BadRequest for a content type that names no boundary.
+        """
         try:
             # Another package of this module's name, python-multipart, lacks the first of these.
             from multipart import (  # type: ignore[import-untyped]
@@ -4048,6 +4063,7 @@ class Upload:
             raise BadRequest(Message.WRONG_BODY, f"Content-Type {shown(content.type)}: {error}.") from None
         self._error = MultipartError
         self._files = files
+        self._make_id = make_id
         self._max_fields = max_fields
         self._fields_size = 0
         self._fields: list[tuple[str, bytearray]] = []
@@ -4100,7 +4116,7 @@ class Upload:
             raise BadRequest(Message.WRONG_FILES, hint)
         if len(self._done) == MOST_FILES:
             raise BadRequest(Message.WRONG_FILES, f"There are more than {MOST_FILES} files.")
-        self._id, self._size = new_id(), 0
+        self._id, self._size = self._make_id(), 0
         self._out = self._files.open_draft(self._id)
 
     def _count(self, size: int) -> None:
@@ -5643,6 +5659,36 @@ def find_seen(seen: deque[Any], wanted: Mapping[str, object]) -> list[dict[str, 
 MOST_CHECKPOINTS = 1000
 
 
+class Ids:
+    """Makes the ids of records and the tokens of logins and mails.
+
+    They come from the system's randomness or, if they are ``stable``, from the world's key and a counter: then
+    anybody can guess them, and the same requests get the same ones on every run.
+    """
+
+    def __init__(self, store: Store, files: Files, *, stable: bool) -> None:
+        self._store = store
+        self._files = files
+        self.stable = stable
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from the beginning; ids that are still there are left out."""
+        self._counter = itertools.count(1)  # which threads can share: an upload makes ids in one
+
+    def make(self) -> str:
+        """Make an id that nothing has, neither in a checkpoint nor in an upload that is under way."""
+        if not self.stable:
+            return new_id()
+        from hashlib import sha256
+
+        while True:
+            name = f"{self._store.projects()[0].key} {next(self._counter)}"
+            unique_id = as_id(sha256(name.encode()).digest()[:16])
+            if not self._store.has_id(unique_id) and not self._files.has_id(unique_id):
+                return unique_id
+
+
 class Broadcast:
     """Tells listeners of changes, by way of the faults, and keeps that as evidence."""
 
@@ -5673,6 +5719,7 @@ class Service:
         clock: Clock,
         gate: Gate,
         files: Files,
+        ids: Ids,
         accounts: Accounts,
         hub: Hub,
         evidence: Evidence,
@@ -5682,6 +5729,7 @@ class Service:
         self._clock = clock
         self._gate = gate
         self._files = files
+        self._ids = ids
         self._accounts = accounts
         self._hub = hub
         self._evidence = evidence
@@ -5770,7 +5818,7 @@ class Service:
     def start_upload(self, approach: Approach, max_fields: int) -> Upload:
         """Begin to take the files of a request that is admitted so far; ``upload`` ends it."""
         self.admit(approach, Operation.CREATE)
-        return Upload(self._files, approach.content or Content(None, None, b""), max_fields)
+        return Upload(self._files, approach.content or Content(None, None, b""), max_fields, self._ids.make)
 
     def upload(self, approach: Approach, upload: Upload) -> Record | Listing:
         """Store a record for each file that has arrived; one message tells of all (contract 8.1)."""
@@ -5956,7 +6004,7 @@ class Service:
         return listener is not None
 
     def _add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
-        record = Record.new(data, self._clock.timestamp(), owner)
+        record = Record.new(self._ids.make(), data, self._clock.timestamp(), owner)
         self._store.put_record(endpoint.name, record)
         self._broadcast.publish(endpoint, Change("POST", record))
         return record
@@ -6012,6 +6060,7 @@ class Owner:
         self,
         store: Store,
         clock: Clock,
+        ids: Ids,
         accounts: Accounts,
         hub: Hub,
         faults: Faults,
@@ -6022,6 +6071,7 @@ class Owner:
         """``is_taken`` tells whether a key is that of another world."""
         self._store = store
         self._clock = clock
+        self._ids = ids
         self._accounts = accounts
         self._hub = hub
         self._faults = faults
@@ -6225,6 +6275,7 @@ class Owner:
         """
         self._faults.clear()
         done = self._go_back(START, "reset")
+        self._ids.begin()
         self._add_standing_faults()
         return done
 
@@ -6327,7 +6378,7 @@ class Owner:
             self._accounts.check_user(endpoint, data)
         except BadRequest as refusal:
             raise OptionError(refusal.hint) from None
-        user = Record.new(data, self._clock.timestamp())
+        user = Record.new(self._ids.make(), data, self._clock.timestamp())
         with self._store.batch():
             self._store.put_record(endpoint, user)
             session = self._accounts.open_session(known, user.unique_id)
@@ -6525,6 +6576,7 @@ class Emulation:
     clock: Clock
     store: Store
     files: Files
+    ids: Ids
     gate: Gate
     hub: Hub
     faults: Faults
@@ -6538,7 +6590,9 @@ class Emulation:
         files, owner = self.files.reader(), self.owner
         store, clock = self.store.fork(key, files.drop), self.clock.another()
         evidence = self.evidence.another(clock)
-        return emulate(store, clock, self.gate, files, evidence, self.hub.send, owner.is_taken)
+        return emulate(
+            store, clock, self.gate, files, evidence, self.hub.send, owner.is_taken, stable_ids=self.ids.stable
+        )
 
     def tick(self) -> None:
         """Do what is due: expiries, the timers of the command line, and edits of the data file."""
@@ -6572,20 +6626,23 @@ def emulate(
     evidence: Evidence,
     send: Callable[[Sequence[Listener], bytes], None] = send_to_all,
     is_taken: Callable[[str], bool] = lambda _: False,
+    *,
+    stable_ids: bool = False,
 ) -> Emulation:
     """Put the parts of an emulation together: each gets what it uses, and uses nothing else.
 
     ``send`` brings a message to listeners; ``is_taken`` tells whether a key is that of another world.
     """
-    accounts = Accounts(store, clock)
+    ids = Ids(store, files, stable=stable_ids)
+    accounts = Accounts(store, clock, ids.make)
     accounts.forget_expired()
     hub = Hub(clock, send, lambda listener, *how: evidence.saw_end(listener.endpoint, listener, *how))
     faults = Faults(clock, hub)
     broadcast = Broadcast(hub, faults, evidence)
-    service = Service(store, clock, gate, files, accounts, hub, evidence, broadcast)
-    owner = Owner(store, clock, accounts, hub, faults, evidence, broadcast, is_taken)
+    service = Service(store, clock, gate, files, ids, accounts, hub, evidence, broadcast)
+    owner = Owner(store, clock, ids, accounts, hub, faults, evidence, broadcast, is_taken)
     reports = Reports(store, clock, hub, faults, evidence)
-    return Emulation(clock, store, files, gate, hub, faults, evidence, service, owner, reports)
+    return Emulation(clock, store, files, ids, gate, hub, faults, evidence, service, owner, reports)
 
 
 # - Worlds -------------------------------------------------------------------------------------------
@@ -9166,6 +9223,9 @@ class Options:
         None, check_time_of_day, "the time it is at the start, as 2030-01-01T00:00:00Z", "TIME"
     )
     freeze: bool = option(False, check_flag, "let the clock stand")
+    stable_ids: bool = option(
+        False, check_flag, "ids and tokens are the same on every run, so anybody can guess them; not beyond loopback"
+    )
     fault: tuple[str, ...] = option((), check_fault_option, "something that goes wrong, as for POST faults", "JSON")
     fork_keys: tuple[str, ...] = option(
         (), check_given_key, "an API key of this shape, as test-*, makes a world of its own at first use", "PATTERN"
@@ -9306,10 +9366,11 @@ def prepare_world(world: Emulation, options: Options, like: Store | None = None,
     A world other than the default one has the endpoints of one project alone, and no faults for the others.
     """
     faults = [read_fault(text) for text in options.fault]
-    if options.set_time:
-        world.owner.set_time(options.set_time)
+    # Frozen before the time is set, so that no millisecond passes between.
     if options.freeze:
         world.owner.freeze()
+    if options.set_time:
+        world.owner.set_time(options.set_time)
     if not is_default:
         faults = [fault for fault in faults if fault.endpoint is None or world.store.endpoint(fault.endpoint)]
     world.owner.begin(like, faults)
@@ -9546,6 +9607,15 @@ def gate_for(options: Options) -> Gate:
     return Gate(hosts - {"0.0.0.0", "[::]"}, any_address=everywhere, any_origin=options.allow_any_origin)
 
 
+def control_token_for(options: Options) -> str | None:
+    """Return what control wants to be shown: beyond loopback always something. Raises OptionError."""
+    if options.host == "localhost" or is_loopback(options.host):
+        return options.control_token
+    if options.stable_ids:
+        raise OptionError(f"stable_ids: tokens can be guessed then, and host {options.host} lets others in; drop one")
+    return options.control_token or new_id()
+
+
 # - Server -------------------------------------------------------------------------------------------
 
 STOP_SECONDS = 2.0  # for requests that are under way; half of it for sockets that have to confirm their end
@@ -9619,6 +9689,7 @@ class Server:
     def __init__(self, options: Options, read: Callable[[], float] | None = None, tell: Tell = log.log) -> None:
         """Read the data and carry out the options. Raises DataFileError, OSError, or OptionError."""
         self.options, self._tell = options, tell
+        self.control_token = control_token_for(options)
         self._most = most_sockets()
         if options.coverage:
             # Opened only so that a file that cannot be written is known before the suite has run.
@@ -9635,9 +9706,8 @@ class Server:
         store = open_store(options, seed_tree, files.drop)
         try:
             files.finish_drafts(store.has_file)
-            # Worlds are made around the default one, which asks them later whether a key is another's.
-            evidence, send = Evidence(clock), self._outbox.send
-            self.world = emulate(store, clock, gate, files, evidence, send, lambda key: self.worlds.has_key(key))
+            evidence, send, stable = Evidence(clock), self._outbox.send, options.stable_ids
+            self.world = emulate(store, clock, gate, files, evidence, send, self._is_taken, stable_ids=stable)
             prepare = functools.partial(prepare_world, options=options, is_default=False)
             self.worlds = Worlds(self.world, options.fork_keys, prepare)
             self.tls = open_tls(options, self._scratch)
@@ -9649,13 +9719,15 @@ class Server:
             self._scratch.close()
             store.file.unlock()
             raise
-        beyond_loopback = options.host != "localhost" and not is_loopback(options.host)
-        self.control_token = options.control_token or (new_id() if beyond_loopback else None)
         self.port = 0
         self._sockets: list[socket.socket] = []
         self._cannot_save = False
         self._saving: asyncio.Future[None] | None = None
         self._watched: Mapping[int, tuple[Any, object]] = {}  # what Tornado waits for, by descriptor
+
+    def _is_taken(self, key: str) -> bool:
+        # Worlds are made around the default one, which asks them later whether a key is another's.
+        return self.worlds.has_key(key)
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""

@@ -40,6 +40,7 @@ from rested_emulator import (
     is_loopback,
     is_loopback_origin,
     load_tree,
+    new_id,
     parse_content,
     parse_duration,
     parse_json,
@@ -366,7 +367,7 @@ PARTS = st.lists(
 def test_a_multipart_body_is_files_or_a_refusal(body: bytes, step: int, boundary: str) -> None:
     files = Files(None)
     try:
-        upload = Upload(files, Content(f"multipart/form-data; boundary={boundary}", None, b""), 1000)
+        upload = Upload(files, Content(f"multipart/form-data; boundary={boundary}", None, b""), 1000, new_id)
     except BadRequest:
         return
     try:
