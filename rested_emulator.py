@@ -2489,6 +2489,62 @@ def load_edited(path: str) -> Tree:
         raise DataFileError(f"{path}: {place_in(text, find_in(text, error.way))}: {error}") from None
     except (ValueError, RecursionError):
         raise DataFileError(f"{path}: {find_misfit(text)}") from None
+    warn_of_unknown(path, tree)
+    return tree
+
+
+def read_data(data: Mapping[str, Json], projects: Mapping[str, Any]) -> Tree:
+    """Check a data file that a verb was given, ``projects`` count where it has none. Raises OptionError with the place.
+
+    As of a file on disk, what belongs to users who are not there is dropped if anybody has edited it.
+    """
+    name = "the data that was given"
+    try:
+        # A copy, since a test in Python goes on with its own.
+        given = json.loads(encode(data))
+        with without_collections():
+            tree = check_tree(given if given.get(PROJECTS) else given | {PROJECTS: dict(projects)})
+    except Misfit as error:
+        raise OptionError(f"{way_in(given, error.way)}: {error}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OptionError(f"data cannot be kept as JSON: {error}") from None
+    warn_of_unknown(name, tree)
+    if not is_as_written(given):
+        tell_dropped(name, drop_gone(tree))
+    return tree
+
+
+def is_as_written(given: Tree) -> bool:
+    """Whether a decoded data file is as the emulator wrote it, which its last line has the sum of."""
+    tables = {name: table for name, table in given.items() if name != WRITTEN}
+    if WRITTEN not in given or not all(isinstance(table, dict) for table in tables.values()):
+        return False
+    *_, last = blocks_of(grow(tables))
+    return bool(json.loads(b'{"": 0' + last)[WRITTEN] == given[WRITTEN])
+
+
+def way_in(data: Any, way: Iterable[str | int]) -> str:
+    """Write the way to a part of a data file, as far as it is there: ``data["notes/open"]["a1"]``."""
+    place = "data"
+    for step in way:
+        if isinstance(data, dict) and isinstance(step, int):
+            step = list(data)[step]
+        if isinstance(data, dict) and step not in data:
+            break
+        data = data[step]
+        place += f"[{encode(step).decode()}]"
+    return place
+
+
+def check_data_once(text: str) -> None:
+    """Raise OptionError, with the place, where the data file in a verb's arguments says something twice."""
+    for name, _, value in parts_of(text, skip(text, 0, SPACES)):
+        if name == "data":
+            check_once(text, value)
+
+
+def warn_of_unknown(path: str, tree: Tree) -> None:
+    """Say in the log which tables and options of a data file mean nothing to the emulator."""
     for name in tree:
         if name.startswith("_") and name not in (PROJECTS, ENDPOINTS, SESSIONS, MAILS):
             log.warning("%s: table %s is kept, and means nothing to the emulator", path, shown(name))
@@ -2498,7 +2554,6 @@ def load_edited(path: str) -> Tree:
             for name in document.keys() - options:
                 told = "%s: %s of %s %s is kept, and means nothing to the emulator; there are: %s"
                 log.warning(told, path, shown(name), table[1:-1], shown(key, 12), ", ".join(sorted(options)))
-    return tree
 
 
 def decode_text(content: bytes) -> str:
@@ -3136,6 +3191,10 @@ class Store:
             if not any(file_in(tables, unique_id) for tables in (self.file.tables, *self._checkpoints.values())):
                 self._drop_file(unique_id)
 
+    def file_ids(self) -> list[str]:
+        """Return the ids of all records with an uploaded file."""
+        return [key for table in self.file.tables.values() for key, record in table.items() if has_file(record)]
+
     def has_file(self, unique_id: str) -> bool:
         """Whether there is a record of that id with an uploaded file, whatever its endpoint."""
         return file_in(self.file.tables, unique_id)
@@ -3352,9 +3411,9 @@ class Store:
         """Return the names of the checkpoints, the oldest first."""
         return list(self._checkpoints)
 
-    def fork(self, key: str, drop_file: Callable[[str], None]) -> Store:
-        """Make a store in memory of what this one began with: of the first project, which gets another key."""
-        begin = self._checkpoints[START]
+    def fork(self, key: str, drop_file: Callable[[str], None], data: Tree | None = None) -> Store:
+        """Make a store in memory of what this one began with, or of data: of the first project, under another key."""
+        begin: Mapping[str, Mapping[str, Any]] = data or self._checkpoints[START]
         default, project = next(iter(begin[PROJECTS].items()))
         endpoints = {
             name: document | {"project": key}
@@ -3384,11 +3443,34 @@ class Store:
         The time it takes grows with what has changed since, not with what is stored; only a table in which deleted
         records come back to their places is gone through once.
         """
-        now, then = self.file.tables, grow(self._checkpoints[name])
+        return self._become(grow(self._checkpoints[name]))
+
+    def data(self) -> bytes:
+        """Write everything as a data file."""
+        return b"".join(blocks_of(self.file.tables))
+
+    def read(self, data: Mapping[str, Json], *, start: bool = False) -> Tree:
+        """Check a data file; one without projects has those of now, or of the start. Raises OptionError."""
+        return read_data(data, (self._checkpoints[START] if start else self.file.tables)[PROJECTS])
+
+    def load(self, tree: Tree) -> list[tuple[str, Change]]:
+        """Make the tree of a data file the state, with the key of now; returns changes as ``restore`` does."""
+        key, first = self.projects()[0].key, next(iter(tree[PROJECTS]))
+        if key not in tree[PROJECTS]:
+            tree[PROJECTS] = {key if name == first else name: project for name, project in tree[PROJECTS].items()}
+            tree[ENDPOINTS] = {
+                name: document | {"project": key} if document["project"] == first else document
+                for name, document in tree[ENDPOINTS].items()
+            }
+        return self._become(grow(tree))
+
+    def _become(self, then: Tables) -> list[tuple[str, Change]]:
+        """Take other tables in place of those of now, all at once; returns the changes of records."""
+        now = self.file.tables
         steps = way_to(now, then)
         if not steps:
             return []
-        # The journal gets the way back, since it continues the data file, which knows no checkpoints.
+        # The journal gets the way, since it continues the data file, which knows no checkpoints.
         self.file.commit(steps)
         self.file.tables = then
         self.file.write(then)
@@ -6060,6 +6142,7 @@ class Owner:
         self,
         store: Store,
         clock: Clock,
+        files: Files,
         ids: Ids,
         accounts: Accounts,
         hub: Hub,
@@ -6071,6 +6154,7 @@ class Owner:
         """``is_taken`` tells whether a key is that of another world."""
         self._store = store
         self._clock = clock
+        self._files = files
         self._ids = ids
         self._accounts = accounts
         self._hub = hub
@@ -6298,6 +6382,30 @@ class Owner:
             raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(known) or 'none'}")
         return self._go_back(name, "restore")
 
+    def load(self, data: Mapping[str, Json]) -> dict[str, Json]:
+        """Make a data file the state (README, "The data file"), as ``restore`` goes back to one.
+
+        The world keeps its key, and where the file has no ``_projects`` its project's options; endpoints that are not
+        in it are gone. Clock, checkpoints and faults stay, and what ``reset`` goes back to. ``filesLeftOut`` counts
+        records of uploaded files whose contents are not here. Raises OptionError with the place of what is wrong.
+        """
+        tree = self._store.read(data)
+        own = [project.key for project in self._store.projects()]
+        for key in list(tree[PROJECTS])[1:]:
+            if key not in own and self.is_taken(key):
+                raise OptionError(
+                    f'data["{PROJECTS}"]: key {shown(key)} is that of another world; leave that project out'
+                )
+        options, listeners, tokens = self._options(), len(self._hub), self._accounts.live_tokens()
+        changes = self._store.load(tree)
+        self._hub.close_tokens(tokens - self._accounts.live_tokens(), "load")
+        self._hub.watch_expiries(self._store.session)
+        now = self._options()
+        self._end_listeners((name for name, before in options.items() if now.get(name) != before), "load")
+        closed = listeners - len(self._hub)
+        left_out = [key for key in self._store.file_ids() if self._files.path(key) is None]
+        return {"messages": self._tell(changes), "closed": closed, "filesLeftOut": len(left_out)}
+
     def _go_back(self, name: str, rule: str) -> dict[str, Json]:
         readers, listeners, tokens = self._readers(), len(self._hub), self._accounts.live_tokens()
         changes = self._store.restore(name)
@@ -6429,7 +6537,9 @@ class Owner:
 
     def _options(self) -> dict[str, tuple[Endpoint, Project | None]]:
         """The options that a socket of each endpoint depends on."""
-        return {item.name: (item, self._store.project(item.project)) for item in self._store.endpoints()}
+        # How long tokens live is none of them (contract 7.4).
+        projects = {project.key: replace(project, token_ttl=1.0) for project in self._store.projects()}
+        return {item.name: (item, projects.get(item.project)) for item in self._store.endpoints()}
 
     def _readers(self) -> dict[str, tuple[bool, ...]]:
         """The options of each endpoint that say who reads it."""
@@ -6492,6 +6602,10 @@ class Reports:
         """All records of an endpoint, as GET shows them to the holder of the master key."""
         known = self._store.require_endpoint(endpoint)
         return [known.shows(record).public() for record in self._store.records(endpoint)]
+
+    def data(self) -> bytes:
+        """Everything there is as a data file, for ``load``, ``fork`` and ``--seed``; without the contents of files."""
+        return self._store.data()
 
     def mails(self) -> list[Json]:
         """The outbox: every reset mail, the latest last (contract 6.9)."""
@@ -6585,10 +6699,10 @@ class Emulation:
     owner: Owner
     reports: Reports
 
-    def fork(self, key: str) -> Emulation:
-        """A private copy of how this one began, under another key."""
+    def fork(self, key: str, data: Tree | None = None) -> Emulation:
+        """A private copy of how this one began, or one with other data, under another key."""
         files, owner = self.files.reader(), self.owner
-        store, clock = self.store.fork(key, files.drop), self.clock.another()
+        store, clock = self.store.fork(key, files.drop, data), self.clock.another()
         evidence = self.evidence.another(clock)
         return emulate(
             store, clock, self.gate, files, evidence, self.hub.send, owner.is_taken, stable_ids=self.ids.stable
@@ -6640,7 +6754,7 @@ def emulate(
     faults = Faults(clock, hub)
     broadcast = Broadcast(hub, faults, evidence)
     service = Service(store, clock, gate, files, ids, accounts, hub, evidence, broadcast)
-    owner = Owner(store, clock, ids, accounts, hub, faults, evidence, broadcast, is_taken)
+    owner = Owner(store, clock, files, ids, accounts, hub, faults, evidence, broadcast, is_taken)
     reports = Reports(store, clock, hub, faults, evidence)
     return Emulation(clock, store, files, ids, gate, hub, faults, evidence, service, owner, reports)
 
@@ -6716,8 +6830,8 @@ class Worlds:
         is_wanted = KEY.match(key) and any(fnmatchcase(key, pattern) for pattern in self._patterns)
         return bool(is_wanted) and len(self._private) < MOST_WORLDS
 
-    def _begin(self, key: str) -> Emulation:
-        world = self.default.fork(key)
+    def _begin(self, key: str, data: Tree | None = None) -> Emulation:
+        world = self.default.fork(key, data)
         self._prepare(world)
         self._private[key] = world
         self._used[key] = self.default.clock.uptime()
@@ -6728,15 +6842,19 @@ class Worlds:
         """Whether the emulator is ready, and its version."""
         return {"ready": True, "version": __version__}
 
-    def fork(self, key: str) -> dict[str, Json]:
-        """Make a world of this key, a private copy of how the default one began; one that is there begins anew."""
+    def fork(self, key: str, data: Mapping[str, Json] | None = None) -> dict[str, Json]:
+        """Make a world of this key, a private copy of how the default one began; one that is there begins anew.
+
+        With ``data`` it begins with the first project of that data file (README, "The data file").
+        """
         check_key(key)
         if key not in self._private and self.has_key(key):
             raise OptionError(f"key {shown(key)} is a project's; a world takes one of its own")
+        tree = None if data is None else self.default.store.read(data, start=True)
         closed = self._end(key)
         if len(self._private) >= MOST_WORLDS:
             raise OptionError(f"there are {MOST_WORLDS} worlds, which is enough; drop some first")
-        self._begin(key)
+        self._begin(key, tree)
         return {"key": key, "closed": closed}
 
     def drop(self, key: str) -> dict[str, Json]:
@@ -7198,6 +7316,10 @@ class Door:
 
     def start_upload(self, request: Request) -> Upload | None:
         """What takes the body of a request while it arrives; None where it is collected."""
+
+    def most_body(self, request: Request) -> int:
+        """How large a body it takes where the usual limit is too low."""
+        return 0
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
         """The headers that let a page of this origin read the answer."""
@@ -7817,7 +7939,12 @@ class Exchange(HTTPMessageDelegate):
     def _is_too_long(self, length: str) -> bool:
         """Whether a length is over the limit; Tornado accepts one that is said several times."""
         length = length.partition(",")[0]
-        return length.isdecimal() and (len(length) > 18 or int(length) > self._front.max_body)
+        return length.isdecimal() and (len(length) > 18 or self._is_over_limit(int(length)))
+
+    def _is_over_limit(self, size: int) -> bool:
+        """Whether a body of that size is over the limit."""
+        # In this order, since most bodies are small and the door looks twice.
+        return size > self._front.max_body and size > self._door.most_body(self.request)
 
     def _is_lost(self) -> bool:
         """Whether the request will be refused whatever its body."""
@@ -7844,7 +7971,7 @@ class Exchange(HTTPMessageDelegate):
             return asyncio.sleep(0)  # a client may be so fast that reading it would never let go of the loop
         if self._upload:
             return self._feed(self._upload, chunk)
-        if self._size > self._front.max_body:
+        if self._is_over_limit(self._size):
             self._answer_early()
         else:
             self._chunks.append(chunk)
@@ -8718,6 +8845,7 @@ def watches_sockets(listening: socket.socket) -> bool:
 # - Control ------------------------------------------------------------------------------------------
 
 LONGEST_WAIT = 600.0
+LARGEST_DATA = 64_000_000  # bytes of a call that brings a data file
 
 
 class Watcher:
@@ -8838,6 +8966,7 @@ CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] =
             ("POST", "reset", Owner.reset),
             ("POST", "checkpoint", Owner.checkpoint),
             ("POST", "restore", Owner.restore),
+            ("POST", "load", Owner.load),
             ("POST", "faults", Owner.add_fault),
             ("DELETE", "faults", Owner.clear_faults),
             ("DELETE", "requests", Owner.clear_requests),
@@ -8854,6 +8983,7 @@ CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] =
             ("GET", "recoveries", Reports.recoveries),
             ("GET", "coverage", Reports.coverage),
             ("GET", "mails", Reports.mails),
+            ("GET", "data", Reports.data),
         ),
         Watcher: (
             ("POST", "wait", Watcher.wait),
@@ -8861,6 +8991,7 @@ CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] =
         ),
     }
 )
+DATA_VERBS = ("load", "fork")  # which take a data file
 OPEN_VERBS = ("health",)  # which whoever starts the emulator may ask before knowing host or token
 
 
@@ -8903,6 +9034,15 @@ class Control(Door):
 
     def check_head(self, request: Request) -> None:
         self._find_verb(request)
+
+    def most_body(self, request: Request) -> int:
+        name = request.path.removeprefix(CONTROL_PREFIX)
+        # Whoever may not call it is not to fill the memory.
+        try:
+            is_data = name in DATA_VERBS and self._find_verb(request) is not None
+        except Refusal:
+            return 0
+        return LARGEST_DATA if is_data else 0
 
     def perform(self, request: Request) -> Answer:
         found = self._find_verb(request)
@@ -8970,7 +9110,7 @@ class Control(Door):
         with explained(name, verb):
             bound = functools.partial(verb, self._subjects.find(kind, parse_parameters(request.query).key))
             if request.method == "POST":
-                given = decode(parse_content(request.content())) if request.body != b"" else {}
+                given = read_body(name, request) if request.body != b"" else {}
             else:
                 given = read_query(bound, request.query)
             arguments = read_arguments(bound, given)
@@ -8979,7 +9119,7 @@ class Control(Door):
             result = bound(**arguments)
         if isinstance(result, str):  # what is a text in Python is an object here, as every answer
             result = {"token": result}
-        return Answer(body=encode(result))
+        return Answer(body=result if isinstance(result, bytes) else encode(result))
 
 
 @contextlib.contextmanager
@@ -8990,6 +9130,16 @@ def explained(name: str, verb: Callable[..., object]) -> Iterator[None]:
     except OptionError as error:
         known = ", ".join(camel(argument) for argument in list(inspect.signature(verb).parameters)[1:]) or "none"
         raise BadRequest(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {known}.") from None
+
+
+def read_body(verb: str, request: Request) -> Json:
+    """The arguments in a body, as JSON; raises a Refusal, or OptionError for a data file that says something twice."""
+    if verb in DATA_VERBS and request.body is None:
+        raise TooLarge(Message.TOO_LARGE, f"{verb} takes {LARGEST_DATA} bytes at most, a data file and all.")
+    given = decode(parse_content(request.content()))
+    if verb in DATA_VERBS and isinstance(given, dict) and isinstance(given.get("data"), dict):
+        check_data_once((request.body or b"").decode())
+    return given
 
 
 def read_query(verb: Callable[..., object], query: str) -> dict[str, Json]:
@@ -10031,6 +10181,16 @@ class Verbs:
 
         return call
 
+    @staticmethod
+    def _decoded(verb: Callable[Concatenate[Verbs, P], bytes]) -> Callable[Concatenate[Verbs, P], dict[str, Json]]:
+        """Make a method that returns the object of what is JSON already."""
+
+        @functools.wraps(verb)
+        def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> dict[str, Json]:
+            return cast("dict[str, Json]", decode(verb(verbs, *args, **options)))
+
+        return call
+
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return self.call(lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop()))
 
@@ -10049,6 +10209,7 @@ class Verbs:
     reset = _remote(Owner, Owner.reset)
     checkpoint = _remote(Owner, Owner.checkpoint)
     restore = _remote(Owner, Owner.restore)
+    load = _remote(Owner, Owner.load)
     add_fault = _remote(Owner, Owner.add_fault)
     clear_faults = _remote(Owner, Owner.clear_faults)
     clear_requests = _remote(Owner, Owner.clear_requests)
@@ -10063,6 +10224,7 @@ class Verbs:
     recoveries = _remote(Reports, Reports.recoveries)
     coverage = _remote(Reports, Reports.coverage)
     mails = _remote(Reports, Reports.mails)
+    data = _decoded(_remote(Reports, Reports.data))
 
 
 class World(Verbs):
@@ -10224,9 +10386,12 @@ class RestedEmulator(Verbs):
         finally:
             del outcome
 
-    def world(self, key: str) -> World:
-        """Make a world of this key, and return its verbs: ``with emulator.world("test-1") as world:``."""
-        self.fork(key)
+    def world(self, key: str, data: Mapping[str, Json] | None = None) -> World:
+        """Make a world of this key, and return its verbs: ``with emulator.world("test-1") as world:``.
+
+        ``data`` is what it begins with, as for ``fork``.
+        """
+        self.fork(key, data)
         return World(self, key)
 
     fork = Verbs._remote(Worlds, Worlds.fork)

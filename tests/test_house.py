@@ -329,8 +329,8 @@ def test_nobody_is_called_through_a_hook() -> None:
 # What a reader has to take in
 
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
-    "lines": (0, 10_660),
-    "lines of code": (0, 7_490),
+    "lines": (0, 10_700),
+    "lines of code": (0, 7_520),
     "classes": (0, 113),
     "lines of the largest class": (0, 430),
     "methods of the largest class": (0, 47),
@@ -444,7 +444,7 @@ def owners_verbs() -> set[str]:
 
 
 def test_every_verb_has_its_doors() -> None:
-    verbs = owners_verbs() | {"sign_in"}  # which returns a text in Python
+    verbs = owners_verbs() | {"sign_in", "data"}  # a text in Python, and bytes that are JSON already
     assert verbs == set(EVERYWHERE)
     assert all(callable(getattr(RestedEmulator, verb, None)) for verb in verbs)
     assert all(callable(getattr(World, verb, None)) for verb in verbs - {"fork", "drop"})
