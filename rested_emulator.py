@@ -26,7 +26,7 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
     Evidence         what was asked and what was pushed, for tests to read
     World            the verbs by who calls them, and how the parts of a world are put together
     Worlds           worlds by API key, for tests side by side
-    HTTP             a request becomes an Approach and a verb, its outcome an answer
+    HTTP             a request becomes a verb, its outcome an answer
     WebSocket        the same URL, the other protocol
     Lane             plain requests past Tornado, and everything else to it byte for byte
     Control          the owner's verbs over HTTP
@@ -39,16 +39,18 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
 Down to Worlds everything is synchronous and knows neither Tornado nor a socket: a verb is atomic, and
 messages leave in the order of the writes. A request flows like this:
 
-    bytes -> Exchange -> Api.answer -> Approach -> Faults -> Service verb -> Store, then Broadcast
-    bytes <- Exchange <- Answer     <- Record or Refusal     Socket.send <- Faults <-'
+    bytes -> Exchange -> Request -> Api.answer -> Faults -> Service verb -> Store, then Broadcast
+    bytes <- Exchange <- Answer  <- Record or Refusal        Socket.send <- Faults <-'
 
 Words, one for each concept:
 
     world            an emulated service of its own, with data, clock, faults, sockets; an ``Emulation``
-    request          what a client sends over HTTP, handshakes included; its ``Approach`` is what it shows
+    request          what a client sends over HTTP, handshakes included; verbs take it as a ``Request``
     verb             what clients, the owner, or who asks for a report can call; an ``Operation`` is a client's
     refusal          why a request is not carried out, for the answer, the close frame and the log alike
     listener         who has a WebSocket of an endpoint open, and as whom; the ``Channel`` leads there
+    close, cut       how a connection ends: in order, a WebSocket with a close frame; or without a word
+    stop, drop       a program, a timer, waiting or a fault ends; a world, a record or a session is taken away
     change           what has happened to a record; its ``Push`` is the message that listeners get
     fault            what goes wrong on purpose; it *hits* a request, and what it does to it is its ``Effect``
     evidence         the requests, messages and ends of sockets that were seen
@@ -686,14 +688,6 @@ class Change(NamedTuple):
     listing: Listing | None = None
 
 
-class Content(NamedTuple):
-    """A body as it arrived; ``body`` is None when it was over the limit and so never read."""
-
-    type: str | None
-    encoding: str | None
-    body: bytes | None
-
-
 class Parameters(NamedTuple):
     """The query parameters that the service has; all others are ignored (contract 1.4).
 
@@ -720,6 +714,34 @@ class Parameters(NamedTuple):
     malformed: bool = False
     flags: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+NO_PARAMETERS = Parameters()
+
+
+@dataclass(slots=True)
+class Request:
+    """What a client sends, as far as verbs look at it: an endpoint, and what URL, headers and body say.
+
+    Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined. ``body`` is
+    None when it was over the limit, and so never read.
+    """
+
+    endpoint: str = ""
+    parameters: Parameters = NO_PARAMETERS
+    headers: Mapping[str, str] = field(default_factory=dict)
+    token: str | None = None
+    body: bytes | None = b""
+
+    @property
+    def origin(self) -> str | None:
+        """The origin of the page that sends it; None where no page does."""
+        return self.headers.get("Origin")
+
+    @property
+    def host(self) -> str | None:
+        """The name and port that the client has connected to, as it says."""
+        return self.headers.get("Host")
 
 
 FLAG_OPERATIONS = MappingProxyType(
@@ -1011,14 +1033,14 @@ def look_at_parameters(last: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(warnings[:MOST_WARNINGS])
 
 
-def parse_content(content: Content | None) -> bytes:
+def parse_body(request: Request) -> bytes:
     """Read the data in a body as JSON; text becomes a string (contract 3.3 and 3.4).
 
     Raises BadRequest for a wrong type, an empty or a malformed body, and TooLarge.
     """
-    kind, encoding, body = content or Content(None, None, b"")
-    check_encoding(encoding)
-    media_type = check_content_type(kind)
+    check_encoding(request.headers.get("Content-Encoding"))
+    media_type = check_content_type(request.headers.get("Content-Type"))
+    body = request.body
     if body is None:
         raise TooLarge(Message.TOO_LARGE, "The body is over the limit; raise it with --max-body.")
     if not body:
@@ -1036,14 +1058,15 @@ DEFAULT_TYPE = "text/plain;charset=utf-8"
 NO_VALUE = re.compile(r"(undefined|\[object \w+\](,\[object \w+\])*)\s*\Z")
 
 
-def look_at_body(content: Content) -> tuple[str, ...]:
+def look_at_body(request: Request) -> tuple[str, ...]:
     """Return a warning of a body that is valid, and was probably meant to be another value."""
-    kind = (content.type or "").lower().replace(" ", "")
+    content_type = request.headers.get("Content-Type", "")
+    kind = content_type.lower().replace(" ", "")
     is_json = kind.startswith("application/json")
-    if is_json and not (content.body or b"").startswith(b'"'):
+    if is_json and not (request.body or b"").startswith(b'"'):
         return ()
     try:
-        text = decode(parse_content(content))
+        text = decode(parse_body(request))
         if isinstance(text, str) and NO_VALUE.match(text):
             return (f"The body is the text {shown(text, 40)}: something was sent that JSON.stringify had not seen.",)
         value = decode(parse_json(text)) if isinstance(text, str) and text.lstrip()[:1] in ("{", "[") else None
@@ -1057,7 +1080,7 @@ def look_at_body(content: Content) -> tuple[str, ...]:
     if kind != DEFAULT_TYPE:
         # The client has named the type itself, so it means a text.
         return ()
-    why = f"its Content-Type is {shown(content.type)}, as fetch sends it unless told otherwise"
+    why = f"its Content-Type is {shown(content_type)}, as fetch sends it unless told otherwise"
     return (f"The body is JSON and counts as text, since {why}; send Content-Type: application/json.",)
 
 
@@ -3088,7 +3111,7 @@ class Store:
         self._batch: list[Step] | None = None
         # Why an edit of the data file is not taken over.
         self.refused_edit: str | None = None
-        self.mark()
+        self.checkpoint()
 
     def _table(self, name: str) -> Records:
         """Return TinyDB's table of that name, for changes."""
@@ -3428,7 +3451,7 @@ class Store:
         records = {name: table for name, table in begin.items() if name in endpoints}
         return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints, **logins, **records}), drop_file)
 
-    def mark(self, name: str = START, like: Store | None = None) -> None:
+    def checkpoint(self, name: str = START, like: Store | None = None) -> None:
         """Make the present state, or that of another store, a checkpoint; it replaces one of the same name."""
         lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
         # A checkpoint that is made anew becomes the latest, except for the one of the start.
@@ -3577,19 +3600,6 @@ def way_of_table(name: str, now: Documents, then: Documents) -> Iterator[Step]:
 # - Access -------------------------------------------------------------------------------------------
 
 
-class Approach(NamedTuple):
-    """What a request or handshake brings: endpoint, parameters, origin, token and body."""
-
-    endpoint: str
-    parameters: Parameters = Parameters()
-    origin: str | None = None
-    token: str | None = None
-    content: Content | None = None
-    host: str | None = None
-    # Only for hints, which say what may have become of a token.
-    headers: Mapping[str, str] = MappingProxyType({})
-
-
 class Caller(NamedTuple):
     """Who sends a request: a logged-in user, the holder of the master key, or anyone."""
 
@@ -3687,9 +3697,9 @@ def same_secret(guess: str, secret: str) -> bool:
     return hmac.compare_digest(guess.encode(errors="replace"), secret.encode(errors="replace"))
 
 
-def check_project(store: Store, approach: Approach) -> tuple[Project, Endpoint]:
+def check_project(store: Store, request: Request) -> tuple[Project, Endpoint]:
     """Return the project and endpoint that a request names; raises Forbidden or BadRequest (contract 5.2, 5.3)."""
-    key, name = approach.parameters.key, approach.endpoint
+    key, name = request.parameters.key, request.endpoint
     if not key:
         hint = "Add ?key=KEY to the URL; the banner and GET /__emulator__/status show the key."
         raise Forbidden(Message.KEY_MISSING, hint, reason=Message.NOT_VALID)
@@ -3713,9 +3723,9 @@ def why_no_endpoint(name: str, names: Sequence[str]) -> str:
     return f"{hint} Did you mean {like}?" if like else hint
 
 
-def holds_master_key(project: Project | None, approach: Approach, operation: Operation) -> bool:
+def holds_master_key(project: Project | None, request: Request, operation: Operation) -> bool:
     """Whether the request carries the right master key where it counts (contract 4.5)."""
-    key = approach.parameters.master_key
+    key = request.parameters.master_key
     if key is None:
         return False
     secret = project.master_key if project else None
@@ -3724,11 +3734,11 @@ def holds_master_key(project: Project | None, approach: Approach, operation: Ope
     return same_secret(key, secret)
 
 
-def check_master_key(project: Project, approach: Approach, operation: Operation) -> None:
+def check_master_key(project: Project, request: Request, operation: Operation) -> None:
     """Raise Forbidden for a master key that ``holds_master_key`` found wrong, or where none is set (contract 4.5)."""
-    if approach.parameters.master_key is not None and operation.honours_master_key:
+    if request.parameters.master_key is not None and operation.honours_master_key:
         hint = "This is not the project's master key; set it with --master-key or change-project."
-        raise Forbidden(Message.WRONG_MASTER_KEY, hint, hidden=not origin_allowed(project, approach.origin))
+        raise Forbidden(Message.WRONG_MASTER_KEY, hint, hidden=not origin_allowed(project, request.origin))
 
 
 def origin_allowed(project: Project, origin: str | None) -> bool:
@@ -3758,22 +3768,22 @@ def is_webkit(agent: str) -> bool:
     return "AppleWebKit" in agent and "Chrome" not in agent
 
 
-def why_no_token(approach: Approach) -> list[str]:
+def why_no_token(request: Request) -> list[str]:
     """Say what may have become of the token of a request without one, a sentence for each reason."""
-    headers, page = approach.headers, origin_host(approach.origin or "")
+    headers, page = request.headers, origin_host(request.origin or "")
     if authorization := headers.get("Authorization", "").strip():
         lacks = "the token" if authorization.lower() == "bearer" else "the word Bearer, and a space, before the token"
         return [f"The header Authorization lacks {lacks}."]
-    if approach.parameters.access_token:
+    if request.parameters.access_token:
         return ["accessToken in the URL counts for a WebSocket alone; send the header Authorization: Bearer TOKEN."]
     reasons = []
-    if approach.parameters.master_key is not None:
+    if request.parameters.master_key is not None:
         reasons.append("masterKey counts for nothing here.")
     if is_webkit(headers.get("User-Agent", "")):
         lift = "log in with noATCookie=true, or start with --plain-cookie or --tls"
         reasons.append(f"Safari drops a Secure cookie that comes over plain http: {lift}.")
-    if page and not is_own_origin(parse_origin(approach.origin or "") or "", approach.host):
-        here = host_name(approach.host or "")
+    if page and not is_own_origin(parse_origin(request.origin or "") or "", request.host):
+        here = host_name(request.host or "")
         if page != here:
             where = f"the page is on {shown(page, 60)} and the emulator on {shown(here, 60)}"
             reasons.append(f"Over plain http a browser keeps no cookie, since {where}: use one host name for both.")
@@ -3817,33 +3827,33 @@ class Client(NamedTuple):
         return (self.origin, self.agent) == (other.origin, other.agent)
 
 
-def client_of(store: Store, approach: Approach) -> Client:
+def client_of(store: Store, request: Request) -> Client:
     """Return whose a request is, be its token valid or expired."""
     # Interned, since thousands of sockets have the same few.
-    agent = sys.intern(approach.headers.get("User-Agent", ""))
-    is_console = approach.parameters.from_console
-    session = store.session(approach.token) if approach.token else None
+    agent = sys.intern(request.headers.get("User-Agent", ""))
+    is_console = request.parameters.from_console
+    session = store.session(request.token) if request.token else None
     if session is None:
-        return Client(None, (), approach.token, approach.origin, agent, is_console)
+        return Client(None, (), request.token, request.origin, agent, is_console)
     user = store.record(session.endpoint, session.user)
     data = members_of(user.data) if user else {}
     names = tuple(str(data[name]) for name in CREDENTIALS if name in data)
-    return Client((session.endpoint, session.user), names, approach.token, approach.origin, agent, is_console)
+    return Client((session.endpoint, session.user), names, request.token, request.origin, agent, is_console)
 
 
-def identify(store: Store, approach: Approach, endpoint: Endpoint, now: float) -> Session:
+def identify(store: Store, request: Request, endpoint: Endpoint, now: float) -> Session:
     """Return the session of the request's token (contract 5.4 and 6.7); raises Unauthenticated."""
-    if not approach.token:
+    if not request.token:
         hint = f"Endpoint {shown(endpoint.name)} is only for logged-in users; log in, and send the cookie or the "
         end = "." if endpoint.authentication else ", or change its option secure."
         hint += f"header Authorization: Bearer TOKEN{end}"
-        raise Unauthenticated(Message.NO_TOKEN, " ".join([hint, *why_no_token(approach)]))
-    session = store.session(approach.token)
+        raise Unauthenticated(Message.NO_TOKEN, " ".join([hint, *why_no_token(request)]))
+    session = store.session(request.token)
     home = store.endpoint(session.endpoint) if session else None
     user = store.record(session.endpoint, session.user) if session else None
     if session is None or user is None or home is None or home.project != endpoint.project:
         hint = "The access token is unknown here: logged out, from before a reset, of a deleted user or another "
-        raise Unauthenticated(Message.NO_TOKEN, why_no_such_token(approach.token) or f"{hint}project.")
+        raise Unauthenticated(Message.NO_TOKEN, why_no_such_token(request.token) or f"{hint}project.")
     if session.expires_at <= now:
         expired_at = timestamp(session.expires_at)
         hint = f"The token expired at {expired_at}; log in again, or start with a longer --token-ttl."
@@ -4119,11 +4129,12 @@ class Upload:
     What is wrong with the body is raised by ``finish``, so that the checks of contract 5.6 come first.
     """
 
-    def __init__(self, files: Files, content: Content, max_fields: int, make_id: Callable[[], str]) -> None:
+    def __init__(self, files: Files, headers: Mapping[str, str], max_fields: int, make_id: Callable[[], str]) -> None:
         """Begin to parse; ``make_id`` makes the ids of files.
 
         Raises NotInstalled, or BadRequest for a content type that names no boundary.
         """
+        content_type = headers.get("Content-Type")
         try:
             # Another package of this module's name, python-multipart, lacks the first of these.
             from multipart import (  # type: ignore[import-untyped]
@@ -4133,16 +4144,16 @@ class Upload:
             )
         except ImportError:
             raise NotInstalled("File uploads", "multipart>=2,<3") from None
-        check_encoding(content.encoding)
-        _, options = parse_options_header(content.type or "")
+        check_encoding(headers.get("Content-Encoding"))
+        _, options = parse_options_header(content_type or "")
         boundary = options.get("boundary", "")
         if not boundary:
-            hint = f"Content-Type {shown(content.type)} has no boundary: leave the Content-Type header out, "
+            hint = f"Content-Type {shown(content_type)} has no boundary: leave the Content-Type header out, "
             raise BadRequest(Message.WRONG_BODY, hint + "the client makes it.")
         try:
             self._parser = PushMultipartParser(boundary, max_header_size=2**14, max_segment_count=1000)
         except MultipartError as error:
-            raise BadRequest(Message.WRONG_BODY, f"Content-Type {shown(content.type)}: {error}.") from None
+            raise BadRequest(Message.WRONG_BODY, f"Content-Type {shown(content_type)}: {error}.") from None
         self._error = MultipartError
         self._files = files
         self._make_id = make_id
@@ -4320,16 +4331,16 @@ class Channel(Protocol):
         """Bytes that were sent and that the system has not taken yet."""
 
     def send(self, message: bytes) -> None:
-        """Take one text message; messages come in order, and none comes after ``end``."""
+        """Take one text message; messages come in order, and none comes after ``close``."""
 
-    def end(self, code: int, reason: str) -> None:
-        """Be told that it is over, and why."""
+    def close(self, code: int, reason: str) -> None:
+        """Send what waits and a close frame that says why; nothing comes after it."""
 
     def cut(self) -> None:
-        """Lose the connection, without being told."""
+        """Drop the connection without a close frame, so that the client sees 1006."""
 
     def silence(self) -> Callable[[], None]:
-        """Neither hear nor be answered any more, on a connection that stays open until what is returned is called."""
+        """Stop serving the client and keep its connection open; return a function that closes it."""
 
 
 class Listener(NamedTuple):
@@ -4408,10 +4419,10 @@ class Hub:
     def leave(self, endpoint: str, channel: Channel) -> Listener | None:
         """Let a listener go; returns it, if there was one."""
         listeners = self._listeners.get(endpoint, {})
-        found = listeners.pop(channel, None)
+        listener = listeners.pop(channel, None)
         if not listeners:
             self._listeners.pop(endpoint, None)
-        return found
+        return listener
 
     def audience(self, endpoint: Endpoint, change: Change) -> list[Listener]:
         """The listeners that may read the record, and so hear of the change (contract 7.3 and 7.5)."""
@@ -4427,7 +4438,7 @@ class Hub:
         ended = [listener for listener in leaving if self.leave(listener.endpoint, listener.channel)]
         for listener in ended:
             self._on_end(listener, code, reason, rule)
-            listener.channel.end(code, reason)
+            listener.channel.close(code, reason)
         return len(ended)
 
     def cut(self, listeners: Iterable[Listener], rule: str, how: Callable[[Channel], object]) -> None:
@@ -4509,26 +4520,26 @@ class Fault:
         return default if self.seconds is None else self.seconds
 
 
-def check_fault(kind: str, given: Mapping[str, Any]) -> Fault:
+def check_fault(kind: str, arguments: Mapping[str, Any]) -> Fault:
     """A fault of the arguments that are not None; raises OptionError."""
-    known = FAULT_KINDS[one_of(FAULT_KINDS)(kind, "kind")]
-    checks = {**known.arguments, "endpoint": anything, "method": one_of(known.methods), "seed": anything}
+    declared = FAULT_KINDS[one_of(FAULT_KINDS)(kind, "kind")]
+    checks = {**declared.arguments, "endpoint": anything, "method": one_of(declared.methods), "seed": anything}
     checks["username"] = anything
-    if known.is_at_once or known.on_message:
+    if declared.is_at_once or declared.on_message:
         checks["listener"] = anything
-    if not known.is_at_once and not known.hits_all:
+    if not declared.is_at_once and not declared.hits_all:
         checks["for_"] = within(0, LONGEST)
-    if not known.hits_all:
+    if not declared.hits_all:
         checks |= {"times": within(1, 10**9), "chance": within(0, 1)}
-    elif given.get("times") is not None or given.get("chance") is not None:
+    elif arguments.get("times") is not None or arguments.get("chance") is not None:
         raise OptionError(f"an {kind} hits everything while it lasts, so it takes neither times nor chance")
-    values = {name: value for name, value in given.items() if value is not None}
+    values = {name: value for name, value in arguments.items() if value is not None}
     for name, value in values.items():
         if name not in checks:
-            takes = f"takes {' and '.join(known.arguments)}" if known.arguments else "takes nothing of its own"
+            takes = f"takes {' and '.join(declared.arguments)}" if declared.arguments else "takes nothing of its own"
             raise OptionError(f"{camel(name)} means nothing to a fault of kind {kind}, which {takes}")
         checks[name](value, camel(name))
-    for name in known.required:
+    for name in declared.required:
         checks[name](values.get(name), name)
     return Fault(kind, **values)
 
@@ -4547,8 +4558,8 @@ def one_of(words: Iterable[str]) -> Check:
     def check(value: Any, name: str) -> Any:
         if value in words:
             return value
-        found = "missing" if value is None else shown(value)
-        raise OptionError(f"{name} is {found}; it is one of {', '.join(words)}")
+        now = "missing" if value is None else shown(value)
+        raise OptionError(f"{name} is {now}; it is one of {', '.join(words)}")
 
     return check
 
@@ -4613,7 +4624,8 @@ def check_close_reason(reason: str, name: str) -> str:
 class ActiveFault:
     """A fault at work: how often it has hit, and whom it keeps waiting.
 
-    ``held`` lets go of connections that nobody serves, once the fault is cleared or its time is over.
+    ``held`` are called once the fault is cleared or its time is over: each closes a connection that nobody serves, or
+    wakes an answer that hangs.
     """
 
     number: int
@@ -4633,12 +4645,12 @@ class ActiveFault:
         """How it is told of a socket that it ended."""
         return f"fault {self.number} {self.fault.kind}"
 
-    def hold(self, let_go: Callable[[], None]) -> None:
-        """Call ``let_go`` when it is over, maybe now."""
+    def hold(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once the fault is over, which may be now."""
         if self.is_over:
-            let_go()
+            then()
         else:
-            self.held.add(let_go)
+            self.held.add(then)
 
     def spares(self, *, is_console: bool) -> bool:
         """Whether it leaves the console alone, which would use up what is meant for clients."""
@@ -4744,8 +4756,8 @@ def close_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     hub.close(hit, active.fault.code, active.fault.reason, active.rule)
 
 
-def abort_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
-    """Lose sockets without a word."""
+def cut_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
+    """Cut sockets: no close frame says why."""
     hub.cut(hit, active.rule, lambda channel: channel.cut())
 
 
@@ -4793,9 +4805,9 @@ MISHAPS: Mapping[str, Callable[[Faults, ActiveFault, Sequence[Listener], Push], 
 )
 OUTAGE_MODES = MappingProxyType(
     {
-        "refuse": (answer_status, abort_sockets),
+        "refuse": (answer_status, cut_sockets),
         "hang": (lambda active, effect: effect._replace(takes_effect=False, hangs=active), silence_sockets),
-        "reset": (lambda _, effect: effect._replace(takes_effect=False, is_cut=True), abort_sockets),
+        "reset": (lambda _, effect: effect._replace(takes_effect=False, is_cut=True), cut_sockets),
     }
 )
 
@@ -4823,7 +4835,7 @@ FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
         "close": FaultKind(
             (WEBSOCKET,), {"code": check_close_code, "reason": check_close_reason}, on_sockets=close_sockets
         ),
-        "abort": FaultKind((WEBSOCKET,), on_sockets=abort_sockets),
+        "abort": FaultKind((WEBSOCKET,), on_sockets=cut_sockets),
         "silence": FaultKind((WEBSOCKET,), on_sockets=silence_sockets),
         "messages": FaultKind(
             WRITES,
@@ -4872,7 +4884,7 @@ class Faults:
             over = next((number for number, active in self._faults.items() if active.is_over), None)
             if over is None:
                 raise OptionError(f"{MOST_FAULTS} faults are active, which is enough; clear them first")
-            self._end(self._faults.pop(over))
+            self._stop(self._faults.pop(over))
         chances = random.Random(fault.seed) if fault.chance < 1 else None
         active = ActiveFault(next(self._numbers), fault, chances)
         self._faults[active.number] = active
@@ -4884,23 +4896,23 @@ class Faults:
         active.is_over |= active.kind.is_at_once
         lasts = fault.seconds if active.kind.hits_all else fault.for_
         if lasts is not None:
-            self._later(lasts, lambda: self._end(active))
+            self._later(lasts, lambda: self._stop(active))
         return active.number, len(hit)
 
     def clear_one(self, number: int) -> int:
         """Let one fault be over, and what it held up go on; raises OptionError where there is no such."""
         active = self._faults.pop(number, None)
         if active is None:
-            known = ", ".join(map(str, self._faults)) or "none"
-            raise OptionError(f"id {number} is no fault's; there are: {known}")
-        self._end(active)
+            numbers = ", ".join(map(str, self._faults)) or "none"
+            raise OptionError(f"id {number} is no fault's; there are: {numbers}")
+        self._stop(active)
         return 1
 
     def clear(self) -> int:
         """Let nothing go wrong any more, and what was held up go on; how many faults there were."""
         cleared = len(self._faults)
         for active in self._faults.values():
-            self._end(active)
+            self._stop(active)
         self._faults.clear()
         for number in list(self._due):
             self._ring(number)
@@ -4939,8 +4951,8 @@ class Faults:
         if due:
             due[1]()
 
-    def _end(self, active: ActiveFault) -> None:
-        """End a fault: what it holds is let go, and what it has kept is delivered."""
+    def _stop(self, active: ActiveFault) -> None:
+        """Stop a fault: what it holds goes on, and the message it has kept is delivered."""
         active.is_over = True
         while active.held:
             active.held.pop()()
@@ -5144,7 +5156,7 @@ class Coverage:
         met = sum(map(bool, self._met.values()))
         lines = ["# Coverage of behaviour", "", f"The suite met {met} of {len(self._met)}, {self.percent():.0f} %.", ""]
         lines += ["| behaviour | met | how to bring it about |", "|---|---|---|"]
-        lines += [f"| {known.what} | {count or 'never'} | {known.how} |" for known, count in self._met.items()]
+        lines += [f"| {one.what} | {count or 'never'} | {one.how} |" for one, count in self._met.items()]
         return "\n".join([*lines, ""])
 
 
@@ -5437,9 +5449,9 @@ def shown_body(body: bytes) -> Json:
 
 @dataclass(eq=False, slots=True)
 class Waiting:
-    """Somebody who waits until ``count`` were seen that are ``wanted`` of their kind; ``then`` is called at that."""
+    """Somebody who waits until so many were seen that fit the ``filters`` of their kind; then ``then`` is called."""
 
-    wanted: Mapping[type[Seen], Mapping[str, object]]
+    filters: Mapping[type[Seen], Mapping[str, object]]
     count: int
     then: Callable[[], None]
     seen: int = 0
@@ -5451,7 +5463,7 @@ class Waiting:
     def look(self, seen: Iterable[Seen]) -> None:
         """Count what fits, and call ``then`` at the last one."""
         before = self.is_over
-        self.seen += sum(type(one) in self.wanted and fits(one, self.wanted[type(one)]) for one in seen)
+        self.seen += sum(type(one) in self.filters and fits(one, self.filters[type(one)]) for one in seen)
         if self.is_over and not before:
             self.then()
 
@@ -5558,8 +5570,8 @@ class Evidence:
             message, _ = seen.refusal
             meet(SEEN_AS.get(message))
             if message is Message.NO_RECORD and seen.method in ("PUT", "DELETE"):
-                wanted = parse_parameters(seen.url.partition("?")[2]).unique_ids
-                ids = {*wanted, *itertools.chain.from_iterable(map(split_ids, wanted))}
+                values = parse_parameters(seen.url.partition("?")[2]).unique_ids
+                ids = {*values, *itertools.chain.from_iterable(map(split_ids, values))}
                 meet(None if ids.isdisjoint(self._deleted) else Behaviour.CONFLICT)
 
     def saw_change(self, endpoint: Endpoint, change: Change, told: Sequence[Listener], hit: ActiveFault | None) -> None:
@@ -5611,7 +5623,7 @@ class Evidence:
         ends_by_us = rule not in (None, LOST_BY_CLIENT) or listener is None
         if ends_by_us and self.over is None and not is_console:  # how the emulator itself ends is no merit of the suite
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
-            self.coverage.meet(next((known for end, known in ENDED_AS.items() if end == (code, reason)), lost))
+            self.coverage.meet(next((behaviour for end, behaviour in ENDED_AS.items() if end == (code, reason)), lost))
         to = (listener.number,) if listener else ()
         number, at = next(self._numbers), self._clock.now()
         size = 500 + len(hint)
@@ -5635,8 +5647,8 @@ class Evidence:
 
     def forget_oldest(self, size: int) -> None:
         """Forget so many bytes of what is oldest, but no more than half of all."""
-        wanted = self.size - min(size, self.size // 2)
-        while self.size > wanted:
+        most = self.size - min(size, self.size // 2)
+        while self.size > most:
             oldest: deque[Any] = min(filter(None, self._all()), key=lambda kept: kept[0].number)
             gone = oldest.popleft()
             self.size -= gone.size
@@ -5646,13 +5658,13 @@ class Evidence:
     def _all(self) -> tuple[deque[Any], ...]:
         return self._requests, self._messages, self.recoveries.seen
 
-    def requests(self, **wanted: object) -> list[dict[str, Json]]:
+    def requests(self, **filters: object) -> list[dict[str, Json]]:
         """The requests that fit: ``endpoint``, ``method``, ``status``, and ``since``, a number they come after."""
-        return find_seen(self._requests, wanted)
+        return find_seen(self._requests, filters)
 
-    def messages(self, **wanted: object) -> list[dict[str, Json]]:
+    def messages(self, **filters: object) -> list[dict[str, Json]]:
         """The messages and ends of sockets that fit: ``endpoint``, ``type``, and ``since``."""
-        return find_seen(self._messages, wanted)
+        return find_seen(self._messages, filters)
 
     def clear_requests(self) -> int:
         """Forget the requests; how many there were."""
@@ -5678,13 +5690,13 @@ class Evidence:
                 waiting.look(itertools.chain(*self._all()))
         return cleared
 
-    def wait_for(self, wanted: Mapping[str, Mapping[str, object]], count: int, then: Callable[[], None]) -> Waiting:
-        """Call ``then`` once so many of the wanted requests, messages and recoveries were seen; ``forget`` ends that.
+    def wait_for(self, filters: Mapping[str, Mapping[str, object]], count: int, then: Callable[[], None]) -> Waiting:
+        """Call ``then`` once so many requests, messages and recoveries that fit were seen; ``forget`` ends that.
 
         A recovery counts once its client is back.
         """
         kinds: dict[str, type[Seen]] = {"requests": SeenRequest, "messages": SeenMessage, "recoveries": Recovery}
-        waiting = Waiting({kinds[what]: filters for what, filters in wanted.items()}, count, then)
+        waiting = Waiting({kinds[kind]: values for kind, values in filters.items()}, count, then)
         self._waiting.append(waiting)
         waiting.look(itertools.chain(*self._all()))
         return waiting
@@ -5697,8 +5709,8 @@ class Evidence:
         for waiting in self._waiting:
             waiting.look([seen])
 
-    def end(self, why: Message) -> None:
-        """Let nobody wait any more, as nothing is to come."""
+    def stop(self, why: Message) -> None:
+        """Wake everybody who waits, since nothing more will be seen."""
         self.over = why
         for waiting in self._waiting:
             waiting.then()
@@ -5716,9 +5728,9 @@ FILTERS: Mapping[str, Filter] = MappingProxyType(
 )
 
 
-def fits(seen: Seen, wanted: Mapping[str, object]) -> bool:
-    """Whether a request, message, or recovery of a client who is back, has the wanted values."""
-    for name, value in wanted.items():
+def fits(seen: Seen, filters: Mapping[str, object]) -> bool:
+    """Whether a request, message, or recovery of a client who is back, has the values that are asked for."""
+    for name, value in filters.items():
         if name in FILTERS:
             if not FILTERS[name](seen, value):
                 return False
@@ -5727,12 +5739,12 @@ def fits(seen: Seen, wanted: Mapping[str, object]) -> bool:
     return True
 
 
-def find_seen(seen: deque[Any], wanted: Mapping[str, object]) -> list[dict[str, Json]]:
-    """Those that have the wanted values, as the owner sees them."""
-    since = cast("int", wanted.get("since") or 0)
+def find_seen(seen: deque[Any], filters: Mapping[str, object]) -> list[dict[str, Json]]:
+    """Return those that fit, as the owner sees them."""
+    since = cast("int", filters.get("since") or 0)
     later = itertools.takewhile(lambda one: one.number > since, reversed(seen))  # of many only the new are looked at
-    found = [one for one in later if fits(one, wanted)]
-    return [one.public() for one in found[::-1]]
+    fitting = [one for one in later if fits(one, filters)]
+    return [one.public() for one in fitting[::-1]]
 
 
 # - World --------------------------------------------------------------------------------------------
@@ -5819,11 +5831,11 @@ class Service:
 
     # Admission
 
-    def operation(self, approach: Approach, method: str) -> Operation:
+    def operation(self, request: Request, method: str) -> Operation:
         """Which client verb a request means; an authentication endpoint has more of them (contract 6.1)."""
         if method in ("GET", "DELETE"):
             return Operation.READ if method == "GET" else Operation.DELETE
-        endpoint, parameters = self._store.endpoint(approach.endpoint), approach.parameters
+        endpoint, parameters = self._store.endpoint(request.endpoint), request.parameters
         if endpoint is None or not endpoint.authentication:
             return Operation.CREATE if method == "POST" else Operation.UPDATE
         if method == "PUT":
@@ -5834,26 +5846,26 @@ class Service:
             return Operation.LOGOUT
         return Operation.SEND_RESET if parameters.password_reset else Operation.REGISTER
 
-    def look_at_flags(self, approach: Approach, operation: Operation, method: str) -> tuple[str, ...]:
+    def look_at_flags(self, request: Request, operation: Operation, method: str) -> tuple[str, ...]:
         """Warn of flags that are set and count for nothing, as those for users on an endpoint that has none."""
-        idle = [f"{name}=true" for name in approach.parameters.flags if operation not in FLAG_OPERATIONS[name]]
-        endpoint = self._store.endpoint(approach.endpoint) if idle else None
+        idle = [f"{name}=true" for name in request.parameters.flags if operation not in FLAG_OPERATIONS[name]]
+        endpoint = self._store.endpoint(request.endpoint) if idle else None
         if endpoint is None:
             return ()
         where = shown(endpoint.name) + ("" if endpoint.authentication else ", which is no authentication endpoint,")
         return (f"{', '.join(idle)} counts for nothing here: {method} on {where} means {operation}.",)
 
-    def check_gate(self, approach: Approach, operation: Operation | None = None) -> None:
+    def check_gate(self, request: Request, operation: Operation | None = None) -> None:
         """Raise OriginRefused for a page that may not reach the emulator at all, whatever it asks.
 
         The master key opens the gate too, to the operations where it counts.
         """
-        if approach.origin is None:
+        if request.origin is None:
             return  # which is no page
-        project = self._store.project(approach.parameters.key or "")
-        if operation is None or not holds_master_key(project, approach, operation):
+        project = self._store.project(request.parameters.key or "")
+        if operation is None or not holds_master_key(project, request, operation):
             allowed = project.allowed_origins if project else self.allowed_origins()
-            self._gate.check_origin(approach.origin, allowed, approach.host)
+            self._gate.check_origin(request.origin, allowed, request.host)
 
     def check_page(self, origin: str | None, host: str | None, *, any_origin: bool | None = None) -> None:
         """Raise a Refusal for a request to something that belongs to no project, where the outer gate is shut."""
@@ -5864,47 +5876,47 @@ class Service:
         """The allowed origins of all projects, which count where no project is known."""
         return [origin for project in self._store.projects() for origin in project.allowed_origins]
 
-    def preflight(self, approach: Approach, operation: Operation) -> tuple[Endpoint, bool]:
+    def preflight(self, request: Request, operation: Operation) -> tuple[Endpoint, bool]:
         """The checks that need no user: gate, key, endpoint, master key, origin (contract 5.6 and 9.1).
 
         Returns the endpoint, and whether the request holds the master key, which lifts the limits of origin.
         """
-        self.check_gate(approach, operation)
-        project, endpoint = check_project(self._store, approach)
-        master = holds_master_key(project, approach, operation)
+        self.check_gate(request, operation)
+        project, endpoint = check_project(self._store, request)
+        master = holds_master_key(project, request, operation)
         if not master:
-            check_master_key(project, approach, operation)
-            check_origin(project, approach.origin)
+            check_master_key(project, request, operation)
+            check_origin(project, request.origin)
         return endpoint, master
 
-    def admit(self, approach: Approach, operation: Operation) -> tuple[Endpoint, Caller]:
+    def admit(self, request: Request, operation: Operation) -> tuple[Endpoint, Caller]:
         """All checks before parameters and body, for HTTP and WebSocket alike (contract 5.6)."""
-        endpoint, master = self.preflight(approach, operation)
+        endpoint, master = self.preflight(request, operation)
         if master:
             caller = Caller(master=True)
         elif operation.is_open or not endpoint.needs_token:
             caller = Caller()
         else:
-            caller = Caller(identify(self._store, approach, endpoint, self._clock.now()))
-        if approach.parameters.malformed:
+            caller = Caller(identify(self._store, request, endpoint, self._clock.now()))
+        if request.parameters.malformed:
             raise BadRequest(Message.WRONG_PARAMETER, "The query is not UTF-8.")
         return endpoint, caller
 
     # Verbs
 
-    def create(self, approach: Approach) -> Record:
+    def create(self, request: Request) -> Record:
         """Store the body as a new record (contract 4.1)."""
-        endpoint, caller = self.admit(approach, Operation.CREATE)
-        return self._add(endpoint, parse_content(approach.content), caller.user)
+        endpoint, caller = self.admit(request, Operation.CREATE)
+        return self._add(endpoint, parse_body(request), caller.user)
 
-    def start_upload(self, approach: Approach, max_fields: int) -> Upload:
+    def start_upload(self, request: Request, max_fields: int) -> Upload:
         """Begin to take the files of a request that is admitted so far; ``upload`` ends it."""
-        self.admit(approach, Operation.CREATE)
-        return Upload(self._files, approach.content or Content(None, None, b""), max_fields, self._ids.make)
+        self.admit(request, Operation.CREATE)
+        return Upload(self._files, request.headers, max_fields, self._ids.make)
 
-    def upload(self, approach: Approach, upload: Upload) -> Record | Listing:
+    def upload(self, request: Request, upload: Upload) -> Record | Listing:
         """Store a record for each file that has arrived; one message tells of all (contract 8.1)."""
-        endpoint, caller = self.admit(approach, Operation.CREATE)
+        endpoint, caller = self.admit(request, Operation.CREATE)
         files, metadata = upload.finish()
         now = self._clock.timestamp()
         records = []
@@ -5930,36 +5942,35 @@ class Service:
         self._broadcast.publish(endpoint, Change("POST", made[0], made if len(made) > 1 else None))
         return made[0] if len(made) == 1 else made
 
-    def register(self, approach: Approach) -> Record:
+    def register(self, request: Request) -> Record:
         """Add a user; the answer is the body as it was posted (contract 6.2)."""
-        endpoint, _ = self.admit(approach, Operation.REGISTER)
-        data = parse_content(approach.content)
+        endpoint, _ = self.admit(request, Operation.REGISTER)
+        data = parse_body(request)
         self._accounts.check_user(endpoint.name, data)
         return self._add(endpoint, data)
 
-    def read(self, approach: Approach) -> Record | Listing:
+    def read(self, request: Request) -> Record | Listing:
         """One record, several, or all (contract 4.2); on an authentication endpoint the user (6.5)."""
-        endpoint, caller = self.admit(approach, Operation.READ)
-        ids = self._unique_ids(endpoint, approach)
+        endpoint, caller = self.admit(request, Operation.READ)
+        ids = self._unique_ids(endpoint, request)
         if endpoint.authentication and caller.user is not None:
             ids = ids or [caller.user]
         if ids:
             # Each once, or a short request could ask for a record so often that the answer fills the memory.
             records = [self._find(endpoint, caller, unique_id) for unique_id in dict.fromkeys(ids)]
-            found = [endpoint.shows(record) for record in records if record is not None]
-            if not found:
+            readable = [endpoint.shows(record) for record in records if record is not None]
+            if not readable:
                 raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, ids))
-            return found[0] if len(ids) == 1 else Listing(found)
+            return readable[0] if len(ids) == 1 else Listing(readable)
         listing = self._store.records(endpoint.name)
         if not endpoint.needs_token:
             return listing
-        readable = [record for record in listing if caller.may_read(endpoint, record)]
-        return Listing(endpoint.shows(record) for record in readable)
+        return Listing(endpoint.shows(record) for record in listing if caller.may_read(endpoint, record))
 
-    def download(self, approach: Approach) -> tuple[dict[str, Any], str]:
+    def download(self, request: Request) -> tuple[dict[str, Any], str]:
         """What is known of a record's file, and where it is (contract 8.2)."""
-        endpoint, caller = self.admit(approach, Operation.READ)
-        unique_id = self._one_unique_id(endpoint, approach)
+        endpoint, caller = self.admit(request, Operation.READ)
+        unique_id = self._one_unique_id(endpoint, request)
         record = self._find(endpoint, caller, unique_id)
         if record is None:
             raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, [unique_id]))
@@ -5969,12 +5980,12 @@ class Service:
             raise BadRequest(Message.NO_FILE, f"Record {shown(unique_id)} has no file: {why}.")
         return record.file, path
 
-    def update(self, approach: Approach) -> Record:
+    def update(self, request: Request) -> Record:
         """Put new data onto a record as the strategy says (contract 4.3 and 6.5)."""
-        endpoint, caller = self.admit(approach, Operation.UPDATE)
-        unique_id = self._one_unique_id(endpoint, approach)
-        strategy = check_strategy(approach.parameters.strategy)
-        new = parse_content(approach.content)
+        endpoint, caller = self.admit(request, Operation.UPDATE)
+        unique_id = self._one_unique_id(endpoint, request)
+        strategy = check_strategy(request.parameters.strategy)
+        new = parse_body(request)
         record = self._changeable(endpoint, caller, unique_id, Operation.UPDATE)
         data = apply_strategy(record.packed_data, new, strategy)
         if endpoint.authentication:
@@ -5984,10 +5995,10 @@ class Service:
         self._broadcast.publish(endpoint, Change("PUT", record))
         return endpoint.shows(record)
 
-    def delete(self, approach: Approach) -> Record:
+    def delete(self, request: Request) -> Record:
         """Delete a record and answer it as it last was (contract 4.4); a user loses every token (6.9)."""
-        endpoint, caller = self.admit(approach, Operation.DELETE)
-        unique_id = self._one_unique_id(endpoint, approach)
+        endpoint, caller = self.admit(request, Operation.DELETE)
+        unique_id = self._one_unique_id(endpoint, request)
         record = self._changeable(endpoint, caller, unique_id, Operation.DELETE)
         with self._store.batch():
             self._store.drop_record(endpoint.name, record.unique_id)
@@ -5996,32 +6007,32 @@ class Service:
         self._hub.close_tokens(tokens)
         return endpoint.shows(record)
 
-    def login(self, approach: Approach) -> tuple[Record, Session]:
+    def login(self, request: Request) -> tuple[Record, Session]:
         """Check credentials and open a session (contract 6.3)."""
-        endpoint, _ = self.admit(approach, Operation.LOGIN)
-        user = self._accounts.check_password(endpoint.name, parse_content(approach.content))
+        endpoint, _ = self.admit(request, Operation.LOGIN)
+        user = self._accounts.check_password(endpoint.name, parse_body(request))
         return user.without_password(), self._accounts.open_session(endpoint, user.unique_id)
 
-    def logout(self, approach: Approach) -> None:
+    def logout(self, request: Request) -> None:
         """Revoke the token and end the sockets opened with it (contract 6.4)."""
-        endpoint, _ = self.admit(approach, Operation.LOGOUT)
+        endpoint, _ = self.admit(request, Operation.LOGOUT)
         try:
-            session = identify(self._store, approach, endpoint, self._clock.now())
+            session = identify(self._store, request, endpoint, self._clock.now())
         except Unauthenticated as refusal:
             raise BadRequest(refusal.message, refusal.hint) from None
         self._store.drop_session(session.token)
         self._hub.close_tokens([session.token])
 
-    def send_reset(self, approach: Approach) -> None:
+    def send_reset(self, request: Request) -> None:
         """Put a reset mail into the outbox (contract 6.9)."""
-        endpoint, _ = self.admit(approach, Operation.SEND_RESET)
-        mail = self._accounts.send_reset(endpoint, parse_content(approach.content))
+        endpoint, _ = self.admit(request, Operation.SEND_RESET)
+        mail = self._accounts.send_reset(endpoint, parse_body(request))
         log.info("mail %s to %s, GET %smails shows it", mail.template_name, shown(mail.email), CONTROL_PREFIX)
 
-    def reset_password(self, approach: Approach) -> None:
+    def reset_password(self, request: Request) -> None:
         """Set a new password with the token of a mail; the user's access tokens are revoked (contract 6.9)."""
-        endpoint, _ = self.admit(approach, Operation.RESET_PASSWORD)
-        user, data, mail = self._accounts.reset_password(endpoint.name, parse_content(approach.content))
+        endpoint, _ = self.admit(request, Operation.RESET_PASSWORD)
+        user, data, mail = self._accounts.reset_password(endpoint.name, parse_body(request))
         record = user.with_data(data, self._clock.timestamp())
         with self._store.batch():
             self._store.put_record(endpoint.name, record)
@@ -6032,7 +6043,7 @@ class Service:
 
     def listen(
         self,
-        approach: Approach,
+        request: Request,
         channel: Channel,
         warnings: tuple[str, ...] = (),
         attempt: Attempt | None = None,
@@ -6042,40 +6053,40 @@ class Service:
         Returns the recovery of a client whose socket had ended, and who is back.
         """
         try:
-            endpoint, caller = self.admit(approach, Operation.LISTEN)
+            endpoint, caller = self.admit(request, Operation.LISTEN)
         except Refusal as refusal:
             hint = " ".join([refusal.hint, *warnings])
-            is_console = approach.parameters.from_console
+            is_console = request.parameters.from_console
             self._evidence.saw_end(
-                approach.endpoint, None, CloseCode.REFUSED, refusal.reason, hint=hint, is_console=is_console
+                request.endpoint, None, CloseCode.REFUSED, refusal.reason, hint=hint, is_console=is_console
             )
             if attempt:
                 attempt.refused = f"{CloseCode.REFUSED:d} {refusal.reason}"
             raise
-        listener = self._hub.join(endpoint.name, channel, caller, client_of(self._store, approach))
+        listener = self._hub.join(endpoint.name, channel, caller, client_of(self._store, request))
         return self._evidence.saw_open(listener, warnings, attempt)
 
-    def names(self, approach: Approach) -> tuple[str, ...]:
+    def names(self, request: Request) -> tuple[str, ...]:
         """The names of the user whose valid token a request shows, on whatever endpoint."""
-        session = self._store.session(approach.token) if approach.token else None
+        session = self._store.session(request.token) if request.token else None
         if session is None or session.expires_at <= self._clock.now():
             return ()
-        return client_of(self._store, approach).names
+        return client_of(self._store, request).names
 
-    def saw_handshake(self, approach: Approach) -> Attempt | None:
+    def saw_handshake(self, request: Request) -> Attempt | None:
         """Take note of a handshake, if it may be by a client whose socket has ended."""
         recoveries = self._evidence.recoveries
-        if not recoveries.is_away(approach.endpoint) or approach.parameters.from_console:
+        if not recoveries.is_away(request.endpoint) or request.parameters.from_console:
             return None
-        return recoveries.saw_handshake(approach.endpoint, client_of(self._store, approach))
+        return recoveries.saw_handshake(request.endpoint, client_of(self._store, request))
 
-    def saw_read(self, approach: Approach) -> None:
+    def saw_read(self, request: Request) -> None:
         """Take note that a GET was answered, if it may be by a client who has just come back."""
         recoveries = self._evidence.recoveries
-        if approach.endpoint in recoveries.unread and not approach.parameters.from_console:
-            client = client_of(self._store, approach)
-            referer = parse_origin("/".join(approach.headers.get("Referer", "").split("/")[:3]))
-            recoveries.saw_read(approach.endpoint, client._replace(origin=client.origin or referer))
+        if request.endpoint in recoveries.unread and not request.parameters.from_console:
+            client = client_of(self._store, request)
+            referer = parse_origin("/".join(request.headers.get("Referer", "").split("/")[:3]))
+            recoveries.saw_read(request.endpoint, client._replace(origin=client.origin or referer))
 
     def leave(self, endpoint: str, channel: Channel, code: int) -> bool:
         """Let a listener go that has left, with its client's code; tells whether it was still there."""
@@ -6115,18 +6126,18 @@ class Service:
         lift = f"--others-can read:{endpoint.name} or change-endpoint"
         return f"{hint} It belongs to another user; others may read it with {lift}."
 
-    def _unique_ids(self, endpoint: Endpoint, approach: Approach) -> list[str]:
+    def _unique_ids(self, endpoint: Endpoint, request: Request) -> list[str]:
         """The ids that a request names; commas separate them, but for a value that is one as a whole (contract 4.2)."""
         ids: list[str] = []
-        for value in approach.parameters.unique_ids:
+        for value in request.parameters.unique_ids:
             if self._store.record(endpoint.name, value) is None:
                 ids += split_ids(value)
             else:
                 ids.append(value)
         return ids
 
-    def _one_unique_id(self, endpoint: Endpoint, approach: Approach) -> str:
-        ids = self._unique_ids(endpoint, approach)
+    def _one_unique_id(self, endpoint: Endpoint, request: Request) -> str:
+        ids = self._unique_ids(endpoint, request)
         if len(ids) == 1:
             return ids[0]
         raise BadRequest(Message.ONE_UNIQUE_ID, f"This request has {len(ids)}; the URL takes one &uniqueId=ID.")
@@ -6168,7 +6179,7 @@ class Owner:
 
     def begin(self, like: Store | None = None, faults: Sequence[Fault] = ()) -> None:
         """Let this be the state that ``reset`` goes back to, or with the data of another store."""
-        self._store.mark(like=like)
+        self._store.checkpoint(like=like)
         self._clocks[START] = self._clock.state
         for fault in faults:
             if fault.endpoint is not None:
@@ -6216,7 +6227,7 @@ class Owner:
             self._store.put_project(before.key, saved)
         if not changes.keys() - {"token_ttl"}:
             return {"closed": 0}
-        return {"closed": self._end_listeners(item.name for item in self._store.endpoints_of(saved.key))}
+        return {"closed": self._close_listeners(item.name for item in self._store.endpoints_of(saved.key))}
 
     def change_endpoint(
         self,
@@ -6242,7 +6253,7 @@ class Owner:
             self._check_users(name)
         if saved != before:
             self._store.put_endpoint(saved)
-        return {"closed": self._end_listeners([name])}
+        return {"closed": self._close_listeners([name])}
 
     def _check_users(self, name: str) -> None:
         """Raise OptionError where an endpoint that is to have users has other records already."""
@@ -6259,7 +6270,7 @@ class Owner:
         with self._store.batch():
             tokens = self._accounts.revoke(name)
             self._store.drop_endpoint(name)
-        closed = self._end_listeners([name], "call delete-endpoint") + self._hub.close_tokens(tokens)
+        closed = self._close_listeners([name], "call delete-endpoint") + self._hub.close_tokens(tokens)
         return {"deleted": deleted, "closed": closed}
 
     def expire_tokens(self, *, username: str | None = None, token: str | None = None) -> dict[str, Json]:
@@ -6366,20 +6377,20 @@ class Owner:
     def checkpoint(self, name: str) -> dict[str, Json]:
         """Remember data, users, tokens, options and clock as they are, for ``restore``; a name is given anew."""
         check_key(name, "name")
-        known = self._store.checkpoints()
-        if name not in known and len(known) > MOST_CHECKPOINTS:
+        names = self._store.checkpoints()
+        if name not in names and len(names) > MOST_CHECKPOINTS:
             raise OptionError(
                 f"there are {MOST_CHECKPOINTS} checkpoints, which is enough; give one of their names anew"
             )
-        self._store.mark(name)
+        self._store.checkpoint(name)
         self._clocks[name] = self._clock.state
         return {"name": name, "checkpoints": list(self._store.checkpoints()[1:])}
 
     def restore(self, name: str) -> dict[str, Json]:
         """Go back to a checkpoint, as ``reset`` goes back to the start; faults stay as they are."""
-        known = self._store.checkpoints()[1:]
-        if name not in known:
-            raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(known) or 'none'}")
+        names = self._store.checkpoints()[1:]
+        if name not in names:
+            raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(names) or 'none'}")
         return self._go_back(name, "restore")
 
     def load(self, data: Mapping[str, Json]) -> dict[str, Json]:
@@ -6401,7 +6412,7 @@ class Owner:
         self._hub.close_tokens(tokens - self._accounts.live_tokens(), "load")
         self._hub.watch_expiries(self._store.session)
         now = self._options()
-        self._end_listeners((name for name, before in options.items() if now.get(name) != before), "load")
+        self._close_listeners((name for name, before in options.items() if now.get(name) != before), "load")
         closed = listeners - len(self._hub)
         left_out = [key for key in self._store.file_ids() if self._files.path(key) is None]
         return {"messages": self._tell(changes), "closed": closed, "filesLeftOut": len(left_out)}
@@ -6412,7 +6423,7 @@ class Owner:
         self._set_back(self._clocks[name])
         self._hub.close_tokens(tokens - self._accounts.live_tokens(), rule)
         now = self._readers()
-        self._end_listeners((name for name, options in readers.items() if now.get(name) != options), rule)
+        self._close_listeners((name for name, options in readers.items() if now.get(name) != options), rule)
         closed = listeners - len(self._hub)
         return {"messages": self._tell(changes), "closed": closed}
 
@@ -6442,8 +6453,8 @@ class Owner:
 
         Returns its id, and how many open sockets it has hit at once.
         """
-        given = {name: value for name, value in list(locals().items()) if name not in ("self", "kind")}
-        fault = check_fault(kind, given)
+        arguments = {name: value for name, value in list(locals().items()) if name not in ("self", "kind")}
+        fault = check_fault(kind, arguments)
         if fault.endpoint is not None:
             self._store.require_endpoint(fault.endpoint)
         self._check_aim(fault.username, fault.listener)
@@ -6473,14 +6484,14 @@ class Owner:
 
         The owner needs no password to sign in a user who exists; ``password`` is that of a new one.
         """
-        known = self._store.require_endpoint(endpoint)
+        options = self._store.require_endpoint(endpoint)
         for name, text in (("username", username), ("password", password)):
             check_utf8(text, name)
-        if not known.authentication:
+        if not options.authentication:
             raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
         user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
         if user is not None:
-            return self._accounts.open_session(known, user.unique_id).token
+            return self._accounts.open_session(options, user.unique_id).token
         data = encode({"username": username, "password": password})
         try:
             self._accounts.check_user(endpoint, data)
@@ -6489,8 +6500,8 @@ class Owner:
         user = Record.new(self._ids.make(), data, self._clock.timestamp())
         with self._store.batch():
             self._store.put_record(endpoint, user)
-            session = self._accounts.open_session(known, user.unique_id)
-        self._broadcast.publish(known, Change("POST", user))
+            session = self._accounts.open_session(options, user.unique_id)
+        self._broadcast.publish(options, Change("POST", user))
         return session.token
 
     def take_over_edit(self) -> None:
@@ -6521,11 +6532,11 @@ class Owner:
         self._hub.close_tokens(tokens - self._accounts.live_tokens())
         self._hub.watch_expiries(self._store.session)
         now = self._options()
-        self._end_listeners(name for name, before in options.items() if now.get(name) != before)
+        self._close_listeners(name for name, before in options.items() if now.get(name) != before)
         self._tell(changes)
         self._store.file.save()
 
-    def _end_listeners(self, names: Iterable[str], rule: str = OPTIONS_CHANGED) -> int:
+    def _close_listeners(self, names: Iterable[str], rule: str = OPTIONS_CHANGED) -> int:
         return self._hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED, rule)
 
     def _tell(self, changes: Iterable[tuple[str, Change]]) -> int:
@@ -6600,8 +6611,8 @@ class Reports:
 
     def records(self, endpoint: str) -> list[dict[str, Json]]:
         """All records of an endpoint, as GET shows them to the holder of the master key."""
-        known = self._store.require_endpoint(endpoint)
-        return [known.shows(record).public() for record in self._store.records(endpoint)]
+        options = self._store.require_endpoint(endpoint)
+        return [options.shows(record).public() for record in self._store.records(endpoint)]
 
     def data(self) -> bytes:
         """Everything there is as a data file, for ``load``, ``fork`` and ``--seed``; without the contents of files."""
@@ -6716,7 +6727,7 @@ class Emulation:
     def stop_waiting(self, why: Message) -> None:
         """Keep nobody waiting any more, neither for what a fault holds up nor for what is to be seen."""
         self.faults.clear()
-        self.evidence.end(why)
+        self.evidence.stop(why)
 
     def stop(self, why: Message) -> int:
         """End what goes on: nobody is kept waiting any more, and every socket closes with 1001; how many those were."""
@@ -6724,7 +6735,7 @@ class Emulation:
         return self.hub.close(self.hub.listeners(), CloseCode.GOING_AWAY, why, "stop")
 
     def close(self) -> None:
-        """Save everything and let go of the disk. Raises OSError; then the journal has what is new."""
+        """Save everything and close the files. Raises OSError; then the journal has what is new."""
         self.clock.stop()
         self.clock.stop()  # whose alarms lead back here
         gone = self.store.lost_files()
@@ -6851,7 +6862,7 @@ class Worlds:
         if key not in self._private and self.has_key(key):
             raise OptionError(f"key {shown(key)} is a project's; a world takes one of its own")
         tree = None if data is None else self.default.store.read(data, start=True)
-        closed = self._end(key)
+        closed = self._drop(key)
         if len(self._private) >= MOST_WORLDS:
             raise OptionError(f"there are {MOST_WORLDS} worlds, which is enough; drop some first")
         self._begin(key, tree)
@@ -6861,9 +6872,9 @@ class Worlds:
         """End a world; its sockets close with 1001."""
         if key not in self._private:
             raise OptionError(self._names_none(key))
-        return {"closed": self._end(key)}
+        return {"closed": self._drop(key)}
 
-    def _end(self, key: str) -> int:
+    def _drop(self, key: str) -> int:
         world = self._private.pop(key, None)
         if world is None:
             return 0
@@ -6883,7 +6894,7 @@ class Worlds:
             world.tick()
         oldest = self.default.clock.uptime() - UNUSED_SECONDS
         for key in [key for key, world in self._private.items() if self._used[key] < oldest and not len(world.hub)]:
-            self._end(key)
+            self._drop(key)
 
 
 # - HTTP ---------------------------------------------------------------------------------------------
@@ -6905,31 +6916,25 @@ Tell: TypeAlias = "Callable[[int, str], None]"  # what writes a line of the log,
 HARMLESS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox"))
 
 
-@dataclass(slots=True)
-class Request:
-    """One HTTP request; ``body`` is None when it was over the limit, an ``upload`` has taken it where it is files.
+@dataclass(slots=True, kw_only=True)
+class HttpRequest(Request):
+    """A request as it came over HTTP; a WebSocket's handshake is one like any other, until it is let in.
 
-    It may be ``refused`` before its body is read. Of a request to the API the door says which ``world`` it
-    is for, what it shows (its ``approach``), what the faults that hit it do (its ``effect``), and what to warn of: what
-    is served, but hardly as it was meant.
-
-    Headers are by their usual spelling, as ``Content-Type``; those that came several times are joined. A WebSocket's
-    handshake is a request like any other, until it is let in.
+    Of one to the API the door says which ``world`` it is for, what the faults that hit it do (its ``effect``), and
+    what to warn of: what is served, but hardly as it was meant. It may be ``refused`` before its body is read, and
+    where that is files an ``upload`` has taken them.
     """
 
     method: str
     path: str
-    query: str
-    headers: dict[str, str]
+    query: str = ""
     version: str = "HTTP/1.1"
-    body: bytes | None = b""
+    is_handshake: bool = False
     upload: Upload | None = None
     refused: Refusal | None = None
-    approach: Approach | None = None
     world: Emulation | None = None
     effect: Effect = NO_EFFECT
     warnings: tuple[str, ...] = ()
-    is_handshake: bool = False
     attempt: Attempt | None = None
 
     @classmethod
@@ -6944,7 +6949,7 @@ class Request:
             fields[name] = value
         for name in repeated:
             fields[name] = ("; " if name == "Cookie" else ",").join(headers.get_list(name))
-        request = cls(line.method, path, query, fields, line.version)
+        request = cls(method=line.method, path=path, query=query, headers=fields, version=line.version)
         if line.method == "GET" and path.startswith(API_PREFIX):
             request.is_handshake = fields.get("Upgrade", "").lower() == "websocket"
         return request
@@ -6953,10 +6958,6 @@ class Request:
     def title(self) -> str:
         """What it asks for, in the log."""
         return f"{'open' if self.is_handshake else self.method} {self.path}"
-
-    def content(self) -> Content:
-        """The body, with what the headers say of it."""
-        return Content(self.headers.get("Content-Type"), self.headers.get("Content-Encoding"), self.body)
 
 
 class FileBody(NamedTuple):
@@ -7025,18 +7026,18 @@ def add_headers(answer: Answer, headers: Mapping[str, str]) -> None:
         answer.headers.append(("Access-Control-Expose-Headers", exposed))
 
 
-def send_file(path: str, content_type: str, request: Request, *, ranges: bool = True) -> Answer:
+def send_file(path: str, content_type: str, request: HttpRequest, *, ranges: bool = True) -> Answer:
     """The answer that is a file, or with ``ranges`` the part that is asked for; raises RangeRefused, or OSError."""
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(open(path, "rb"))
         size = os.fstat(file.fileno()).st_size
         header = request.headers.get("Range") if ranges and request.method == "GET" else None
         # There is nothing by which a client could know an older version, so If-Range never matches.
-        found = parse_range(header, size) if header and "If-Range" not in request.headers else None
-        start, length = found or (0, size)
-        answer = Answer(206 if found else 200, content_type=content_type, file=FileBody(file, start, length))
+        part = parse_range(header, size) if header and "If-Range" not in request.headers else None
+        start, length = part or (0, size)
+        answer = Answer(206 if part else 200, content_type=content_type, file=FileBody(file, start, length))
         opened.pop_all()  # whoever writes the answer closes it
-    if found:
+    if part:
         answer.headers.append(("Content-Range", f"bytes {start}-{start + length - 1}/{size}"))
     if ranges:
         answer.headers.append(("Accept-Ranges", "bytes"))
@@ -7054,8 +7055,8 @@ def evaluate_expression(expression: str, data: bytes) -> tuple[bytes, bytes]:
     from jsonata import JException, Jsonata  # type: ignore[import-untyped]
 
     try:
-        found = json_value(Jsonata(expression).evaluate(json.loads(data)))
-        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        result = json_value(Jsonata(expression).evaluate(json.loads(data)))
+        text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
         if len(text) > 2**25:
             return b"-", b"it results in more than 32 MB"
         # The halves of a character, each escaped, become one in JavaScript.
@@ -7156,7 +7157,7 @@ def take_answer(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | None:
     return (header[:1], answer) if len(header) == 9 and len(answer) == size else None
 
 
-def end_evaluator(process: subprocess.Popen[bytes]) -> None:
+def stop_evaluator(process: subprocess.Popen[bytes]) -> None:
     """End a process, in the middle of what it does, and wait until it is gone."""
     process.kill()
     process.communicate()
@@ -7205,10 +7206,10 @@ class Evaluator:
             if not left.done():
                 left.set_result(None)
             raise
-        found = task.result()
-        if found is None:
+        outcome = task.result()
+        if outcome is None:
             raise Overloaded(Message.STOPPING, "It stops before the JSONata expression is evaluated.")
-        sign, answer = found
+        sign, answer = outcome
         if sign == b"+":
             return answer
         why = answer.decode(errors="replace")
@@ -7238,7 +7239,7 @@ class Evaluator:
                 if answer is not None:
                     self._idle.append(process)
                     return answer
-                await self._in_thread(end_evaluator, process)
+                await self._in_thread(stop_evaluator, process)
                 if is_late:
                     return b"-", f"it takes longer than {EVALUATION_SECONDS:g} seconds".encode()
                 if left.done():
@@ -7284,14 +7285,14 @@ class Evaluator:
                 left.set_result(None)
         if self._asking:
             await asyncio.wait(list(self._asking))
-        await asyncio.gather(*(self._in_thread(end_evaluator, process) for process in self._idle))
+        await asyncio.gather(*(self._in_thread(stop_evaluator, process) for process in self._idle))
         self._threads.shutdown()
 
 
 class Door:
     """Answers requests: ``perform`` carries one out or raises, ``cors`` says who may read the answer."""
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: HttpRequest) -> Answer:
         """Carry out a request; whatever it raises becomes an error answer."""
         origin = request.headers.get("Origin")
         try:
@@ -7306,18 +7307,18 @@ class Door:
             answer.headers += self.cors(origin)
         return answer
 
-    def perform(self, request: Request) -> Answer:
+    def perform(self, request: HttpRequest) -> Answer:
         """Carry out a request, or raise a Refusal."""
         raise NotImplementedError
 
-    def check_head(self, request: Request) -> None:
+    def check_head(self, request: HttpRequest) -> None:
         """Raise the Refusal of a request that is refused whatever its body, for who asks before sending it."""
         raise NotImplementedError
 
-    def start_upload(self, request: Request) -> Upload | None:
+    def start_upload(self, request: HttpRequest) -> Upload | None:
         """What takes the body of a request while it arrives; None where it is collected."""
 
-    def most_body(self, request: Request) -> int:
+    def most_body(self, request: HttpRequest) -> int:
         """How large a body it takes where the usual limit is too low."""
         return 0
 
@@ -7359,53 +7360,52 @@ class Api(Door):
 
         return random.uniform(*self._latency)
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: HttpRequest) -> Answer:
         answer = super().answer(request)
         answer.delay += self.latency() + request.effect.delay
-        if request.is_handshake and request.world and request.approach:
-            request.attempt = request.world.service.saw_handshake(request.approach)
+        if request.is_handshake and request.world:
+            request.attempt = request.world.service.saw_handshake(request)
             if request.attempt and answer.status != 101:
                 is_outage = request.world.faults.is_outage(request.effect.numbers)
                 request.attempt.refused = OUTAGE if is_outage else str(answer.status)
         return answer
 
-    def _find_world(self, request: Request) -> tuple[Emulation, Approach]:
-        """The world that a request is for, and what it shows; raises a Refusal for a host that is not let in."""
-        host = request.headers.get("Host")
+    def _find_world(self, request: HttpRequest) -> Emulation:
+        """Read what a request shows, and find the world it is for; raises a Refusal for a host that is not let in."""
+        host = request.host
         if host is None or host != self._last_host:  # what has passed once passes again
             self.worlds.default.gate.check_host(host)
             self._last_host = host
-        approach = self.approach(request)
-        return self.worlds.of(approach.parameters.key), approach
+        self._read(request)
+        return self.worlds.of(request.parameters.key)
 
-    def perform(self, request: Request) -> Answer:
-        world, approach = self._find_world(request)
-        request.world, request.approach = world, approach
+    def perform(self, request: HttpRequest) -> Answer:
+        request.world = world = self._find_world(request)
         if request.refused:
             raise request.refused
         if request.is_handshake:
-            return self._let_in(world, approach, request)
+            return self._let_in(world, request)
         if request.method == "OPTIONS":
-            return self._preflight(world, approach, request)
+            return self._preflight(world, request)
         if not request.path.startswith(API_PREFIX):
-            world.service.check_gate(approach)
+            world.service.check_gate(request)
             hint = f"{shown(request.path)} is no address of the API; endpoints are at {API_PREFIX}NAME."
-            names = [known.name for known in world.store.endpoints()]
+            names = [endpoint.name for endpoint in world.store.endpoints()]
             if like := closest(request.path.rpartition("/ce/")[2], names):
                 hint += f" Did you mean {API_PREFIX}{like}?"
             raise NotFound(Message.NOT_FOUND, hint)
-        method = served_as(request.method, approach)
+        method = served_as(request.method, request)
         if method not in METHODS:
-            world.service.check_gate(approach)
+            world.service.check_gate(request)
             raise MethodNotAllowed(method, METHODS)
-        operation = world.service.operation(approach, method)
+        operation = world.service.operation(request, method)
         if world.faults:
-            world.service.check_gate(approach, operation)
-        self._look(world, operation, approach, request)
-        request.effect = effect = self._effect(world, approach, method)
+            world.service.check_gate(request, operation)
+        self._look(world, operation, request)
+        request.effect = effect = self._effect(world, request, method)
         if not effect.takes_effect:
             raise FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
-        answer = self._carry_out(world.service, operation, approach, request)
+        answer = self._carry_out(world.service, operation, request)
         answer.delay = world.faults.take_owed()
         if effect.status is None:
             return answer
@@ -7416,120 +7416,116 @@ class Api(Door):
         raise FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
 
     @staticmethod
-    def _effect(world: Emulation, approach: Approach, method: str) -> Effect:
+    def _effect(world: Emulation, request: HttpRequest, method: str) -> Effect:
         """What the faults of a world do to a request."""
-        names = functools.partial(world.service.names, approach)
-        return world.faults.on_request(approach.endpoint, method, names, is_console=approach.parameters.from_console)
+        names = functools.partial(world.service.names, request)
+        return world.faults.on_request(request.endpoint, method, names, is_console=request.parameters.from_console)
 
-    def _let_in(self, world: Emulation, approach: Approach, request: Request) -> Answer:
+    def _let_in(self, world: Emulation, request: HttpRequest) -> Answer:
         """Let a handshake in, whatever it shows: a browser can read only from a socket why not (contract 7.2)."""
         check_handshake(request)
         if self.worlds.count_listeners() >= self._most_sockets:
             hint = f"{self._most_sockets} are open; raise the limit of open files (ulimit -n)."
             raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
         with contextlib.suppress(OriginRefused):  # a foreign page uses no fault up
-            world.service.check_gate(approach)
-            request.effect = effect = self._effect(world, approach, WEBSOCKET)
+            world.service.check_gate(request)
+            request.effect = effect = self._effect(world, request, WEBSOCKET)
             if not effect.takes_effect:
                 raise FaultHit(effect.numbers, effect.status, headers=effect.headers)
-        request.warnings = approach.parameters.warnings
-        request.warnings += world.service.look_at_flags(approach, Operation.LISTEN, WEBSOCKET)
+        request.warnings = request.parameters.warnings
+        request.warnings += world.service.look_at_flags(request, Operation.LISTEN, WEBSOCKET)
         if request.headers.get("Sec-Websocket-Protocol"):
             request.warnings += (NO_SUBPROTOCOL,)
         return Answer(101)
 
-    def _look(self, world: Emulation, operation: Operation, approach: Approach, request: Request) -> None:
+    def _look(self, world: Emulation, operation: Operation, request: HttpRequest) -> None:
         """Take note of what is odd about a request that may well be served."""
-        parameters = approach.parameters
+        parameters = request.parameters
         if parameters.flags or parameters.warnings:
-            request.warnings = parameters.warnings + world.service.look_at_flags(approach, operation, request.method)
+            request.warnings = parameters.warnings + world.service.look_at_flags(request, operation, request.method)
         if request.method in ("POST", "PUT"):
             kind, body = request.headers.get("Content-Type"), request.body
             # An object or array that says that it is JSON is what nearly all send.
             if (kind != "application/json" or (body and body[:1] == b'"')) and operation is not Operation.LOGOUT:
-                request.warnings += look_at_body(request.content())
+                request.warnings += look_at_body(request)
         elif "Sec-Websocket-Key" in request.headers:
             why = "it lacks Upgrade: websocket, which a proxy has to pass on (nginx: proxy_set_header Upgrade)"
             request.warnings += (f"This is a WebSocket's handshake, answered as a plain GET: {why}.",)
 
-    def approach(self, request: Request) -> Approach:
-        """What the request shows. A WebSocket may bring its token in the URL (contract 6.7)."""
-        parameters = parse_parameters(request.query)
+    def _read(self, request: HttpRequest) -> None:
+        """Note what a request shows: endpoint, parameters, and a token, which a WebSocket may bring in the URL.
+
+        Of several places the first that has a token counts (contract 6.7).
+        """
+        request.endpoint = request.path.removeprefix(API_PREFIX)
+        request.parameters = parse_parameters(request.query)
         candidates: list[str | None] = []
         if authorization := request.headers.get("Authorization"):
             candidates.append(bearer_token(authorization))
         if request.is_handshake:
-            candidates.append(parameters.access_token)
+            candidates.append(request.parameters.access_token)
         if cookies := request.headers.get("Cookie"):
             candidates += [cookie_value(cookies, name) for name in self._cookies]
-        return Approach(
-            request.path.removeprefix(API_PREFIX),
-            parameters,
-            request.headers.get("Origin"),
-            next(filter(None, candidates), None) if candidates else None,
-            request.content(),
-            request.headers.get("Host"),
-            request.headers,
-        )
+        request.token = next(filter(None, candidates), None) if candidates else None
 
-    def check_head(self, request: Request) -> None:
-        world, approach = self._find_world(request)
+    def check_head(self, request: HttpRequest) -> None:
+        world = self._find_world(request)
         if not request.path.startswith(API_PREFIX):
             raise NotFound(Message.NOT_FOUND, "")
-        method = served_as(request.method, approach)
+        method = served_as(request.method, request)
         if method not in METHODS:
             raise MethodNotAllowed(method, METHODS)
-        operation = world.service.operation(approach, method)
-        world.service.admit(approach, operation)
+        operation = world.service.operation(request, method)
+        world.service.admit(request, operation)
         if request.method in ("POST", "PUT") and operation is not Operation.LOGOUT:
             check_encoding(request.headers.get("Content-Encoding"))
             check_content_type(request.headers.get("Content-Type"))
 
-    def start_upload(self, request: Request) -> Upload | None:
+    def start_upload(self, request: HttpRequest) -> Upload | None:
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if (request.method, media_type) != ("POST", MULTIPART) or not request.path.startswith(API_PREFIX):
             return None
         try:
-            world, approach = self._find_world(request)
-            if world.service.operation(approach, "POST") is not Operation.CREATE:
+            world = self._find_world(request)
+            if world.service.operation(request, "POST") is not Operation.CREATE:
                 return None
-            return world.service.start_upload(approach, self._max_body)
+            return world.service.start_upload(request, self._max_body)
         except Refusal as refusal:
             request.refused = refusal
             return None
 
-    def _carry_out(self, service: Service, operation: Operation, approach: Approach, request: Request) -> Answer:
+    def _carry_out(self, service: Service, operation: Operation, request: HttpRequest) -> Answer:
         if operation is Operation.CREATE and request.upload:
-            return self._show(service.upload(approach, request.upload), approach, request)
-        if operation is Operation.READ and approach.parameters.file_only:
-            return self._send_file(service, approach, request)
+            return self._show(service.upload(request, request.upload), request)
+        if operation is Operation.READ and request.parameters.file_only:
+            return self._send_file(service, request)
         if operation is Operation.LOGIN:
-            user, session = service.login(approach)
-            answer = self._show(user, approach, request)
-            if approach.parameters.no_at_cookie:
+            user, session = service.login(request)
+            answer = self._show(user, request)
+            if request.parameters.no_at_cookie:
                 answer.headers.append(("Authorization", f"Bearer {session.token}"))
             else:
                 answer.headers += self._set_cookies(session.token)
                 self._warn_of_lost_cookie(request)
             return answer
         if operation is Operation.SEND_RESET:
-            service.send_reset(approach)
+            service.send_reset(request)
             return Answer(body=b"{}")
         if operation is Operation.RESET_PASSWORD:
-            service.reset_password(approach)
+            service.reset_password(request)
             return Answer(body=b"{}")
         if operation is Operation.LOGOUT:
-            service.logout(approach)
+            service.logout(request)
             return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
-        verb: Callable[[Approach], Record | Listing] = getattr(service, operation)
-        return self._show(verb(approach), approach, request)
+        verb: Callable[[HttpRequest], Record | Listing] = getattr(service, operation)
+        return self._show(verb(request), request)
 
-    def _send_file(self, service: Service, approach: Approach, request: Request) -> Answer:
+    def _send_file(self, service: Service, request: HttpRequest) -> Answer:
         """The answer that is an uploaded file (contract 8.2)."""
-        file, path = service.download(approach)
+        file, path = service.download(request)
         kind = file["mimeType"] if MIME_TYPE.match(file["mimeType"]) else "application/octet-stream"
         try:
-            answer = send_file(path, kind, request, ranges=approach.parameters.stream)
+            answer = send_file(path, kind, request, ranges=request.parameters.stream)
         except OSError as error:
             log.error("%s: %s", path, error.strerror)
             raise BadRequest(Message.NO_FILE, f"The file is not readable: {error.strerror}.") from None
@@ -7537,29 +7533,29 @@ class Api(Door):
         answer.headers += HARMLESS
         return answer
 
-    def _show(self, result: Record | Listing, approach: Approach, request: Request) -> Answer:
+    def _show(self, result: Record | Listing, request: HttpRequest) -> Answer:
         """The answer of a success (contract 4.7)."""
-        expression = approach.parameters.jsonata if request.method == "GET" else None
+        expression = request.parameters.jsonata if request.method == "GET" else None
         if expression is not None:
             check_jsonata()
-            body = result.packed_data if approach.parameters.data_only else result.wire
+            body = result.packed_data if request.parameters.data_only else result.wire
             return Answer(later=functools.partial(self.evaluator.evaluate, expression, body))
-        if not approach.parameters.data_only:
+        if not request.parameters.data_only:
             return Answer(body=result.wire)
         if isinstance(result, Record) and isinstance(result.data, str):
             return Answer(body=result.data.encode(), content_type=TEXT_TYPE)
         return Answer(body=result.packed_data)
 
-    def _preflight(self, world: Emulation, approach: Approach, request: Request) -> Answer:
+    def _preflight(self, world: Emulation, request: HttpRequest) -> Answer:
         """What a browser asks before it lets a page send a request (contract 9.1).
 
         Only what the page may not read is refused here. A wrong key or endpoint passes, since a browser
         shows the page nothing of a failed preflight, and the request itself will say what is wrong.
         """
         method = request.headers.get("Access-Control-Request-Method", "GET")
-        wanted = world.service.operation(approach, method) if method in METHODS[:4] else Operation.READ
+        operation = world.service.operation(request, method) if method in METHODS[:4] else Operation.READ
         try:
-            world.service.preflight(approach, wanted)
+            world.service.preflight(request, operation)
         except Refusal as refusal:
             if refusal.hidden:
                 raise
@@ -7581,7 +7577,7 @@ class Api(Door):
     def _set_cookies(self, value: str, extra: str = "") -> list[tuple[str, str]]:
         return [("Set-Cookie", f"{name}={value}; {attributes}{extra}") for name, attributes in self._cookies.items()]
 
-    def _warn_of_lost_cookie(self, request: Request) -> None:
+    def _warn_of_lost_cookie(self, request: HttpRequest) -> None:
         """Say once when a browser logs in that will drop the cookie, as it comes over plain http."""
         origin, agent = request.headers.get("Origin"), request.headers.get("User-Agent", "")
         page, here = origin_host(origin or ""), host_name(request.headers.get("Host", ""))
@@ -7596,12 +7592,12 @@ class Api(Door):
         )
 
 
-def served_as(method: str, approach: Approach) -> str:
+def served_as(method: str, request: HttpRequest) -> str:
     """The method whose rules count: a HEAD for a file is a GET without its body (contract 1.7)."""
-    return "GET" if method == "HEAD" and approach.parameters.file_only else method
+    return "GET" if method == "HEAD" and request.parameters.file_only else method
 
 
-def check_handshake(request: Request) -> None:
+def check_handshake(request: HttpRequest) -> None:
     """Raise a Refusal for a handshake that RFC 6455, section 4.2.1, does not allow; Tornado 6.6.1 lets some pass."""
     connection, version = request.headers.get("Connection", ""), request.version
     if version != "HTTP/1.1":
@@ -7632,7 +7628,7 @@ def bearer_token(header: str) -> str | None:
 def cookie_value(header: str, name: str) -> str | None:
     """The value of a cookie; of several with that name the last one, and junk beside it is ignored."""
     pairs = [part.strip().partition("=") for part in header.split(";")]
-    return next((value for found, _, value in reversed(pairs) if found == name), None)
+    return next((value for cookie, _, value in reversed(pairs) if cookie == name), None)
 
 
 # What the console may do: run its own files, and speak to the emulator; nobody puts it into a frame.
@@ -7703,10 +7699,10 @@ def has_hidden_part(path: str) -> bool:
 def file_identity(path: str) -> tuple[int, int] | None:
     """What a file is under whatever name: by a link, or in another case where the file system takes that."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def beside(path: str) -> Iterator[str]:
@@ -7739,37 +7735,37 @@ class Static(Door):
         self._headers = headers
         self._own = own
 
-    def check_head(self, request: Request) -> None:
+    def check_head(self, request: HttpRequest) -> None:
         host = request.headers.get("Host")
         self._service.check_page(request.headers.get("Origin"), host)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(request.method, ("GET", "HEAD"))
 
-    def perform(self, request: Request) -> Answer:
+    def perform(self, request: HttpRequest) -> Answer:
         self.check_head(request)
         path = "/" + request.path.removeprefix(self._base)
-        wanted = unquote_to_bytes(path.encode("latin1"))  # as which a request's first line is read
-        path = self._find(wanted, request)
+        target = unquote_to_bytes(path.encode("latin1"))  # as which a request's first line is read
+        path = self._find(target, request)
         if os.path.isdir(path):
             if not request.path.endswith("/"):
-                where = f"{quote(wanted)}/{'?' if request.query else ''}{request.query}"
+                where = f"{quote(target)}/{'?' if request.query else ''}{request.query}"
                 return Answer(301, headers=[("Location", self._base + where.lstrip("/"))])
-            wanted += b"index.html"
-            path = self._find(wanted, request)
+            target += b"index.html"
+            path = self._find(target, request)
         elif request.path.endswith("/"):
             raise self._missing(request)
         try:
-            answer = send_file(path, file_type(wanted.decode()), request)
+            answer = send_file(path, file_type(target.decode()), request)
         except OSError as error:
             raise self._missing(request, f" that can be read: {error.strerror}") from None
         answer.headers += [("Cache-Control", "no-cache"), *self._headers]
         return answer
 
-    def _find(self, wanted: bytes, request: Request) -> str:
+    def _find(self, target: bytes, request: HttpRequest) -> str:
         """Where a path leads to, all links followed; raises NotFound where that is outside, nothing, or not served."""
         try:
-            name = wanted.decode().lstrip("/")
-            if len(wanted) > LONGEST_PATH or (os.name == "nt" and ":" in name):  # a drive, or a stream of a file
+            name = target.decode().lstrip("/")
+            if len(target) > LONGEST_PATH or (os.name == "nt" and ":" in name):  # a drive, or a stream of a file
                 raise self._missing(request)
             real = os.path.realpath(os.path.join(self._folder, name))
             inside = os.path.commonpath((real, self._folder)) == self._folder
@@ -7800,7 +7796,7 @@ class Static(Door):
         ways = itertools.accumulate(inside, os.path.join, initial=self._folder)
         return any(file_identity(way) in own for way in ways)
 
-    def _missing(self, request: Request, why: str = "") -> NotFound:
+    def _missing(self, request: HttpRequest, why: str = "") -> NotFound:
         return NotFound(Message.NOT_FOUND, f"There is no file {shown(request.path)} in the folder of --static{why}.")
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
@@ -7813,7 +7809,7 @@ class Notice(Door):
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    def perform(self, request: Request) -> Answer:
+    def perform(self, request: HttpRequest) -> Answer:
         self._gate.check_host(request.headers.get("Host"))
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(request.method, ("GET", "HEAD"))
@@ -7911,22 +7907,22 @@ class Exchange(HTTPMessageDelegate):
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
         assert isinstance(start_line, RequestStartLine)
         self.line, self.headers = start_line, headers
-        self.begin(Request.of(start_line, headers))
+        self.begin(HttpRequest.of(start_line, headers))
         if self.request.is_handshake:
             headers.pop("Expect", None)  # it has no body to ask for
             return None
         self._upload = self._door.start_upload(self.request)
         if self._upload:
             return None
-        given = self.request.headers  # Tornado's take twenty times as long to look into
-        if self._is_too_long(given.get("Content-Length", "")) or ("Expect" in given and self._is_lost()):
+        fields = self.request.headers  # Tornado's own take twenty times as long to look into
+        if self._is_too_long(fields.get("Content-Length", "")) or ("Expect" in fields and self._is_lost()):
             headers.pop("Expect", None)  # or Tornado would ask for the body after all
             self._answer_early()
         else:
             self._front.is_waiting(self._server_conn, self.connection)
         return None
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: HttpRequest) -> None:
         """Take up a request whose head is here."""
         self.request = request
         self._since = self._front.now()
@@ -8031,18 +8027,18 @@ class Exchange(HTTPMessageDelegate):
             if effect.keeps_half:
                 await self._write_half(answer)
             elif effect.hangs or effect.is_cut:
-                await self._break_off(answer, effect)
+                await self._cut(answer, effect)
             elif answer.file and self.request.method != "HEAD":
                 await self._write_file(answer, answer.file)
             else:
                 self._write(answer)
 
-    async def _break_off(self, answer: Answer, effect: Effect) -> None:
+    async def _cut(self, answer: Answer, effect: Effect) -> None:
         """Reset the connection in place of an answer, at once or when the fault that keeps it hanging is over."""
         log.info("%s not answered", self.request.title)
         self._note(answer, None)
         if effect.hangs:
-            await end_of(effect.hangs)
+            await wait_until_over(effect.hangs)
         self._front.pending.discard(self)
         reset_connection(getattr(self.connection, "stream"))
 
@@ -8074,8 +8070,8 @@ class Exchange(HTTPMessageDelegate):
             return
         if request.is_handshake and not (request.effect.numbers or left):
             return  # one that is let in is told as OPEN, and its end as CLOSE
-        if status == 200 and request.method == "GET" and request.approach and request.world.evidence.recoveries.unread:
-            request.world.service.saw_read(request.approach)
+        if status == 200 and request.method == "GET" and request.world.evidence.recoveries.unread:
+            request.world.service.saw_read(request)
         request.world.evidence.saw_request(
             method=WEBSOCKET if request.is_handshake else request.method,
             url=f"{request.path}?{request.query}" if request.query else request.path,
@@ -8088,7 +8084,7 @@ class Exchange(HTTPMessageDelegate):
             faults=request.effect.numbers,
             left=left,
             warnings=request.warnings,
-            is_console=request.approach is not None and request.approach.parameters.from_console,
+            is_console=request.parameters.from_console,
         )
 
     async def _write_file(self, answer: Answer, body: FileBody) -> None:
@@ -8103,7 +8099,7 @@ class Exchange(HTTPMessageDelegate):
             if left:  # somebody has cut the file
                 self._close()
             else:
-                self._end()
+                self._finish_answer()
 
     def _answer_early(self) -> None:
         """Answer a body that is over the limit without having read it.
@@ -8121,7 +8117,7 @@ class Exchange(HTTPMessageDelegate):
             self._front.open_socket(self)
             return
         self._write_head(answer, b"" if self.request.method == "HEAD" else answer.body)
-        self._end()
+        self._finish_answer()
 
     def _write_head(self, answer: Answer, body: bytes = b"") -> None:
         """Write the first line, the headers, and the body as far as it is here."""
@@ -8172,7 +8168,7 @@ class Exchange(HTTPMessageDelegate):
         """Take note that the handshake has become a WebSocket, or never will."""
         self._front.pending.discard(self)
 
-    def _end(self) -> None:
+    def _finish_answer(self) -> None:
         """Be done with the request; the connection waits for the next, unless this one came to an early answer."""
         self._front.pending.discard(self)
         self.request.world = None  # which may end before the connection does
@@ -8189,7 +8185,7 @@ class Exchange(HTTPMessageDelegate):
         getattr(self.connection, "close")()
 
 
-async def end_of(fault: ActiveFault) -> None:
+async def wait_until_over(fault: ActiveFault) -> None:
     """Wait until a fault is over."""
     is_over = asyncio.Event()
     fault.hold(is_over.set)
@@ -8256,11 +8252,11 @@ def send_now(stream: IOStream, data: bytes) -> int:
 
 
 def keep_silent(connection: socket.socket) -> Callable[[], None]:
-    """Keep a connection open until its client leaves it, whatever that says; returns what lets go of it before."""
+    """Keep a connection open until its client leaves it, whatever that says; returns a function that closes it."""
     loop = IOLoop.current()  # which can watch a socket also where asyncio's own loop cannot, on Windows
     connection.setblocking(False)
 
-    def let_go() -> None:
+    def close() -> None:
         if connection.fileno() >= 0:
             loop.remove_handler(connection)
             connection.close()
@@ -8271,10 +8267,10 @@ def keep_silent(connection: socket.socket) -> Callable[[], None]:
         except OSError as error:
             is_over = not isinstance(error, BlockingIOError)
         if is_over:
-            let_go()
+            close()
 
     loop.add_handler(connection, hear_out, IOLoop.READ)
-    return let_go
+    return close
 
 
 class Outbox:
@@ -8345,12 +8341,10 @@ class Socket:
 
     def __init__(self, exchange: Exchange, outbox: Outbox) -> None:
         request = exchange.request
-        assert request.approach is not None
         self._exchange: Exchange | None = exchange  # until it is open
-        self._approach = request.approach
         self._world = request.world  # until it ends, since its world may be over long before Tornado's handler is
         self._outbox = outbox
-        self._endpoint = self._approach.endpoint
+        self._endpoint = request.endpoint
         self._frames: list[bytes] = []  # mostly empty, and then a tenth of what a deque takes
         self._waiting = 0  # bytes queued or on their way
         self._on_their_way = 0
@@ -8366,17 +8360,17 @@ class Socket:
         exchange.is_open()
         handler.set_nodelay(True)
         handler.request.headers = self._outbox.no_headers  # nobody asks for them again, and there may be many sockets
-        world, warnings = self._world, exchange.request.warnings
+        world, request = self._world, exchange.request
         assert world is not None
         if world.evidence.over:
-            self.end(CloseCode.GOING_AWAY, world.evidence.over)
+            self.close(CloseCode.GOING_AWAY, world.evidence.over)
             return
-        odd = "".join(f" {warning}" for warning in warnings)
+        odd = "".join(f" {warning}" for warning in request.warnings)
         try:
-            world.service.listen(self._approach, self, warnings, exchange.request.attempt)
+            world.service.listen(request, self, request.warnings, request.attempt)
         except Refusal as refusal:
             log.info("open %s refused: %d %s%s", self._endpoint, CloseCode.REFUSED, str(refusal), odd)
-            self.end(CloseCode.REFUSED, refusal.reason)
+            self.close(CloseCode.REFUSED, refusal.reason)
         else:
             log.log(logging.WARNING if odd else logging.INFO, "open %s%s", self._endpoint, odd)
 
@@ -8415,15 +8409,15 @@ class Socket:
 
     def cut(self) -> None:
         self._is_ending(CloseCode.LOST, "")
-        self._close_stream()
+        self._cut_stream()
 
     def _is_ending(self, code: int, reason: str) -> None:
-        """Take note that it ends, and let go of its world."""
+        """Note how it ends, and drop the world, which may be over long before Tornado's handler is."""
         self._ending = code, reason
         self._world = None
 
     def silence(self) -> Callable[[], None]:
-        """Leave the connection to nobody: Tornado lets go of it, and the system keeps it open."""
+        """Take the connection from Tornado, which closes its copy, and keep another that nobody serves."""
         stream = self._stream()
         if stream is None or stream.closed():
             self.cut()
@@ -8436,7 +8430,7 @@ class Socket:
         """Whether the connection is over, confirmed or dropped."""
         return self._over
 
-    def end(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str) -> None:
         """Send what is queued, then close; a silent peer is dropped after five seconds."""
         self._outbox.share_out()
         self._is_ending(code, reason)
@@ -8505,10 +8499,10 @@ class Socket:
             world.evidence.saw_end(self._endpoint, listener, CloseCode.LOST, "", STOPPED_READING, why)
             self._is_ending(CloseCode.LOST, why)
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
-        self._close_stream()
+        self._cut_stream()
 
-    def _close_stream(self) -> None:
-        """Let go of the connection, without a close frame."""
+    def _cut_stream(self) -> None:
+        """Drop the connection without a close frame."""
         self._frames.clear()
         self._waiting = 0
         stream = self._stream()
@@ -8564,8 +8558,8 @@ def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
             return True
 
         def get_websocket_protocol(self) -> WebSocketProtocol | None:
-            found = super().get_websocket_protocol()
-            return Protocol(self, False, found.params) if isinstance(found, WebSocketProtocol13) else found
+            protocol = super().get_websocket_protocol()
+            return Protocol(self, False, protocol.params) if isinstance(protocol, WebSocketProtocol13) else protocol
 
         def open(self, *args: str, **kwargs: str) -> None:
             self._socket.open(self)
@@ -8614,7 +8608,7 @@ class Begun(IOStream):
 class Plain(NamedTuple):
     """A request that the lane takes; ``head`` is where its body begins, and ``size`` where it ends."""
 
-    request: Request
+    request: HttpRequest
     head: int
     size: int
 
@@ -8679,7 +8673,8 @@ class Lane:
         length = int(fields.get("Content-Length", 0))
         if length > self.front.max_body or len(data) > head + length:
             return None
-        return Plain(Request(line[1], line[2], line[3] or "", fields), head, head + length)
+        request = HttpRequest(method=line[1], path=line[2], query=line[3] or "", headers=fields)
+        return Plain(request, head, head + length)
 
     def _fields(self, lines: str) -> dict[str, str] | None:
         """The fields of header lines; a client mostly sends those that it has sent before."""
@@ -8870,13 +8865,13 @@ class Watcher:
         Returns what fits. Raises OptionError, and NotSeen after ``timeout`` seconds, or when the emulator stops.
         """
         reports = self._world.reports
-        wanted = read_filters(
+        filters = read_filters(
             (reports.requests, requests), (reports.messages, messages), (reports.recoveries, recoveries)
         )
         within(1, MOST_SEEN)(count, "count")
         self._check_timeout(timeout)
         evidence, is_seen = self._world.evidence, asyncio.Event()
-        waiting = evidence.wait_for(wanted, count, is_seen.set)
+        waiting = evidence.wait_for(filters, count, is_seen.set)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
@@ -8884,15 +8879,15 @@ class Watcher:
         finally:
             evidence.forget(waiting)
         if not is_seen.is_set():
-            what, fit = " and ".join(wanted), encode(requests or messages or recoveries or {}).decode()
-            hint = f"There were {waiting.seen} of {count} {what} that fit {fit} within {timeout:g} s; "
-            raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(wanted))} shows all there were.")
+            kinds, fit = " and ".join(filters), encode(requests or messages or recoveries or {}).decode()
+            hint = f"There were {waiting.seen} of {count} {kinds} that fit {fit} within {timeout:g} s; "
+            raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(filters))} shows all there were.")
         if not waiting.is_over:
             self._check_goes_on()
-        found = {what: getattr(reports, what)(**filters) for what, filters in wanted.items()}
-        if "recoveries" in found:
-            found["recoveries"] = [recovery for recovery in found["recoveries"] if recovery["back"] is not None]
-        return found
+        seen = {kind: getattr(reports, kind)(**values) for kind, values in filters.items()}
+        if "recoveries" in seen:
+            seen["recoveries"] = [recovery for recovery in seen["recoveries"] if recovery["back"] is not None]
+        return seen
 
     async def settle(self, *, timeout: float = 5.0) -> dict[str, Json]:
         """Wait until no request is under way, and the system has taken every message.
@@ -9032,10 +9027,10 @@ class Control(Door):
                 if method == "GET":
                     verbs["HEAD"] = kind, verb
 
-    def check_head(self, request: Request) -> None:
+    def check_head(self, request: HttpRequest) -> None:
         self._find_verb(request)
 
-    def most_body(self, request: Request) -> int:
+    def most_body(self, request: HttpRequest) -> int:
         name = request.path.removeprefix(CONTROL_PREFIX)
         # Whoever may not call it is not to fill the memory.
         try:
@@ -9044,11 +9039,11 @@ class Control(Door):
             return 0
         return LARGEST_DATA if is_data else 0
 
-    def perform(self, request: Request) -> Answer:
-        found = self._find_verb(request)
-        return Answer(204) if found is None else self._call(*found, request)
+    def perform(self, request: HttpRequest) -> Answer:
+        verb = self._find_verb(request)
+        return Answer(204) if verb is None else self._call(*verb, request)
 
-    def _find_verb(self, request: Request) -> tuple[type, Callable[..., Any]] | None:
+    def _find_verb(self, request: HttpRequest) -> tuple[type, Callable[..., Any]] | None:
         """The verb that a request calls, None where it only asks whether it may; raises a Refusal where it may not."""
         name = request.path.removeprefix(CONTROL_PREFIX)
         verbs = self._verbs.get(name, {})
@@ -9077,7 +9072,7 @@ class Control(Door):
             ("Vary", "Origin"),
         ]
 
-    def _check_gate(self, request: Request) -> None:
+    def _check_gate(self, request: HttpRequest) -> None:
         """The outer gate, without the exceptions that the API has."""
         headers = request.headers
         service = self._subjects.worlds.default.service
@@ -9091,14 +9086,14 @@ class Control(Door):
             )
             raise Forbidden(Message.CONTROL_REFUSED, hint)
 
-    def _check_type(self, request: Request) -> None:
+    def _check_type(self, request: HttpRequest) -> None:
         """Let in only what a page of another origin cannot send without asking first (CSRF)."""
         kind = request.headers.get("Content-Type", "")
         if kind.partition(";")[0].strip(" \t").lower() != "application/json":
             hint = f"Content-Type is {shown(kind) if kind else 'missing'}; send application/json."
             raise Forbidden(Message.CONTROL_REFUSED, hint)
 
-    def _call(self, kind: type, verb: Callable[..., Any], request: Request) -> Answer:
+    def _call(self, kind: type, verb: Callable[..., Any], request: HttpRequest) -> Answer:
         """Call the verb of the world that is meant, with the arguments in the query or in the body."""
 
         name = request.path.removeprefix(CONTROL_PREFIX)
@@ -9128,15 +9123,15 @@ def explained(name: str, verb: Callable[..., object]) -> Iterator[None]:
     try:
         yield
     except OptionError as error:
-        known = ", ".join(camel(argument) for argument in list(inspect.signature(verb).parameters)[1:]) or "none"
-        raise BadRequest(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {known}.") from None
+        names = ", ".join(camel(argument) for argument in list(inspect.signature(verb).parameters)[1:]) or "none"
+        raise BadRequest(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {names}.") from None
 
 
-def read_body(verb: str, request: Request) -> Json:
+def read_body(verb: str, request: HttpRequest) -> Json:
     """The arguments in a body, as JSON; raises a Refusal, or OptionError for a data file that says something twice."""
     if verb in DATA_VERBS and request.body is None:
         raise TooLarge(Message.TOO_LARGE, f"{verb} takes {LARGEST_DATA} bytes at most, a data file and all.")
-    given = decode(parse_content(request.content()))
+    given = decode(parse_body(request))
     if verb in DATA_VERBS and isinstance(given, dict) and isinstance(given.get("data"), dict):
         check_data_once((request.body or b"").decode())
     return given
@@ -9145,28 +9140,29 @@ def read_body(verb: str, request: Request) -> Json:
 def read_query(verb: Callable[..., object], query: str) -> dict[str, Json]:
     """The arguments of a verb that only looks, from a query; raises OptionError."""
     parameters = inspect.signature(verb).parameters
-    given: dict[str, Json] = {name: value for name, value in parse_qsl(query) if name != "key"}
-    for name, value in given.items():
+    members: dict[str, Json] = {name: value for name, value in parse_qsl(query) if name != "key"}
+    for name, value in members.items():
         if name in parameters and "int" in str(parameters[name].annotation):
             if not re.fullmatch(r"\d{1,18}", str(value), re.ASCII):
                 raise OptionError(f"{name} is {shown(value)}; it takes a whole number")
-            given[name] = int(str(value))
-    return given
+            members[name] = int(str(value))
+    return members
 
 
-def read_arguments(verb: Callable[..., object], given: Json) -> dict[str, Any]:
+def read_arguments(verb: Callable[..., object], members: Json) -> dict[str, Any]:
     """The JSON arguments of an owner's verb as its signature names and annotates them; raises OptionError."""
-    if not isinstance(given, dict):
-        raise OptionError(f"the body is {kind_of(given)}, not an object of arguments")
+    if not isinstance(members, dict):
+        raise OptionError(f"the body is {kind_of(members)}, not an object of arguments")
     parameters = inspect.signature(verb).parameters
-    known = {camel(name): parameter for name, parameter in parameters.items() if name != "self"}
-    unknown = given.keys() - known.keys()
+    expected = {camel(name): parameter for name, parameter in parameters.items() if name != "self"}
+    unknown = members.keys() - expected.keys()
     if unknown:
         raise OptionError(f"unknown argument {', '.join(map(shown, sorted(unknown)[:10]))}")
-    missing = [name for name, parameter in known.items() if parameter.default is parameter.empty and name not in given]
+    required = [name for name, parameter in expected.items() if parameter.default is parameter.empty]
+    missing = [name for name in required if name not in members]
     if missing:
         raise OptionError(f"argument {', '.join(missing)} is missing")
-    return {known[name].name: check_kind(value, known[name].annotation, name) for name, value in given.items()}
+    return {expected[name].name: check_kind(value, expected[name].annotation, name) for name, value in members.items()}
 
 
 # - Options ------------------------------------------------------------------------------------------
@@ -9890,7 +9886,7 @@ class Server:
             except OSError as error:
                 self._close_sockets()
                 if not tries or error.errno != errno.EADDRINUSE:
-                    self.release()
+                    self.close()
                     raise
 
     def _bind_families(self) -> None:
@@ -9919,8 +9915,8 @@ class Server:
             self._sockets.append(listening)
             self.port = port = listening.getsockname()[1]
 
-    def release(self) -> None:
-        """Let go of port and data file, where ``start`` was never called."""
+    def close(self) -> None:
+        """Close port and data file of a server that was never started; ``stop`` is for one that was."""
         self._close_sockets()
         self._scratch.close()
         self.world.close()
@@ -10356,7 +10352,7 @@ class RestedEmulator(Verbs):
         try:
             server.start()
         except Exception:
-            server.release()
+            server.close()
             raise
         ready.set_result(None)
         await self._stopping.wait()

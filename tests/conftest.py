@@ -24,9 +24,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rested_emulator import (
-    Approach,
     Clock,
-    Content,
     Emulation,
     Endpoint,
     Evidence,
@@ -37,6 +35,7 @@ from rested_emulator import (
     Project,
     Record,
     Refusal,
+    Request,
     RestedEmulator,
     Store,
     Worlds,
@@ -169,13 +168,12 @@ class Backend(metaclass=Verbs):
         store._drop_file = files.drop
         files.finish_drafts(store.has_file)
         self.world = emulate(store, clock, gate, files, evidence or Evidence(clock), is_taken=self.is_taken)
-        self.stage = self.world.faults
 
     @classmethod
     def of(cls, world: Emulation) -> Backend:
         """The same for an emulation that is there."""
         backend = cls.__new__(cls)
-        backend.world, backend.stage = world, world.faults
+        backend.world = world
         return backend
 
     worlds: Worlds | None = None
@@ -195,14 +193,14 @@ class Ear:
     heard: list[Any] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
     ended: tuple[int, str] | None = None
-    let_go: bool = False
+    is_closed: bool = False  # after it was silenced
 
     def send(self, message: bytes) -> None:
         assert self.ended is None, "a message after the end"
         self.raw.append(message)
         self.heard.append(json.loads(message))
 
-    def end(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str) -> None:
         assert self.ended is None, "ended twice"
         self.ended = code, reason
 
@@ -211,11 +209,11 @@ class Ear:
         return 0
 
     def cut(self) -> None:
-        self.end(1006, "dropped")
+        self.close(1006, "dropped")
 
     def silence(self) -> Callable[[], None]:
-        self.end(1006, "silenced")
-        return lambda: setattr(self, "let_go", True)
+        self.close(1006, "silenced")
+        return lambda: setattr(self, "is_closed", True)
 
     @property
     def types(self) -> list[str]:
@@ -230,13 +228,16 @@ def knock(
     origin: str | None = None,
     content: Sent = None,
     **parameters: Any,
-) -> Approach:
-    """What a request shows; ``data`` is sent as JSON, ``parameters`` are those of the model, the key is right."""
+) -> Request:
+    """Make a request; ``data`` is sent as JSON, ``parameters`` are those of the model, the key is right."""
     if data is not ...:
         content = ("application/json", None, json.dumps(data).encode())
     if "unique_id" in parameters:
         parameters["unique_ids"] = (parameters.pop("unique_id"),)
-    return Approach(endpoint, Parameters(**{"key": KEY} | parameters), origin, token, content and Content(*content))
+    kind, encoding, body = content or (None, None, b"")
+    headers = {"Origin": origin, "Content-Type": kind, "Content-Encoding": encoding}
+    sent = {name: value for name, value in headers.items() if value is not None}
+    return Request(endpoint, Parameters(**{"key": KEY} | parameters), sent, token, body)
 
 
 @contextmanager

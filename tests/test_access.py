@@ -44,8 +44,8 @@ EVIL, SHOP = "https://evil.example", "https://shop.example"
 FACES = {"username": "cleo", "password": "cherry"}
 
 
-def listen(backend: Backend, approach: Any) -> None:
-    backend.listen(approach, Ear())
+def listen(backend: Backend, sent: Any) -> None:
+    backend.listen(sent, Ear())
 
 
 # The outer gate

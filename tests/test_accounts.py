@@ -643,7 +643,7 @@ def test_a_verification_token_counts_at_its_own_endpoint_and_for_a_user_who_is_t
 
 def test_a_reset_takes_the_outbox_back_and_makes_a_used_token_fresh(backend: Backend) -> None:
     token = send_mail(backend)
-    backend.store.mark()
+    backend.store.checkpoint()
     backend.reset_password(new_password(token))
     send_mail(backend)
     backend.reset()

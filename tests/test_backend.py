@@ -358,23 +358,23 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("verb", "approach"), REFUSED)
+@pytest.mark.parametrize(("verb", "sent"), REFUSED)
 def test_every_refusal_has_a_hint_and_repeats_no_secret(
-    backend: Backend, caplog: pytest.LogCaptureFixture, verb: Verb, approach: Any
+    backend: Backend, caplog: pytest.LogCaptureFixture, verb: Verb, sent: Any
 ) -> None:
     with pytest.raises(Refusal) as refusal:
-        verb(backend, approach)
+        verb(backend, sent)
     assert refusal.value.hint.strip()
     assert refusal.value.message in vars(texts).values()
     for secret in (PASSWORD, WRONG_KEY, TOKEN, MASTER_KEY, "apricot", "bramble"):
         assert secret not in f"{refusal.value} {refusal.value.reason} {caplog.text}"
 
 
-@pytest.mark.parametrize(("verb", "approach"), REFUSED)
-def test_a_refused_verb_has_changed_nothing(backend: Backend, verb: Verb, approach: Any) -> None:
+@pytest.mark.parametrize(("verb", "sent"), REFUSED)
+def test_a_refused_verb_has_changed_nothing(backend: Backend, verb: Verb, sent: Any) -> None:
     before = [backend.store.records(name) for name in (PLANTS, GARDENERS, DIARY, CHORES)]
     with pytest.raises(Refusal):
-        verb(backend, approach)
+        verb(backend, sent)
     assert [backend.store.records(name) for name in (PLANTS, GARDENERS, DIARY, CHORES)] == before
     assert backend.store.sessions() == []
 
@@ -652,7 +652,7 @@ def test_reset_takes_everything_back_as_often_as_wanted(backend: Backend) -> Non
 
 def test_reset_revokes_tokens_made_since_and_ends_their_sockets(backend: Backend, listen: Listen) -> None:
     early = backend.sign_in(GARDENERS, "ada")
-    backend.store.mark()
+    backend.store.checkpoint()
     late = backend.sign_in(GARDENERS, "ada")
     before, since = listen(DIARY, token=early), listen(DIARY, token=late)
     assert backend.reset()["closed"] == 1
@@ -663,7 +663,7 @@ def test_reset_revokes_tokens_made_since_and_ends_their_sockets(backend: Backend
 
 
 def test_a_socket_that_outlives_a_reset_still_ends_with_its_token(backend: Backend, listen: Listen, ada: str) -> None:
-    backend.store.mark()
+    backend.store.checkpoint()
     ear = listen(DIARY, token=ada)
     backend.advance(1800)
     backend.reset()
@@ -676,7 +676,7 @@ def test_a_socket_that_outlives_a_reset_still_ends_with_its_token(backend: Backe
 def test_reset_ends_sockets_whose_endpoint_is_gone_or_has_become_secure(
     backend: Backend, listen: Listen, ada: str
 ) -> None:
-    backend.store.mark()
+    backend.store.checkpoint()
     backend.change_endpoint("garden/tools")
     backend.change_endpoint(DIARY, secure=False)
     backend.change_endpoint(GARDENERS, authentication=False)
@@ -751,7 +751,7 @@ def test_the_list_seen_before_a_reset_and_the_messages_make_the_list_after(
 def test_after_a_reset_users_hear_the_difference_they_may_read(
     backend: Backend, listen: Listen, ada: str, ben: str, endpoint: str
 ) -> None:
-    backend.store.mark()
+    backend.store.checkpoint()
     for token in (ada, ben):
         backend.create(knock(endpoint, "since", token=token))
     backend.update(
@@ -766,7 +766,7 @@ def test_after_a_reset_users_hear_the_difference_they_may_read(
 
 
 def test_after_a_reset_users_hear_of_themselves_without_password(backend: Backend, listen: Listen, ada: str) -> None:
-    backend.store.mark()
+    backend.store.checkpoint()
     backend.update(knock(GARDENERS, {"beds": []}, token=ada, unique_id=ADA, strategy="merge"))
     ear = listen(GARDENERS, token=ada)
     backend.reset()
@@ -779,7 +779,7 @@ def test_a_reset_of_who_may_read_leaves_no_page_with_a_wrong_list(
     backend: Backend, listen: Listen, ada: str, others_can_read: bool
 ) -> None:
     endpoint = DIARY if others_can_read else CHORES
-    backend.store.mark()
+    backend.store.checkpoint()
     backend.change_endpoint(endpoint, others_can_read=others_can_read)
     seen, ear = backend.read(knock(endpoint, token=ada)), listen(endpoint, token=ada)
     backend.reset()

@@ -261,7 +261,7 @@ def copy_of(model: Model) -> Model:
 def test_random_changes_and_checkpoints_are_as_with_copies_of_everything(seed: int) -> None:
     """Records, their order, and which files are let go, compared with a model that copies all at every checkpoint."""
     rng, store = random.Random(seed), small_store()
-    store.mark()
+    store.checkpoint()
     model: Model = {NOTES: {}, OTHERS: {}}
     kept: dict[str, Model] = {"": copy_of(model)}
     numbers = iter(range(10_000))
@@ -285,7 +285,7 @@ def test_random_changes_and_checkpoints_are_as_with_copies_of_everything(seed: i
             store.drop_endpoint(name)
         elif action < 18:
             mark = rng.choice("abc")
-            store.mark(mark)
+            store.checkpoint(mark)
             kept[mark] = copy_of(model)
         else:
             mark = rng.choice(list(kept))
@@ -318,13 +318,13 @@ def replay(before: Model, changes: list[tuple[str, Any]]) -> dict[str, set[tuple
 @pytest.mark.parametrize("names", ["a", "ab", "abc", ""])
 def test_what_came_and_went_leaves_nothing_to_go_back(names: str) -> None:
     store = small_store()
-    store.mark()
+    store.checkpoint()
     store.put_record(NOTES, note(1))
     for number in range(10, 400):
         store.put_record(NOTES, note(number))
         store.put_record(f"endpoint/{number}", note(1))
         if names:
-            store.mark(names[number % len(names)])
+            store.checkpoint(names[number % len(names)])
         store.drop_record(NOTES, note(number).unique_id)
         store.drop_endpoint(f"endpoint/{number}")
     assert [change.type for _, change in store.restore()] == ["DELETE"]
@@ -334,7 +334,7 @@ def test_going_back_writes_what_has_changed_and_no_more() -> None:
     store = small_store()
     for number in range(1000):
         store.put_record(NOTES, note(number))
-    store.mark("a")
+    store.checkpoint("a")
     store.put_record(NOTES, note(7).with_data(b'"changed"'))
     assert [(name, change.type, change.record) for name, change in store.restore("a")] == [(NOTES, "PUT", note(7))]
 
@@ -358,10 +358,10 @@ def small_tree() -> dict[str, Any]:
 def upload(backend: Backend, text: bytes) -> str:
     """Upload a file; its record's id."""
     body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n%b\r\n--x--\r\n' % text
-    approach = knock(NOTES, content=("multipart/form-data; boundary=x", None, None))
-    taking = backend.start_upload(approach, 1000)
+    request = knock(NOTES, content=("multipart/form-data; boundary=x", None, None))
+    taking = backend.start_upload(request, 1000)
     taking.feed(body)
-    return str(backend.upload(approach, taking).unique_id)
+    return str(backend.upload(request, taking).unique_id)
 
 
 def files_of(tmp_path: Path) -> set[str]:

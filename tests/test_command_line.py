@@ -419,7 +419,7 @@ def test_a_command_is_run_as_it_was_found(tmp_path: Path, monkeypatch: pytest.Mo
     ran: list[object] = []
 
     async def run(server: Server, command: list[str], _: int) -> int:
-        server.release()
+        server.close()
         ran.append(command)
         return 0
 
@@ -452,7 +452,7 @@ def test_no_signal_has_to_be_there_but_those_of_every_system(monkeypatch: pytest
     monkeypatch.setattr(server, "start", lambda: (_ for _ in ()).throw(RuntimeError("enough")))
     with pytest.raises(RuntimeError, match="enough"):
         asyncio.run(rested_emulator.run(server, [], os.getppid()))
-    server.release()
+    server.close()
     assert set(handled) == {signal.SIGINT, signal.SIGTERM}
 
 
@@ -469,7 +469,7 @@ def test_a_full_disk_at_the_end_is_told_of_the_data_file_and_not_of_the_coverage
     monkeypatch.setattr(server, "stop", stop)
     assert asyncio.run(rested_emulator.stop_server(server)) == 1
     assert "the data file could not be saved, the journal beside it has what is new" in capsys.readouterr().err
-    server.release()
+    server.close()
 
 
 FULL = "/dev/full"
@@ -508,7 +508,7 @@ def test_the_banner_shows_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
     folder.mkdir()
     server = Server(Options.of(data=folder / "data.json", key="a#b'c"))
     text = banner(server)
-    server.release()
+    server.close()
     assert all(line.isprintable() for line in text.split("\n"))
     assert r"\x1b[31m\n\x9b2J" in text
     assert "?key=a%23b%27c'" in text

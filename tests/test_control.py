@@ -720,7 +720,7 @@ def test_requests_and_messages_are_waited_for_together(emulator: RestedEmulator)
 
 
 @pytest.mark.alone
-def test_whoever_waits_is_let_go_when_the_emulator_stops() -> None:
+def test_whoever_waits_is_woken_when_the_emulator_stops() -> None:
     replies: list[Reply] = []
     with RestedEmulator(data=GARDEN) as emulator:
         url = str(emulator.facts["controlUrl"])

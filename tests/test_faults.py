@@ -144,12 +144,12 @@ def test_a_time_is_a_number(emulator: RestedEmulator, number: float) -> None:
 def test_a_fault_is_shown_with_what_it_did(backend: Backend) -> None:
     added = backend.add_fault("status", endpoint=PLANTS, method="POST", times=2, status=500)
     assert added == {"id": 1, "sockets": 0}
-    backend.stage.on_request(PLANTS, "POST")
+    backend.world.faults.on_request(PLANTS, "POST")
     shown = {"id": 1, "kind": "status", "endpoint": PLANTS, "method": "POST", "times": 2, "status": 500}
     shown |= {"when": "before"}
     assert backend.faults() == [shown | {"hits": 1, "active": True}]
-    backend.stage.on_request(PLANTS, "POST")
-    backend.stage.on_request(PLANTS, "POST")
+    backend.world.faults.on_request(PLANTS, "POST")
+    backend.world.faults.on_request(PLANTS, "POST")
     assert backend.faults() == [shown | {"hits": 2, "active": False}]
     assert backend.clear_faults() == {"cleared": 1}
     assert backend.faults() == []
@@ -170,14 +170,14 @@ def test_a_fault_is_shown_with_what_it_did(backend: Backend) -> None:
 )
 def test_a_fault_hits_where_it_should(backend: Backend, fault: Fault, endpoint: str, method: str, hits: int) -> None:
     backend.add_fault("status", **fault)
-    assert bool(backend.stage.on_request(endpoint, method).numbers) == bool(hits)
+    assert bool(backend.world.faults.on_request(endpoint, method).numbers) == bool(hits)
     assert backend.faults()[0]["hits"] == hits
 
 
 def rolls(backend: Backend, seed: int | None) -> list[bool]:
     backend.clear_faults()
     backend.add_fault("status", chance=0.5, seed=seed)
-    return [bool(backend.stage.on_request(PLANTS, "GET").numbers) for _ in range(64)]
+    return [bool(backend.world.faults.on_request(PLANTS, "GET").numbers) for _ in range(64)]
 
 
 def test_a_seed_makes_chance_the_same_every_time(backend: Backend) -> None:
@@ -202,7 +202,7 @@ def test_a_delay_and_a_status_add_up_in_any_order(backend: Backend, status_first
     for fault in faults if status_first else faults[::-1]:
         backend.add_fault(**fault)
     backend.add_fault("delay", seconds=3.0)
-    strike = backend.stage.on_request(PLANTS, "GET")
+    strike = backend.world.faults.on_request(PLANTS, "GET")
     assert (strike.delay, strike.status, len(strike.numbers)) == (5.0, 500, 3)
 
 
@@ -214,12 +214,12 @@ def test_a_message_comes_late_by_the_emulators_clock(backend: Backend, listen: L
     backend.add_fault("messages", what="late", seconds=10.0, times=1)
     post(backend, 1)
     post(backend, 2)
-    assert (said(ear), backend.stage.waiting) == ([2], 1)
+    assert (said(ear), backend.world.faults.waiting) == ([2], 1)
     backend.advance(9)
     assert said(ear) == [2]
     time.now = NOON + 1
     backend.tick()
-    assert (said(ear), backend.stage.waiting) == ([2, 1], 0)
+    assert (said(ear), backend.world.faults.waiting) == ([2, 1], 0)
 
 
 @pytest.mark.parametrize(
@@ -298,14 +298,14 @@ def test_an_answer_owes_nothing_to_messages_of_others(backend: Backend) -> None:
     ear = Ear()
     backend.listen(knock(PLANTS), ear)
     backend.add_fault("messages", what="before-answer", seconds=5.0)
-    backend.stage.on_request(PLANTS, "POST")
+    backend.world.faults.on_request(PLANTS, "POST")
     post(backend)
-    assert backend.stage.take_owed() == 5.0
-    backend.stage.on_request(PLANTS, "GET")
-    assert backend.stage.take_owed() == 0.0
+    assert backend.world.faults.take_owed() == 5.0
+    backend.world.faults.on_request(PLANTS, "GET")
+    assert backend.world.faults.take_owed() == 0.0
     post(backend)
     backend.clear_faults()
-    assert backend.stage.take_owed() == 0.0
+    assert backend.world.faults.take_owed() == 0.0
 
 
 # Outages
@@ -315,9 +315,9 @@ def test_an_outage_of_one_endpoint_leaves_the_others_alone(backend: Backend, lis
     here, there = listen(PLANTS), listen(DIARY, token=ada)
     backend.add_fault("outage", endpoint=PLANTS)
     assert (here.ended, there.ended) == ((1006, "dropped"), None)
-    assert not backend.stage.on_request(PLANTS, "GET").takes_effect
-    assert backend.stage.on_request(DIARY, "GET").takes_effect
-    assert not backend.stage.on_request(PLANTS, "WEBSOCKET").takes_effect
+    assert not backend.world.faults.on_request(PLANTS, "GET").takes_effect
+    assert backend.world.faults.on_request(DIARY, "GET").takes_effect
+    assert not backend.world.faults.on_request(PLANTS, "WEBSOCKET").takes_effect
 
 
 @pytest.mark.parametrize("end", [Backend.clear_faults, Backend.reset, lambda backend: backend.advance(60)])
@@ -326,9 +326,9 @@ def test_silenced_connections_are_given_back_at_the_end(backend: Backend, end: C
     for ear in ears:
         backend.listen(knock(PLANTS), ear)
     backend.add_fault("outage", mode="hang", seconds=60.0)
-    assert [(ear.ended, ear.let_go) for ear in ears] == [((1006, "silenced"), False)] * 2
+    assert [(ear.ended, ear.is_closed) for ear in ears] == [((1006, "silenced"), False)] * 2
     end(backend)
-    assert [ear.let_go for ear in ears] == [True, True]
+    assert [ear.is_closed for ear in ears] == [True, True]
 
 
 # As a client sees it
@@ -516,7 +516,7 @@ def is_reset(connection: socket.socket) -> bool:
 
 @pytest.mark.parametrize("end", [*ENDS, "advance"])
 @pytest.mark.alone
-def test_what_hangs_is_let_go(end: str) -> None:
+def test_what_hangs_goes_on(end: str) -> None:
     with RestedEmulator(data=GARDEN) as emulator:
         fail(emulator, kind="outage", mode="hang", seconds=600)
         with hanging(emulator) as connections:

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -20,10 +21,8 @@ from hypothesis import strategies as st
 
 from rested_emulator import (
     SAMPLE_KEY,
-    Approach,
     BadRequest,
     Clock,
-    Content,
     DataFileError,
     Files,
     Gate,
@@ -41,7 +40,7 @@ from rested_emulator import (
     is_loopback_origin,
     load_tree,
     new_id,
-    parse_content,
+    parse_body,
     parse_duration,
     parse_json,
     parse_origin,
@@ -50,7 +49,7 @@ from rested_emulator import (
     parse_range,
     shown,
 )
-from tests.conftest import GARDEN, PLANTS, Backend
+from tests.conftest import GARDEN, PLANTS, Backend, knock
 from tests.wire import JSON, answer_on, at, call, head, seen, wire
 
 # JSON
@@ -146,7 +145,7 @@ def check_refusal(refusal: Refusal) -> None:
 )
 def test_a_body_is_data_or_a_refusal(kind: str | None, encoding: str | None, body: bytes | None) -> None:
     try:
-        packed = parse_content(Content(kind, encoding, body))
+        packed = parse_body(knock(PLANTS, content=(kind, encoding, body)))
     except Refusal as refusal:
         check_refusal(refusal)
     else:
@@ -337,7 +336,7 @@ def test_every_id_that_a_file_may_hold_can_be_read_changed_and_deleted(tmp_path:
     backend = Backend(Store(JsonFile(None, tree)), Clock(), Gate())
     for verb, data in ((Backend.read, 1), (Backend.update, 2), (Backend.delete, 2)):
         parameters = parse_parameters(urlencode({"key": SAMPLE_KEY, "uniqueId": unique_id}))
-        record = verb(backend, Approach(PLANTS, parameters, content=Content("application/json", None, b"2")))
+        record = verb(backend, replace(knock(PLANTS, 2), parameters=parameters))
         assert isinstance(record, Record)
         assert (record.unique_id, record.data) == (unique_id, data)
     assert backend.store.count(PLANTS) == 2
@@ -367,7 +366,7 @@ PARTS = st.lists(
 def test_a_multipart_body_is_files_or_a_refusal(body: bytes, step: int, boundary: str) -> None:
     files = Files(None)
     try:
-        upload = Upload(files, Content(f"multipart/form-data; boundary={boundary}", None, b""), 1000, new_id)
+        upload = Upload(files, {"Content-Type": f"multipart/form-data; boundary={boundary}"}, 1000, new_id)
     except BadRequest:
         return
     try:

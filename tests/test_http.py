@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pytest
 from tornado.httputil import HTTPHeaders, RequestStartLine
 
-from rested_emulator import Answer, Door, Request, RestedEmulator
+from rested_emulator import Answer, Door, HttpRequest, RestedEmulator
 from tests.conftest import (
     ADA,
     BEN,
@@ -1311,7 +1311,7 @@ def test_latency_does_not_swallow_that_a_body_is_too_large() -> None:
 class Trapdoor(Door):
     """A door that fails at something nobody thought of."""
 
-    def perform(self, request: Request) -> Answer:
+    def perform(self, request: HttpRequest) -> Answer:
         raise ZeroDivisionError
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
@@ -1321,7 +1321,7 @@ class Trapdoor(Door):
 @pytest.mark.warns("GET /api/1/ce/garden/plants failed")
 def test_a_failure_of_ours_looks_like_any_other_error() -> None:
     answer = Trapdoor().answer(
-        Request.of(RequestStartLine("GET", at(PLANTS), "HTTP/1.1"), HTTPHeaders({"Origin": PAGE}))
+        HttpRequest.of(RequestStartLine("GET", at(PLANTS), "HTTP/1.1"), HTTPHeaders({"Origin": PAGE}))
     )
     headers = {name.lower(): value for name, value in answer.head()}
     assert_refusal(Reply(answer.status, headers, answer.body), 500, "The emulator failed.")

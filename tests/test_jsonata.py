@@ -313,7 +313,7 @@ def test_a_process_needs_no_source(started: Started, tmp_path: Path) -> None:
     script = (
         "import rested_emulator as it; process = it.start_evaluator(9); print(it.hand_over(process, b'1+1', b'1'), "
     )
-    script += "it.take_answer(process)); it.end_evaluator(process)"
+    script += "it.take_answer(process)); it.stop_evaluator(process)"
     alone = {"PYTHONPATH": str(Path(str(path)).parent)}
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | alone, capture_output=True)
     assert (done.stdout, done.stderr) == (b"True (b'+', b'2')\n", b"")

@@ -49,14 +49,14 @@ def test_every_change_is_one_message_of_its_method_in_order(backend: Backend, li
 
 def test_a_refused_change_is_heard_by_nobody(backend: Backend, listen: Listen) -> None:
     ear = listen(PLANTS)
-    for verb, approach in (
+    for verb, request in (
         (backend.create, knock(PLANTS)),
         (backend.update, knock(PLANTS, {}, unique_id="nobody")),
         (backend.update, knock(PLANTS, [], unique_id=TOMATO, strategy="merge")),
         (backend.delete, knock(PLANTS)),
     ):
         with pytest.raises(Refusal):
-            verb(approach)
+            verb(request)
     assert ear.heard == []
 
 

@@ -13,7 +13,7 @@ never reads; reads one byte a second; reads after 30 s:
 RST during fan-out, 500 at once; peer gone without a word:
     test_many_sockets.py::test_five_hundred_that_reset_their_connections_at_once_are_a_line_of_the_log_each
     test_many_sockets.py::test_a_peer_that_is_gone_without_a_word_is_noticed
-    test_many_sockets.py::test_a_silenced_connection_is_let_go_once_its_client_leaves
+    test_many_sockets.py::test_a_silenced_connection_is_closed_once_its_client_leaves
     test_websocket.py::test_a_client_that_resets_the_connection_leaves_its_seat
 floods of messages, pings, empty fragments; a frame announcing 2^63 bytes; fragments over the limit:
     test_many_sockets.py::test_a_flood_keeps_nobody_waiting_and_costs_no_memory
@@ -450,7 +450,7 @@ def test_more_sockets_than_descriptors_are_refused_with_503_and_the_cpu_is_quiet
         asker.connection.close()
 
 
-def test_a_silenced_connection_is_let_go_once_its_client_leaves(emulator: Measured, asker: Asker) -> None:
+def test_a_silenced_connection_is_closed_once_its_client_leaves(emulator: Measured, asker: Asker) -> None:
     asker.listeners  # noqa: B018  # its connection counts
     with crowd(emulator.ws_url(PLANTS)) as people:
         before = emulator.descriptors()

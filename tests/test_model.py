@@ -11,7 +11,6 @@ import pytest
 from rested_emulator import (
     SAMPLE_TIME,
     BadRequest,
-    Content,
     Forbidden,
     Json,
     Listing,
@@ -41,7 +40,7 @@ from rested_emulator import (
     encode,
     is_loopback,
     new_id,
-    parse_content,
+    parse_body,
     parse_duration,
     parse_origin,
     parse_origins,
@@ -50,7 +49,7 @@ from rested_emulator import (
     shown,
     timestamp,
 )
-from tests.conftest import NOON
+from tests.conftest import NOON, PLANTS, Sent, knock
 
 LATER = "2027-01-15T08:00:00.000Z"
 
@@ -58,7 +57,7 @@ NOT_ASCII = "the patterns fold case and count digits as Unicode does; they want 
 
 
 def send(body: bytes, kind: str | None = "application/json", encoding: str | None = None) -> Json:
-    return decode(parse_content(Content(kind, encoding, body)))
+    return decode(parse_body(knock(PLANTS, content=(kind, encoding, body))))
 
 
 def refused(call: Callable[[], object]) -> Refusal:
@@ -584,14 +583,14 @@ def test_an_encoded_body_is_refused(encoding: str) -> None:
     ("content", "status", "message"),
     [
         pytest.param(None, 400, Message.WRONG_CONTENT_TYPE, id="nothing"),
-        pytest.param(Content(None, None, b""), 400, Message.WRONG_CONTENT_TYPE, id="no type"),
-        pytest.param(Content("application/json", None, b""), 400, Message.NO_BODY, id="empty JSON"),
-        pytest.param(Content("text/plain", None, b""), 400, Message.NO_BODY, id="empty text"),
-        pytest.param(Content("application/json", None, None), 413, Message.TOO_LARGE, id="over the limit"),
+        pytest.param((None, None, b""), 400, Message.WRONG_CONTENT_TYPE, id="no type"),
+        pytest.param(("application/json", None, b""), 400, Message.NO_BODY, id="empty JSON"),
+        pytest.param(("text/plain", None, b""), 400, Message.NO_BODY, id="empty text"),
+        pytest.param(("application/json", None, None), 413, Message.TOO_LARGE, id="over the limit"),
     ],
 )
-def test_without_a_body_there_is_no_data(content: Content | None, status: int, message: Message) -> None:
-    refusal = refused(lambda: parse_content(content))
+def test_without_a_body_there_is_no_data(content: Sent, status: int, message: Message) -> None:
+    refusal = refused(lambda: parse_body(knock(PLANTS, content=content)))
     assert (refusal.status, refusal.message) == (status, message)
     assert refusal.hint
 

@@ -438,13 +438,13 @@ class Garden:
             return knock(endpoint, key=key, master_key=MASTER_KEY, **shows)
         return knock(endpoint, key=key, token=token, **shows)
 
-    def perform(self, refusal: Refused | None, verb: Callable[..., Any], approach: Any) -> Any:
+    def perform(self, refusal: Refused | None, verb: Callable[..., Any], request: Any) -> Any:
         """Call a verb, which must be refused like that, or not at all."""
         if refusal is None:
-            return verb(approach)
+            return verb(request)
         self.happened.add("refused")
         with refused(*refusal.args):
-            verb(approach)
+            verb(request)
         return None
 
     # Verbs: records
@@ -452,13 +452,13 @@ class Garden:
     @verb("done, refused, heard, by the master key", weight=4, endpoint=one_of(*ORDINARY), who=number, data=data)
     def create(self, endpoint: str, who: int, data: Any) -> None:
         token = self.someone(who)
-        approach = self.ask(endpoint, token, data=data)
+        request = self.ask(endpoint, token, data=data)
         try:
             owner = self.state.caller(endpoint, token)
         except Refused as refusal:
-            self.perform(refusal, self.backend.create, approach)
+            self.perform(refusal, self.backend.create, request)
         else:
-            record = self.perform(None, self.backend.create, approach)
+            record = self.perform(None, self.backend.create, request)
             self.put("POST", endpoint, {record.unique_id: self.item(record, data, owner)})
             if owner == MASTER:
                 self.happened.add("by the master key")
@@ -472,15 +472,15 @@ class Garden:
     )
     def upload(self, endpoint: str, who: int, contents: list[bytes]) -> None:
         token = self.someone(who)
-        approach = self.ask(endpoint, token, content=(FORM["Content-Type"], None, b""))
+        request = self.ask(endpoint, token, content=(FORM["Content-Type"], None, b""))
         try:
             owner = self.state.caller(endpoint, token)
         except Refused as refusal:
-            self.perform(refusal, lambda approach: self.backend.start_upload(approach, 100), approach)
+            self.perform(refusal, lambda request: self.backend.start_upload(request, 100), request)
         else:
-            taken = self.backend.start_upload(approach, 100)
+            taken = self.backend.start_upload(request, 100)
             taken.feed(form(text("bed", b"1"), *map(file, contents)))
-            made = self.backend.upload(approach, taken)
+            made = self.backend.upload(request, taken)
             records = [made] if hasattr(made, "unique_id") else list(made)
             facts = {"originalName": "a.txt", "mimeType": "text/plain"}
             data = [{**facts, "size": len(content), "metadata": {"bed": "1"}} for content in contents]
@@ -504,7 +504,7 @@ class Garden:
     def update(self, endpoint: str, who: int, which: int, data: Any, strategy: str) -> None:
         token = self.someone(who)
         unique_id = self.an_id(endpoint, which, token)
-        approach = self.ask(endpoint, token, data=data, unique_id=unique_id, strategy=strategy)
+        request = self.ask(endpoint, token, data=data, unique_id=unique_id, strategy=strategy)
         try:
             user = self.state.caller(endpoint, token)
             if strategy == "strange":
@@ -516,12 +516,12 @@ class Garden:
             if strategy == "replace" and kind(old) is not kind(data):
                 raise Refused(400)
         except Refused as refusal:
-            self.perform(refusal, self.backend.update, approach)
+            self.perform(refusal, self.backend.update, request)
             if refusal.args[0] == 403:
                 self.happened.add("forbidden")
         else:
             new = merged(old, data) if strategy == "merge" else data
-            self.perform(None, self.backend.update, approach)
+            self.perform(None, self.backend.update, request)
             self.put("PUT", endpoint, {unique_id: self.changed(item, new)})
             self.happened.add(strategy)
             if strategy == "merge" and new != old | data:
@@ -539,16 +539,16 @@ class Garden:
     def delete(self, endpoint: str, who: int, which: int) -> None:
         token = self.someone(who)
         unique_id = self.an_id(endpoint, which, token)
-        approach = self.ask(endpoint, token, unique_id=unique_id)
+        request = self.ask(endpoint, token, unique_id=unique_id)
         try:
             user = self.state.caller(endpoint, token)
             item = self.state.changeable("delete", endpoint, user, unique_id)
         except Refused as refusal:
-            self.perform(refusal, self.backend.delete, approach)
+            self.perform(refusal, self.backend.delete, request)
             if refusal.args[0] == 403:
                 self.happened.add("forbidden")
         else:
-            self.perform(None, self.backend.delete, approach)
+            self.perform(None, self.backend.delete, request)
             self.tell("DELETE", endpoint, {unique_id: item})
             del self.state.table(endpoint)[unique_id]
             if endpoint == GARDENERS:
@@ -569,8 +569,8 @@ class Garden:
             self.put("POST", GARDENERS, {record.unique_id: self.item(record, data)})
 
     def open_session(self, user: str, name: str, password: str) -> str:
-        approach = knock(GARDENERS, {"username": name, "password": password})
-        record, session = self.perform(None, self.backend.login, approach)
+        request = knock(GARDENERS, {"username": name, "password": password})
+        record, session = self.perform(None, self.backend.login, request)
         assert record.public() == self.state.readable(GARDENERS, user)[user]
         self.state.tokens[session.token] = Token(user, self.state.now + 3600)
         return str(session.token)
@@ -608,7 +608,7 @@ class Garden:
         }
         new = changes[change]
         strategy = "force" if change == "all" else "merge"
-        approach = self.ask(GARDENERS, token, data=new, unique_id=unique_id, strategy=strategy)
+        request = self.ask(GARDENERS, token, data=new, unique_id=unique_id, strategy=strategy)
         try:
             user = self.state.caller(GARDENERS, token)
             item = self.state.changeable("update", GARDENERS, user, unique_id)
@@ -617,9 +617,9 @@ class Garden:
             ):
                 raise Refused(400)
         except Refused as refusal:
-            self.perform(refusal, self.backend.update, approach)
+            self.perform(refusal, self.backend.update, request)
         else:
-            self.perform(None, self.backend.update, approach)
+            self.perform(None, self.backend.update, request)
             data = new if change == "all" else json.loads(item.data) | new
             self.put("PUT", GARDENERS, {unique_id: self.changed(item, data)})
 
@@ -653,15 +653,15 @@ class Garden:
         mail = mails.get(token)
         item = self.state.table(GARDENERS).get(mail.user) if mail else None
         data = {"verificationToken": token, "password": "reset", "passwordConfirmation": "reset" if same else "other"}
-        approach = knock(GARDENERS, data)
+        request = knock(GARDENERS, data)
         if mail and item and same and not mail.used and mail.sent_at + 3600 > self.state.now:
-            self.perform(None, self.backend.reset_password, approach)
+            self.perform(None, self.backend.reset_password, request)
             new = json.loads(item.data) | {"password": "reset"}
             self.put("PUT", GARDENERS, {mail.user: self.changed(item, new)})
             mails[token] = mail._replace(used=True)
             self.forget([token for token, found in self.state.tokens.items() if found.user == mail.user])
         else:
-            self.perform(Refused(400), self.backend.reset_password, approach)
+            self.perform(Refused(400), self.backend.reset_password, request)
             if mail and item and same:
                 self.happened.add("used" if mail.used else "expired")
 
@@ -722,13 +722,13 @@ class Garden:
 
     def take_seat(self, endpoint: str, token: str | None) -> None:
         ear = Ear()
-        approach = knock(endpoint, token=token)
+        request = knock(endpoint, token=token)
         try:
             user = self.state.caller(endpoint, token)
         except Refused as refusal:
-            self.perform(refusal, lambda approach: self.backend.listen(approach, ear), approach)
+            self.perform(refusal, lambda request: self.backend.listen(request, ear), request)
         else:
-            self.backend.listen(approach, ear)
+            self.backend.listen(request, ear)
             counts = token if user else None  # where no token is asked for, none counts
             self.seats.append(Seat(ear, endpoint, counts, user, self.state.readable(endpoint, user)))
 

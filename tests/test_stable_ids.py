@@ -11,7 +11,6 @@ import pytest
 
 from rested_emulator import (
     Clock,
-    Content,
     Emulation,
     Evidence,
     Files,
@@ -150,13 +149,13 @@ def test_an_id_that_a_checkpoint_has_is_not_made_again(world: Emulation) -> None
 
 
 def test_an_upload_under_way_keeps_its_id_through_a_reset(world: Emulation) -> None:
-    approach, body = knock(PLANTS, content=Content("multipart/form-data; boundary=x", None, b"")), form(FILE)
-    upload = world.service.start_upload(approach, 1000)
+    sent, body = knock(PLANTS, content=("multipart/form-data; boundary=x", None, b"")), form(FILE)
+    upload = world.service.start_upload(sent, 1000)
     upload.feed(body[:-8])
     world.owner.reset()
     made = make(world)
     upload.feed(body[-8:])
-    uploaded = world.service.upload(approach, upload)
+    uploaded = world.service.upload(sent, upload)
     assert isinstance(uploaded, Record)
     assert made != uploaded.unique_id
     assert len(world.reports.records(PLANTS)) == 5

@@ -22,11 +22,11 @@ import rested_emulator
 from rested_emulator import (
     Clock,
     Gate,
+    HttpRequest,
     JsonFile,
     OptionError,
     Options,
     Refusal,
-    Request,
     RestedEmulator,
     Static,
     Store,
@@ -572,7 +572,7 @@ def test_no_other_name_makes_what_is_the_emulators_own_seen(
         ".", Backend(Store(JsonFile(None, load_tree("db.json"))), Clock(), Gate()).service, own=own_files(options)
     )
     with pytest.raises(Refusal, match=OWN):
-        static.perform(Request("GET", target, "", {"Host": "localhost"}))
+        static.perform(HttpRequest(method="GET", path=target, headers={"Host": "localhost"}))
 
 
 def test_the_folder_of_uploads_is_no_folder_to_serve(site: Path) -> None:

@@ -990,7 +990,7 @@ def test_the_way_back_is_told_as_changes(store: Store, change: Callable[[Store],
 )
 def test_the_way_back_tells_of_all_that_a_client_could_see(store: Store, before: Json, after: Json) -> None:
     store.put_record(NOTES, note("a", before))
-    store.mark()
+    store.checkpoint()
     store.put_record(NOTES, note("a", after))
     assert [change.type for _, change in store.restore()] == ["PUT"]
 
@@ -1078,7 +1078,7 @@ def test_the_way_back_can_be_gone_again_and_again(store: Store) -> None:
 
 def test_a_later_mark_is_what_the_way_back_leads_to(store: Store) -> None:
     store.put_record(NOTES, note("d"))
-    store.mark()
+    store.checkpoint()
     store.drop_record(NOTES, "a")
     assert [change.record.unique_id for _, change in store.restore()] == ["a"]
     assert ids(store) == ["a", "b", "c", "d"]
@@ -1086,7 +1086,7 @@ def test_a_later_mark_is_what_the_way_back_leads_to(store: Store) -> None:
 
 def test_the_way_back_may_lead_to_what_another_store_holds(store: Store) -> None:
     seed = Store(JsonFile(None, load_tree(str(GARDEN))))
-    store.mark(like=seed)
+    store.checkpoint(like=seed)
     seed.drop_record(PLANTS, TOMATO)
     changes = store.restore()
     assert [change.type for name, change in changes if name == NOTES] == ["DELETE"] * 3
@@ -1150,7 +1150,7 @@ def test_users_are_found_as_a_scan_finds_them(seed: int) -> None:
         elif do < 9 and store.record("users", key):
             store.drop_record("users", key)
         elif do == 9:
-            store.mark("here")
+            store.checkpoint("here")
         elif do == 10 and "here" in store.checkpoints():
             store.restore("here")
         elif do == 11:

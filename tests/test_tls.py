@@ -443,7 +443,7 @@ def test_the_banner_says_where_the_ca_is_and_how_to_trust_it() -> None:
     try:
         facts, lines = server.facts(), banner(server).splitlines()
     finally:
-        server.release()
+        server.close()
     assert f"  CA            {facts['ca']}" in lines
     [how] = [line for line in lines if "trust it" in line]
     for way in ("curl --cacert", "NODE_EXTRA_CA_CERTS", "browser"):

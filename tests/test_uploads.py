@@ -151,12 +151,12 @@ def kept(tmp_path: Path) -> Iterator[RestedEmulator]:
 
 def upload(backend: Backend, body: bytes, kind: str = FORM["Content-Type"], step: int | None = None) -> Any:
     """Upload without a socket; the body arrives in pieces of ``step`` bytes. Returns what the client gets."""
-    approach = knock(PLANTS, content=(kind, None, b""))
-    taken = backend.start_upload(approach, 1_000_000)
+    sent = knock(PLANTS, content=(kind, None, b""))
+    taken = backend.start_upload(sent, 1_000_000)
     try:
         for start in range(0, len(body), step or len(body)):
             taken.feed(body[start : start + (step or len(body))])
-        made = backend.upload(approach, taken)
+        made = backend.upload(sent, taken)
     finally:
         taken.discard()
     return made.public() if hasattr(made, "unique_id") else [record.public() for record in made]
@@ -764,11 +764,11 @@ def test_a_kill_between_record_and_file_loses_neither(tmp_path: Path, monkeypatc
         data = Path(str(emulator.facts["data"]))
 
         def upload_and_die(server: Any) -> Any:
-            approach = knock(PLANTS, content=(FORM["Content-Type"], None, b""))
-            taken = server.world.service.start_upload(approach, 1_000_000)
+            sent = knock(PLANTS, content=(FORM["Content-Type"], None, b""))
+            taken = server.world.service.start_upload(sent, 1_000_000)
             taken.feed(form(file(b"one"), file(b"two")))
             with pytest.raises(Killed):
-                server.world.service.upload(approach, taken)
+                server.world.service.upload(sent, taken)
             return [record.public() for record in server.world.store.records(PLANTS)][-2:]
 
         with monkeypatch.context() as dying:

@@ -456,12 +456,12 @@ def test_files_of_a_world_go_with_it_and_those_of_the_seed_stay(tmp_path: Path) 
 def test_an_upload_into_a_world_that_ends_leaves_nothing(worlds: Worlds) -> None:
     world = worlds.of("test-1")
     body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nfile\r\n--x--\r\n'
-    approach = knock(PLANTS, content=("multipart/form-data; boundary=x", None, None), key="test-1")
-    taking = world.service.start_upload(approach, 1000)
+    request = knock(PLANTS, content=("multipart/form-data; boundary=x", None, None), key="test-1")
+    taking = world.service.start_upload(request, 1000)
     worlds.drop("test-1")
     taking.feed(body)
     with refused(507) as refusal:
-        world.service.upload(approach, taking)
+        world.service.upload(request, taking)
     assert "ended" in refusal.value.hint
     taking.discard()
     assert world.files._folder is None
