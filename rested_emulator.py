@@ -97,21 +97,10 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before an import fails that
     LACKING = f"Python 3.11 or newer, and this is {sys.version.split()[0]}: python3.11 {__file__}"
 else:
     try:
+        import tornado  # noqa: F401 - only to know that it is there: plain requests pass it by
         from tinydb import TinyDB
         from tinydb.storages import Storage
         from tinydb.table import Table
-        from tornado.httpserver import HTTPServer
-        from tornado.httputil import (
-            HTTPConnection,
-            HTTPHeaders,
-            HTTPMessageDelegate,
-            HTTPServerConnectionDelegate,
-            HTTPServerRequest,
-            RequestStartLine,
-            ResponseStartLine,
-        )
-        from tornado.ioloop import IOLoop
-        from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
     except ImportError as error:
         WANTED = '"tornado>=6.6.1,<6.7" "tinydb>=4.9,<5"'
         LACKING = f"packages that are missing ({error}): {sys.executable} -m pip install {WANTED}"
@@ -131,7 +120,6 @@ import dataclasses
 import errno
 import functools
 import gc
-import html
 import inspect
 import itertools
 import json
@@ -165,7 +153,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum, StrEnum
 from heapq import heappop, heappush
-from http.client import responses
+from http import HTTPStatus
 from io import FileIO
 from json.encoder import encode_basestring
 from operator import itemgetter
@@ -195,6 +183,9 @@ if TYPE_CHECKING:  # each is imported where it is used: the first answer does no
     import ssl
     from concurrent.futures import ThreadPoolExecutor
 
+    from tornado.httpserver import HTTPServer
+    from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine
+    from tornado.iostream import IOStream
     from tornado.platform.asyncio import BaseAsyncIOLoop
     from tornado.web import Application
     from tornado.websocket import WebSocketHandler
@@ -3951,6 +3942,8 @@ class Accounts:
             there = f"there are: {', '.join(templates) or 'none'}"
             hint = f"There is no template {shown(name)} ({there}); add it with --reset-template or change-project."
             raise BadRequest(Message.NO_TEMPLATE, hint)
+        import html
+
         now, token = self._clock.now(), self._make_id()
         # The email is what a user registered with, so it may be HTML.
         filled = templates[name].replace("{{verificationtoken}}", token).replace("{{email}}", html.escape(email))
@@ -7819,8 +7812,8 @@ class Notice(Door):
         return []
 
 
-class Front(HTTPServerConnectionDelegate):
-    """What Tornado's HTTP server talks to: decides at first sight who answers a request.
+class Front:
+    """What Tornado's HTTP server and the lane talk to: decides at first sight who answers a request.
 
     ``doors`` are tried by the prefix of the path, in order, after the ``pages``, which are whole paths.
     ``open_socket`` makes a WebSocket of a handshake that is let in. ``tell`` writes a line of the log.
@@ -7843,7 +7836,8 @@ class Front(HTTPServerConnectionDelegate):
         self.now = asyncio.get_running_loop().time
         self._waiting: dict[object, tuple[float, HTTPConnection]] = {}  # when a connection last sent something
 
-    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> Exchange:
+        """Begin with a request on a connection of Tornado's."""
         self.is_waiting(server_conn, request_conn)
         return Exchange(self, server_conn, request_conn)
 
@@ -7885,8 +7879,11 @@ class Front(HTTPServerConnectionDelegate):
         raise AssertionError("the last prefix is empty")
 
 
-class Exchange(HTTPMessageDelegate):
-    """One request and its answer, as Tornado reads the one and writes the other."""
+class Exchange:
+    """One request and its answer, as Tornado reads the one and writes the other: an ``HTTPMessageDelegate`` of its.
+
+    Like all here it derives from nothing of Tornado's, which is imported when something asks for it.
+    """
 
     # Here what most requests never set.
     _size = 0
@@ -7904,8 +7901,7 @@ class Exchange(HTTPMessageDelegate):
         self.connection = connection
         self._chunks: list[bytes] = []
 
-    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Any:
-        assert isinstance(start_line, RequestStartLine)
+    def headers_received(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Any:
         self.line, self.headers = start_line, headers
         self.begin(HttpRequest.of(start_line, headers))
         if self.request.is_handshake:
@@ -8089,6 +8085,8 @@ class Exchange(HTTPMessageDelegate):
 
     async def _write_file(self, answer: Answer, body: FileBody) -> None:
         """Write an answer that is a file; the client is sent no more than it takes."""
+        from tornado.iostream import StreamClosedError
+
         self._write_head(answer)
         loop, left = asyncio.get_running_loop(), body.length
         body.file.seek(body.start)
@@ -8123,11 +8121,10 @@ class Exchange(HTTPMessageDelegate):
         """Write the first line, the headers, and the body as far as it is here."""
         self._log(answer)
         self._note(answer, answer.status)
-        phrase = responses.get(answer.status, "Unknown")
         if self._is_plain and not self._answers_early:
             if answer.headers or answer.file or answer.status != 200:
                 lines = [f"{name}: {value}" for name, value in answer.head()]
-                head = "\r\n".join([f"HTTP/1.1 {answer.status} {phrase}", *lines, "\r\n"])
+                head = "\r\n".join([f"HTTP/1.1 {answer.status} {phrase_of(answer.status)}", *lines, "\r\n"])
             else:  # nearly all are like this
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: {answer.content_type}\r\n"
                 head += f"Content-Length: {len(answer.body)}\r\n\r\n"
@@ -8137,12 +8134,15 @@ class Exchange(HTTPMessageDelegate):
                 self.connection.write(head.encode("latin1"))
                 self.connection.write(body)
             return
+        from tornado.httputil import HTTPHeaders, ResponseStartLine
+
         headers = HTTPHeaders()
         for name, value in answer.head():
             headers.add(name, value)
         if self._answers_early:
             headers.add("Connection", "close")
-        self.connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status, phrase), headers, body)
+        line = ResponseStartLine("HTTP/1.1", answer.status, phrase_of(answer.status))
+        self.connection.write_headers(line, headers, body)
 
     def _log(self, answer: Answer) -> None:
         """Tell of the request and of its answer in a line."""
@@ -8183,6 +8183,14 @@ class Exchange(HTTPMessageDelegate):
     def _close(self) -> None:
         self._front.pending.discard(self)
         getattr(self.connection, "close")()
+
+
+def phrase_of(status: int) -> str:
+    """What stands behind a status in an answer's first line."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # a fault can have any
+        return "Unknown"
 
 
 async def wait_until_over(fault: ActiveFault) -> None:
@@ -8243,7 +8251,7 @@ def send_now(stream: IOStream, data: bytes) -> int:
 
     Most clients have room for a message, and then Tornado's buffer, future and callbacks are two thirds of the cost.
     """
-    if stream.closed() or stream.writing() or isinstance(stream, SSLIOStream):
+    if stream.closed() or stream.writing():
         return 0
     try:
         return stream.socket.send(data)
@@ -8253,6 +8261,8 @@ def send_now(stream: IOStream, data: bytes) -> int:
 
 def keep_silent(connection: socket.socket) -> Callable[[], None]:
     """Keep a connection open until its client leaves it, whatever that says; returns a function that closes it."""
+    from tornado.ioloop import IOLoop
+
     loop = IOLoop.current()  # which can watch a socket also where asyncio's own loop cannot, on Windows
     connection.setblocking(False)
 
@@ -8283,7 +8293,6 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self.no_headers = HTTPHeaders()
         self._ready: dict[Socket, None] = {}
         self._writing: set[Socket] = set()
         self._messages: list[tuple[Sequence[Listener], bytes]] = []
@@ -8359,7 +8368,6 @@ class Socket:
         assert exchange is not None
         exchange.is_open()
         handler.set_nodelay(True)
-        handler.request.headers = self._outbox.no_headers  # nobody asks for them again, and there may be many sockets
         world, request = self._world, exchange.request
         assert world is not None
         if world.evidence.over:
@@ -8439,7 +8447,7 @@ class Socket:
         stream = self._stream()
         if stream is None:
             return
-        with contextlib.suppress(StreamClosedError):
+        if not stream.closed():
             stream.write(b"".join(self._frames))
         self._frames.clear()
         self._handler.close(code, reason or None)
@@ -8457,16 +8465,16 @@ class Socket:
             count += 1
         data = b"".join(self._frames[:count])
         del self._frames[:count]
-        sent = send_now(stream, data)
+        is_plain = self._handler.request.protocol == "http"  # TLS has buffers of its own, which the stream sees to
+        sent = send_now(stream, data) if is_plain else 0
         if sent == size:
             self._waiting -= size
             if self._frames:
                 self._outbox.add(self)
             return
-        try:
-            written = stream.write(data[sent:])
-        except StreamClosedError:
+        if stream.closed():
             return  # closed() follows
+        written = stream.write(data[sent:])
         self._on_their_way = size
         if written.done():
             self._written(written)
@@ -8521,6 +8529,8 @@ class Opener:
         self._tornado = functools.cache(tornado_side)
 
     def __call__(self, exchange: Exchange) -> None:
+        from tornado.httputil import HTTPServerRequest
+
         application, handler = self._tornado()
         asked = HTTPServerRequest(connection=exchange.connection, start_line=exchange.line, headers=exchange.headers)
         application.get_handler_delegate(asked, handler, {"socket": Socket(exchange, self._outbox)}).execute()
@@ -8531,8 +8541,11 @@ def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
 
     Its web framework is imported here, for the first handshake: no other answer needs it.
     """
+    from tornado.httputil import HTTPHeaders
     from tornado.web import Application
     from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
+
+    no_headers = HTTPHeaders()
 
     class Protocol(WebSocketProtocol13):
         """Tells a close frame without a code from a lost connection; to Tornado 6.6.1 both are None."""
@@ -8562,6 +8575,7 @@ def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
             return Protocol(self, False, protocol.params) if isinstance(protocol, WebSocketProtocol13) else protocol
 
         def open(self, *args: str, **kwargs: str) -> None:
+            self.request.headers = no_headers  # nobody asks for them again, and there may be many sockets
             self._socket.open(self)
 
         def on_message(self, message: str | bytes) -> None:
@@ -8589,20 +8603,24 @@ LANE_BYTES = 2**16  # read at once; a head that is longer is Tornado's
 MOST_KNOWN, LONGEST_KNOWN = 256, 2048  # header lines that are kept as they were read
 
 
-class Begun(IOStream):
-    """A stream of a connection of which some bytes were read already: they come first."""
+def begun_streams() -> Callable[[socket.socket, bytes], IOStream]:
+    """What makes a stream of a connection of which some bytes were read already: they come first."""
+    from tornado.iostream import IOStream
 
-    def __init__(self, connection: socket.socket, received: bytes) -> None:
-        super().__init__(connection)
-        self._received = memoryview(received)
+    class Begun(IOStream):
+        def __init__(self, connection: socket.socket, received: bytes) -> None:
+            super().__init__(connection)
+            self._received = memoryview(received)
 
-    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
-        size = min(len(buf), len(self._received))
-        if not size:
-            return super().read_from_fd(buf)
-        buf[:size] = self._received[:size]
-        self._received = self._received[size:]
-        return size
+        def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+            size = min(len(buf), len(self._received))
+            if not size:
+                return super().read_from_fd(buf)
+            buf[:size] = self._received[:size]
+            self._received = self._received[size:]
+            return size
+
+    return Begun
 
 
 class Plain(NamedTuple):
@@ -8647,6 +8665,7 @@ class Lane:
         """``hand_over`` gives a stream to Tornado, with the address of its client."""
         self.front = front
         self.hand_over = hand_over
+        self.stream_kind = functools.cache(begun_streams)
         self.loop = asyncio.get_running_loop()
         self.connections: set[LaneConnection] = set()
         self.done: asyncio.Future[None] = self.loop.create_future()
@@ -8700,8 +8719,8 @@ class Lane:
             connection.close()
 
 
-class LaneConnection(HTTPConnection):
-    """A connection in the lane, in place of Tornado's for an Exchange.
+class LaneConnection:
+    """A connection in the lane, in place of Tornado's ``HTTPConnection`` for an Exchange.
 
     It has a ``stream`` from when an answer takes its time, or more of it than the system takes; its next request is
     Tornado's. ``since`` is when its client was last up to something, in the loop's time.
@@ -8731,7 +8750,7 @@ class LaneConnection(HTTPConnection):
         elif self._waiting:
             self._go_on(*self._waiting, data)
         elif plain := self._lane.recognise(data):
-            exchange = Exchange(self._lane.front, self, self)
+            exchange = Exchange(self._lane.front, self, cast("HTTPConnection", self))
             exchange.begin(plain.request)
             self._size = 0
             self._go_on(exchange, plain, data)
@@ -8767,7 +8786,7 @@ class LaneConnection(HTTPConnection):
 
     def _begin_stream(self, received: bytes = b"") -> IOStream:
         self._lane.loop.remove_reader(self.socket.fileno())
-        self.stream = stream = Begun(self.socket, received)
+        self.stream = stream = self._lane.stream_kind()(self.socket, received)
         return stream
 
     def _leave(self, _: object = None) -> None:
@@ -8800,6 +8819,8 @@ class LaneConnection(HTTPConnection):
             self._begin_stream()
             chunk = chunk[sent:]
         assert self.stream is not None
+        from tornado.iostream import StreamClosedError
+
         try:
             self._written = self.stream.write(chunk)
         except StreamClosedError as error:
@@ -9766,6 +9787,7 @@ def control_token_for(options: Options) -> str | None:
 
 STOP_SECONDS = 2.0  # for requests that are under way; half of it for sockets that have to confirm their end
 NO_LANE = "RESTED_EMULATOR_NO_LANE"  # in the environment: everything is Tornado's, as tests compare it
+ACCEPTED_PER_TURN = 128  # connections
 FEWEST_FILES = 128  # that may be open: 16 sockets, as many connections, and what belongs to the process
 
 
@@ -9774,54 +9796,140 @@ def is_no_tls(error: object) -> bool:
     return getattr(error, "reason", None) in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
 
 
-class Listening(HTTPServer):
-    """Tornado's server with a limit of open files: accepting beyond what the system allows fails for ever.
+def tornado_server(front: Front, context: ssl.SSLContext | None, is_beyond: Callable[[int], bool]) -> HTTPServer:
+    """Make Tornado's server for a Front; ``is_beyond`` tells whether a connection of a descriptor is one too many.
 
-    The system gives out the lowest number that is free, so a high one tells how many are open. On Windows it
-    does not, and there the requests under way and idle connections have a limit beside that of the sockets.
+    It is imported here, for the first connection that is not plain: that costs a third of the start.
+    """
+    from tornado.httpserver import HTTPServer
+
+    class Tornado(HTTPServer):
+        def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+            return cast("HTTPMessageDelegate", front.start_request(server_conn, request_conn))
+
+        def handle_stream(self, stream: IOStream, address: Any) -> None:
+            if is_beyond(stream.socket.fileno()):
+                stream.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                stream.close()
+                return
+            stream.set_nodelay(True)
+            # Tornado would turn it off and on again for each request, two system calls that change nothing.
+            stream.set_nodelay = lambda value: None  # type: ignore[method-assign]  # noqa: ARG005
+            super().handle_stream(stream, address)
+
+        def on_close(self, server_conn: object) -> None:
+            super().on_close(server_conn)
+            if is_no_tls(getattr(server_conn, "stream").error):
+                log.warning("no TLS was spoken to a port of TLS alone; use https:// and wss://, or start without --tls")
+            front.on_close(server_conn)
+
+    server = Tornado(
+        lambda _: None,  # nobody calls it: start_request is ours
+        ssl_options=context,
+        max_body_size=math.inf,  # ours is lower, and not a bare 400
+        max_header_size=HEAD_BYTES,
+    )
+    # A timer for each request is dear; the Front closes idle connections, and those that stop in a body, by itself.
+    server.conn_params.header_timeout = None
+    return server
+
+
+class Intake:
+    """Accepts connections, as many as may be: for the lane where there is one, else for Tornado's server.
+
+    Accepting beyond what the system allows fails for ever. It gives out the lowest descriptor that is free, so a high
+    one tells how many are open. On Windows it does not, and there the requests under way and idle connections have a
+    limit beside that of the sockets.
     """
 
-    most = 0
-    lane: Lane | None = None
+    def __init__(self, front: Front, context: ssl.SSLContext | None, most: int, listening: Sequence[socket.socket]):
+        """Begin, in the running loop."""
+        self.most = most
+        self._front, self._context, self._listening = front, context, listening
+        self._http: HTTPServer | None = None  # Tornado's, once it is needed
+        self._watched: Mapping[int, tuple[Any, object]] = {}  # what Tornado waits for, by descriptor
+        self._loop = asyncio.get_running_loop()
+        is_watching = watches_sockets(listening[0])
+        self.lane: Lane | None = None
+        if is_watching and context is None and not os.environ.get(NO_LANE):
+            self.lane = Lane(front, lambda stream, address: self._tornado().handle_stream(stream, address))
+        watch = self._watch if is_watching else self._watch_by_tornado
+        self._unwatch = [watch(one) for one in listening]
 
-    def _is_beyond(self, connection: socket.socket) -> bool:
-        """Whether a connection is one too many."""
+    def _watch(self, listening: socket.socket) -> Callable[[], object]:
+        self._loop.add_reader(listening, self._accept, listening)
+        return functools.partial(self._loop.remove_reader, listening)
+
+    def _watch_by_tornado(self, listening: socket.socket) -> Callable[[], object]:
+        from tornado.netutil import add_accept_handler
+
+        return add_accept_handler(listening, self._take)
+
+    def _tornado(self) -> HTTPServer:
+        if self._http is None:
+            self._http = tornado_server(self._front, self._context, self._is_beyond)
+            from tornado.ioloop import IOLoop
+
+            # Tornado lists what its loop waits for, asyncio does not; a fork has to close all of it.
+            self._watched = cast("BaseAsyncIOLoop", IOLoop.current()).handlers
+        return self._http
+
+    def _is_beyond(self, descriptor: int) -> bool:
         in_lane = self.lane.connections if self.lane else ()
-        return (connection.fileno() if resource else len(self._connections) + len(in_lane)) >= self.most
+        in_tornado = getattr(self._http, "_connections", ())
+        return (descriptor if resource else len(in_tornado) + len(in_lane)) >= self.most
 
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
-        if self._is_beyond(getattr(stream, "socket")):
-            stream.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            stream.close()
-            return
-        stream.set_nodelay(True)
-        # Tornado would turn it off and on again for each request, two system calls that change nothing.
-        stream.set_nodelay = lambda value: None  # type: ignore[method-assign]  # noqa: ARG005
-        super().handle_stream(stream, address)
+    def _accept(self, listening: socket.socket) -> None:
+        """Take some of the connections that wait: others are served in between, as Tornado does it."""
+        for _ in range(ACCEPTED_PER_TURN):
+            try:
+                connection, address = listening.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:  # it left while it waited, as FreeBSD says it
+                continue
+            self._take(connection, address)
 
-    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+    def _take(self, connection: socket.socket, address: Any) -> None:
         try:
             # Fails where the client has left; wrapping its socket in TLS would fail too, and leak it.
             connection.getpeername()
-            if self.lane and not self._is_beyond(connection):
+            if self.lane and not self._is_beyond(connection.fileno()):
                 self.lane.take(connection, address)
             else:
-                super()._handle_connection(connection, address)
+                self._tornado()._handle_connection(connection, address)
         except OSError as error:  # the client has left, which Tornado 6.6.1 takes for a bug
             log.info("a connection ended before it began: %s", error)
             connection.close()
 
-    async def close_all_connections(self) -> None:
+    def close_idle(self) -> None:
+        """Close connections whose client has sent nothing for too long."""
+        self._front.close_idle()
+        if self.lane:
+            self.lane.close_idle()
+
+    def stop(self) -> None:
+        """Accept no more."""
+        for unwatch in self._unwatch:
+            unwatch()
+        for one in self._listening:
+            one.close()
+
+    async def close_connections(self) -> None:
+        """Close what is still connected."""
         if self.lane:
             self.lane.close()
-        await super().close_all_connections()
+        if self._http:
+            await self._http.close_all_connections()
 
-    def on_close(self, server_conn: object) -> None:
-        super().on_close(server_conn)
-        if is_no_tls(getattr(server_conn, "stream").error):
-            log.warning("no TLS was spoken to a port of TLS alone; use https:// and wss://, or start without --tls")
-        assert isinstance(self.request_callback, Front)
-        self.request_callback.on_close(server_conn)
+    def leave_to_parent(self) -> None:
+        """Close the copies that a fork of the process has of connections, and send nothing."""
+        # The loop is left alone: parent and fork share its epoll, and what leaves it is lost to the parent too.
+        for file, _ in list(self._watched.values()):
+            with contextlib.suppress(OSError):
+                os.close(file) if isinstance(file, int) else file.close()
+        for connection in self.lane.connections if self.lane else ():
+            connection.socket.close()
 
 
 class Server:
@@ -9829,8 +9937,6 @@ class Server:
 
     ``read`` is the machine's time, and ``tell`` writes the log's line of a request.
     """
-
-    _lane: Lane | None = None
 
     def __init__(self, options: Options, read: Callable[[], float] | None = None, tell: Tell = log.log) -> None:
         """Read the data and carry out the options. Raises DataFileError, OSError, or OptionError."""
@@ -9869,7 +9975,6 @@ class Server:
         self._sockets: list[socket.socket] = []
         self._cannot_save = False
         self._saving: asyncio.Future[None] | None = None
-        self._watched: Mapping[int, tuple[Any, object]] = {}  # what Tornado waits for, by descriptor
 
     def _is_taken(self, key: str) -> bool:
         # Worlds are made around the default one, which asks them later whether a key is another's.
@@ -9944,21 +10049,8 @@ class Server:
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
         pages = open_pages(options, self.world)
         self._front = Front(doors, Opener(self._outbox), options.max_body, pages, self._tell)
-        self._http = Listening(
-            self._front,
-            ssl_options=self.tls.context,
-            max_body_size=math.inf,  # ours is lower, and not a bare 400
-            max_header_size=HEAD_BYTES,
-        )
-        # A timer for each request is dear; the Front closes idle connections, and those that stop in a body, by itself.
-        self._http.conn_params.header_timeout = None
-        self._http.most = self._most + 64
-        if self.tls.context is None and watches_sockets(self._sockets[0]) and not os.environ.get(NO_LANE):
-            self._lane = self._http.lane = Lane(self._front, self._http.handle_stream)
-        self._http.add_sockets(self._sockets)
+        self._intake = Intake(self._front, self.tls.context, self._most + 64, self._sockets)
         self._is_serving = True
-        # Tornado lists what its loop waits for, asyncio does not; a fork has to close all of it.
-        self._watched = cast("BaseAsyncIOLoop", IOLoop.current()).handlers
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -9972,9 +10064,7 @@ class Server:
 
     def _tick(self) -> None:
         try:
-            self._front.close_idle()
-            if self._lane:
-                self._lane.close_idle()
+            self._intake.close_idle()
             self.worlds.tick()
             # One at a time: there is one draft of the data file.
             if self._saving is None or self._saving.done():
@@ -10009,7 +10099,7 @@ class Server:
 
         Raises OSError where a file cannot be written; the journal beside the data file has what is new.
         """
-        self._http.stop()
+        self._intake.stop()
         self._is_serving = False  # before the rest, some of which would set the timer again
         worlds = list(self.worlds)
         for world in worlds:
@@ -10024,7 +10114,7 @@ class Server:
             world.stop(Message.STOPPING)
         sockets = [channel for channel in channels if isinstance(channel, Socket)]
         await self._wait_for(lambda: all(one.is_closed() for one in sockets), STOP_SECONDS / 2)
-        await self._http.close_all_connections()
+        await self._intake.close_connections()
         if self._saving:
             await self._saving  # or its thread and the closing of the store would both write the draft
         try:
@@ -10043,13 +10133,11 @@ class Server:
 
         Were they open, the port would stay taken, clients would not see an end, and the data file would stay locked.
         """
-        # The loop is left alone: parent and fork share its epoll, and what leaves it is lost to the parent too.
-        for file, _ in list(self._watched.values()):
-            with contextlib.suppress(OSError):
-                os.close(file) if isinstance(file, int) else file.close()
-        in_lane = self._lane.connections if self._lane else ()
-        for connection in [*self._sockets, *(one.socket for one in in_lane)]:
-            connection.close()
+        intake: Intake | None = getattr(self, "_intake", None)  # before ``start`` there is none
+        if intake:
+            intake.leave_to_parent()
+        for listening in self._sockets:
+            listening.close()
         self.world.store.file.leave_to_parent()
 
     async def _wait_for(self, done: Callable[[], bool], seconds: float) -> None:

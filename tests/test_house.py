@@ -392,7 +392,7 @@ AS_MODULE = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import rested_emula
     ("switches", "before", "wanted"),
     [
         ([], OLD_PYTHON, "Python 3.11 or newer, and this is 3.9.18: python3.11 "),
-        (["-S"], "", f"packages that are missing (No module named 'tinydb'): {sys.executable} -m pip install "),
+        (["-S"], "", f"packages that are missing (No module named 'tornado'): {sys.executable} -m pip install "),
     ],
     ids=["an old Python", "no packages"],
 )

@@ -35,8 +35,8 @@ def post(body: bytes, *headers: str) -> bytes:
 
 
 def lane_of(server: Server) -> Lane:
-    assert server._lane is not None
-    return server._lane
+    assert server._intake.lane is not None
+    return server._intake.lane
 
 
 def is_in_lane(emulator: RestedEmulator, connection: socket.socket) -> bool:
@@ -325,7 +325,7 @@ def past(monkeypatch: pytest.MonkeyPatch) -> Iterator[RestedEmulator]:
         emulator.start()
     with ExitStack() as finally_:
         finally_.callback(emulator.stop)
-        assert emulator.call(lambda server: server._lane) is None
+        assert emulator.call(lambda server: server._intake.lane) is None
         yield emulator
 
 
@@ -553,8 +553,8 @@ def test_evidence_is_the_same_on_both_ways(emulator: RestedEmulator, past: Reste
 def test_tls_and_loops_without_readers_have_no_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trustme")
     with RestedEmulator(tls=True) as emulator:
-        assert emulator.call(lambda server: server._lane) is None
+        assert emulator.call(lambda server: server._intake.lane) is None
     monkeypatch.setattr(rested_emulator, "watches_sockets", lambda _: False)
     with RestedEmulator() as emulator:
-        assert emulator.call(lambda server: server._lane) is None
+        assert emulator.call(lambda server: server._intake.lane) is None
         assert call(emulator.url("examples/unsecure-endpoint")).status == 200

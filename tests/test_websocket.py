@@ -368,7 +368,7 @@ def test_sockets_beyond_the_limit_of_the_system_are_refused(monkeypatch: pytest.
     monkeypatch.setattr("rested_emulator.most_sockets", lambda: 2)
     with RestedEmulator(data=GARDEN) as emulator:
         # The limit of connections counts what the whole process has open, and other tests leave files open.
-        emulator.call(lambda server: setattr(server._http, "most", 2**16))
+        emulator.call(lambda server: setattr(server._intake, "most", 2**16))
         with raw_socket(emulator), open_socket(emulator.ws_url(PLANTS)) as listener:
             with wire(emulator) as connection:
                 connection.sendall(head("GET", at(PLANTS), *HANDSHAKE))
