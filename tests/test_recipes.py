@@ -1,7 +1,9 @@
-"""The README's recipes: they are the files in tests/recipes, and those run with the real tools, on loopback alone."""
+"""The recipes: their page shows the files beside it, and those run with the real tools, on loopback alone."""
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import re
 import shlex
@@ -10,20 +12,29 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
 
+from rested_emulator import CONTROL_ROUTES, FAULT_KINDS, RestedEmulator, camel, read_command_line
+from tests import probe
 from tests.conftest import ROOT, give_up, need
+from tests.recipes import pull_seed
+from tests.wire import call
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
 
 RECIPES = ROOT / "tests" / "recipes"
-SECTION = (ROOT / "README.md").read_text().split("\n## Recipes\n")[1].split("\n## ")[0]
+PAGE = (RECIPES / "README.md").read_text()
+WORLD = (RECIPES / "world.js").read_text()
 REQUIRED = "RESTED_EMULATOR_TEST_RECIPES"
 SECONDS = 120  # a limit for each command, not what it takes
-MOST_LINES = 26
+MOST_LINES = 48  # but for world.js, which has the types too
 
 WORKFLOW: dict[str, Any] = yaml.load((RECIPES / "github-actions" / "frontend.yml").read_text(), yaml.BaseLoader)
 STEPS: list[dict[str, str]] = WORKFLOW["jobs"]["test"]["steps"]
@@ -33,6 +44,11 @@ DOWNLOAD = "npx playwright install --with-deps chromium"
 INSTALLING, TESTING = COMMANDS[: COMMANDS.index(DOWNLOAD)], COMMANDS[COMMANDS.index(DOWNLOAD) + 1 :]
 # Whatever a browser would like to look up, nothing leaves this machine.
 OFFLINE = ["--disable-quic", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost"]
+
+# They want no package but the emulator's, or name what they build on in their own first words.
+TAKE_NOTHING = ("GitHub Actions", "Docker", "Begin with your own data", "Is it still like the service?")
+
+NOTES = "examples/unsecure-endpoint"
 
 Run = Callable[..., str]
 
@@ -51,12 +67,16 @@ def put_command(folder: Path, name: str, *command: str) -> None:
     path.chmod(0o755)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs a command in a copy of the frontend repository, with everything installed as the GitHub job does it.
+class Frontend(NamedTuple):
+    """A copy of the frontend repository, and what commands in it find in their environment."""
 
-    Returns what it has printed. Fails where it does not end with 0.
-    """
+    path: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def frontend(tmp_path_factory: pytest.TempPathFactory) -> Frontend:
+    """A copy of the frontend repository, in which nothing is installed yet."""
     *_, chromium = need("bash", "npm", "npx", "node", "chromium", required=REQUIRED)
     project, commands = tmp_path_factory.mktemp("frontend") / "repository", tmp_path_factory.mktemp("bin")
     shutil.copytree(RECIPES, project, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
@@ -76,14 +96,27 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "npm_config_prefer_offline": "true",
     }
     environment.pop("FORCE_COLOR", None)
+    return Frontend(project, environment)
+
+
+def start(frontend: Frontend, command: list[str]) -> subprocess.Popen[str]:
+    """Start a command in the repository, in a group of its own."""
+    return subprocess.Popen(
+        command, cwd=frontend.path, env=frontend.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(frontend: Frontend) -> Run:
+    """Runs a command in the frontend repository, with everything installed as the GitHub job does it.
+
+    Returns what it has printed. Fails where it does not end with 0.
+    """
 
     def run(command: str, **more: str) -> str:
         shell = ["bash", "-e", "-c", command]  # as GitHub's runner does
-        output = subprocess.PIPE
-        with subprocess.Popen(
-            shell, cwd=project, env=environment | more, stdout=output, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
-        ) as process:  # fmt: skip
+        with start(Frontend(frontend.path, frontend.environment | more), shell) as process:
             try:
                 printed, _ = process.communicate(timeout=SECONDS)
             except BaseException:
@@ -100,18 +133,78 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_the_readme_shows_the_files_as_they_are() -> None:
+def test_the_page_shows_the_files_as_they_are() -> None:
     paths = [path for path in RECIPES.rglob("*") if path.suffix in (".js", ".html", ".py", ".yml")]
+    paths += [RECIPES / "package.json", RECIPES / "docker" / "Containerfile"]
     files = {str(path.relative_to(RECIPES)): path.read_text() for path in paths if "node_modules" not in path.parts}
     del files["pull_seed.py"]  # which is run where it lies, and is long
-    shown = re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+    shown = re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert dict(shown) == files
     assert len(shown) == len(files)
 
 
 def test_a_file_is_short_enough_to_be_pasted() -> None:
-    shown = re.findall(r"^```\w+\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+    shown = re.findall(r"^```\w+\n(.*?)^```$", PAGE.replace(WORLD, ""), re.MULTILINE | re.DOTALL)
     assert max(len(block.splitlines()) for block in shown) <= MOST_LINES
+
+
+def test_each_recipe_begins_with_what_it_installs() -> None:
+    sections = re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    first = {
+        name: (re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) or [""])[0] for name, text in sections
+    }
+    without = [name for name, command in first.items() if "install" not in command and name not in TAKE_NOTHING]
+    assert without == []
+    used = {name for command in first.values() for name in re.findall(r"(?<=\s)(?:@\w+/)?[\w-]+(?=\s|$)", command)}
+    assert set(json.loads((RECIPES / "package.json").read_text())["devDependencies"]) <= used
+
+
+def test_the_types_of_world_js_are_those_of_the_verbs() -> None:
+    types = WORLD.split("@typedef {{\n *   ")[1].split("\n * }} Verbs")[0].replace("\n *  ", "")
+    found = {
+        name: set(re.findall(r"(\w+\??):", members))
+        for name, members in re.findall(r'"([\w-]+)": \{(.*?)\}[,;]?', types)
+    }
+    posts = {name: verb for routes in CONTROL_ROUTES.values() for method, name, verb in routes if method == "POST"}
+    assert found == {
+        name: {
+            camel(item.name) + ("" if item.default is item.empty else "?")
+            for item in inspect.signature(verb).parameters.values()
+            if item.name != "self"
+        }
+        for name, verb in posts.items()
+    }
+    reports = {name for routes in CONTROL_ROUTES.values() for method, name, _ in routes if method == "GET"} - {"health"}
+    assert set(re.findall(r'"(\w+)"', WORLD.split("} Report")[0].split("@typedef {")[-1])) == reports
+    assert set(re.findall(r'"(\w+)"', WORLD.split("} Kind")[0].split("@typedef {")[-1])) == set(FAULT_KINDS)
+
+
+def test_the_commands_without_a_block_of_files_are_understood() -> None:
+    pulls, probes = (
+        [shlex.split(line)[count:] for line in re.findall(rf"^{command} .*$", PAGE, re.MULTILINE)]
+        for command, count in (("python pull_seed.py", 2), ("python -m tests.probe", 3))
+    )
+    assert len(pulls) == len(probes) == 1
+    assert pull_seed.read_command_line(pulls[0]).output == "seed.json"
+    assert probe.read_command_line(probes[0]).secure == "my-app/scratch-notes"
+    options, _ = read_command_line(shlex.split(shown("python rested_emulator.py --seed seed.json"))[2:], {})
+    assert options.seed == "seed.json"
+
+
+def test_the_container_asks_and_is_asked_what_there_is() -> None:
+    text = (RECIPES / "docker" / "Containerfile").read_text()
+    program = json.loads(re.findall(r"ENTRYPOINT (\[.*\])", text)[0])
+    options, _ = read_command_line([*program[2:], "--control-token", "a-token"], {})
+    assert (options.data, options.host, options.port) == ("/data/db.json", "0.0.0.0", 7378)
+    [service] = yaml.safe_load((RECIPES / "docker" / "services.yml").read_text())["jobs"]["test"]["services"].values()
+    assert service["ports"] == ["7378:7378"]
+    options, _ = read_command_line([], dict.fromkeys(service["env"], "a-token"))
+    assert (options.allow_host, options.control_token) == (("a-token",), "a-token")
+    _, *check = json.loads(re.findall(r"CMD \\\n\s*(\[.*\])", text)[0])
+    with RestedEmulator() as emulator:
+        command = [sys.executable, *(word.replace("localhost:7378", str(emulator.facts["host"])) for word in check)]
+        subprocess.run(command, check=True, timeout=20)
+    assert subprocess.run(command, capture_output=True, timeout=20, check=False).returncode != 0
 
 
 def test_the_lock_file_names_no_registry() -> None:
@@ -125,9 +218,118 @@ def test_vitest(run: Run) -> None:
 
 @pytest.mark.browser
 def test_playwright_starts_the_emulator_and_each_worker_has_a_world(run: Run) -> None:
-    printed = run(f"{shown('npx playwright test')} --workers 2", RESTED_EMULATOR_PORT=str(free_port()))
-    assert "2 passed" in printed
+    printed = run(f"{shown('npx playwright test')} --workers 2", RESTED_TEST_PORT=str(free_port()))
+    assert "3 passed" in printed
     assert {"playwright-0", "playwright-1"} == set(re.findall(r"\[WebServer\] .* world '(\S+)' begins", printed))
+
+
+FAILING = """
+import { expect } from "@playwright/test";
+import { notes, test } from "./fixtures.js";
+
+test("fails", async ({ world }) => {
+  await world.store(notes, { text: "bread" });
+  expect(await world.report("mails")).toHaveLength(1);
+});
+"""
+
+
+@pytest.mark.browser
+def test_a_failure_in_playwright_shows_what_was_asked(run: Run, frontend: Frontend) -> None:
+    failing = frontend.path / "playwright" / "failing.spec.js"
+    failing.write_text(FAILING)
+    try:
+        run("! npx playwright test failing", RESTED_TEST_PORT=str(free_port()))
+    finally:
+        failing.unlink()
+    [path] = frontend.path.glob("test-results/*/evidence.json")
+    evidence = json.loads(path.read_text())
+    assert [(request["method"], request["endpoint"]) for request in evidence["asked"]] == [("POST", NOTES)]
+    assert [push["record"]["data"] for push in evidence["pushed"]] == [{"text": "bread"}]
+
+
+@pytest.mark.browser
+def test_playwright_starts_emulator_and_dev_server(run: Run) -> None:
+    ports = {"RESTED_TEST_PORT": str(free_port()), "VITE_TEST_PORT": str(free_port())}
+    assert "1 passed" in run(shown("npx playwright test --config playwright.vite.config.js"), **ports)
+
+
+@contextmanager
+def dev_server(frontend: Frontend, command: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A dev server on a free port, with its address; it is ended as Ctrl-C ends it, and so is what it has started."""
+    port = free_port()
+    with start(frontend, shlex.split(f"{command} --strictPort --port {port}")) as process:
+        try:
+            yield f"http://localhost:{port}", process
+            os.killpg(process.pid, signal.SIGINT)
+            process.communicate(timeout=SECONDS)  # to the end of the output, which all of them share
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def line_with(text: str, process: subprocess.Popen[str]) -> str:
+    """Wait for a line that a process prints."""
+    assert process.stdout is not None
+    line = next((line for line in process.stdout if text in line), None)
+    assert line is not None, f"ended without {text!r}"
+    return line
+
+
+@pytest.mark.browser
+def test_vite_starts_the_emulator_with_a_data_file_of_the_branch(
+    run: Run, frontend: Frontend, context: BrowserContext
+) -> None:
+    need("git", required=REQUIRED)
+    run("git init --quiet --initial-branch=feature/notes")
+    with dev_server(frontend, shown("npx vite vite")) as (url, process):
+        found = re.search(r"rested-emulator: (http://localhost:\d+)/ \(feature-notes\)", line_with("(feature", process))
+        assert found
+        line_with("Local:", process)
+        page = context.new_page()
+        page.goto(url)
+        page.get_by_text("online", exact=True).wait_for()
+        api = f"{found[1]}/api/1/ce/my-app/notes?key=d59eb2859c284168ac48aef65046d5dd"
+        assert call(api, "POST", {"text": "bread"}).status == 200
+        page.get_by_role("listitem").filter(has_text="bread").wait_for()
+        page.close()
+    assert '"bread"' in (frontend.path / "rested-db.feature-notes.json").read_text()
+
+
+@pytest.mark.browser
+def test_vite_as_a_proxy_passes_requests_and_messages(frontend: Frontend, context: BrowserContext) -> None:
+    with RestedEmulator(endpoint=["my-app/notes"]) as emulator:
+        told = Frontend(frontend.path, frontend.environment | {"RESTED_HOST": str(emulator.facts["host"])})
+        with dev_server(told, shown("npx vite vite --config vite/proxy.config.js")) as (url, process):
+            line_with("Local:", process)
+            page = context.new_page()
+            page.goto(url)
+            page.get_by_text("online", exact=True).wait_for()
+            assert call(emulator.url("my-app/notes"), "POST", {"text": "bread"}).status == 200
+            page.get_by_role("listitem").filter(has_text="bread").wait_for()
+            page.close()
+
+
+@pytest.mark.browser
+def test_the_types_hold_and_say_what_is_wrong(run: Run) -> None:
+    command = shown("npx tsc --noEmit --checkJs --strict --target esnext --lib esnext,dom world.js")
+    run(command)
+    right = ['control("reset")', 'control("advance", { seconds: 1 })', 'report("mails")', 'store("a/b", 1, "token")']
+    wrong = ['control("advance")', 'control("advance", { second: 1 })', 'control("advence", {})', 'report("mail")',
+             'control("faults", { kind: "none" })']  # fmt: skip
+    calls = "\n".join(f"await world.{text};" for text in right + wrong)
+    text = f'import {{ openWorld }} from "./world.js";\nconst world = await openWorld("localhost", "key");\n{calls}\n'
+    checked = command.replace("world.js", "use.js")
+    printed = run(f"cat > use.js <<'END'\n{text}\nEND\n! {checked}; rm use.js")
+    lines = text.splitlines()
+    assert [lines[int(number) - 1] for number in re.findall(r"^use\.js\((\d+),", printed, re.MULTILINE)] == [
+        f"await world.{text};" for text in wrong
+    ]
+
+
+@pytest.mark.browser
+def test_cypress_is_parsed(run: Run) -> None:
+    run("node --check cypress.config.js && node --check cypress/notes.cy.js")
 
 
 @pytest.mark.browser
@@ -135,7 +337,7 @@ def test_the_emulator_starts_playwright(run: Run) -> None:
     command = "python rested_emulator.py --memory -- npx playwright test"
     # One worker, so that the second test finds what the first one has stored, unless the checkpoint is restored.
     printed = run(f"{shown(f'RESTED_EMULATOR_STATIC=app {command}')} --workers 1")
-    assert "2 passed" in printed
+    assert "3 passed" in printed
     assert "[WebServer]" not in printed
 
 
@@ -166,6 +368,6 @@ def test_the_github_job_does_its_steps(run: Run) -> None:
 
 
 def shown(command: str) -> str:
-    """A command that stands in the README, in a block of its own."""
-    assert f"```sh\n{command}\n```" in SECTION
+    """A command that stands on the page, in a block of its own."""
+    assert f"```sh\n{command}\n```" in PAGE
     return command

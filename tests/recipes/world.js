@@ -1,17 +1,67 @@
-// A world of its own in the emulator: data, users, clock and faults that no other test sees.
-export async function openWorld(host, key) {
-  const send = async (path, content) => {
-    const headers = { "Content-Type": "application/json" };
-    const body = JSON.stringify(content);
-    const answer = await fetch(`http://${host}${path}?key=${key}`, { method: "POST", headers, body });
+// @ts-check
+
+/**
+ * What the verbs of the control interface take; an editor completes them.
+ *
+ * @typedef {"status" | "delay" | "cut" | "refuse" | "close" | "abort" | "silence" | "messages" | "outage"} Kind
+ * @typedef {{ endpoint?: string, method?: string, status?: number, since?: number }} Requests
+ * @typedef {{ endpoint?: string, type?: string, since?: number }} Messages
+ * @typedef {{
+ *   "fork": { key: string },
+ *   "drop": { key: string },
+ *   "sign-in": { endpoint: string, username: string, password?: string },
+ *   "change-project": { project?: string, name?: string, key?: string, masterKey?: string, allowedOrigins?: string[],
+ *     disallowNoOrigin?: boolean, tokenTtl?: number, resetTemplates?: Record<string, string> },
+ *   "change-endpoint": { name: string, secure?: boolean, authentication?: boolean, othersCanRead?: boolean,
+ *     othersCanUpdate?: boolean, othersCanDelete?: boolean, description?: string },
+ *   "delete-endpoint": { name: string },
+ *   "expire-tokens": { username?: string, token?: string },
+ *   "close-listeners": { code?: number, reason?: string, endpoint?: string },
+ *   "advance": { seconds: number },
+ *   "set-time": { time: string },
+ *   "freeze": {},
+ *   "unfreeze": {},
+ *   "reset": {},
+ *   "checkpoint": { name: string },
+ *   "restore": { name: string },
+ *   "faults": { kind: Kind, endpoint?: string, method?: string, times?: number, chance?: number, seed?: number,
+ *     status?: number, body?: unknown, seconds?: number, when?: "before" | "after", code?: number, reason?: string,
+ *     what?: string, mode?: "refuse" | "hang" | "reset" },
+ *   "wait": { requests?: Requests, messages?: Messages, count?: number, timeout?: number },
+ *   "settle": { timeout?: number },
+ * }} Verbs
+ * @typedef {"status" | "listeners" | "records" | "faults" | "requests" | "messages" | "coverage" | "mails"} Report
+ */
+
+/**
+ * A world of its own in the emulator: data, users, clock and faults that no other test sees.
+ *
+ * @param {string} host with its port, as RESTED_HOST has it
+ * @param {string} key of your choice; a world that has it begins anew
+ * @param {string} [controlToken] where the emulator wants one, as beyond loopback
+ */
+export async function openWorld(host, key, controlToken) {
+  /** @type {(path: string, content?: unknown, token?: string) => Promise<any>} */
+  const send = async (path, content, token) => {
+    const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+    const sent = content === undefined ? { headers } : { headers, method: "POST", body: JSON.stringify(content) };
+    const answer = await fetch(`http://${host}${path}?key=${key}`, sent);
     if (!answer.ok) throw new Error(`${path}: ${await answer.text()}`);
     return answer.json();
   };
-  const control = (verb, args = {}) => send(`/__emulator__/${verb}`, args);
-  const store = (endpoint, data) => send(`/api/1/ce/${endpoint}`, data);
+  /**
+   * @type {<V extends keyof Verbs>(verb: V, ...args: {} extends Verbs[V] ? [Verbs[V]?] : [Verbs[V]]) => Promise<any>}
+   */
+  const control = (verb, ...args) => send(`/__emulator__/${verb}`, args[0] ?? {}, controlToken);
+  /** @param {Report} name */
+  const report = (name) => send(`/__emulator__/${name}`, undefined, controlToken);
+  /** @param {string} endpoint @param {unknown} data @param {string} [token] whose record it is to be */
+  const store = (endpoint, data, token) => send(`/api/1/ce/${endpoint}`, data, token);
+  /** @param {string} endpoint */
   const url = (endpoint) => `http://${host}/api/1/ce/${endpoint}?key=${key}`;
+  /** @param {string} endpoint */
   const wsUrl = (endpoint) => url(endpoint).replace("http:", "ws:");
 
-  await control("fork", { key }); // one that is there begins anew
-  return { key, url, wsUrl, store, control };
+  await control("fork", { key });
+  return { key, url, wsUrl, store, control, report };
 }

@@ -1,3 +1,4 @@
+import { writeFile } from "node:fs/promises";
 import { test as base } from "@playwright/test";
 import { openWorld } from "../world.js";
 
@@ -13,8 +14,34 @@ export const test = base.extend({
     },
     { scope: "worker" },
   ],
-  world: async ({ worldOfWorker }, use) => {
-    await worldOfWorker.control("restore", { name: "milk" });
-    await use(worldOfWorker);
+  world: async ({ worldOfWorker: world }, use, testInfo) => {
+    await world.control("restore", { name: "milk" });
+    const last = async (report) => (await world.report(report)).at(-1)?.number ?? 0;
+    const [asked, pushed] = [await last("requests"), await last("messages")];
+    await use(world);
+    if (testInfo.status === testInfo.expectedStatus) return;
+    const since = async (report, number) => (await world.report(report)).filter((one) => one.number > number);
+    const evidence = { asked: await since("requests", asked), pushed: await since("messages", pushed) };
+    const path = testInfo.outputPath("evidence.json"); // in test-results
+    await writeFile(path, JSON.stringify(evidence, null, 1));
+    await testInfo.attach("evidence", { path });
+  },
+  // One clock for page and emulator: timers of the page and tokens of the emulator run out together.
+  advance: async ({ page, world }, use) => {
+    const { now } = await world.report("status");
+    await page.clock.install({ time: now });
+    await use(async (seconds) => {
+      await page.clock.fastForward(seconds * 1000);
+      await world.control("advance", { seconds });
+    });
+  },
+  // Logged in without the form, with the service's own cookie.
+  signIn: async ({ context, world }, use) => {
+    await use(async (username) => {
+      const { token } = await world.control("sign-in", { endpoint: "examples/auth", username });
+      const cookie = { name: "__Secure-rested-access-token", value: token, domain: "localhost", path: "/" };
+      await context.addCookies([{ ...cookie, secure: true, httpOnly: true, sameSite: "None" }]);
+      return token;
+    });
   },
 });
