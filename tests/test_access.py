@@ -347,14 +347,14 @@ def test_of_two_faults_the_earlier_check_answers(strict: Backend, ada: str, firs
 @pytest.mark.parametrize(
     ("shows", "reason"),
     [
-        ({"key": None}, "Endpoint or API Key not valid."),
-        ({"key": "unknown"}, "Endpoint or API Key not valid."),
-        ({"endpoint": "garden/nowhere"}, "Endpoint or API Key not valid."),
-        ({"origin": EVIL}, "Origin not allowed."),
-        ({"origin": "http://localhost:4000"}, "Origin not allowed."),
-        ({"origin": None}, "Origin not allowed."),
-        ({"token": None}, "No Access token or invalid."),
-        ({"token": "unknown"}, "No Access token or invalid."),
+        ({"key": None}, texts.NOT_VALID),
+        ({"key": "unknown"}, texts.NOT_VALID),
+        ({"endpoint": "garden/nowhere"}, texts.NOT_VALID),
+        ({"origin": EVIL}, texts.ORIGIN_REFUSED),
+        ({"origin": "http://localhost:4000"}, texts.ORIGIN_REFUSED),
+        ({"origin": None}, texts.ORIGIN_REFUSED),
+        ({"token": None}, texts.NO_TOKEN),
+        ({"token": "unknown"}, texts.NO_TOKEN),
     ],
     ids=str,
 )
@@ -576,7 +576,7 @@ def test_an_expired_token_is_told_apart_over_http_and_not_on_a_socket(backend: B
     backend.advance(3600)
     with refused(401, texts.TOKEN_EXPIRED) as refusal:
         verb(backend, knock(CHORES, token=ada))
-    assert refusal.value.reason == "No Access token or invalid."
+    assert refusal.value.reason == texts.NO_TOKEN
 
 
 @pytest.mark.parametrize("odd", ["ключ", "\udcff", "\0", "é" * 100_000], ids=["cyrillic", "surrogate", "NUL", "100 KB"])

@@ -409,7 +409,7 @@ def test_a_deleted_user_loses_every_token_and_frees_the_name(backend: Backend, a
 def test_a_user_deleted_with_the_master_key_loses_every_token(backend: Backend, listen: Listen, ada: str) -> None:
     ear = listen(DIARY, token=ada)
     backend.delete(knock(GARDENERS, master_key=MASTER_KEY, unique_id=ADA))
-    assert ear.ended == (1000, "Access token expired.")
+    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
     with refused(401):
         backend.read(knock(DIARY, token=ada))
 

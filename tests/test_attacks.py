@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rested_emulator import RestedEmulator
+from tests import texts
 from tests.conftest import GARDEN, PLANTS
 from tests.wire import FOREIGN, HANDSHAKE, PAGE, answer_on, at, seen, take, wire
 
@@ -90,7 +91,7 @@ def test_who_gets_where(shared: RestedEmulator, place: str, action: str) -> None
                 assert first == 0x88, "the first frame is the last"
                 code, reason = int.from_bytes(take(connection, 2)), take(connection, size - 2)
                 status, said = code, reason.decode()
-                assert said == "Origin not allowed."
+                assert said == texts.ORIGIN_REFUSED
             elif expected == 101:
                 assert shared.status()["listeners"] == 1
         where = f"{action} at {place} from {origin} for host {host}"

@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Error, JSHandle, Page, expect
 
-from rested_emulator import ACCESS_TOKEN_COOKIE, SAMPLE_KEY, RestedEmulator
+from rested_emulator import RestedEmulator
+from tests import texts
 from tests.conftest import DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, TIMEOUT, TOMATO
-from tests.wire import call
+from tests.wire import COOKIE, call
 
 pytestmark = pytest.mark.browser
 
@@ -157,7 +158,7 @@ def test_a_login_leaves_a_cookie_that_no_script_can_read(
     assert answer["body"]["data"] == {"username": "eve"}
     assert answer["authorization"] is None
     (cookie,) = context.cookies()
-    assert (cookie["name"], cookie["httpOnly"], cookie["secure"]) == (ACCESS_TOKEN_COOKIE, True, True)
+    assert (cookie["name"], cookie["httpOnly"], cookie["secure"]) == (COOKIE, True, True)
     assert (cookie["path"], cookie["sameSite"]) == ("/", "None")
     assert app.page.evaluate("document.cookie") == ""
 
@@ -172,7 +173,7 @@ def test_with_the_cookie_alone_every_change_is_made_and_heard_in_order(emulator:
     updated = app.fetch(f"{record}&strategy=merge", "PUT", {"bed": 2})["body"]
     assert updated["data"] == {"text": "Möhren!", "bed": 2}
     assert app.fetch(record, "DELETE")["body"] == updated
-    assert app.fetch(record)["body"]["message"] == "No record was found."
+    assert app.fetch(record)["body"]["message"] == texts.NO_RECORD
     emulator.close_listeners()
     ear.closed()
     assert ear.heard() == [
@@ -196,10 +197,10 @@ def test_after_logout_the_cookie_is_gone_and_the_page_reads_why(
     app.log_in(emulator)
     ear = app.listen(emulator.ws_url(DIARY))
     assert app.fetch(emulator.url(GARDENERS) + "&logout=true", "POST")["body"] == {}
-    assert ear.closed() == (1000, "Access token expired.", True)
+    assert ear.closed() == (1000, texts.TOKEN_EXPIRED, True)
     assert context.cookies() == []
     refused = app.fetch(emulator.url(DIARY))
-    check_error(refused, 401, "No Access token or invalid.")
+    check_error(refused, 401, texts.NO_TOKEN)
     assert "log in" in refused["body"]["hint"]
 
 
@@ -232,11 +233,11 @@ def test_a_token_from_the_login_header_opens_a_socket_by_its_url(emulator: Reste
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        (f"{PLANTS}?key=wrong", "Endpoint or API Key not valid."),
-        (PLANTS, "Endpoint or API Key not valid."),
-        (f"garden/nothing?key={KEY}", "Endpoint or API Key not valid."),
-        (f"{DIARY}?key={KEY}", "No Access token or invalid."),
-        (f"{DIARY}?key={KEY}&accessToken=invented", "No Access token or invalid."),
+        (f"{PLANTS}?key=wrong", texts.NOT_VALID),
+        (PLANTS, texts.NOT_VALID),
+        (f"garden/nothing?key={KEY}", texts.NOT_VALID),
+        (f"{DIARY}?key={KEY}", texts.NO_TOKEN),
+        (f"{DIARY}?key={KEY}&accessToken=invented", texts.NO_TOKEN),
     ],
 )
 def test_a_refused_socket_says_why(emulator: RestedEmulator, app: App, address: str, reason: str) -> None:
@@ -247,16 +248,16 @@ def test_a_socket_of_an_expired_token_ends_and_the_page_reads_why(emulator: Rest
     app.log_in(emulator)
     ear = app.listen(emulator.ws_url(DIARY))
     assert emulator.advance(3600)["closed"] == 1
-    assert ear.closed() == (1000, "Access token expired.", True)
+    assert ear.closed() == (1000, texts.TOKEN_EXPIRED, True)
     refused = app.fetch(emulator.url(DIARY))
-    check_error(refused, 401, "Access token expired.")
-    assert app.listen(emulator.ws_url(DIARY)).closed() == (4000, "No Access token or invalid.", True)
+    check_error(refused, 401, texts.TOKEN_EXPIRED)
+    assert app.listen(emulator.ws_url(DIARY)).closed() == (4000, texts.NO_TOKEN, True)
 
 
 def test_a_socket_ends_when_the_options_of_its_endpoint_change(emulator: RestedEmulator, app: App) -> None:
     ear = app.listen(emulator.ws_url(PLANTS))
     emulator.change_endpoint(PLANTS, secure=True)
-    assert ear.closed() == (1000, "Options of the endpoint are changed.", True)
+    assert ear.closed() == (1000, texts.OPTIONS_CHANGED, True)
 
 
 def test_a_socket_ends_with_1001_when_the_emulator_stops(emulator: RestedEmulator, app: App) -> None:
@@ -268,10 +269,10 @@ def test_a_socket_ends_with_1001_when_the_emulator_stops(emulator: RestedEmulato
 # Errors that a page can read
 
 MISTAKES = [
-    (f"/api/1/ce/{PLANTS}?key=wrong", 400, "Endpoint or API Key not valid."),
-    (f"/api/1/ce/garden/nothing?key={KEY}", 400, "Endpoint or API Key not valid."),
-    (f"/api/1/ce/{PLANTS}", 403, "API Key missing."),
-    (f"/api/2/ce/{PLANTS}?key={KEY}", 404, "Nothing is here."),
+    (f"/api/1/ce/{PLANTS}?key=wrong", 400, texts.NOT_VALID),
+    (f"/api/1/ce/garden/nothing?key={KEY}", 400, texts.NOT_VALID),
+    (f"/api/1/ce/{PLANTS}", 403, texts.KEY_MISSING),
+    (f"/api/2/ce/{PLANTS}?key={KEY}", 404, texts.NOT_FOUND),
 ]
 
 
@@ -291,20 +292,20 @@ def test_a_page_that_sends_json_reads_why_an_address_is_wrong(
 
 def test_a_page_reads_what_is_wrong_with_its_parameters(emulator: RestedEmulator, app: App) -> None:
     url = emulator.url(PLANTS)
-    check_error(app.fetch(f"{url}&uniqueId=nobody"), 400, "No record was found.")
-    check_error(app.fetch(url, "PUT", {"bed": 1}), 400, "Exactly one uniqueId is required.")
+    check_error(app.fetch(f"{url}&uniqueId=nobody"), 400, texts.NO_RECORD)
+    check_error(app.fetch(url, "PUT", {"bed": 1}), 400, texts.ONE_UNIQUE_ID)
 
 
 def test_a_page_reads_that_its_body_is_too_large(emulator: RestedEmulator, app: App) -> None:
     before = emulator.records(PLANTS)
     answer = app.fetch(emulator.url(PLANTS), "POST", "x" * 2_000_000)
-    check_error(answer, 413, "Body is too large.")
+    check_error(answer, 413, texts.TOO_LARGE)
     assert emulator.records(PLANTS) == before
 
 
 def test_a_page_reads_that_a_control_verb_is_misspelt(emulator: RestedEmulator, app: App) -> None:
     refused = app.control(emulator, "resett", {})
-    check_error(refused, 404, "Nothing is here.")
+    check_error(refused, 404, texts.NOT_FOUND)
     assert "did you mean reset?" in refused["body"]["hint"]
 
 
@@ -312,7 +313,7 @@ def test_a_page_that_forgot_its_credentials_reads_so(emulator: RestedEmulator, a
     app.log_in(emulator)
     request = [emulator.url(DIARY), "GET", None, {}, {"credentials": "same-origin"}]
     refused = app.page.evaluate("request => call(...request)", request)
-    check_error(refused, 401, "No Access token or invalid.")
+    check_error(refused, 401, texts.NO_TOKEN)
     assert 'credentials: "include"' in refused["body"]["hint"]
 
 
@@ -324,7 +325,7 @@ def test_a_page_on_another_host_reads_in_every_401_why_its_cookie_is_gone(
     app.log_in(emulator)
     for _ in range(2):
         refused = app.fetch(emulator.url(DIARY))
-        check_error(refused, 401, "No Access token or invalid.")
+        check_error(refused, 401, texts.NO_TOKEN)
         assert "the page is on '127.0.0.1' and the emulator on 'localhost'" in refused["body"]["hint"]
 
 
@@ -370,7 +371,7 @@ def check_kept_out(app: App, emulator: RestedEmulator) -> None:
     ears = [app.listen(url) for url in (emulator.ws_url(PLANTS), emulator.ws_url(DIARY), with_token)]
     assert call(plants, "POST", "not for foreign ears").status == 200
     for ear in ears:
-        assert ear.closed() == (4000, "Origin not allowed.", True)
+        assert ear.closed() == (4000, texts.ORIGIN_REFUSED, True)
         assert ear.heard() == []
 
 
@@ -383,7 +384,7 @@ def test_a_page_that_the_project_no_longer_allows_is_cut_off_and_kept_out(emulat
     app.log_in(emulator)
     ear = app.listen(emulator.ws_url(DIARY))
     emulator.change_project(allowed_origins=["http://localhost:1"])
-    assert ear.closed() == (1000, "Options of the endpoint are changed.", True)
+    assert ear.closed() == (1000, texts.OPTIONS_CHANGED, True)
     check_kept_out(app, emulator)
 
 
@@ -417,7 +418,7 @@ def test_a_foreign_name_that_leads_to_this_machine_opens_nothing(
     page = context.new_page()
     response = page.goto(rebound)
     assert response is not None
-    assert (response.status, response.json()["message"]) == (403, "Host not allowed.")
+    assert (response.status, response.json()["message"]) == (403, texts.HOST_REFUSED)
     # Now the page is of the very origin that it asks, so no rule of the browser's is in the way.
     post = (
         "url => fetch(url, {method: 'POST', body: 'text', signal: AbortSignal.timeout(10_000)}).then(it => it.status)"
@@ -580,7 +581,7 @@ def test_a_page_uploads_files_and_hears_of_them(emulator: RestedEmulator, app: A
 def test_a_page_reads_that_its_files_are_too_many(emulator: RestedEmulator, app: App) -> None:
     before = emulator.records(PLANTS)
     answer = app.upload(emulator.url(PLANTS), [("a.txt", "text/plain", "abc")] * 11)
-    check_error(answer, 400, "Files are not valid.")
+    check_error(answer, 400, texts.WRONG_FILES)
     assert emulator.records(PLANTS) == before
 
 
@@ -614,7 +615,7 @@ def test_the_snippet_of_the_services_page_works_against_the_sample_project(
         page = context.new_page()
         page.goto(f"http://localhost:{page_port}/snippet.html?{host}")
         expect(page).to_have_title("open", timeout=TIMEOUT)
-        url = f"http://{host}/api/1/ce/examples/unsecure-endpoint?key={SAMPLE_KEY}"
+        url = f"http://{host}/api/1/ce/examples/unsecure-endpoint?key=d59eb2859c284168ac48aef65046d5dd"
         assert call(url, "POST", {"text": "Hello, ears!"}).status == 200
         expect(page.get_by_role("listitem")).to_have_text("POST Hello, ears!", timeout=TIMEOUT)
 
@@ -667,7 +668,7 @@ def test_a_hostile_page_changes_nothing_by_the_api(emulator: RestedEmulator, ope
         with pytest.raises(Error, match=UNREADABLE):
             evil.fetch(url, "POST", {})
     for url in (emulator.ws_url(PLANTS), emulator.ws_url(DIARY)):
-        assert evil.listen(url).closed() == (4000, "Origin not allowed.", True)
+        assert evil.listen(url).closed() == (4000, texts.ORIGIN_REFUSED, True)
 
 
 def attack(evil: App, emulator: RestedEmulator, url: str, name: str, value: str) -> None:

@@ -12,14 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zipfile import ZipFile
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, FrameLocator, Locator, Page, expect
 
-from rested_emulator import CONSOLE_POLICY, CONTROL_PREFIX, RestedEmulator, Server
+from rested_emulator import RestedEmulator
+from tests import texts
 from tests.conftest import CHORES, DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, ROOT, TIMEOUT, knock, need
 from tests.wire import base, bearer, call, open_socket
 
@@ -52,16 +53,21 @@ def serving(command: list[str], cwd: Path, **environment: str) -> Iterator[str]:
 
 # Where it is (no browser)
 
+CONTROL = "/__emulator__/"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' ws: wss:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+)
 
-@pytest.mark.parametrize("prefix", ["/", CONTROL_PREFIX])
+
+@pytest.mark.parametrize("prefix", ["/", CONTROL])
 def test_the_console_is_served_with_a_policy(emulator: RestedEmulator, prefix: str) -> None:
     for name in ("", *(path.name for path in CONSOLE.iterdir())):
         reply = call(f"{base(emulator)}{prefix}{name}")
         assert (reply.status, reply.body) == (200, (CONSOLE / (name or "index.html")).read_bytes())
-        assert reply.headers["content-security-policy"] == CONSOLE_POLICY
+        assert reply.headers["content-security-policy"] == POLICY
         assert reply.headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in reply.headers
-    assert "unsafe" not in CONSOLE_POLICY
 
 
 def test_static_takes_the_root_and_leaves_the_console_beside_control(tmp_path: Path) -> None:
@@ -69,12 +75,12 @@ def test_static_takes_the_root_and_leaves_the_console_beside_control(tmp_path: P
     with RestedEmulator(static=tmp_path) as emulator:
         assert call(f"{base(emulator)}/").body == b"mine"
         assert call(f"{base(emulator)}/main.js").status == 404
-        assert b"rested-emulator" in call(f"{base(emulator)}{CONTROL_PREFIX}").body
+        assert b"rested-emulator" in call(f"{base(emulator)}{CONTROL}").body
 
 
 def test_what_is_no_file_of_the_console_is_answered_as_before(emulator: RestedEmulator) -> None:
     assert call(f"{base(emulator)}/nothing").json["hint"].startswith("'/nothing' is no address of the API")
-    assert call(f"{base(emulator)}{CONTROL_PREFIX}nothing").json["hint"].startswith("There is no control verb")
+    assert call(f"{base(emulator)}{CONTROL}nothing").json["hint"].startswith("There is no control verb")
     assert call(f"{base(emulator)}/", "POST", {}).status == 405
 
 
@@ -91,7 +97,7 @@ def test_the_files_hold_no_script_or_style_in_the_page_and_no_foreign_address() 
 def test_the_copied_module_says_where_the_console_is_to_be_had(tmp_path: Path) -> None:
     shutil.copy(ROOT / "rested_emulator.py", tmp_path)
     with serving([str(tmp_path / "rested_emulator.py")], tmp_path) as address:
-        for path in ("/", CONTROL_PREFIX):
+        for path in ("/", CONTROL):
             reply = call(address + path)
             assert (reply.status, reply.headers["content-type"]) == (200, "text/plain; charset=utf-8")
             assert reply.body.startswith(b"rested-emulator")
@@ -247,7 +253,7 @@ def test_a_refused_body_says_why_in_the_editor(console: Console) -> None:
     console.button("New record").click()
     console.page.get_by_label("Data, as JSON").fill('{"a": }')
     console.button("Create").click()
-    expect(console.page.get_by_role("alert").filter(has_text="400")).to_contain_text("Body is not valid.")
+    expect(console.page.get_by_role("alert").filter(has_text="400")).to_contain_text(texts.WRONG_BODY)
     console.button("Cancel").click()
     console.logs("400 Body is not valid.")
 
@@ -548,7 +554,7 @@ def test_a_page_of_the_emulators_own_passes_the_gate_wherever_it_is_reached() ->
     with RestedEmulator(data=GARDEN, host="0.0.0.0") as emulator:
         port, token = int(str(emulator.facts["port"])), str(emulator.facts["controlToken"])
         here = f"192.168.1.5:{port}"
-        reset, plants = f"http://localhost:{port}{CONTROL_PREFIX}reset", emulator.url(PLANTS)
+        reset, plants = f"http://localhost:{port}{CONTROL}reset", emulator.url(PLANTS)
 
         def statuses(origin: str) -> list[int]:
             headers = {"Host": here, "Origin": origin} | bearer(token)
@@ -638,7 +644,7 @@ def test_a_thousand_messages_a_second_do_not_freeze_the_page(
     )
 
     def pour() -> None:
-        def ten(server: Server) -> None:
+        def ten(server: Any) -> None:
             for number in range(10):
                 server.world.service.create(knock(PLANTS, {"name": "Leek", "number": number, "text": "x" * 80}))
 
@@ -805,9 +811,7 @@ def test_after_a_drop_the_panes_come_back_by_themselves(stage: Stage) -> None:
 def test_an_option_change_is_taken_in_stride(stage: Stage) -> None:
     stage.press("Change options", "2 sockets closed with 1000 “Options of the endpoint are changed.”")
     stage.are_live()
-    ends = [
-        end for end in stage.emulator.messages(type="CLOSE") if end["reason"] == "Options of the endpoint are changed."
-    ]
+    ends = [end for end in stage.emulator.messages(type="CLOSE") if end["reason"] == texts.OPTIONS_CHANGED]
     assert [end["code"] for end in ends] == [1000, 1000]
 
 
@@ -825,7 +829,7 @@ def test_a_wrong_password_says_so_and_a_reload_stays_logged_in(stage: Stage) -> 
     stage.ada.get_by_role("button", name="Log out").click()
     stage.ada.get_by_label("Password").fill("wrong")
     stage.ada.get_by_role("button", name="Log in").click()
-    expect(stage.ada.locator("#login-reason")).to_have_text("Credentials not valid.")
+    expect(stage.ada.locator("#login-reason")).to_have_text(texts.WRONG_CREDENTIALS)
     ben = stage.page.frame(name="ben")  # whose frame may be attached before or after ada's
     assert ben is not None
     ben.evaluate("location.reload()")

@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 
-from rested_emulator import RestedEmulator, Server, __version__
+from rested_emulator import RestedEmulator, __version__
+from tests import texts
 from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS, TOMATO
 from tests.wire import (
     CHANGED,
     EXPIRED,
     FOREIGN,
     HANDSHAKE,
-    HOST,
-    ORIGIN,
     OTHER_PAGE,
     PAGE,
     Reply,
@@ -36,8 +35,6 @@ from tests.wire import (
     seen,
 )
 
-NOT_JSON = "Control request not allowed."
-WRONG = "Parameter not valid."
 VERBS: dict[str, Any] = {
     "change-project": {"disallowNoOrigin": True},
     "change-endpoint": {"name": PLANTS, "secure": True},
@@ -129,7 +126,7 @@ def test_status_tells_a_refused_edit_of_the_data_file_until_it_is_mended(tmp_pat
     data = tmp_path / "data.json"
     data.write_bytes(GARDEN.read_bytes())
 
-    def look_twice(server: Server) -> None:
+    def look_twice(server: Any) -> None:
         for _ in range(2):
             server.world.tick()
 
@@ -318,7 +315,7 @@ def test_a_verb_needs_no_body_where_it_needs_no_argument(emulator: RestedEmulato
 def test_an_unknown_verb_is_a_404_that_lists_the_known_ones(emulator: RestedEmulator, verb: str, method: str) -> None:
     with nothing_happens(emulator):
         reply = control(emulator, verb, {}, method)
-    assert_refusal(reply, 404, "Nothing is here.")
+    assert_refusal(reply, 404, texts.NOT_FOUND)
     assert [known for known in ("health", "status", *VERBS) if known not in reply.json["hint"]] == []
 
 
@@ -405,7 +402,7 @@ def test_a_wrong_argument_is_a_400_that_lists_the_known_ones(
 ) -> None:
     with nothing_happens(emulator):
         reply = control(emulator, verb, arguments)
-    assert_refusal(reply, 400, WRONG)
+    assert_refusal(reply, 400, texts.WRONG_PARAMETER)
     assert [known for known in ARGUMENTS[verb] if known not in reply.json["hint"]] == []
 
 
@@ -422,7 +419,7 @@ def test_a_body_over_the_limit_is_a_413_and_changes_nothing(emulator: RestedEmul
         reply = control(
             emulator, "reset", body=b"{" + b" " * 1_000_000 + b"}", headers={"Content-Type": "application/json"}
         )
-    assert_refusal(reply, 413, "Body is too large.")
+    assert_refusal(reply, 413, texts.TOO_LARGE)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "PATCH"])
@@ -432,14 +429,14 @@ def test_a_verb_is_posted_or_nothing_happens(emulator: RestedEmulator, verb: str
         reply = control(emulator, verb, VERBS[verb], method)
     assert (reply.status, reply.headers["allow"]) == (405, "POST, OPTIONS")
     if method != "HEAD":
-        assert_refusal(reply, 405, "Method not allowed.")
+        assert_refusal(reply, 405, texts.WRONG_METHOD)
 
 
 @pytest.mark.parametrize("name", ["status", "health"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_what_is_only_read_is_not_posted(emulator: RestedEmulator, name: str, method: str) -> None:
     reply = control(emulator, name, {}, method)
-    assert_refusal(reply, 405, "Method not allowed.")
+    assert_refusal(reply, 405, texts.WRONG_METHOD)
     assert reply.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
@@ -470,7 +467,7 @@ def test_a_form_of_another_page_changes_nothing(emulator: RestedEmulator, verb: 
     body = str(VERBS[verb]).replace("'", '"').replace("True", "true").encode()
     with nothing_happens(emulator):
         reply = control(emulator, verb, body=body, headers={"Content-Type": kind} if kind else {})
-    assert_refusal(reply, 403, NOT_JSON)
+    assert_refusal(reply, 403, texts.CONTROL_REFUSED)
 
 
 @pytest.mark.parametrize("any_origin", [False, True], ids=["gate shut", "gate open"])
@@ -481,7 +478,7 @@ def test_a_page_of_another_site_changes_nothing(verb: str, origin: str, any_orig
         with nothing_happens(emulator):
             reply = control(emulator, verb, VERBS[verb], headers={"Origin": origin})
             preflight = control(emulator, verb, method="OPTIONS", headers={"Origin": origin})
-        assert_refusal(reply, 403, ORIGIN)
+        assert_refusal(reply, 403, texts.ORIGIN_REFUSED)
         assert preflight.status == 403
         assert cors_of(reply) == cors_of(preflight) == {}
 
@@ -490,7 +487,7 @@ def test_a_page_of_another_site_changes_nothing(verb: str, origin: str, any_orig
 @every_verb
 def test_a_foreign_host_changes_nothing(emulator: RestedEmulator, verb: str, host: str) -> None:
     with nothing_happens(emulator):
-        assert_refusal(control(emulator, verb, VERBS[verb], headers={"Host": host}), 403, HOST)
+        assert_refusal(control(emulator, verb, VERBS[verb], headers={"Host": host}), 403, texts.HOST_REFUSED)
 
 
 @pytest.mark.parametrize(
@@ -594,7 +591,7 @@ def test_beyond_loopback_a_verb_wants_the_control_token(exposed: RestedEmulator,
     headers = {} if shown is None else bearer(shown)
     with nothing_happens(exposed):
         reply = control(exposed, verb, VERBS[verb], headers={"Host": "127.0.0.1"} | headers)
-        assert_refusal(reply, 403, NOT_JSON)
+        assert_refusal(reply, 403, texts.CONTROL_REFUSED)
         assert control(exposed, "status", method="GET", headers=headers).status == 403
 
 
@@ -666,7 +663,7 @@ def test_sign_in_logs_a_user_in_without_the_password(emulator: RestedEmulator) -
     [record] = call(emulator.url(DIARY), headers=bearer(token)).json
     assert record["data"] == {"text": "First tomato flower."}
     refused = control(emulator, "sign-in", {"endpoint": PLANTS, "username": "ada"})
-    assert_refusal(refused, 400, WRONG)
+    assert_refusal(refused, 400, texts.WRONG_PARAMETER)
     assert "no authentication endpoint" in refused.json["hint"]
 
 
@@ -677,7 +674,7 @@ def test_records_are_shown_to_the_owner_without_passwords(emulator: RestedEmulat
     users = control(emulator, f"records?endpoint={GARDENERS}", method="GET").json
     assert [user["data"]["username"] for user in users] == ["ada", "ben"]
     assert "apricot" not in str(users)
-    assert_refusal(control(emulator, "records", method="GET"), 400, WRONG)
+    assert_refusal(control(emulator, "records", method="GET"), 400, texts.WRONG_PARAMETER)
 
 
 def test_listeners_are_told_with_their_user(emulator: RestedEmulator) -> None:
@@ -704,7 +701,7 @@ def test_one_fault_ends_and_the_others_stay(emulator: RestedEmulator) -> None:
     assert control(emulator, "faults?id=1", method="DELETE").json == {"cleared": 1}
     assert [fault["status"] for fault in emulator.faults()] == [501]
     refused = control(emulator, "faults?id=1", method="DELETE")
-    assert_refusal(refused, 400, WRONG)
+    assert_refusal(refused, 400, texts.WRONG_PARAMETER)
     assert "there are: 2" in refused.json["hint"]
     assert control(emulator, "faults", method="DELETE").json == {"cleared": 1}
 
@@ -740,5 +737,5 @@ def test_a_refused_socket_is_noted_with_the_hint(emulator: RestedEmulator) -> No
     with open_socket(emulator.ws_url(DIARY)) as ear:
         assert closing(ear)[0] == 4000
     [end] = emulator.messages(type="CLOSE")
-    assert (end["code"], end["reason"], end["to"]) == (4000, "No Access token or invalid.", [])
+    assert (end["code"], end["reason"], end["to"]) == (4000, texts.NO_TOKEN, [])
     assert "log in" in str(end["hint"])

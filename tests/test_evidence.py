@@ -32,6 +32,7 @@ from rested_emulator import (
     Worlds,
     shown_body,
 )
+from tests import texts
 from tests.conftest import DIARY, GARDEN, GARDENERS, PLANTS, ROOT, TOMATO, Backend, Ear, knock
 from tests.wire import FOREIGN, HANDSHAKE, PAGE, answer_on, at, call, closing, head, next_of, open_socket, wire
 
@@ -126,7 +127,7 @@ def test_the_console_uses_no_fault_up(emulator: RestedEmulator) -> None:
 def test_what_is_no_json_is_shown_all_the_same(emulator: RestedEmulator, body: bytes) -> None:
     assert call(emulator.url(PLANTS), "POST", body=body, headers={"Content-Type": "application/json"}).status == 400
     [seen] = control(emulator, "requests", method="GET")
-    assert (seen["status"], seen["refusal"]["message"]) == (400, "Body is not valid.")
+    assert (seen["status"], seen["refusal"]["message"]) == (400, texts.WRONG_BODY)
 
 
 # What is kept
@@ -153,7 +154,7 @@ def test_a_request_is_seen_with_all_there_is_to_know(emulator: RestedEmulator) -
         "warnings": [],
     }
     refusal: Any = bad["refusal"]
-    assert (bad["status"], refusal["message"], bool(refusal["hint"])) == (401, "No Access token or invalid.", True)
+    assert (bad["status"], refusal["message"], bool(refusal["hint"])) == (401, texts.NO_TOKEN, True)
 
 
 def test_messages_and_ends_are_seen_with_whom_they_reached(backend: Backend, listen: Listen, ada: str) -> None:
@@ -169,7 +170,7 @@ def test_messages_and_ends_are_seen_with_whom_they_reached(backend: Backend, lis
         ("OPEN", [2], None, None),
         ("POST", [1], None, None),
         ("CLOSE", [2], 1001, ""),
-        ("CLOSE", [1], 1000, "Access token expired."),
+        ("CLOSE", [1], 1000, texts.TOKEN_EXPIRED),
     ]
 
 

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from websockets.sync.client import ClientConnection
 
 from rested_emulator import OptionError, RestedEmulator
+from tests import texts
 from tests.conftest import DIARY, GARDEN, GARDENERS, MASTER_KEY, NOON, PLANTS, Backend, Ear, StoppedTime, knock
 from tests.wire import (
     FOREIGN,
@@ -123,7 +124,7 @@ def shared() -> Iterator[RestedEmulator]:
 @pytest.mark.parametrize(("fault", "why"), WRONG)
 def test_a_wrong_fault_is_refused_and_says_what_is_right(shared: RestedEmulator, fault: Fault, why: str) -> None:
     reply = call(f"{shared.facts['controlUrl']}/faults", "POST", fault)
-    assert (reply.status, reply.json["message"]) == (400, "Parameter not valid.")
+    assert (reply.status, reply.json["message"]) == (400, texts.WRONG_PARAMETER)
     assert why in reply.json["hint"]
     assert "Arguments of faults: kind, endpoint" in reply.json["hint"]
     assert shared.faults() == []
@@ -592,7 +593,7 @@ def test_a_foreign_page_gets_the_gate_and_uses_nothing_up(emulator: RestedEmulat
     fail(emulator, kind="refuse", times=1)
     assert call(emulator.url(PLANTS), headers={"Origin": FOREIGN}).status == 403
     with open_socket(emulator.ws_url(PLANTS), origin=FOREIGN) as listener:
-        assert closing(listener) == (4000, "Origin not allowed.")
+        assert closing(listener) == (4000, texts.ORIGIN_REFUSED)
     assert [fault["hits"] for fault in emulator.faults()] == [0, 0]
 
 

@@ -7,11 +7,8 @@ and after everything ``unharmed`` looks whether the emulator is what it was befo
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import logging
-import os
 import re
 import socket
 import threading
@@ -23,8 +20,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-import rested_emulator
-from rested_emulator import LogLines, RestedEmulator, Server
+from rested_emulator import RestedEmulator
+from tests import texts
 from tests.conftest import ADA, BEN, CHORE_OF_BEN, CHORES, DIARY, DIARY_OF_ADA, GARDEN, GARDENERS, KEY, PLANTS, TOMATO
 from tests.wire import (
     COOKIE,
@@ -41,9 +38,12 @@ from tests.wire import (
     bearer,
     call,
     closing,
+    drop_idle_after,
     next_of,
     open_socket,
+    resident,
     seen,
+    shown_in_log,
     wire,
 )
 
@@ -123,7 +123,7 @@ class Watchdog:
         self._thread.join()
         self._emulator.call(lambda _: None)
 
-    def _begin(self, _: Server) -> None:
+    def _begin(self, _: Any) -> None:
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -170,7 +170,7 @@ def unharmed(
         before, size = seen(emulator), resident() if is_large else 0
         caplog.clear()
         yield
-        logged = [record for record in caplog.records if record.name == rested_emulator.log.name]
+        logged = [record for record in caplog.records if record.name == "rested_emulator"]
         for _ in range(heard):
             next_of(listener)
         assert seen(emulator) == before
@@ -182,23 +182,13 @@ def unharmed(
     assert len(logged) <= lines, [entry.getMessage() for entry in logged]
     for entry in logged:
         assert entry.exc_info is None
-        line = LogLines().format(entry)
+        line = shown_in_log(entry)
         assert line.isprintable(), repr(line)
         assert len(line) < 5000
         assert SECRET not in line
     if is_large:
         grown = resident() - size
         assert grown < 20e6, f"{grown / 1e6:.0f} MB more than before"
-
-
-def resident() -> int:
-    """How many bytes of memory the process takes; 0 where the system does not tell."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # or what is free counts, where it was not given back yet
-    with suppress(OSError), open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 # What is sent
@@ -250,7 +240,7 @@ def check_answer(case: Case, reply: Reply) -> None:
     assert reply.headers["content-type"] == JSON
     assert list(reply.json) == ["code", "message", "hint"]
     assert (reply.json["code"], case.message or reply.json["message"]) == (case.status, reply.json["message"])
-    hidden = reply.json["message"] in ("Host not allowed.", "Host not valid.", "Origin not allowed.")
+    hidden = reply.json["message"] in (texts.HOST_REFUSED, texts.WRONG_HOST, texts.ORIGIN_REFUSED)
     if FROM_PAGE.encode() in case.sent and not hidden:
         assert reply.headers["access-control-allow-origin"] == PAGE
 
@@ -278,13 +268,6 @@ def kept(row: str, cases: dict[str, tuple[bytes, Any]]) -> list[Case]:
 def bare(row: str, cases: dict[str, bytes], status: int | None = 400) -> list[Case]:
     """Bytes that are not HTTP, which Tornado answers or breaks off."""
     return [Case(row, name, sent, status, is_ours=False) for name, sent in cases.items()]
-
-
-WRONG_BODY, NO_BODY = "Body is not valid.", "Body is empty."
-WRONG_TYPE = "Content-Type must be application/json or text/plain."
-TOO_LARGE, NOT_VALID, WRONG_HOST = "Body is too large.", "Endpoint or API Key not valid.", "Host not allowed."
-NO_TOKEN, NOT_OWNER = "No Access token or invalid.", "Only the owner of the data can modify it."
-NO_RECORD, WRONG_METHOD, ORIGIN = "No record was found.", "Method not allowed.", "Origin not allowed."
 
 
 def torn(**bodies: bytes) -> dict[str, bytes]:
@@ -325,9 +308,9 @@ JSON_BODIES = [
             no_break_space=b"\xc2\xa01",
             other_digits="١٢".encode(),
         ),
-        WRONG_BODY,
+        texts.WRONG_BODY,
     ),
-    *refused("json-malformed", {"empty": post(b"")}, NO_BODY),
+    *refused("json-malformed", {"empty": post(b"")}, texts.NO_BODY),
     *refused(
         "json-constants",
         torn(
@@ -338,9 +321,9 @@ JSON_BODIES = [
             small=b"-1e400",
             deep=b"[[1e999]]",
         ),
-        WRONG_BODY,
+        texts.WRONG_BODY,
     ),
-    *refused("json-digits", torn(digits=b"9" * 5000, inside=b'{"a":[-' + b"7" * 5000 + b"]}"), WRONG_BODY),
+    *refused("json-digits", torn(digits=b"9" * 5000, inside=b'{"a":[-' + b"7" * 5000 + b"]}"), texts.WRONG_BODY),
     *kept(
         "json-numbers",
         {
@@ -357,14 +340,14 @@ JSON_BODIES = [
             for name, left, right in (("arrays", b"[", b"]"), ("objects", b'{"a":', b"}"))
             if levels * len(left + right) < 10**6
         },
-        WRONG_BODY,
+        texts.WRONG_BODY,
     ),
-    *refused("json-depth", {"200000 arrays, none closed": post(b"[" * 200_000)}, WRONG_BODY),
+    *refused("json-depth", {"200000 arrays, none closed": post(b"[" * 200_000)}, texts.WRONG_BODY),
     *kept("json-depth", {"512 levels": (post(b"[" * 512 + b"]" * 512), json.loads("[" * 512 + "]" * 512))}),
     *refused(
         "json-surrogate",
         torn(value=b'"\\ud800"', key=b'{"\\udfff":1}', reversed=b'"\\udc00\\ud800"', deep=b'[{"a":["\\uD83D"]}]'),
-        WRONG_BODY,
+        texts.WRONG_BODY,
     ),
     *kept("json-surrogate", {"a pair": (post(b'"\\ud83e\\udd55"'), "🥕")}),
     *refused(
@@ -379,13 +362,13 @@ JSON_BODIES = [
             **{name: post("{}".encode(name)) for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be")},
             "text": post(b"\xff\xfe", kind=AS_TEXT),
         },
-        WRONG_BODY,
+        texts.WRONG_BODY,
     ),
     *kept("json-names", {"names": (post(json.dumps(NAMES).encode()), NAMES)}),
     *refused(
         "json-large",
         {"a string over the limit": post(b'"' + b"x" * 10**6 + b'"'), "blanks over the limit": post(b" " * 1_000_001)},
-        TOO_LARGE,
+        texts.TOO_LARGE,
         413,
     ),
     *kept(
@@ -436,12 +419,12 @@ ADDRESSES = [
             "control characters": post(b"{}", kind="Content-Type: \x9b31m"),
             "100 KB": post(b"{}", kind="Content-Type: " + "x" * 100_000),
         },
-        WRONG_TYPE,
+        texts.WRONG_CONTENT_TYPE,
     ),
     *refused(
         "type",
         {"gzip": post(b"{}", "Content-Encoding: gzip"), "two codings": post(b"{}", "Content-Encoding: identity, br")},
-        WRONG_BODY,
+        texts.WRONG_BODY,
     ),
     *kept(
         "type",
@@ -461,7 +444,7 @@ ADDRESSES = [
             "a chunk": chunks(b"f" * 30 + b"\r\n" + b"x" * 1_100_000),
             "tiny chunks": chunks(b"1\r\nx\r\n" * 5000, b"f4240\r\n" + b"x" * 10**6),
         },
-        TOO_LARGE,
+        texts.TOO_LARGE,
         413,
     ),
     *[
@@ -543,7 +526,7 @@ ADDRESSES = [
             "a socket without host": get(at(PLANTS), *HANDSHAKE, host=None),
             "a socket with two hosts": get(at(PLANTS), "Host: localhost", *HANDSHAKE),
         },
-        "Host not valid.",
+        texts.WRONG_HOST,
     ),
     *refused(
         "framing",
@@ -553,11 +536,11 @@ ADDRESSES = [
             "CONNECT": get("localhost:80", method="CONNECT"),
             "an asterisk": get("*"),
         },
-        "Nothing is here.",
+        texts.NOT_FOUND,
         404,
     ),
     *[
-        Case("framing", method, get(at(PLANTS), FROM_PAGE, method=method), 405, WRONG_METHOD, headers=ALLOW)
+        Case("framing", method, get(at(PLANTS), FROM_PAGE, method=method), 405, texts.WRONG_METHOD, headers=ALLOW)
         for ALLOW in [{"allow": "GET, POST, PUT, DELETE, OPTIONS"}]
         for method in ("TRACE", "PATCH", "BREW", "get", "PROPFIND", "X" * 1000)
     ],
@@ -614,7 +597,7 @@ ADDRESSES = [
                 "x" * 100_000,
             )
         },
-        WRONG_HOST,
+        texts.HOST_REFUSED,
         403,
     ),
     *kept(
@@ -666,7 +649,7 @@ ADDRESSES = [
                 "%zz",
             )
         },
-        NOT_VALID,
+        texts.NOT_VALID,
     ),
     *refused(
         "path",
@@ -675,7 +658,7 @@ ADDRESSES = [
             for name in ("/", "/.", "/x/..", "/%2e", "/__emulator__/..", "/%2f")
         }
         | {"upper case": post(b"{}", target=at(PLANTS).replace("api", "API"))},
-        "Nothing is here.",
+        texts.NOT_FOUND,
         404,
     ),
     *refused(
@@ -685,7 +668,7 @@ ADDRESSES = [
             "bytes in the query": post(b"{}", target=at(PLANTS, "x=\xff")),
             "a surrogate in the query": post(b"{}", target=at(PLANTS, "x=%ED%A0%80")),
         },
-        "Parameter not valid.",
+        texts.WRONG_PARAMETER,
     ),
     *kept("parameters", {"the last key counts": (get(ONE_TOMATO + f"&key=x&key={KEY}"), TOMATO_DATA)}),
     *kept("parameters", {"the last flag counts": (get(f"{ONE_TOMATO}&dataOnly=x&dataOnly=true"), TOMATO_DATA)}),
@@ -693,7 +676,7 @@ ADDRESSES = [
     *kept("parameters", {"1,500 of them": (get(ONE_TOMATO + "&x=%20" * 1500), TOMATO_DATA)}),
     *kept("parameters", {"30,000 of them": (get(ONE_TOMATO + "&x=%20" * 30_000), TOMATO_DATA)}),
     *kept("parameters", {"an id 7,000 times": (get(ONE_TOMATO + f"&uniqueId={TOMATO}" * 5000), [TOMATO_DATA])}),
-    *refused("parameters", {"the last key is wrong": post(b"{}", target=at(PLANTS, "key=x"))}, NOT_VALID),
+    *refused("parameters", {"the last key is wrong": post(b"{}", target=at(PLANTS, "key=x"))}, texts.NOT_VALID),
     *refused(
         "parameters",
         {
@@ -717,7 +700,9 @@ ADDRESSES = [
         },
     ),
     *refused(
-        "head", {"a body with DELETE": head("DELETE", at(PLANTS, "uniqueId=x"), "Content-Length: 2") + b"{}"}, NO_RECORD
+        "head",
+        {"a body with DELETE": head("DELETE", at(PLANTS, "uniqueId=x"), "Content-Length: 2") + b"{}"},
+        texts.NO_RECORD,
     ),
 ]
 
@@ -752,7 +737,7 @@ USERS = [
                 ),
             )
         },
-        NO_TOKEN,
+        texts.NO_TOKEN,
         401,
     ),
     *refused(
@@ -762,7 +747,7 @@ USERS = [
             "master key beyond ASCII": get(at(DIARY, f"masterKey={SECRET}%C3%BC%C2%9B")),
             "master key beside a token": get(at(DIARY, f"masterKey={SECRET}"), "Authorization: Bearer {ada}"),
         },
-        "Master Key not valid.",
+        texts.WRONG_MASTER_KEY,
         403,
     ),
     *refused(
@@ -774,7 +759,7 @@ USERS = [
             "in upper case": post(b"{}", target=at(PLANTS, key=KEY.upper())),
             "with a null": post(b"{}", target=at(PLANTS, key=KEY + "%00")),
         },
-        NOT_VALID,
+        texts.NOT_VALID,
     ),
     *refused(
         "secrets",
@@ -783,7 +768,7 @@ USERS = [
             "password beyond ASCII": log_in(BEYOND_ASCII),
             "password with a null": log_in(f"apricot\0{SECRET}"),
         },
-        "Credentials not valid.",
+        texts.WRONG_CREDENTIALS,
         401,
     ),
     *refused(
@@ -792,7 +777,7 @@ USERS = [
             name: get(at(DIARY), f"Authorization: Bearer {{{name}}}")
             for name in ("bit", "case", "short", "deleted", "left", "reset")
         },
-        NO_TOKEN,
+        texts.NO_TOKEN,
         401,
     ),
     *refused("token", {"expired": get(at(DIARY), "Authorization: Bearer {expired}")}, EXPIRED[1], 401),
@@ -804,7 +789,7 @@ USERS = [
             "another name": get(at(DIARY), f"Cookie: x{COOKIE}={{ada}}; {COOKIE.lower()}={{ada}}"),
             "only junk": get(at(DIARY), "Cookie: " + ";=\x9b" * 50_000),
         },
-        NO_TOKEN,
+        texts.NO_TOKEN,
         401,
     ),
     *refused(
@@ -813,7 +798,7 @@ USERS = [
             "update": as_ada("PUT", at(CHORES, f"uniqueId={CHORE_OF_BEN}"), b'{"owner":"%b"}' % ADA.encode()),
             "delete": as_ada("DELETE", at(CHORES, f"uniqueId={CHORE_OF_BEN}")),
         },
-        NOT_OWNER,
+        texts.NOT_OWNER,
         403,
     ),
     *refused(
@@ -823,14 +808,14 @@ USERS = [
             "deleting another user": as_ada("DELETE", at(GARDENERS, f"uniqueId={BEN}")),
             "reading another user": as_ada("GET", at(GARDENERS, f"uniqueId={BEN}")),
         },
-        NO_RECORD,
+        texts.NO_RECORD,
     ),
     *refused(
         "cross-site",
         {
             "a form": post(b"a=b", kind="Content-Type: application/x-www-form-urlencoded"),
         },
-        WRONG_TYPE,
+        texts.WRONG_CONTENT_TYPE,
     ),
 ]
 
@@ -927,7 +912,7 @@ def test_slow_clients_delay_nobody_and_are_closed(
         with Watchdog(shared) as watchdog:
             assert call(shared.url(PLANTS), uniqueId=TOMATO, dataOnly="true").json == TOMATO_DATA
         watchdog.check()
-        monkeypatch.setattr(rested_emulator, "IDLE_SECONDS", 0.0)
+        drop_idle_after(0.0, monkeypatch)
         assert all(at_end(connection) for connection in slow)
         monkeypatch.undo()
         for connection in slow:
@@ -938,7 +923,7 @@ def test_slow_clients_delay_nobody_and_are_closed(
 def test_a_body_that_trickles_in_is_closed_like_one_that_stops(
     shared: RestedEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rested_emulator, "IDLE_SECONDS", 1.0)
+    drop_idle_after(1.0, monkeypatch)
     with wire(shared) as connection:
         connection.sendall(head("POST", at(PLANTS), AS_JSON, "Content-Length: 100000"))
         assert any(is_cut(connection) for _ in range(100))
@@ -954,11 +939,6 @@ def is_cut(connection: socket.socket) -> bool:
         return False
     except ConnectionError:
         return True
-
-
-@row("slow")
-def test_idle_times_are_those_of_the_design() -> None:
-    assert rested_emulator.IDLE_SECONDS == 75
 
 
 @row("token")
@@ -977,7 +957,7 @@ def test_a_token_lives_through_a_restart_and_dies_by_time(tmp_path: Any) -> None
 def test_a_token_from_before_a_reset_is_no_token(emulator: RestedEmulator) -> None:
     token = emulator.sign_in(GARDENERS, "ada")
     emulator.reset()
-    assert call(emulator.url(DIARY), headers=bearer(token)).json["message"] == NO_TOKEN
+    assert call(emulator.url(DIARY), headers=bearer(token)).json["message"] == texts.NO_TOKEN
 
 
 @row("cookie")
@@ -1042,7 +1022,7 @@ def test_a_body_changes_no_owner_and_no_id(emulator: RestedEmulator) -> None:
         assert (updated["uniqueId"], updated["createdAt"]) == (created["uniqueId"], created["createdAt"])
         assert call(emulator.url(CHORES), "DELETE", headers=ben, uniqueId=created["uniqueId"]).status == 403
     assert call(emulator.url(CHORES), "DELETE", headers=ada, uniqueId=created["uniqueId"]).status == 200
-    assert call(emulator.url(DIARY), headers=ben, uniqueId=DIARY_OF_ADA).json["message"] == NO_RECORD
+    assert call(emulator.url(DIARY), headers=ben, uniqueId=DIARY_OF_ADA).json["message"] == texts.NO_RECORD
 
 
 ALLOWED = ("https://shop.example", "https://xn--mnchen-3ya.example", "http://shop.example:8080")
@@ -1091,7 +1071,7 @@ def test_an_origin_is_exact_and_a_preflight_agrees(
                 assert reply.headers["access-control-allow-origin"] == origin
                 assert reply.headers["vary"] == "Origin"
             else:
-                assert (reply.status, reply.json["message"]) == (403, ORIGIN)
+                assert (reply.status, reply.json["message"]) == (403, texts.ORIGIN_REFUSED)
                 assert not [name for name in reply.headers if name.startswith("access-control")]
         with open_socket(shared.ws_url(PLANTS), additional_headers={"Origin": origin}) as listener:
             if origin in SERVED:
@@ -1099,7 +1079,7 @@ def test_an_origin_is_exact_and_a_preflight_agrees(
                 call(shared.url(PLANTS), "DELETE", uniqueId=record["uniqueId"])
                 assert next_of(listener)["record"] == record
             else:
-                assert closing(listener) == (4000, ORIGIN)
+                assert closing(listener) == (4000, texts.ORIGIN_REFUSED)
     finally:
         shared.change_project(allowed_origins=[])
 
@@ -1129,7 +1109,7 @@ def test_long_heads_are_not_kept(shared: RestedEmulator, caplog: pytest.LogCaptu
 @row("path")
 def test_what_a_terminal_obeys_is_escaped_in_the_log() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "GET %s", ("/\x9b31m\x1b[0m\n\u202e\xe9" + "x" * 9000,), None)
-    line = LogLines().format(record)
+    line = shown_in_log(record)
     assert line.isprintable()
     assert r"/\x9b31m\x1b[0m\n\u202eé" in line
     assert len(line) < 5000

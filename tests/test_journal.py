@@ -34,6 +34,7 @@ from rested_emulator import (
     pack_document,
     write_over,
 )
+from tests import texts
 from tests.conftest import (
     ADA,
     BEN,
@@ -571,7 +572,7 @@ def test_an_edit_of_options_ends_the_sockets_of_that_endpoint(path: Path) -> Non
     backend.listen(knock("garden/tools"), other)
     edited(path, lambda tree: tree["_endpoints"][PLANTS].update(secure=True))
     backend.tick()
-    assert ear.ended == (1000, "Options of the endpoint are changed.")
+    assert ear.ended == (1000, texts.OPTIONS_CHANGED)
     assert other.ended is None
 
 
@@ -582,7 +583,7 @@ def test_an_edit_that_takes_a_session_away_ends_its_sockets(path: Path) -> None:
     store.file.save()
     edited(path, lambda tree: tree["_sessions"].clear())
     backend.tick()
-    assert ear.ended == (1000, "Access token expired.")
+    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
 
 
 def test_an_edit_that_lets_a_session_expire_ends_its_sockets(path: Path) -> None:
@@ -593,7 +594,7 @@ def test_an_edit_that_lets_a_session_expire_ends_its_sockets(path: Path) -> None
     backend.listen(knock(GARDENERS, token=token), ear)
     edited(path, lambda tree: tree["_sessions"][token].update(expiresAt="2020-01-01T00:00:00.000Z"))
     backend.tick()
-    assert ear.ended == (1000, "Access token expired.")
+    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
 
 
 def test_an_edit_and_a_kill_leave_the_records_of_a_deleted_user_to_nobody(path: Path) -> None:
@@ -619,7 +620,7 @@ def test_an_edit_that_moves_the_expiry_of_a_session_moves_that_of_its_sockets(pa
     backend.advance(59)
     assert ear.ended is None
     backend.advance(1)
-    assert ear.ended == (1000, "Access token expired.")
+    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
 
 
 def test_our_own_writing_is_no_edit(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -961,7 +962,7 @@ def test_a_user_deleted_by_hand_loses_their_sockets(path: Path) -> None:
     store.file.save()
     edited(path, lambda tree: tree[GARDENERS].pop(ADA))
     backend.tick()
-    assert ear.ended == (1000, "Access token expired.")
+    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
 
 
 @pytest.mark.parametrize("verb", [lambda b: b.change_project(key="\ud800"), lambda b: b.sign_in(GARDENERS, "\udcff")])

@@ -27,6 +27,7 @@ import pytest
 
 import rested_emulator
 from rested_emulator import EVALUATORS, BadRequest, Evaluator, RestedEmulator, evaluate_expression, json_value
+from tests import texts
 from tests.conftest import (
     ADA,
     CHORES,
@@ -45,7 +46,6 @@ from tests.conftest import (
 from tests.wire import (
     FOREIGN,
     JSON,
-    ORIGIN,
     OTHER_PAGE,
     PAGE,
     Reply,
@@ -62,7 +62,6 @@ from tests.wire import (
     wire,
 )
 
-WRONG = "JSONata expression not valid."
 THINGS, NOTHING = "garden/things", "garden/nothing"
 SOON = 8.0  # seconds that no single expression takes, on a slow machine; the emulator's own limit is 2
 CORS = {
@@ -329,8 +328,8 @@ def test_an_expression_sees_only_what_its_user_may_read(emulator: RestedEmulator
     assert result(ask(emulator, DIARY, "data.text", headers=ben)) == '"Rosemary needs a bigger pot."'
     assert result(ask(emulator, DIARY, "$count($)", masterKey=MASTER_KEY)) == "2"
     assert result(ask(emulator, CHORES, "$count($)", headers=ada)) == "3"
-    assert_refusal(ask(emulator, DIARY, "$", headers=ben, uniqueId=DIARY_OF_ADA), 400, "No record was found.")
-    assert_refusal(ask(emulator, DIARY, "$"), 401, "No Access token or invalid.")
+    assert_refusal(ask(emulator, DIARY, "$", headers=ben, uniqueId=DIARY_OF_ADA), 400, texts.NO_RECORD)
+    assert_refusal(ask(emulator, DIARY, "$"), 401, texts.NO_TOKEN)
 
 
 @pytest.mark.parametrize("expression", ["$", "data", "**", "*", "$string($)", "$spread(data)", "$keys(data)", "%.data"])
@@ -355,8 +354,8 @@ def test_a_user_is_one_object_and_with_the_master_key_users_are_a_list(emulator:
 def test_a_refused_request_starts_no_process(emulator: RestedEmulator, asked: Semaphore, started: Started) -> None:
     emulator.change_project(allowed_origins=[PAGE])
     for origin in (FOREIGN, OTHER_PAGE, "null"):
-        assert_refusal(ask(emulator, PLANTS, "1", headers={"Origin": origin}), 403, ORIGIN)
-    assert_refusal(ask(emulator, PLANTS, "1", headers={"Host": "evil.example"}), 403, "Host not allowed.")
+        assert_refusal(ask(emulator, PLANTS, "1", headers={"Origin": origin}), 403, texts.ORIGIN_REFUSED)
+    assert_refusal(ask(emulator, PLANTS, "1", headers={"Host": "evil.example"}), 403, texts.HOST_REFUSED)
     assert ask(emulator, DIARY, "1").status == 401
     assert not asked.acquire(blocking=False)
     assert started() == set()
@@ -459,7 +458,7 @@ def test_whole_numbers_are_written_as_javascript_writes_them(emulator: RestedEmu
     ["1 / 0", "-1 / 0", "0 / 0", "1e308 * 10", "[-1e308 * 10]", "$power(10, 400)", "$sqrt(-1)", "1e400", "5 % 0"],
 )
 def test_what_is_no_number_of_json_is_refused(things: RestedEmulator, expression: str) -> None:
-    assert_refusal(ask(things, NOTHING, expression), 400, WRONG)
+    assert_refusal(ask(things, NOTHING, expression), 400, texts.WRONG_EXPRESSION)
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
@@ -514,7 +513,7 @@ def test_a_result_of_one_request_does_not_change_the_records(emulator: RestedEmu
 )
 def test_a_failure_says_what_and_where(things: RestedEmulator, expression: str, error: str, position: int) -> None:
     reply = ask(things, PLANTS, expression)
-    assert_refusal(reply, 400, WRONG)
+    assert_refusal(reply, 400, texts.WRONG_EXPRESSION)
     assert f" fails: {error}: " in reply.json["hint"]
     assert reply.json["hint"].endswith(f" at position {position}.")
     assert repr(expression) in reply.json["hint"]
@@ -522,12 +521,12 @@ def test_a_failure_says_what_and_where(things: RestedEmulator, expression: str, 
 
 @pytest.mark.parametrize("expression", ["'a' + 1", "/* never ends", "$eval('(')", "'\\ud800'", "[1..1e12]"])
 def test_whatever_fails_otherwise_is_refused_too(things: RestedEmulator, expression: str) -> None:
-    assert_refusal(ask(things, PLANTS, expression), 400, WRONG)
+    assert_refusal(ask(things, PLANTS, expression), 400, texts.WRONG_EXPRESSION)
 
 
 def test_a_failure_is_told_without_the_data_and_in_a_few_words(things: RestedEmulator) -> None:
     reply = ask(things, PLANTS, f"$error($string($) & '{'x' * 5000}')")
-    assert reply.json["message"] == WRONG
+    assert reply.json["message"] == texts.WRONG_EXPRESSION
     assert len(reply.json["hint"]) < 600
 
 
@@ -556,7 +555,7 @@ def test_an_expression_that_takes_all_there_is_fails_soon(
     begun = time.monotonic()
     reply = ask(emulator, PLANTS, expression)
     assert time.monotonic() - begun < SOON
-    assert_refusal(reply, 400, WRONG)
+    assert_refusal(reply, 400, texts.WRONG_EXPRESSION)
     assert result(ask(emulator, PLANTS, "$count($)")) == "3"
     assert len(started()) <= EVALUATORS
 
@@ -577,7 +576,7 @@ def test_an_endless_expression_is_stopped_and_its_process_with_it(
     assert result(ask(emulator, PLANTS, "1")) == "1"
     [process] = started()
     reply = ask(emulator, PLANTS, expression)
-    assert_refusal(reply, 400, WRONG)
+    assert_refusal(reply, 400, texts.WRONG_EXPRESSION)
     assert "it takes longer than 0.4 seconds" in reply.json["hint"]
     assert ends(process)
     assert result(ask(emulator, PLANTS, "$count($)")) == "3"
@@ -617,7 +616,7 @@ def test_an_expression_of_a_megabyte_comes_to_an_end(
     if refusal is None:
         json.loads(found)
     else:
-        assert refusal.message == WRONG
+        assert refusal.message == texts.WRONG_EXPRESSION
         assert len(refusal.hint) < 600
 
 
@@ -636,7 +635,7 @@ def test_an_expression_that_is_longer_than_any_url_costs_a_connection_and_no_mor
 def test_a_result_that_explodes_is_refused(emulator: RestedEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rested_emulator, "EVALUATION_SECONDS", 10.0)
     reply = ask(emulator, PLANTS, "$pad('x', 34000000)")
-    assert_refusal(reply, 400, WRONG)
+    assert_refusal(reply, 400, texts.WRONG_EXPRESSION)
     assert "it results in more than 32 MB" in reply.json["hint"]
 
 
@@ -754,7 +753,7 @@ def test_a_process_that_dies_at_work_is_a_failure_and_the_next_expression_has_an
     [process] = started()
     with running(emulator, asked) as [connection]:
         os.kill(process, signal.SIGKILL)
-        assert_refusal(answer_on(connection), 400, WRONG)
+        assert_refusal(answer_on(connection), 400, texts.WRONG_EXPRESSION)
     assert ends(process)
     assert result(ask(emulator, PLANTS, "$count($)")) == "3"
 
@@ -767,7 +766,7 @@ def test_a_process_that_cannot_start_is_no_fault_of_the_expression(
     with wire(emulator) as connection:
         connection.sendall(asking("1 + 1"))
         reply = answer_on(connection)
-    assert_refusal(reply, 500, "The emulator failed.")
+    assert_refusal(reply, 500, texts.BUG)
     assert program in reply.json["hint"]
     monkeypatch.undo()
     assert result(ask(emulator, PLANTS, "1 + 1")) == "2"

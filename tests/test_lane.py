@@ -24,7 +24,7 @@ from tornado.iostream import IOStream
 import rested_emulator
 from rested_emulator import Lane, RestedEmulator, Server
 from tests.conftest import GARDEN, PLANTS, ROSEMARY, TOMATO
-from tests.wire import PAGE, answer_on, at, at_end, base, call, head, wire
+from tests.wire import PAGE, answer_on, at, at_end, base, call, drop_idle_after, head, wire
 
 AS_JSON = "Content-Type: application/json"
 GET = head("GET", at(PLANTS, f"uniqueId={TOMATO}&dataOnly=true"))
@@ -486,7 +486,7 @@ def test_silent_and_dribbling_clients_are_closed(emulator: RestedEmulator, monke
                 assert answer_on(connection).status == 200
         has_arrived(emulator)
         assert [is_in_lane(emulator, connection) for connection in slow] == [True, True, False, True, False]
-        monkeypatch.setattr(rested_emulator, "IDLE_SECONDS", 0.0)
+        drop_idle_after(0.0, monkeypatch)
         assert all(at_end(connection) for connection in slow)
         monkeypatch.undo()
     assert emulator.call(lambda server: (len(lane_of(server).connections), len(server._front.pending))) == (0, 0)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rested_emulator import Refusal
+from tests import texts
 from tests.conftest import (
     ADA,
     CHORES,
@@ -103,13 +104,13 @@ def test_an_expired_token_closes_its_sockets_with_1000(backend: Backend, listen:
     backend.advance(3599)
     assert ear.ended is None
     backend.advance(1)
-    assert ear.ended == (1000, "Access token expired.")
+    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
 
 
 def test_an_expiry_spares_the_sockets_of_others(backend: Backend, listen: Listen, ada: str, ben: str) -> None:
     of_ada, of_ben, open_to_all = listen(DIARY, token=ada), listen(DIARY, token=ben), listen(PLANTS)
     assert backend.expire_tokens(username="ada") == {"expired": 1, "closed": 1}
-    assert of_ada.ended == (1000, "Access token expired.")
+    assert of_ada.ended == (1000, texts.TOKEN_EXPIRED)
     assert (of_ben.ended, open_to_all.ended) == (None, None)
 
 
@@ -129,7 +130,7 @@ def test_changed_options_close_the_sockets_with_1000(
 ) -> None:
     ear = listen(PLANTS)
     assert verb(backend)["closed"] == 1
-    assert ear.ended == (1000, "Options of the endpoint are changed.")
+    assert ear.ended == (1000, texts.OPTIONS_CHANGED)
     assert len(backend.hub) == 0
 
 
@@ -143,7 +144,7 @@ def test_logout_closes_the_sockets_of_that_token_alone(backend: Backend, listen:
     again = backend.sign_in(GARDENERS, "ada")
     first, second = listen(DIARY, token=ada), listen(DIARY, token=again)
     backend.logout(knock(GARDENERS, token=ada))
-    assert first.ended == (1000, "Access token expired.")
+    assert first.ended == (1000, texts.TOKEN_EXPIRED)
     assert second.ended is None
 
 
@@ -151,7 +152,7 @@ def test_a_deleted_user_is_heard_of_then_cut_off(backend: Backend, listen: Liste
     ear = listen(GARDENERS, token=ada)
     backend.delete(knock(GARDENERS, token=ada, unique_id=ADA))
     assert ear.types == ["DELETE"]
-    assert ear.ended == (1000, "Access token expired.")
+    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
 
 
 def test_the_owner_may_close_with_a_code_and_reason_of_choice(backend: Backend, listen: Listen) -> None:

@@ -60,12 +60,11 @@ from typing import Any
 
 import pytest
 
-from rested_emulator import RestedEmulator
 from tests.conftest import CHORES, GARDEN, GARDENERS, PLANTS
 from tests.crowd import crowd, frame
 from tests.measured import IS_MEASURABLE, Measured, measured
 from tests.test_websocket import raw_socket
-from tests.wire import HANDSHAKE, answer_on, at, call, head, listeners_of, open_socket
+from tests.wire import HANDSHAKE, answer_on, at, call, head, impatient, listeners_of, open_socket
 
 MB = 2**20
 BLOCKED = 0.25  # seconds for which nobody may keep the loop
@@ -179,22 +178,10 @@ def test_healthy_listeners_lose_nothing_by_stalled_ones_which_cost_little(
         assert most_tasks[0] <= tasks + tasks_of_sockets + 3
 
 
-@contextmanager
-def impatient(monkeypatch: pytest.MonkeyPatch, **constants: float) -> Iterator[RestedEmulator]:
-    """An emulator in this process that waits for less."""
-    for name, value in constants.items():
-        monkeypatch.setattr(f"rested_emulator.{name}", value)
-    with RestedEmulator(data=GARDEN) as emulator:
-        yield emulator
-
-
-SLOW = {"STALLED_BYTES": 2**20, "STALLED_SECONDS": 1.0}
-
-
 @pytest.mark.warns("cut, its client stopped reading, it took nothing for")
 def test_a_listener_that_reads_a_byte_a_second_is_cut_when_much_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
-        impatient(monkeypatch, **SLOW) as emulator,
+        impatient(monkeypatch, stalled=1.0) as emulator,
         raw_socket(emulator, receive_buffer=4096) as slow,
         open_socket(emulator.ws_url(PLANTS)) as healthy,
     ):
@@ -210,7 +197,7 @@ def test_a_listener_that_reads_a_byte_a_second_is_cut_when_much_waits_for_it(mon
 @pytest.mark.warns("cut, its client stopped reading")
 def test_a_listener_that_reads_late_gets_everything_unless_much_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
-        impatient(monkeypatch, **SLOW) as emulator,
+        impatient(monkeypatch, stalled=1.0) as emulator,
         raw_socket(emulator, receive_buffer=4096),  # for whom too much waits, and who is cut once the time is over
     ):
         token = emulator.sign_in(GARDENERS, "ada")
@@ -270,7 +257,7 @@ def test_five_hundred_that_reset_their_connections_at_once_are_a_line_of_the_log
 
 
 def test_a_peer_that_is_gone_without_a_word_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with impatient(monkeypatch, PING_SECONDS=0.3) as emulator, open_socket(emulator.ws_url(PLANTS)) as healthy:
+    with impatient(monkeypatch, ping=0.3) as emulator, open_socket(emulator.ws_url(PLANTS)) as healthy:
         with raw_socket(emulator) as gone:
             start = monotonic()
             emulator.clear_messages()

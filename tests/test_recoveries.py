@@ -10,6 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from rested_emulator import RestedEmulator
+from tests import texts
 from tests.conftest import DIARY, GARDENERS, PLANTS, Backend, Ear
 from tests.wire import PAGE, bearer, call, closing, next_of, open_socket
 
@@ -102,7 +103,7 @@ def test_one_that_comes_back_with_a_new_token_or_with_none(emulator: RestedEmula
     url = emulator.ws_url(DIARY)
     with open_socket(url, additional_headers=bearer(ada)) as first:
         emulator.expire_tokens(username="ada")
-        assert closing(first) == (1000, "Access token expired.")
+        assert closing(first) == (1000, texts.TOKEN_EXPIRED)
     with open_socket(url, additional_headers=bearer(ada)) as again:
         assert closing(again)[0] == 4000
     with open_socket(url) as without:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from rested_emulator import OptionError, RestedEmulator
+from tests import texts
 from tests.conftest import ADA, BEN, CHORES, DIARY, GARDEN, GARDENERS, KEY, MASTER_KEY, PLANTS
 from tests.wire import (
     EXPIRED,
     FOREIGN,
     JSON,
-    ORIGIN,
     OTHER_PAGE,
     PAGE,
     Reply,
@@ -42,12 +42,6 @@ TEMPLATE = (
     "<a href='https://garden.example/?token={{verificationtoken}}&for={{email}}'>{{verificationtoken}}</a> {{other}}\n"
 )
 EMAIL = "ada@garden.example"
-NOT_VALID = "Verification token not valid."
-NO_TEMPLATE = "Template was not found."
-NO_USER = "No user was found."
-MEMBER = "Username or email and password are required."
-CREDENTIALS = "Credentials not valid."
-NO_TOKEN = "No Access token or invalid."
 CORS = {
     "access-control-allow-origin": PAGE,
     "access-control-allow-credentials": "true",
@@ -152,7 +146,7 @@ def test_who_forgot_the_password_gets_a_mail_and_with_it_a_new_one(emulator: Res
     reply = set_password(emulator, token)
     assert (reply.status, reply.body, reply.headers["content-type"]) == (200, b"{}", JSON)
     assert not {"set-cookie", "authorization"} & set(reply.headers)
-    assert_refusal(log_in(emulator, "apricot"), 401, CREDENTIALS)
+    assert_refusal(log_in(emulator, "apricot"), 401, texts.WRONG_CREDENTIALS)
     assert log_in(emulator, "aprikose").json["uniqueId"] == ADA
     assert [mail["used"] for mail in mails(emulator)] == [True]
 
@@ -233,27 +227,27 @@ def test_templates_are_changed_while_it_runs(emulator: RestedEmulator) -> None:
     with open_socket(emulator.ws_url(PLANTS)) as ear:
         reply = change_project(emulator, resetTemplates={"new": "<p>{{verificationtoken}}", "": "none"})
         assert (reply.status, reply.json) == (200, {"closed": 1})
-        assert closing(ear) == (1000, "Options of the endpoint are changed.")
-    assert_refusal(ask(emulator), 400, NO_TEMPLATE)
+        assert closing(ear) == (1000, texts.OPTIONS_CHANGED)
+    assert_refusal(ask(emulator), 400, texts.NO_TEMPLATE)
     assert ask(emulator, name="new").status == 200
     [mail] = mails(emulator)
     assert mail["html"] == f"<p>{mail['verificationToken']}"
     emulator.change_project(reset_templates={})
-    assert_refusal(ask(emulator, name="new"), 400, NO_TEMPLATE)
+    assert_refusal(ask(emulator, name="new"), 400, texts.NO_TEMPLATE)
     assert set_password(emulator, mail["verificationToken"]).status == 200, "a mail that is sent is sent"
 
 
 @pytest.mark.parametrize("templates", [[], "text", {"a": 1}, {"a": None}, {"a": ["<p>"]}, 5])
 def test_what_is_no_template_changes_nothing(emulator: RestedEmulator, templates: Any) -> None:
     reply = change_project(emulator, resetTemplates=templates)
-    assert_refusal(reply, 400, "Parameter not valid.")
+    assert_refusal(reply, 400, texts.WRONG_PARAMETER)
     assert "resetTemplates" in reply.json["hint"]
     assert token_of(emulator)
 
 
 def test_a_missing_template_is_named_with_those_there_are_and_the_way_to_add_it(emulator: RestedEmulator) -> None:
     reply = ask(emulator, name="Forgotten")
-    assert_refusal(reply, 400, NO_TEMPLATE)
+    assert_refusal(reply, 400, texts.NO_TEMPLATE)
     for part in ("'Forgotten'", "forgotten", "--reset-template", "change-project"):
         assert part in reply.json["hint"]
     assert mails(emulator) == []
@@ -281,16 +275,16 @@ def test_an_email_is_text_and_no_html(emulator: RestedEmulator) -> None:
 
 @pytest.mark.parametrize("email", ["ben@garden.example", "ada", "ADA@garden.example", "", " ada@garden.example"])
 def test_an_email_nobody_has_gets_no_mail(emulator: RestedEmulator, email: str) -> None:
-    assert_refusal(ask(emulator, email), 400, NO_USER)
+    assert_refusal(ask(emulator, email), 400, texts.NO_USER)
     assert mails(emulator) == []
 
 
 @pytest.mark.parametrize("value", ["false", "True", "1", ""])
 def test_only_true_means_a_reset(emulator: RestedEmulator, value: str) -> None:
     data = {"email": EMAIL, "templateName": "forgotten"}
-    assert_refusal(call(emulator.url(GARDENERS), "POST", data, passwordreset=value), 400, MEMBER)
+    assert_refusal(call(emulator.url(GARDENERS), "POST", data, passwordreset=value), 400, texts.MEMBER_MISSING)
     token = token_of(emulator)
-    assert_refusal(set_password(emulator, token, passwordreset=value), 401, NO_TOKEN)
+    assert_refusal(set_password(emulator, token, passwordreset=value), 401, texts.NO_TOKEN)
     assert log_in(emulator, "apricot").status == 200
 
 
@@ -314,7 +308,7 @@ def test_neither_key_nor_origin_are_forgiven(emulator: RestedEmulator) -> None:
             for master in ("", f"&masterKey={MASTER_KEY}"):
                 target = base(emulator) + at(GARDENERS, f"passwordreset=true{master}")
                 reply = call(target, method, body, headers={"Origin": origin})
-                assert_refusal(reply, 403, ORIGIN)
+                assert_refusal(reply, 403, texts.ORIGIN_REFUSED)
                 assert cors_of(reply) == {}
         for key, status in ((None, 403), ("wrong", 400)):
             target = base(emulator) + at(GARDENERS, "passwordreset=true", key=key)
@@ -348,7 +342,7 @@ def test_a_token_is_good_for_an_hour(emulator: RestedEmulator, seconds: int, sta
     reply = set_password(emulator, token)
     assert reply.status == status
     if status == 400:
-        assert_refusal(reply, 400, NOT_VALID)
+        assert_refusal(reply, 400, texts.WRONG_VERIFICATION)
         assert "expired at 20" in reply.json["hint"]
         assert log_in(emulator, "apricot").status == 200
         assert set_password(emulator, token_of(emulator)).status == 200
@@ -358,7 +352,7 @@ def test_a_token_works_once(emulator: RestedEmulator) -> None:
     token = token_of(emulator)
     assert set_password(emulator, token, "first").status == 200
     reply = set_password(emulator, token, "second")
-    assert_refusal(reply, 400, NOT_VALID)
+    assert_refusal(reply, 400, texts.WRONG_VERIFICATION)
     assert "used already" in reply.json["hint"]
     assert log_in(emulator, "first").status == 200
 
@@ -367,8 +361,8 @@ def test_a_refused_password_does_not_use_the_token_up(emulator: RestedEmulator) 
     token = token_of(emulator)
     data = {"verificationToken": token, "password": "one", "passwordConfirmation": "two"}
     reply = call(emulator.url(GARDENERS), "PUT", data, passwordreset="true")
-    assert_refusal(reply, 400, "Password and confirmation are not the same.")
-    assert_refusal(set_password(emulator, token, ""), 400, MEMBER)
+    assert_refusal(reply, 400, texts.PASSWORDS_DIFFER)
+    assert_refusal(set_password(emulator, token, ""), 400, texts.MEMBER_MISSING)
     assert [mail["used"] for mail in mails(emulator)] == [False]
     assert set_password(emulator, token).status == 200
 
@@ -388,7 +382,7 @@ def test_a_token_that_is_another_is_none(emulator: RestedEmulator, change: Calla
     while change(token) == token:  # digits alone have no upper case
         token = token_of(emulator)
     reply = set_password(emulator, change(token))
-    assert_refusal(reply, 400, NOT_VALID)
+    assert_refusal(reply, 400, texts.WRONG_VERIFICATION)
     assert token not in reply.body.decode()
     assert log_in(emulator, "apricot").status == 200
 
@@ -397,9 +391,9 @@ def test_neither_an_access_token_nor_the_master_key_stands_for_a_verification_to
     ada = emulator.sign_in(GARDENERS, "ada")
     for token in (ada, MASTER_KEY, KEY, ADA):
         reply = set_password(emulator, token, headers=bearer(ada), masterKey=MASTER_KEY, uniqueId=ADA)
-        assert_refusal(reply, 400, NOT_VALID)
+        assert_refusal(reply, 400, texts.WRONG_VERIFICATION)
     token = token_of(emulator)
-    assert_refusal(call(emulator.url(DIARY), headers=bearer(token)), 401, NO_TOKEN)
+    assert_refusal(call(emulator.url(DIARY), headers=bearer(token)), 401, texts.NO_TOKEN)
 
 
 def test_a_token_is_for_its_user_whatever_else_the_request_says(emulator: RestedEmulator) -> None:
@@ -420,7 +414,7 @@ def test_the_token_of_another_endpoint_is_none(tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text(json.dumps(seed))
     with RestedEmulator(data=tmp_path / "data.json") as emulator:
         token = token_of(emulator)
-        assert_refusal(set_password(emulator, token, endpoint=guests), 400, NOT_VALID)
+        assert_refusal(set_password(emulator, token, endpoint=guests), 400, texts.WRONG_VERIFICATION)
         assert set_password(emulator, token).status == 200
         login = {"username": "ada", "password": "guest"}
         assert call(emulator.url(guests), "POST", login, login="true").status == 200
@@ -457,7 +451,7 @@ def test_a_new_password_ends_what_the_user_has_open_and_nothing_else(emulator: R
         record = call(emulator.url(GARDENERS), "PUT", {"beds": []}, headers=bearer(ben), uniqueId=BEN, strategy="merge")
         assert next_of(himself)["record"] == record.json, "the first that Ben hears of"
     for token in ada:
-        assert_refusal(call(emulator.url(DIARY), headers=bearer(token)), 401, NO_TOKEN)
+        assert_refusal(call(emulator.url(DIARY), headers=bearer(token)), 401, texts.NO_TOKEN)
     assert call(emulator.url(DIARY), headers=bearer(bearer_of(log_in(emulator, "aprikose")))).status == 200
 
 
@@ -521,7 +515,7 @@ def test_a_reset_of_the_emulator_empties_the_outbox(emulator: RestedEmulator) ->
     emulator.reset()
     assert mails(emulator) == []
     assert log_in(emulator, "apricot").status == 200
-    assert_refusal(set_password(emulator, token), 400, NOT_VALID)
+    assert_refusal(set_password(emulator, token), 400, texts.WRONG_VERIFICATION)
     assert set_password(emulator, token_of(emulator)).status == 200, "the templates of the options are there again"
 
 
@@ -533,14 +527,14 @@ def test_the_outbox_outlives_a_restart(tmp_path: Path, template: Path) -> None:
         before = mails(emulator)
     with RestedEmulator(**options) as emulator:
         assert mails(emulator) == before
-        assert_refusal(set_password(emulator, used), 400, NOT_VALID)
+        assert_refusal(set_password(emulator, used), 400, texts.WRONG_VERIFICATION)
         assert set_password(emulator, fresh, "second").status == 200
         assert ask(emulator).status == 200, "the template was written into the data file"
     with RestedEmulator(**options) as emulator:
         assert [mail["used"] for mail in mails(emulator)] == [True, True, False, False]
         assert log_in(emulator, "second").status == 200
         emulator.advance(3601)
-        assert_refusal(set_password(emulator, stale), 400, NOT_VALID)
+        assert_refusal(set_password(emulator, stale), 400, texts.WRONG_VERIFICATION)
 
 
 # The option, and the program

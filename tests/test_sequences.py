@@ -59,7 +59,7 @@ TEMPLATE = "{{email}} has {{verificationtoken}}"
 MASTER = "the master key"  # in the place of a token, and of a user
 UNKNOWN = "unknown"  # a token, and a mail's, that nobody has
 OTHER = "other"  # the key of a world
-DROPPED = (1001, "The world is dropped.")
+DROPPED = (1001, texts.DROPPED)
 
 
 # What the arguments of a verb are drawn by

@@ -34,6 +34,7 @@ from rested_emulator import (
     World,
     most_sockets,
 )
+from tests import texts
 from tests.conftest import (
     CHORES,
     DIARY,
@@ -48,7 +49,20 @@ from tests.conftest import (
     knock,
     refused,
 )
-from tests.wire import HANDSHAKE, answer_on, at, at_end, call, closing, head, open_socket, take, wire
+from tests.wire import (
+    HANDSHAKE,
+    allow_sockets,
+    answer_on,
+    at,
+    at_end,
+    call,
+    closing,
+    drop_idle_after,
+    head,
+    open_socket,
+    take,
+    wire,
+)
 
 
 def test_the_fixture_of_the_readme_does_what_it_says() -> None:
@@ -216,7 +230,7 @@ def test_two_timers_end_tokens_and_change_options_again_and_again() -> None:
         backend.listen(knock(PLANTS), plants)
         backend.advance(10)
         ended.append((diary.ended and diary.ended[1], plants.ended and plants.ended[1]))
-    expired, changed = "Access token expired.", "Options of the endpoint are changed."
+    expired, changed = texts.TOKEN_EXPIRED, texts.OPTIONS_CHANGED
     assert ended == [(expired, None), (expired, None), (changed, changed), (expired, None), (changed, changed)]
 
 
@@ -408,7 +422,7 @@ def memory_in_use() -> int:
 
 def test_beyond_the_limit_of_connections_it_says_503_and_stays_well(monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.devnull) as file:
-        monkeypatch.setattr(rested_emulator, "most_sockets", lambda: file.fileno() + 40 - 64)
+        allow_sockets(file.fileno() + 40 - 64, monkeypatch)
         with RestedEmulator() as emulator:
             with contextlib.ExitStack() as connections:
                 *_, last = [connections.enter_context(wire(emulator)) for _ in range(40)]
@@ -437,7 +451,7 @@ def test_after_an_advance_an_expiry_comes_at_its_moment() -> None:
             emulator.advance(3599.9)
             wait = emulator.call(lambda server: server.world.clock.until_next())
             assert wait < 0.2 or wait == math.inf, "it has come already, on a busy machine"
-            assert closing(ear) == (1000, "Access token expired.")
+            assert closing(ear) == (1000, texts.TOKEN_EXPIRED)
 
 
 @pytest.mark.parametrize(
@@ -480,7 +494,8 @@ def test_a_connection_that_sends_no_whole_request_is_closed_and_others_are_not(m
         slow.sendall(b"GET / HTTP/1.1\r\nHost: local")
         stuck.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{")
         call(emulator.url("examples/unsecure-endpoint"))
-        monkeypatch.setattr(rested_emulator, "IDLE_SECONDS", 0.0)
+        assert rested_emulator.IDLE_SECONDS == 75
+        drop_idle_after(0.0, monkeypatch)
         assert at_end(idle)
         assert at_end(slow)
         assert at_end(stuck)
@@ -532,7 +547,7 @@ def test_too_few_files_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPat
 def test_without_limits_of_the_system_as_on_windows_connections_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rested_emulator, "resource", None)
     assert most_sockets() == 192
-    monkeypatch.setattr(rested_emulator, "most_sockets", lambda: 20 - 64)
+    allow_sockets(20 - 64, monkeypatch)
     with RestedEmulator() as emulator, contextlib.ExitStack() as connections:
         *first, last = [connections.enter_context(wire(emulator)) for _ in range(21)]
         assert answer_on(last).status == 503

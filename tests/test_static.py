@@ -18,27 +18,16 @@ from urllib.parse import quote, urlsplit
 import pytest
 import trustme
 
-import rested_emulator
 from rested_emulator import (
-    Clock,
-    Gate,
-    HttpRequest,
-    JsonFile,
     OptionError,
     Options,
-    Refusal,
     RestedEmulator,
-    Static,
-    Store,
-    load_tree,
-    own_files,
 )
-from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS, Backend
+from tests import texts
+from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS
 from tests.wire import (
     FOREIGN,
     HANDSHAKE,
-    HOST,
-    ORIGIN,
     OTHER_PAGE,
     PAGE,
     Reply,
@@ -50,6 +39,7 @@ from tests.wire import (
     call,
     call_securely,
     cors_of,
+    give_up_at_stop_after,
     head,
     next_of,
     open_socket,
@@ -58,8 +48,6 @@ from tests.wire import (
     wire,
 )
 
-NOT_FOUND = "Nothing is here."
-WRONG_METHOD = "Method not allowed."
 SECRET = b"the key is under the third stone"
 DIGITS = b"0123456789"
 BINARY = bytes(range(256))
@@ -321,7 +309,7 @@ def test_a_connection_that_closes_after_the_file(served: RestedEmulator) -> None
 
 
 def test_a_stop_has_nothing_to_wait_for_once_a_client_has_left(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rested_emulator, "STOP_SECONDS", 9.0)
+    give_up_at_stop_after(9.0, monkeypatch)
     (site / "large.bin").write_bytes(bytes(2**26))
     emulator = RestedEmulator(data=GARDEN, static=site)
     emulator.start()
@@ -335,7 +323,7 @@ def test_a_stop_has_nothing_to_wait_for_once_a_client_has_left(site: Path, monke
 
 def test_a_stop_does_not_wait_for_a_client_that_does_not_read(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (site / "large.bin").write_bytes(bytes(2**26))
-    monkeypatch.setattr(rested_emulator, "STOP_SECONDS", 0.2)
+    give_up_at_stop_after(0.2, monkeypatch)
     emulator = RestedEmulator(data=GARDEN, static=site)
     emulator.start()
     with wire(emulator) as connection:
@@ -429,7 +417,7 @@ NOTHING = {
 def test_what_is_not_in_the_folder_is_a_404(served: RestedEmulator, target: str) -> None:
     assert get(served, target, "HEAD").status == 404
     reply = get(served, target)
-    assert_refusal(reply, 404, NOT_FOUND)
+    assert_refusal(reply, 404, texts.NOT_FOUND)
     assert SECRET not in reply.body
     assert "--static" in reply.json["hint"]
     assert str(served.options.static) not in reply.json["hint"]
@@ -465,7 +453,7 @@ def test_what_begins_with_a_dot_is_not_served(emulator: RestedEmulator, site: Pa
     for method in ("GET", "HEAD"):
         assert get(emulator, target, method).status == 404
     reply = get(emulator, target)
-    assert_refusal(reply, 404, NOT_FOUND)
+    assert_refusal(reply, 404, texts.NOT_FOUND)
     assert HIDDEN in reply.json["hint"]
     assert get(emulator, "/.nothing").json["hint"].count(HIDDEN) == 1
 
@@ -536,7 +524,7 @@ def test_whatever_the_emulator_writes_is_not_served(site: Path, monkeypatch: pyt
         assert sum(name.startswith("db.json.files/") for name in mine) == 2
         for name in sorted(mine):
             reply = call_securely(trust, f"{here}/{name}")
-            assert_refusal(reply, 404, NOT_FOUND)
+            assert_refusal(reply, 404, texts.NOT_FOUND)
             assert OWN in reply.json["hint"]
         assert call_securely(trust, f"{here}/db.json.files/").status == 404
         for path in before:
@@ -551,28 +539,28 @@ OWN_TARGETS = """
 """
 
 
-@pytest.mark.parametrize("target", OWN_TARGETS.split())
-def test_no_other_name_makes_what_is_the_emulators_own_seen(
-    site: Path, monkeypatch: pytest.MonkeyPatch, target: str
-) -> None:
+def test_no_other_name_makes_what_is_the_emulators_own_seen(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(site)
     Path("db.json").write_bytes(GARDEN.read_bytes())
     Path("db.json.files").mkdir()
     for name in ("db.json.files/photo", "copy.json.ca-key.pem", "rested-db.json", *COPIES):
         Path(name).write_bytes(SECRET)
-    pair = trustme.CA().issue_cert("localhost")
+    authority = trustme.CA()
+    pair = authority.issue_cert("localhost")
     Path("both.pem").write_bytes(pair.private_key_and_cert_chain_pem.bytes())
     Path("key.pem").write_bytes(pair.private_key_pem.bytes())
     Path("link.txt").symlink_to("db.json")
     Path("hard.txt").hardlink_to("db.json")
     Path("docs/up").symlink_to("..")
     Path("uploads").symlink_to("db.json.files")
-    options = Options.of(data="db.json", memory=True, static=".", cert="both.pem", cert_key="key.pem")
-    static = Static(
-        ".", Backend(Store(JsonFile(None, load_tree("db.json"))), Clock(), Gate()).service, own=own_files(options)
-    )
-    with pytest.raises(Refusal, match=OWN):
-        static.perform(HttpRequest(method="GET", path=target, headers={"Host": "localhost"}))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    with RestedEmulator(data="db.json", memory=True, static=".", cert="both.pem", cert_key="key.pem") as emulator:
+        here = f"https://{emulator.facts['host']}"
+        for target in OWN_TARGETS.split():
+            reply = call_securely(trust, here + target)
+            assert_refusal(reply, 404, texts.NOT_FOUND)
+            assert OWN in reply.json["hint"], target
 
 
 def test_the_folder_of_uploads_is_no_folder_to_serve(site: Path) -> None:
@@ -615,7 +603,7 @@ def test_a_link_leads_nowhere_outside(
     if link == "one":
         (site / "two").symlink_to("one")
     reply = get(emulator, target)
-    assert_refusal(reply, 404, NOT_FOUND)
+    assert_refusal(reply, 404, texts.NOT_FOUND)
 
 
 @pytest.mark.parametrize(
@@ -673,12 +661,16 @@ def test_an_index_that_is_a_folder_is_no_index(emulator: RestedEmulator, site: P
 def test_a_file_that_cannot_be_read_says_so_of_the_file(
     emulator: RestedEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: str, *_: object) -> Any:
-        raise PermissionError(13, "Permission denied", path)
+    really_open = open
 
-    monkeypatch.setattr(rested_emulator, "open", refuse, raising=False)
+    def refuse(path: Any, *rest: Any, **named: Any) -> Any:
+        if str(path).endswith("app.js"):
+            raise PermissionError(13, "Permission denied", path)
+        return really_open(path, *rest, **named)
+
+    monkeypatch.setattr("builtins.open", refuse)
     reply = get(emulator, "/app.js")
-    assert_refusal(reply, 404, NOT_FOUND)
+    assert_refusal(reply, 404, texts.NOT_FOUND)
     assert "Permission denied" in reply.json["hint"]
 
 
@@ -761,7 +753,7 @@ def test_a_range_gets_its_part(served: RestedEmulator, wanted: str, sent: tuple[
 @pytest.mark.parametrize("wanted", ["bytes=10-", "bytes=10-20", "bytes=99-", "bytes=-0"])
 def test_a_range_behind_the_end_is_refused(served: RestedEmulator, wanted: str) -> None:
     reply = get(served, "/digits.bin", Range=wanted)
-    assert_refusal(reply, 416, "Range not satisfiable.")
+    assert_refusal(reply, 416, texts.WRONG_RANGE)
     assert reply.headers["content-range"] == "bytes */10"
 
 
@@ -835,7 +827,7 @@ def test_a_range_is_for_get_alone(served: RestedEmulator) -> None:
 def test_other_methods_get_a_405_that_says_what_is_allowed(served: RestedEmulator, method: str) -> None:
     for target in ("/", "/app.js", "/docs", "/nothing", "/../secret.txt"):
         reply = call(base(served) + target, method, body=b"{}", headers={"Content-Type": "application/json"})
-        assert_refusal(reply, 405, WRONG_METHOD)
+        assert_refusal(reply, 405, texts.WRONG_METHOD)
         assert reply.headers["allow"].split(", ") == ["GET", "HEAD"]
     assert get(served, "/app.js").body == b"export {}"
 
@@ -844,7 +836,7 @@ def test_other_methods_get_a_405_that_says_what_is_allowed(served: RestedEmulato
 def test_a_large_body_for_a_file_is_answered_too(emulator: RestedEmulator, site: Path, kind: str) -> None:
     before = sorted(path.name for path in site.iterdir())
     reply = call(f"{base(emulator)}/upload", "POST", body=bytes(3 * 2**20), headers={"Content-Type": kind})
-    assert_refusal(reply, 405, WRONG_METHOD)
+    assert_refusal(reply, 405, texts.WRONG_METHOD)
     assert sorted(path.name for path in site.iterdir()) == before
 
 
@@ -895,7 +887,7 @@ def test_without_the_option_there_are_no_files(site: Path, monkeypatch: pytest.M
     monkeypatch.chdir(site)
     with RestedEmulator(data=GARDEN) as emulator:
         for target in ("/app.js", "/docs/", "/digits.bin"):
-            assert_refusal(get(emulator, target), 404, NOT_FOUND)
+            assert_refusal(get(emulator, target), 404, texts.NOT_FOUND)
         assert get(emulator, "/").body != FILES["index.html"]
 
 
@@ -915,8 +907,8 @@ def test_a_foreign_host_or_page_gets_nothing(served: RestedEmulator, method: str
 
 
 def test_a_refusal_of_the_gate_names_the_rule(served: RestedEmulator) -> None:
-    assert_refusal(call(f"{base(served)}/", headers={"Host": "evil.example"}), 403, HOST)
-    assert_refusal(call(f"{base(served)}/", headers={"Origin": FOREIGN}), 403, ORIGIN)
+    assert_refusal(call(f"{base(served)}/", headers={"Host": "evil.example"}), 403, texts.HOST_REFUSED)
+    assert_refusal(call(f"{base(served)}/", headers={"Origin": FOREIGN}), 403, texts.ORIGIN_REFUSED)
 
 
 def test_a_page_of_another_port_may_load_a_file_but_not_read_it(served: RestedEmulator) -> None:

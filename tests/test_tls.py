@@ -30,19 +30,26 @@ from cryptography.hazmat.primitives.serialization import (
 from playwright.sync_api import BrowserContext, Error, sync_playwright
 
 from rested_emulator import (
-    ACCESS_TOKEN_COOKIE,
-    PLAIN_COOKIE,
     OptionError,
-    Options,
     RestedEmulator,
-    Server,
-    banner,
-    limits_of,
-    make_ca,
 )
+from tests import texts
 from tests.conftest import CHROMIUM_ARGUMENTS, DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, ROOT, TIMEOUT, need
 from tests.test_browser import PAGES, App
-from tests.wire import bearer, call, call_securely, closing, head, next_of, open_socket, wire
+from tests.wire import (
+    COOKIE,
+    PLAIN_COOKIE,
+    banner_of,
+    bearer,
+    call,
+    call_securely,
+    closing,
+    head,
+    made_ca,
+    next_of,
+    open_socket,
+    wire,
+)
 
 NAMES = ["localhost", "127.0.0.1", "[::1]"]
 LOGIN = {"username": "ada", "password": "apricot"}
@@ -248,8 +255,7 @@ def shake_hands(ca: Any, issued_for: str, name: str) -> None:
 @pytest.fixture(scope="module")
 def limited() -> Any:
     """A CA for a host, an address, and this machine."""
-    limits = limits_of(("localhost", "127.0.0.1", "::1", "box.lan", "bücher.lan", "192.168.7.7"), trustme)
-    return make_ca(limits, datetime.now(UTC), trustme)
+    return made_ca(["box.lan", "bücher.lan", "192.168.7.7"])
 
 
 MINE = ["localhost", "app.localhost", "127.0.0.1", "127.8.8.8", "::1", "box.lan", "a.box.lan", "bücher.lan"]
@@ -289,21 +295,15 @@ def keep_ca(start: Start, ca: Any) -> Path:
     return path
 
 
-def made(days_ago: int, *more: str) -> Any:
-    """A CA as the emulator has made it that long ago."""
-    limits = limits_of(("localhost", "127.0.0.1", "::1", *more), trustme)
-    return make_ca(limits, datetime.now(UTC) - timedelta(days=days_ago), trustme)
-
-
 @pytest.mark.warns("is a new CA, and to be trusted anew: the one before")
 @pytest.mark.parametrize(
     ("before", "why"),
     [
         (trustme.CA(), "could speak for every host there is"),
-        (made(0, "box.lan"), "could not speak for other.lan"),
-        (made(710, "other.lan"), "was valid from "),
-        (made(800, "other.lan"), "was valid from "),
-        (made(-2, "other.lan"), "was valid from "),
+        (made_ca(["box.lan"]), "could not speak for other.lan"),
+        (made_ca(["other.lan"], 710), "was valid from "),
+        (made_ca(["other.lan"], 800), "was valid from "),
+        (made_ca(["other.lan"], -2), "was valid from "),
     ],
     ids=["unlimited", "for other hosts", "ends soon", "ended", "not yet valid"],
 )
@@ -316,18 +316,18 @@ def test_a_ca_that_is_not_as_it_should_be_is_replaced_and_the_banner_says_so(
     assert pem_files(path.parent) == ["garden.json.ca-key.pem", "garden.json.ca.pem"]
     connect(emulator, "other.lan", trusting(emulator)).close()
     said = "it is new, take the one before out of your browser: that "
-    [line] = [line for line in emulator.call(banner).splitlines() if said in line]
+    [line] = [line for line in banner_of(emulator).splitlines() if said in line]
     assert why in line
     emulator.stop()
     new = path.read_bytes()
-    assert "it is new" not in start(allow_host=["other.lan"]).call(banner)
+    assert "it is new" not in banner_of(start(allow_host=["other.lan"]))
     assert path.read_bytes() == new
 
 
-@pytest.mark.parametrize("before", [made(0, "box.lan"), made(690)], ids=["for more hosts", "in its last year"])
+@pytest.mark.parametrize("before", [made_ca(["box.lan"]), made_ca([], 690)], ids=["for more hosts", "in its last year"])
 def test_a_ca_that_is_good_for_all_that_is_wanted_stays(start: Start, before: Any) -> None:
     path = keep_ca(start, before)
-    assert "it is new" not in start().call(banner)
+    assert "it is new" not in banner_of(start())
     assert path.read_bytes() == before.cert_pem.bytes()
 
 
@@ -437,13 +437,9 @@ def test_without_a_package_the_error_says_how_to_install_it(monkeypatch: pytest.
 # What it says of itself
 
 
-def test_the_banner_says_where_the_ca_is_and_how_to_trust_it() -> None:
-    server = Server(Options.of(data=str(GARDEN), memory=True, tls=True, port=0))
-    server.bind()
-    try:
-        facts, lines = server.facts(), banner(server).splitlines()
-    finally:
-        server.close()
+def test_the_banner_says_where_the_ca_is_and_how_to_trust_it(start: Start) -> None:
+    emulator = start()
+    facts, lines = emulator.facts, banner_of(emulator).splitlines()
     assert f"  CA            {facts['ca']}" in lines
     [how] = [line for line in lines if "trust it" in line]
     for way in ("curl --cacert", "NODE_EXTRA_CA_CERTS", "browser"):
@@ -486,7 +482,7 @@ def test_over_tls_the_services_cookie_stands_alone(start: Start, plain_cookie: b
         connection.close()
     pair, *attributes = cookie.split("; ")
     name, _, token = pair.partition("=")
-    assert name == ACCESS_TOKEN_COOKIE
+    assert name == COOKIE
     assert sorted(attributes) == ["HttpOnly", "Path=/", "SameSite=None", "Secure"]
     diary = emulator.url(DIARY)
     for headers, status in (
@@ -609,10 +605,10 @@ def test_a_page_over_https_logs_in_and_its_cookie_goes_along_with_fetch_and_sock
     app = App(page)
     app.log_in(emulator)
     [cookie] = opened.cookies()
-    assert (cookie["name"], cookie["httpOnly"], cookie["secure"]) == (ACCESS_TOKEN_COOKIE, True, True)
+    assert (cookie["name"], cookie["httpOnly"], cookie["secure"]) == (COOKIE, True, True)
     assert (cookie["path"], cookie["sameSite"]) == ("/", "None")
     ear = app.listen(emulator.ws_url(DIARY))
     record = app.fetch(emulator.url(DIARY), "POST", "over https")["body"]
     assert ear.heard(1) == [{"type": "POST", "record": record}]
     assert emulator.advance(3600)["closed"] == 1
-    assert ear.closed() == (1000, "Access token expired.", True)
+    assert ear.closed() == (1000, texts.TOKEN_EXPIRED, True)

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from rested_emulator import MOST_WAITING, RestedEmulator
+from rested_emulator import RestedEmulator
+from tests import texts
 from tests.conftest import (
     ADA,
     CHORES,
@@ -33,9 +34,9 @@ from tests.wire import (
     EXPIRED,
     FOREIGN,
     HANDSHAKE,
-    HOST,
     OTHER_PAGE,
     PAGE,
+    allow_sockets,
     answer_on,
     assert_open,
     assert_refusal,
@@ -113,43 +114,42 @@ class Row:
     project: dict[str, Any] = field(default_factory=dict)
 
 
-NOT_VALID = "Endpoint or API Key not valid."
-NO_TOKEN = "No Access token or invalid."
-ORIGIN = "Origin not allowed."
 ONLY_PAGE: dict[str, Any] = {"allowed_origins": [PAGE]}
 
 REFUSED = {
-    "no key": Row(at(PLANTS, key=None), NOT_VALID),
-    "empty key": Row(at(PLANTS, key=""), NOT_VALID),
-    "wrong key": Row(at(PLANTS, key="wrong"), NOT_VALID),
-    "unknown endpoint": Row(at("garden/weeds"), NOT_VALID),
-    "upper case name": Row(at("garden/Plants"), NOT_VALID),
-    "escaped slash": Row(at("garden%2Fplants"), NOT_VALID),
-    "two slashes": Row(at("garden//plants"), NOT_VALID),
-    "name not UTF-8": Row(at("garden/%ff"), NOT_VALID),
-    "no name": Row(at(""), NOT_VALID),
-    "no token": Row(at(DIARY), NO_TOKEN),
-    "no token for users": Row(at(GARDENERS), NO_TOKEN),
-    "wrong token": Row(at(DIARY, "accessToken=wrong"), NO_TOKEN),
-    "empty token": Row(at(DIARY, "accessToken="), NO_TOKEN),
-    "token outside ASCII": Row(at(DIARY, "accessToken=%C3%BC"), NO_TOKEN),
-    "Bearer before the parameter": Row(at(DIARY, "accessToken=Bearer%20{ada}"), NO_TOKEN),
-    "expired token": Row(at(DIARY, "accessToken={expired}"), NO_TOKEN),
-    "token after logout": Row(at(DIARY, "accessToken={left}"), NO_TOKEN),
-    "wrong token in the header": Row(at(DIARY), NO_TOKEN, {"Authorization": "Bearer wrong"}),
-    "wrong token in the cookie": Row(at(DIARY), NO_TOKEN, {"Cookie": f"{COOKIE}=wrong"}),
-    "refused origin": Row(at(PLANTS), ORIGIN, {"Origin": OTHER_PAGE}, ONLY_PAGE),
-    "no origin": Row(at(PLANTS), ORIGIN, project={"disallow_no_origin": True}),
-    "foreign origin": Row(at(PLANTS), ORIGIN, {"Origin": FOREIGN}),
-    "origin null": Row(at(PLANTS), ORIGIN, {"Origin": "null"}),
-    "foreign origin without key": Row(at(PLANTS, key=None), ORIGIN, {"Origin": FOREIGN}),
-    "key before origin": Row(at(PLANTS, key="wrong"), NOT_VALID, {"Origin": OTHER_PAGE}, ONLY_PAGE),
-    "origin before token": Row(at(DIARY), ORIGIN, {"Origin": OTHER_PAGE}, ONLY_PAGE),
-    "the master key is no token": Row(at(DIARY, f"masterKey={MASTER_KEY}"), NO_TOKEN),
+    "no key": Row(at(PLANTS, key=None), texts.NOT_VALID),
+    "empty key": Row(at(PLANTS, key=""), texts.NOT_VALID),
+    "wrong key": Row(at(PLANTS, key="wrong"), texts.NOT_VALID),
+    "unknown endpoint": Row(at("garden/weeds"), texts.NOT_VALID),
+    "upper case name": Row(at("garden/Plants"), texts.NOT_VALID),
+    "escaped slash": Row(at("garden%2Fplants"), texts.NOT_VALID),
+    "two slashes": Row(at("garden//plants"), texts.NOT_VALID),
+    "name not UTF-8": Row(at("garden/%ff"), texts.NOT_VALID),
+    "no name": Row(at(""), texts.NOT_VALID),
+    "no token": Row(at(DIARY), texts.NO_TOKEN),
+    "no token for users": Row(at(GARDENERS), texts.NO_TOKEN),
+    "wrong token": Row(at(DIARY, "accessToken=wrong"), texts.NO_TOKEN),
+    "empty token": Row(at(DIARY, "accessToken="), texts.NO_TOKEN),
+    "token outside ASCII": Row(at(DIARY, "accessToken=%C3%BC"), texts.NO_TOKEN),
+    "Bearer before the parameter": Row(at(DIARY, "accessToken=Bearer%20{ada}"), texts.NO_TOKEN),
+    "expired token": Row(at(DIARY, "accessToken={expired}"), texts.NO_TOKEN),
+    "token after logout": Row(at(DIARY, "accessToken={left}"), texts.NO_TOKEN),
+    "wrong token in the header": Row(at(DIARY), texts.NO_TOKEN, {"Authorization": "Bearer wrong"}),
+    "wrong token in the cookie": Row(at(DIARY), texts.NO_TOKEN, {"Cookie": f"{COOKIE}=wrong"}),
+    "refused origin": Row(at(PLANTS), texts.ORIGIN_REFUSED, {"Origin": OTHER_PAGE}, ONLY_PAGE),
+    "no origin": Row(at(PLANTS), texts.ORIGIN_REFUSED, project={"disallow_no_origin": True}),
+    "foreign origin": Row(at(PLANTS), texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
+    "origin null": Row(at(PLANTS), texts.ORIGIN_REFUSED, {"Origin": "null"}),
+    "foreign origin without key": Row(at(PLANTS, key=None), texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
+    "key before origin": Row(at(PLANTS, key="wrong"), texts.NOT_VALID, {"Origin": OTHER_PAGE}, ONLY_PAGE),
+    "origin before token": Row(at(DIARY), texts.ORIGIN_REFUSED, {"Origin": OTHER_PAGE}, ONLY_PAGE),
+    "the master key is no token": Row(at(DIARY, f"masterKey={MASTER_KEY}"), texts.NO_TOKEN),
     "the master key is no origin": Row(
-        at(PLANTS, f"masterKey={MASTER_KEY}"), ORIGIN, {"Origin": OTHER_PAGE}, ONLY_PAGE
+        at(PLANTS, f"masterKey={MASTER_KEY}"), texts.ORIGIN_REFUSED, {"Origin": OTHER_PAGE}, ONLY_PAGE
     ),
-    "the master key is no way in": Row(at(PLANTS, f"masterKey={MASTER_KEY}"), ORIGIN, {"Origin": FOREIGN}),
+    "the master key is no way in": Row(
+        at(PLANTS, f"masterKey={MASTER_KEY}"), texts.ORIGIN_REFUSED, {"Origin": FOREIGN}
+    ),
 }
 
 
@@ -212,7 +212,7 @@ def test_a_token_comes_by_header_then_parameter_then_cookie(
     query = "" if parameter is None else f"&accessToken={parameter.format(token)}"
     with open_socket(emulator.ws_url(DIARY) + query, additional_headers=headers) as listener:
         emulator.expire_tokens()
-        assert closing(listener) == (EXPIRED if gets_in else (4000, NO_TOKEN))
+        assert closing(listener) == (EXPIRED if gets_in else (4000, texts.NO_TOKEN))
 
 
 def test_a_token_counts_for_every_secure_endpoint(emulator: RestedEmulator) -> None:
@@ -257,14 +257,14 @@ def test_no_offer_of_compression_is_taken(emulator: RestedEmulator, offer: str) 
 def test_a_foreign_host_is_refused_before_the_handshake(emulator: RestedEmulator) -> None:
     with wire(emulator) as connection:
         connection.sendall(head("GET", at(PLANTS), *HANDSHAKE).replace(b"localhost", b"evil.example"))
-        assert_refusal(answer_on(connection), 403, HOST)
+        assert_refusal(answer_on(connection), 403, texts.HOST_REFUSED)
     assert listeners_of(emulator) == 0
 
 
 def test_a_handshake_elsewhere_is_a_404(emulator: RestedEmulator) -> None:
     with wire(emulator) as connection:
         connection.sendall(head("GET", "/elsewhere", *HANDSHAKE))
-        assert_refusal(answer_on(connection), 404, "Nothing is here.")
+        assert_refusal(answer_on(connection), 404, texts.NOT_FOUND)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_a_refused_socket_leaves_a_hint_that_names_the_remedy(
 
 
 def test_sockets_beyond_the_limit_of_the_system_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rested_emulator.most_sockets", lambda: 2)
+    allow_sockets(2, monkeypatch)
     with RestedEmulator(data=GARDEN) as emulator:
         # The limit of connections counts what the whole process has open, and other tests leave files open.
         emulator.call(lambda server: setattr(server._intake, "most", 2**16))
@@ -717,8 +717,8 @@ def test_a_listener_that_stopped_reading_is_cut_and_the_others_lose_nothing() ->
             waiting_for.append(listeners_of(emulator))
         cut_at = waiting_for.index(1)
         assert waiting_for == [2] * cut_at + [1] * (most - cut_at)
-        in_the_kernel = 8 * 2**20
-        assert MOST_WAITING - size < cut_at * size < MOST_WAITING + in_the_kernel
+        most_waiting, in_the_kernel = 16 * 2**20, 8 * 2**20
+        assert most_waiting - size < cut_at * size < most_waiting + in_the_kernel
         assert drain(stalled) < cut_at * size
         assert_open(emulator, listener)
 

@@ -21,6 +21,7 @@ from rested_emulator import (
     World,
     Worlds,
 )
+from tests import texts
 from tests.conftest import (
     DIARY,
     GARDEN,
@@ -103,7 +104,7 @@ def test_a_fork_of_a_key_that_exists_begins_it_anew(worlds: Worlds) -> None:
     ear = listen(old, "one")
     make(old, "one", "gone")
     assert worlds.fork("one") == {"key": "one", "closed": 1}
-    assert ear.ended == (1001, "The world is dropped.")
+    assert ear.ended == (1001, texts.DROPPED)
     assert len(worlds.named("one").reports.records(PLANTS)) == 3
 
 
@@ -111,7 +112,7 @@ def test_a_dropped_world_is_unknown(worlds: Worlds) -> None:
     worlds.fork("one")
     ear = listen(worlds.named("one"), "one")
     assert worlds.drop("one") == {"closed": 1}
-    assert ear.ended == (1001, "The world is dropped.")
+    assert ear.ended == (1001, texts.DROPPED)
     assert worlds.of("one") is worlds.default
     for verb in (worlds.drop, worlds.named):
         with pytest.raises(OptionError, match="names no world"):

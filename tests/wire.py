@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import logging
 import os
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from rested_emulator import RestedEmulator
-from tests.conftest import CHORES, DIARY, GARDENERS, KEY, PLANTS, ROOT
+import rested_emulator
+from rested_emulator import LogLines, RestedEmulator, banner, limits_of, make_ca
+from tests import texts
+from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS, ROOT
+
+if TYPE_CHECKING:
+    import trustme
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ def open_socket(url: str, **options: Any) -> ClientConnection:
 PAGE, OTHER_PAGE, FOREIGN = "http://localhost:3000", "http://localhost:5173", "https://evil.example"
 
 
-COOKIE = "__Secure-rested-access-token"
+COOKIE, PLAIN_COOKIE = "__Secure-rested-access-token", "rested-access-token"
 
 
 JSON, TEXT = "application/json; charset=utf-8", "text/plain; charset=utf-8"
@@ -173,22 +183,13 @@ def at(endpoint: str, query: str = "", key: str | None = KEY) -> str:
     return f"/api/1/ce/{endpoint}?" + "&".join(filter(None, [f"key={key}" if key is not None else "", query]))
 
 
-ORIGIN = "Origin not allowed."
-
-
-HOST = "Host not allowed."
-
-
 def seen(emulator: RestedEmulator) -> Any:
     """Everything there is to know about the emulator, the clock aside."""
     status = {name: value for name, value in emulator.status().items() if name not in ("now", "uptime")}
     return status, {name: emulator.records(name) for name in (PLANTS, GARDENERS, DIARY, CHORES)}
 
 
-EXPIRED = (1000, "Access token expired.")
-
-
-CHANGED = (1000, "Options of the endpoint are changed.")
+EXPIRED, CHANGED = (1000, texts.TOKEN_EXPIRED), (1000, texts.OPTIONS_CHANGED)
 
 
 SAMPLE_NONCE = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -225,6 +226,59 @@ def assert_open(emulator: RestedEmulator, *listeners: ClientConnection) -> None:
 
 def listeners_of(emulator: RestedEmulator) -> Any:
     return emulator.status()["listeners"]
+
+
+def drop_idle_after(seconds: float, patch: pytest.MonkeyPatch) -> None:
+    """Let the emulator close a connection on which nothing comes after so long, not after 75 seconds."""
+    patch.setattr(rested_emulator, "IDLE_SECONDS", seconds)
+
+
+def give_up_at_stop_after(seconds: float, patch: pytest.MonkeyPatch) -> None:
+    """Let a stop wait so long for answers under way, not two seconds."""
+    patch.setattr(rested_emulator, "STOP_SECONDS", seconds)
+
+
+@contextmanager
+def impatient(patch: pytest.MonkeyPatch, *, stalled: float = 10.0, ping: float = 20.0) -> Iterator[RestedEmulator]:
+    """An emulator with the garden that waits so many seconds for a listener that reads nothing, and for a pong."""
+    patch.setattr(rested_emulator, "STALLED_SECONDS", stalled)
+    patch.setattr(rested_emulator, "PING_SECONDS", ping)
+    with RestedEmulator(data=GARDEN) as emulator:
+        yield emulator
+
+
+def allow_sockets(number: int, patch: pytest.MonkeyPatch) -> None:
+    """Let the system have room for so many sockets."""
+    patch.setattr(rested_emulator, "most_sockets", lambda: number)
+
+
+def resident() -> int:
+    """How many bytes of memory this process takes; 0 where the system does not tell."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # or what is free counts, where it was not given back yet
+    with suppress(OSError), open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def shown_in_log(record: logging.LogRecord) -> str:
+    """The line that a terminal shows."""
+    return LogLines().format(record)
+
+
+def banner_of(emulator: RestedEmulator) -> str:
+    """What the program prints at its start."""
+    return emulator.call(banner)
+
+
+def made_ca(hosts: Sequence[str], days_ago: int = 0) -> trustme.CA:
+    """A CA as the emulator has made it that long ago, for this machine and more hosts."""
+    import trustme
+
+    limits = limits_of(("localhost", "127.0.0.1", "::1", *hosts), trustme)
+    ca: trustme.CA = make_ca(limits, datetime.now(UTC) - timedelta(days=days_ago), trustme)
+    return ca
 
 
 # The program
