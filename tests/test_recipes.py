@@ -168,7 +168,7 @@ def test_the_types_of_world_js_are_those_of_the_verbs() -> None:
     posts = {name: verb for routes in CONTROL_ROUTES.values() for method, name, verb in routes if method == "POST"}
     assert found == {
         name: {
-            camel(item.name) + ("" if item.default is item.empty else "?")
+            camel(item.name.rstrip("_")) + ("" if item.default is item.empty else "?")
             for item in inspect.signature(verb).parameters.values()
             if item.name != "self"
         }
@@ -244,8 +244,8 @@ def test_a_failure_in_playwright_shows_what_was_asked(run: Run, frontend: Fronte
         failing.unlink()
     [path] = frontend.path.glob("test-results/*/evidence.json")
     evidence = json.loads(path.read_text())
-    assert [(request["method"], request["endpoint"]) for request in evidence["asked"]] == [("POST", NOTES)]
-    assert [push["record"]["data"] for push in evidence["pushed"]] == [{"text": "bread"}]
+    assert [(request["method"], request["endpoint"]) for request in evidence["requests"]] == [("POST", NOTES)]
+    assert [push["record"]["data"] for push in evidence["messages"]] == [{"text": "bread"}]
 
 
 @pytest.mark.browser

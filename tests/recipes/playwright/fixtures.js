@@ -16,14 +16,13 @@ export const test = base.extend({
   ],
   world: async ({ worldOfWorker: world }, use, testInfo) => {
     await world.control("restore", { name: "milk" });
-    const last = async (report) => (await world.report(report)).at(-1)?.number ?? 0;
+    const last = async (report) => ({ since: (await world.report(report)).at(-1)?.number ?? 0 });
     const [asked, pushed] = [await last("requests"), await last("messages")];
     await use(world);
     if (testInfo.status === testInfo.expectedStatus) return;
-    const since = async (report, number) => (await world.report(report)).filter((one) => one.number > number);
-    const evidence = { asked: await since("requests", asked), pushed: await since("messages", pushed) };
+    const [requests, messages] = [await world.report("requests", asked), await world.report("messages", pushed)];
     const path = testInfo.outputPath("evidence.json"); // in test-results
-    await writeFile(path, JSON.stringify(evidence, null, 1));
+    await writeFile(path, JSON.stringify({ requests, messages }, null, 1));
     await testInfo.attach("evidence", { path });
   },
   // One clock for page and emulator: timers of the page and tokens of the emulator run out together.
