@@ -10010,7 +10010,9 @@ class Server:
         # A port the system chose for the first address is the one for the next.
         port = self.port or self.options.port
         try:
-            places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+            # As bytes where it can be: for a text Python imports its codec of international names.
+            name = address.encode() if address.isascii() else address
+            places = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
         except ValueError as error:  # the codec "idna" raises it for what cannot be the name of a host
             raise OSError(errno.EADDRNOTAVAIL, str(error)) from None
         for family, _, _, _, where in places:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 import io
+import json
 import os
 import re
 import subprocess
@@ -18,12 +19,14 @@ import sys
 import tokenize
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 import rested_emulator
 from rested_emulator import CONTROL_ROUTES, Json, RestedEmulator, World, camel, read_arguments
 from tests.conftest import ROOT, lacking
+from tests.wire import call
 
 SECTIONS = (
     "Vocabulary",
@@ -381,6 +384,27 @@ def test_a_figure_keeps_within_its_bounds(figure: str) -> None:
 
 def test_the_file_parses_on_a_python_that_is_too_old() -> None:
     ast.parse(SOURCE, feature_version=(3, 8))  # there it can say what is wanted, instead of a SyntaxError
+
+
+def test_the_first_answer_waits_for_no_import_that_it_does_not_need(tmp_path: Path) -> None:
+    """As a program starts, with a plain request. The end is sudden, since one in order imports more."""
+    log = tmp_path / "imports"
+    command = [sys.executable, "-X", "importtime", "-m", "rested_emulator", "--memory", "--port", "0", "--json"]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=file, text=True)
+    try:
+        assert process.stdout
+        facts = json.loads(process.stdout.readline())
+        assert call(f"{facts['url']}/examples/unsecure-endpoint?key={facts['key']}").status == 200
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+    found = {
+        line.rpartition("|")[2].strip() for line in log.read_text().splitlines() if line.startswith("import time:")
+    }
+    assert {"asyncio", "tinydb", "tornado"} <= found
+    late = {"email", "html", "http.client", "http.cookies", "random", "shlex", "unicodedata"}
+    assert {name for name in found if name in late or name.startswith("tornado.")} == set()
 
 
 OLD_PYTHON = "import sys; sys.version_info = (3, 9, 18); sys.version = '3.9.18 (main)'; "
