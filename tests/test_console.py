@@ -505,6 +505,42 @@ def test_the_log_tells_requests_messages_and_sockets_and_why(console: Console) -
     expect(page.locator("#log li:visible")).to_have_count(0)
 
 
+@browser_test
+def test_a_closed_socket_says_whether_its_client_came_back(console: Console) -> None:
+    emulator, page = console.emulator, console.page
+    with open_socket(emulator.ws_url(PLANTS), user_agent_header="app"):
+        emulator.close_listeners(listener=2, code=4001)
+    closed = page.locator("#log li", has_text="4001")
+    expect(closed).to_contain_text("not back, 0 tries")
+    expect(closed).to_have_class(re.compile("away"))
+    call(emulator.url(PLANTS), "POST", {"name": "Leek"})
+    with open_socket(emulator.ws_url(PLANTS), user_agent_header="app"):
+        call(emulator.url(PLANTS), headers={"User-Agent": "app"})
+        expect(closed).to_contain_text("back after 0.")
+        expect(closed).to_contain_text("s, 1 try, no token, missed 1 message, read again")
+    expect(closed).not_to_have_class(re.compile("away"))
+
+
+@browser_test
+def test_the_state_is_saved_as_a_seed_loaded_and_had_back(console: Console, tmp_path: Path) -> None:
+    emulator, page = console.emulator, console.page
+    before = emulator.records(PLANTS)
+    with page.expect_download() as download:
+        console.button("Save as seed").click()
+    seed = tmp_path / "seed.json"
+    download.value.save_as(seed)
+    assert download.value.suggested_filename == "seed.json"
+    assert json.loads(seed.read_text()) == emulator.data()
+    seed.write_text('{"garden/plants": {"a": {"data": 12345678901234567890}}}')
+    page.locator("#load-file").set_input_files(seed)
+    page.get_by_role("dialog").get_by_role("button", name="Load").click()
+    expect(console.button("Undo load")).to_be_visible()
+    assert [record["data"] for record in emulator.records(PLANTS)] == [12345678901234567890]
+    console.button("Undo load").click()
+    expect(console.button("Undo load")).to_be_hidden()
+    assert emulator.records(PLANTS) == before
+
+
 @pytest.mark.warns("The body is JSON and counts as text", "a flag is set by true alone")
 @browser_test
 def test_the_log_marks_what_is_served_but_hardly_as_it_was_meant(console: Console) -> None:

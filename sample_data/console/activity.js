@@ -1,9 +1,9 @@
 // Requests, messages and ends of sockets as they happen, each refusal with its rule and what lifts it.
 
-import { $, inShort, make, say, when } from "./dom.js";
+import { $, inShort, make, plural, say, when } from "./dom.js";
 import { Lines } from "./lines.js";
 import { clear } from "./speak.js";
-import { onEvents, state } from "./state.js";
+import { onChange, onEvents, state } from "./state.js";
 
 const MOST = 500;
 
@@ -23,6 +23,18 @@ function fillLine({ element, parts }, line) {
     parts[name].textContent = line[name] ?? "";
     parts[name].hidden = line.tone === "why" && name !== "what";
   }
+  const recovery = line.tone === "close" && state.recoveries.get(line.event.number);
+  element.classList.toggle("away", Boolean(recovery) && recovery.back === null);
+  if (recovery) parts.what.textContent += ` · ${recovered(recovery)}`;
+}
+
+// How the client of a closed socket came back, or that it did not.
+function recovered({ back, after, attempts, more = 0, token, read, missed }) {
+  const tried = plural(attempts.length + more, "try").replace("trys", "tries");
+  const missing = missed ? `, missed ${plural(missed, "message")}` : "";
+  if (back === null) return `not back, ${tried}${missing}`;
+  const carried = token === "none" ? "no token" : `${token} token`;
+  return `back after ${after.toFixed(1)} s, ${tried}, ${carried}${missing}, ${read ? "read again" : "not read again"}`;
 }
 
 const list = new Lines($("log"), { make: makeLine, fill: fillLine, latestFirst: true, most: MOST });
@@ -109,6 +121,15 @@ function filter() {
   list.set(all.filter(isWanted));
 }
 
+let told = "";
+onChange(() => {
+  const now = JSON.stringify([...state.recoveries.values()]);
+  if (now === told) return;
+  told = now;
+  list.edition++;
+  list.draw();
+});
+
 for (const id of ["show-requests", "show-messages", "show-sockets", "only-refusals"]) $(id).addEventListener("change", filter);
 
 $("log").addEventListener("click", (event) => {
@@ -138,7 +159,7 @@ $("pause").addEventListener("click", () => {
 });
 
 when($("clear-log"), "click", async () => {
-  await Promise.all([clear("requests"), clear("messages")]);
+  await Promise.all([clear("requests"), clear("messages"), clear("recoveries")]);
   forget();
   say("The log is empty; the emulator has forgotten what it saw.");
 });

@@ -53,10 +53,11 @@ export function inShort(value, longest = 400) {
   return text.length > longest ? `${text.slice(0, longest)} …` : text;
 }
 
-// Ask before something that cannot be undone.
-export function ask(text) {
+// Ask before something that changes much; `action` is what the button says that does it.
+export function ask(text, action = "Delete") {
   const dialog = $("asking");
   $("asking-text").textContent = text;
+  $("asking-yes").textContent = action;
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));

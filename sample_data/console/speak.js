@@ -24,7 +24,7 @@ export function keepToken(token) {
   sessionStorage.setItem(TOKEN, token);
 }
 
-async function control(method, verb, query, body, signal) {
+async function control(method, verb, query, body, signal, kind = "json") {
   const parameters = new URLSearchParams(query);
   if (WORLD) parameters.set("key", WORLD);
   const headers = { "Content-Type": "application/json" };
@@ -32,10 +32,14 @@ async function control(method, verb, query, body, signal) {
   if (token) headers.Authorization = `Bearer ${token}`;
   const url = `/__emulator__/${verb}?${parameters}`;
   const answer = await fetch(url, { method, headers, body, signal, credentials: "omit", cache: "no-store" });
-  const value = await answer.json();
+  const value = await answer[answer.ok ? kind : "json"]();
   if (!answer.ok) throw new Refused(answer.status, value);
   return value;
 }
+
+// The state as a data file and back, as text: JavaScript would round long numbers.
+export const saveData = () => control("GET", "data", {}, undefined, undefined, "text");
+export const loadData = (text) => control("POST", "load", {}, `{"data": ${text}}`);
 
 export const look = (verb, query = {}) => control("GET", verb, query);
 export const act = (verb, args = {}, signal) => control("POST", verb, {}, JSON.stringify(args), signal);

@@ -8,7 +8,7 @@ const FRESH = 400; // between two looks at the state, while things happen
 const MOST_LISTENERS = 500; // beyond, they are counted and not listed
 const SLOW = 2000; // and while nothing seems to: options may change without anybody hearing of it
 
-export const state = { status: null, listeners: [], faults: [], mails: [], project: null, endpoint: null };
+export const state = { status: null, listeners: [], faults: [], mails: [], recoveries: new Map(), project: null, endpoint: null };
 const changed = new Set();
 const happened = new Set();
 
@@ -68,8 +68,11 @@ function refreshSoon() {
 
 async function refreshNow() {
   const many = state.status?.listeners > MOST_LISTENERS;
-  const [status, listeners, faults, mails] = await Promise.all([look("status"), many ? [] : look("listeners", { from: "console" }), look("faults"), look("mails")]);
+  const listening = many ? [] : look("listeners", { from: "console" });
+  const looks = [look("status"), listening, look("faults"), look("mails"), look("recoveries")];
+  const [status, listeners, faults, mails, recoveries] = await Promise.all(looks);
   Object.assign(state, { status, listeners, faults, mails });
+  state.recoveries = new Map(recoveries.map((recovery) => [recovery.number, recovery])); // by the number of their CLOSE
   settle();
 }
 

@@ -1,9 +1,9 @@
 // The switches. Each says what it did: how many sockets closed, what is refused from now on.
 
-import { $, inShort, make, plural, say, show, when } from "./dom.js";
+import { $, ask, inShort, make, plural, say, show, when } from "./dom.js";
 import { forget } from "./activity.js";
 import { askToDeleteEndpoint, chosenEndpoint } from "./records.js";
-import { act, clear } from "./speak.js";
+import { act, clear, loadData, saveData } from "./speak.js";
 import { choose, onChange, refresh, state } from "./state.js";
 
 const OPTIONS = {
@@ -116,6 +116,32 @@ async function restore(name) {
   const { messages, closed } = await act("restore", { name });
   say(`Back at ${name}: ${plural(messages, "message")} told listeners the difference${closing(closed)}.`, "good");
 }
+
+const BEFORE_LOAD = "before the load";
+
+when($("save-seed"), "click", async () => {
+  const url = URL.createObjectURL(new Blob([await saveData()], { type: "application/json" }));
+  make("a", { href: url, download: "seed.json" }).click();
+  setTimeout(() => URL.revokeObjectURL(url)); // after the click has taken it
+});
+
+$("load").addEventListener("click", () => $("load-file").click());
+
+doing($("load-file"), "change", async () => {
+  const [file] = $("load-file").files;
+  const text = await file.text();
+  $("load-file").value = ""; // so that the same file can be chosen again
+  if (!(await ask(`Make ${file.name} the state of this world? What is there now can be had back with Undo load.`, "Load"))) return;
+  await act("checkpoint", { name: BEFORE_LOAD });
+  const { messages, closed } = await loadData(text);
+  $("undo-load").hidden = false;
+  say(`${file.name} is the state: ${plural(messages, "message")} told listeners the difference${closing(closed)}.`, "good");
+});
+
+doing($("undo-load"), "click", async () => {
+  await restore(BEFORE_LOAD);
+  $("undo-load").hidden = true;
+});
 
 doing($("reset"), "click", async () => {
   const { messages, closed } = await act("reset");
