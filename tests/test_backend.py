@@ -864,3 +864,13 @@ def test_going_back_to_where_a_token_had_expired_ends_its_sockets(backend: Backe
     ear = listen(DIARY, token=ada)
     assert backend.restore("expired")["closed"] == 1
     assert ear.ended == (1000, "Access token expired.")
+
+
+def test_a_list_that_has_all_records_is_the_one_that_is_kept(backend: Backend, ada: str) -> None:
+    backend.change_project(master_key=MASTER_KEY)
+    kept = backend.store.records(DIARY)
+    assert backend.read(knock(DIARY, master_key=MASTER_KEY)) is kept
+    assert backend.read(knock(DIARY, token=ada)) is not kept
+    backend.change_endpoint(DIARY, others_can_read=True)
+    assert backend.read(knock(DIARY, token=ada)) is kept
+    assert backend.read(knock(GARDENERS, master_key=MASTER_KEY)) is not backend.store.records(GARDENERS)
