@@ -3603,16 +3603,16 @@ class Caller(NamedTuple):
         return self.session.user if self.session else None
 
     def may_read(self, endpoint: Endpoint, record: Record) -> bool:
-        """Whether GET shows the record, and a listener hears of it (contract 6.5, 6.8 and 7.5)."""
+        """Tell whether GET shows the record, and a listener hears of it (contract 6.5, 6.8 and 7.5)."""
         return self._may(endpoint, record, endpoint.others_can_read)
 
     def may_change(self, endpoint: Endpoint, record: Record, operation: Operation) -> bool:
-        """Whether PUT or DELETE is allowed on the record (contract 5.5, 6.5 and 2.4)."""
+        """Tell whether PUT or DELETE is allowed on the record (contract 5.5, 6.5 and 2.4)."""
         others = endpoint.others_can_update if operation is Operation.UPDATE else endpoint.others_can_delete
         return self._may(endpoint, record, others)
 
     def _may(self, endpoint: Endpoint, record: Record, others: bool) -> bool:
-        """Whether the caller has access to a record, given what ``others`` than its owner may do."""
+        """Tell whether the caller has access to a record, given what ``others`` than its owner may do."""
         if self.master or not endpoint.needs_token:
             return True
         if self.session is None:
@@ -3671,7 +3671,7 @@ class Gate:
 
 
 def is_own_origin(origin: str, host: str | None) -> bool:
-    """Whether an origin is the emulator's own, by the header Host of the same request."""
+    """Tell whether an origin is the emulator's own, by the header Host of the same request."""
     return bool(host) and origin in (parse_origin(f"http://{host}"), parse_origin(f"https://{host}"))
 
 
@@ -3715,7 +3715,7 @@ def why_no_endpoint(name: str, names: Sequence[str]) -> str:
 
 
 def holds_master_key(project: Project | None, request: Request, operation: Operation) -> bool:
-    """Whether the request carries the right master key where it counts (contract 4.5)."""
+    """Tell whether the request carries the right master key where it counts (contract 4.5)."""
     key = request.parameters.master_key
     if key is None:
         return False
@@ -3733,7 +3733,7 @@ def check_master_key(project: Project, request: Request, operation: Operation) -
 
 
 def origin_allowed(project: Project, origin: str | None) -> bool:
-    """Whether a project lets pages of an origin call it, or None, no page (contract 2.7 and 5.2)."""
+    """Tell whether a project lets pages of an origin call it, or None, no page (contract 2.7 and 5.2)."""
     if origin is None:
         return not project.disallow_no_origin
     return not project.allowed_origins or parse_origin(origin) in project.allowed_origins
@@ -3754,7 +3754,7 @@ def check_origin(project: Project, origin: str | None) -> None:
 
 
 def is_webkit(agent: str) -> bool:
-    """Whether a User-Agent is Safari, or another browser with its rules for cookies."""
+    """Tell whether a User-Agent is Safari, or another browser with its rules for cookies."""
     # Chrome names AppleWebKit too.
     return "AppleWebKit" in agent and "Chrome" not in agent
 
@@ -3812,7 +3812,7 @@ class Client(NamedTuple):
     is_console: bool = False
 
     def is_like(self, other: Client) -> bool:
-        """Whether they may be one: by user where both have one, else by page and program."""
+        """Tell whether they may be one: by user where both have one, else by page and program."""
         if self.user and other.user:
             return self.user == other.user
         return (self.origin, self.agent) == (other.origin, other.agent)
@@ -4337,7 +4337,7 @@ class Channel(Protocol):
 
 
 class Listener(NamedTuple):
-    """Somebody at an endpoint; ``caller`` decides what they hear, ``number`` is what the owner knows them by."""
+    """Somebody with an open WebSocket; ``caller`` decides what they hear of, ``number`` names them in reports."""
 
     endpoint: str
     number: int
@@ -4355,19 +4355,20 @@ class Push(NamedTuple):
 
     @classmethod
     def of(cls, endpoint: Endpoint, change: Change) -> Self:
+        # Around the bytes that were encoded when the record was stored, and once for all listeners.
         record = endpoint.shows(change.record)
         message = b'{"type":"%b","record":%b}' % (change.type.encode(), (change.listing or record).wire)
         return cls(endpoint, change, message)
 
 
 def send_to_all(listeners: Sequence[Listener], message: bytes) -> None:
-    """Let every one of these listeners have the message."""
+    """Send a message to each of these listeners."""
     for listener in listeners:
         listener.channel.send(message)
 
 
 class Hub:
-    """Who listens where. A listener leaves when somebody ends it, not when its client confirms that.
+    """Knows who listens where. A listener is gone once it is closed or cut, not when its client confirms that.
 
     ``send`` brings a message to all who hear it; ``on_end`` is told of each listener that is ended, with the code,
     the reason, and the rule that ended it.
@@ -4389,16 +4390,16 @@ class Hub:
         return sum(len(listeners) for listeners in self._listeners.values())
 
     def count(self, endpoint: str) -> int:
-        """How many listen to an endpoint."""
+        """Count how many listen to an endpoint."""
         return len(self._listeners.get(endpoint, ()))
 
     def listeners(self, endpoint: str | None = None) -> list[Listener]:
-        """Everyone, or everyone at an endpoint."""
+        """Return all listeners, or those of one endpoint."""
         names = self._listeners if endpoint is None else filter(self._listeners.__contains__, [endpoint])
         return [listener for name in names for listener in self._listeners[name].values()]
 
     def has(self, listener: Listener) -> bool:
-        """Whether the listener is still there."""
+        """Tell whether the listener is still there."""
         return listener.channel in self._listeners.get(listener.endpoint, {})
 
     def join(self, endpoint: str, channel: Channel, caller: Caller, client: Client) -> Listener:
@@ -4406,11 +4407,12 @@ class Hub:
         listener = Listener(endpoint, next(self._numbers), channel, caller, client)
         self._listeners.setdefault(endpoint, {})[channel] = listener
         if caller.session is not None:
+            # The alarm stays when the listener leaves: it closes whoever is there and expired when it rings.
             self._clock.at(caller.session.expires_at, self._close_expired)
         return listener
 
     def leave(self, endpoint: str, channel: Channel) -> Listener | None:
-        """Let a listener go; returns it, if there was one."""
+        """Take a listener out and return it; None where it was gone already."""
         listeners = self._listeners.get(endpoint, {})
         listener = listeners.pop(channel, None)
         if not listeners:
@@ -4418,7 +4420,7 @@ class Hub:
         return listener
 
     def audience(self, endpoint: Endpoint, change: Change) -> list[Listener]:
-        """The listeners that may read the record, and so hear of the change (contract 7.3 and 7.5)."""
+        """Return the listeners that may read the record, and so hear of the change (contract 7.3 and 7.5)."""
         listeners = self._listeners.get(endpoint.name)
         if not listeners:
             return []
@@ -4428,6 +4430,7 @@ class Hub:
 
     def close(self, leaving: Iterable[Listener], code: int, reason: str, rule: str) -> int:
         """End these listeners, by a rule that is told to the owner; returns how many were still there."""
+        # All leave before any is told, so that what comes of it reaches none of them any more.
         ended = [listener for listener in leaving if self.leave(listener.endpoint, listener.channel)]
         for listener in ended:
             self._on_end(listener, code, reason, rule)
@@ -4435,34 +4438,36 @@ class Hub:
         return len(ended)
 
     def cut(self, listeners: Iterable[Listener], rule: str, how: Callable[[Channel], object]) -> None:
-        """Let listeners go without telling them; ``how`` is what becomes of the channel."""
+        """Take listeners out without a close frame; ``how`` is what is done to each channel."""
         for listener in listeners:
             if self.leave(listener.endpoint, listener.channel):
                 self._on_end(listener, CloseCode.LOST, "", rule)
                 how(listener.channel)
 
     def close_endpoints(self, names: Iterable[str], code: int, reason: str, rule: str) -> int:
-        """End all listeners of these endpoints."""
+        """Close all listeners of these endpoints."""
         return self.close([listener for name in names for listener in self.listeners(name)], code, reason, rule)
 
     def close_tokens(self, tokens: Iterable[str], rule: str = EXPIRED) -> int:
-        """End the listeners that opened with these tokens, as expired (contract 6.4 and 7.4)."""
+        """Close the listeners that opened with these tokens, as expired (contract 6.4 and 7.4)."""
         ended = set(tokens)
         return self._close_sessions(lambda session: session.token in ended, rule)
 
     def watch_expiries(self, session_of: Callable[[str], Session | None]) -> None:
-        """Let every socket end when its token expires as things are now, not as they were when it opened."""
+        """Close each socket when its token expires by the sessions as they are now, not as they were when it opened."""
         for listeners in self._listeners.values():
             for channel, listener in listeners.items():
                 session = listener.caller.session and session_of(listener.caller.session.token)
                 if session:
+                    # A key that is there may be set while the dictionary is gone through.
                     listeners[channel] = listener._replace(caller=Caller(session))
         for session in {listener.caller.session for listener in self.listeners() if listener.caller.session}:
             self._clock.at(session.expires_at, self._close_expired)
 
     def _close_expired(self) -> None:
-        """End the listeners whose access token has expired by now (contract 7.4)."""
+        """Close the listeners whose access token has expired by now (contract 7.4)."""
         now = self._clock.now()
+        # Asked of the clock, not of the alarm, which may be one from before the clock was set back.
         self._close_sessions(lambda session: session.expires_at <= now, EXPIRED)
 
     def _close_sessions(self, is_over: Callable[[Session], bool], rule: str) -> int:
@@ -4509,12 +4514,12 @@ class Fault:
     mode: str = "refuse"
 
     def lasts(self, default: float) -> float:
-        """The seconds, or how many it is where none were given."""
+        """Return its seconds, or the default where none were given."""
         return default if self.seconds is None else self.seconds
 
 
 def check_fault(kind: str, arguments: Mapping[str, Any]) -> Fault:
-    """A fault of the arguments that are not None; raises OptionError."""
+    """Make a fault of those arguments that are not None; raises OptionError where one is wrong."""
     declared = FAULT_KINDS[one_of(FAULT_KINDS)(kind, "kind")]
     checks = {**declared.arguments, "endpoint": anything, "method": one_of(declared.methods), "seed": anything}
     checks["username"] = anything
@@ -4526,6 +4531,7 @@ def check_fault(kind: str, arguments: Mapping[str, Any]) -> Fault:
         checks |= {"times": within(1, 10**9), "chance": within(0, 1)}
     elif arguments.get("times") is not None or arguments.get("chance") is not None:
         raise OptionError(f"an {kind} hits everything while it lasts, so it takes neither times nor chance")
+    # A signature has no other word than None for an argument that was not given.
     values = {name: value for name, value in arguments.items() if value is not None}
     for name, value in values.items():
         if name not in checks:
@@ -4546,7 +4552,7 @@ def anything(value: Any, name: str) -> Any:  # noqa: ARG001
 
 
 def one_of(words: Iterable[str]) -> Check:
-    """A check for one of these words."""
+    """Make a check for one of these words."""
 
     def check(value: Any, name: str) -> Any:
         if value in words:
@@ -4558,9 +4564,10 @@ def one_of(words: Iterable[str]) -> Check:
 
 
 def within(least: float, most: float) -> Check:
-    """A check for a number from ``least`` to ``most``."""
+    """Make a check for a number from ``least`` to ``most``."""
 
     def check(value: Any, name: str) -> Any:
+        # Every comparison with NaN is false, so it is refused too.
         if least <= value <= most:
             return value
         raise OptionError(f"{name} is {shown(value)}; it takes {least:g} to {most:g}")
@@ -4570,6 +4577,7 @@ def within(least: float, most: float) -> Check:
 
 def check_status(value: int, name: str) -> int:
     """Return the status of an answer that has a body; raise OptionError for any other."""
+    # They have no content (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
     if value in (204, 205, 304):
         raise OptionError(f"{name} is {value}, an answer without a body; a fault has one")
     return cast("int", within(200, 599)(value, name))
@@ -4601,6 +4609,7 @@ def check_headers(headers: Mapping[str, str], name: str) -> Mapping[str, str]:
 
 def check_close_code(code: int, name: str) -> int:
     """Return a code that a server may close a socket with (RFC 6455, section 7.4); raise OptionError for another."""
+    # 1005, 1006 and 1015 never stand in a frame; 1004 and the rest below 3000 are reserved.
     if (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999:
         return code
     raise OptionError(f"{name} is {code}; a server may send 1000 to 1014 (not 1004 to 1006) or 3000 to 4999")
@@ -4608,6 +4617,7 @@ def check_close_code(code: int, name: str) -> int:
 
 def check_close_reason(reason: str, name: str) -> str:
     """Return a reason that fits into a close frame; raise OptionError for a longer one."""
+    # A control frame carries 125 bytes (RFC 6455, section 5.5), and the code takes two.
     if len(reason.encode(errors="replace")) > 123:
         raise OptionError(f"{name} is longer than the 123 bytes that fit into a close frame")
     return reason
@@ -4646,21 +4656,22 @@ class ActiveFault:
             self.held.add(then)
 
     def spares(self, *, is_console: bool) -> bool:
-        """Whether it leaves the console alone, which would use up what is meant for clients."""
+        """Tell whether it leaves the console alone, which would use up what is meant for clients."""
         return is_console and (self.fault.times is not None or self.fault.chance < 1)
 
     def is_aimed_at(self, listener: Listener) -> bool:
-        """Whether it is meant for a listener, among others or alone."""
+        """Tell whether it is meant for a listener, among others or alone."""
         fault = self.fault
         if self.spares(is_console=listener.client.is_console):
             return False
         return fault.listener in (None, listener.number) and fault.username in (None, *listener.client.names)
 
     def hits_at(self, endpoint: str, method: str) -> bool:
-        """Whether it hits this time; then it counts."""
+        """Decide by target and chance whether it hits this time, and count it if so."""
         fault = self.fault
         if self.is_over or fault.endpoint not in (None, endpoint) or fault.method not in (None, method):
             return False
+        # After the rest, so that a seed gives the same hits whatever requests go elsewhere.
         if self.chances is not None and self.chances.random() >= fault.chance:
             return False
         self.hits += 1
@@ -4669,7 +4680,7 @@ class ActiveFault:
         return True
 
     def public(self) -> dict[str, Json]:
-        """What the owner sees of it."""
+        """Show it to the owner."""
         fault = self.fault
         shown: dict[str, Json] = {"id": self.number, "kind": fault.kind}
         for name in ("endpoint", "method", "username", "listener", "times", "for_", "seed", *self.kind.arguments):
@@ -4870,10 +4881,11 @@ class Faults:
         return len(self._late & self._due.keys())
 
     def add(self, fault: Fault) -> tuple[int, int]:
-        """Let something go wrong from now on; its number, and how many sockets it has hit at once."""
+        """Put a fault to work; returns its number, and how many sockets it has hit at once."""
         import random
 
         if len(self._faults) >= MOST_FAULTS:
+            # Those that are over are there for reports alone, so the oldest of them makes room.
             over = next((number for number, active in self._faults.items() if active.is_over), None)
             if over is None:
                 raise OptionError(f"{MOST_FAULTS} faults are active, which is enough; clear them first")
@@ -4893,7 +4905,7 @@ class Faults:
         return active.number, len(hit)
 
     def clear_one(self, number: int) -> int:
-        """Let one fault be over, and what it held up go on; raises OptionError where there is no such."""
+        """Clear one fault, so that what it held up goes on; raises OptionError where none has this number."""
         active = self._faults.pop(number, None)
         if active is None:
             numbers = ", ".join(map(str, self._faults)) or "none"
@@ -4902,30 +4914,31 @@ class Faults:
         return 1
 
     def clear(self) -> int:
-        """Let nothing go wrong any more, and what was held up go on; how many faults there were."""
+        """Clear all faults, so that what they held up goes on and what is late comes; returns how many there were."""
         cleared = len(self._faults)
         for active in self._faults.values():
             self._stop(active)
         self._faults.clear()
+        # In the order in which it was put off; a list, since each rings itself out of the table.
         for number in list(self._due):
             self._ring(number)
         self.owed = 0.0
         return cleared
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Tell whether there is any fault, be it over."""
         return bool(self._faults)
 
     def is_outage(self, numbers: Iterable[int]) -> bool:
-        """Whether an outage is among these faults."""
+        """Tell whether an outage is among these faults."""
         return any(number in self._faults and self._faults[number].fault.kind == OUTAGE for number in numbers)
 
     def report(self) -> list[dict[str, Json]]:
-        """All faults, with what they did."""
+        """Show all faults to the owner, with how often each has hit."""
         return [active.public() for active in self._faults.values()]
 
     def move(self, seconds: float) -> None:
-        """Be as far from what is due as before, when the clock was set to another time."""
+        """Keep what is due as far away as it was, when the clock was set to another time."""
         self._due = {number: (moment + seconds, action) for number, (moment, action) in self._due.items()}
         for number in self._due:
             self._arm(number)
@@ -4963,7 +4976,7 @@ class Faults:
         *,
         is_console: bool = False,
     ) -> Effect:
-        """What is done to a request, or with WEBSOCKET to a handshake: all delays, and one thing more.
+        """Find out what is done to a request, or with WEBSOCKET to a handshake: all delays, and one thing more.
 
         ``names`` tells those of the user whose valid token it shows.
         """
@@ -4971,6 +4984,7 @@ class Faults:
         effect = NO_EFFECT
         if not self._faults:
             return effect
+        # Delays first, since the first fault that does not add up ends the loop.
         for active in sorted(self._faults.values(), key=lambda active: not active.kind.adds_up):
             kind = active.kind
             if not kind.on_request or method not in kind.methods or active.spares(is_console=is_console):
@@ -4984,7 +4998,7 @@ class Faults:
         return effect
 
     def take_owed(self) -> float:
-        """How long the answer to the request at hand has to wait, so that its messages come first; in seconds."""
+        """Return for how many seconds the answer at hand has to wait, so that its messages come first."""
         owed, self.owed = self.owed, 0.0
         return owed
 
@@ -4997,6 +5011,7 @@ class Faults:
             return None
         name = push.endpoint.name
         swapping = [active for active in self._faults.values() if active.kept and active.kept[1].endpoint.name == name]
+        # The second of two that change places goes out unharmed, and the first one after it.
         hit = None if swapping else self._hit_message(listeners, push)
         if hit and hit.kind.on_message:
             aimed = [listener for listener in listeners if hit.is_aimed_at(listener)]
@@ -5011,7 +5026,7 @@ class Faults:
         return hit
 
     def _hit_message(self, listeners: Sequence[Listener], push: Push) -> ActiveFault | None:
-        """The fault that hits a message, of which it counts only those who hear it."""
+        """Find the fault that hits a message; it counts a hit only if somebody is to hear the message."""
         for active in self._faults.values():
             is_meant = active.kind.on_message and any(map(active.is_aimed_at, listeners))
             if is_meant and active.hits_at(push.endpoint.name, push.change.type):
@@ -5019,11 +5034,12 @@ class Faults:
         return None
 
     def send(self, listeners: Sequence[Listener], push: Push) -> None:
-        """Let those have a message who are still there."""
+        """Send a message to those listeners who are still there."""
         self._hub.send([listener for listener in listeners if self._hub.has(listener)], push.message)
 
     def send_later(self, seconds: float, listeners: Sequence[Listener], push: Push) -> None:
-        """The same after so many seconds of the Clock."""
+        """Send a message after so many seconds of the Clock, to those who are still there."""
+        # Those that were sent are taken out here, together, instead of each at its moment.
         self._late &= self._due.keys()
         self._late.add(self._later(seconds, lambda: self.send(listeners, push)))
 
@@ -5129,15 +5145,15 @@ class Coverage:
             self._met[behaviour] += 1
 
     def percent(self) -> float:
-        """The share of behaviours that were met."""
+        """Return the share of behaviours that were met."""
         return 100 * sum(map(bool, self._met.values())) / len(self._met)
 
     def missed(self) -> list[Behaviour]:
-        """What was never met."""
+        """Return the behaviours that were never met."""
         return [behaviour for behaviour, count in self._met.items() if not count]
 
     def public(self) -> dict[str, Json]:
-        """What was met, and what was not."""
+        """Show the owner what was met, and what was not."""
         return {
             "percent": round(self.percent(), 1),
             "met": {behaviour.what: count for behaviour, count in self._met.items() if count},
@@ -5145,7 +5161,7 @@ class Coverage:
         }
 
     def markdown(self) -> str:
-        """The same as a page to read."""
+        """Write that as a page of Markdown."""
         met = sum(map(bool, self._met.values()))
         lines = ["# Coverage of behaviour", "", f"The suite met {met} of {len(self._met)}, {self.percent():.0f} %.", ""]
         lines += ["| behaviour | met | how to bring it about |", "|---|---|---|"]
@@ -5173,7 +5189,7 @@ class SeenRequest(NamedTuple):
     is_console: bool = False
 
     def public(self) -> dict[str, Json]:
-        """What the owner sees, secrets included: a test wants to know which token its client has sent."""
+        """Show it to the owner, secrets included: a test wants to know which token its client has sent."""
         return {
             "number": self.number,
             "at": timestamp(self.at),
@@ -5209,7 +5225,7 @@ class SeenMessage(NamedTuple):
     is_console: bool = False
 
     def public(self) -> dict[str, Json]:
-        """What the owner sees."""
+        """Show it to the owner."""
         seen: dict[str, Json] = {"number": self.number, "at": timestamp(self.at), "endpoint": self.endpoint}
         seen |= {"type": self.type, "to": list(self.to)}
         if self.push:
@@ -5279,7 +5295,7 @@ class Recovery:
         self.token = "none" if shown is None else "same" if shown == before else "new"
 
     def public(self, missed: int) -> dict[str, Json]:
-        """What the owner sees of it, having missed so much."""
+        """Show it to the owner, with how many messages the client has missed."""
         names = self.client.names
         seen: dict[str, Json] = {
             "number": self.number,
@@ -5320,8 +5336,10 @@ class Recoveries:
 
     def of_end(self, number: int, listener: Listener, at: float, code: int, reason: str, rule: str) -> Recovery:
         """Begin to watch how a client comes back whose socket has ended."""
+        # The deque is about to drop its oldest, which has to go from the other tables too.
         if len(self.seen) == MOST_SEEN:
             self.forget(self.seen[0])
+        # Counted from the first who is away; the difference tells what each of them has missed.
         said = self._said.setdefault(listener.endpoint, {EVERYBODY: 0, EVERY_USER: 0})
         if user := listener.caller.user:
             said.setdefault(user, 0)
@@ -5341,18 +5359,19 @@ class Recoveries:
             reader = record.unique_id
         else:
             reader = EVERY_USER if endpoint.others_can_read or record.owner is None else record.owner
+        # Whoever is away is counted for; a user who is not has no entry.
         if reader in said:
             said[reader] += 1
 
     def _heard(self, listener: Listener) -> int:
-        """How many changes a listener could have heard of since somebody has been away from the endpoint."""
+        """Count how many changes a listener could have heard of since somebody has been away from the endpoint."""
         said, caller = self._said.get(listener.endpoint, {}), listener.caller
         if caller.user is None:
             return said.get(EVERYBODY, 0)
         return sum(said.get(reader, 0) for reader in (EVERYBODY, EVERY_USER, caller.user))
 
     def is_away(self, endpoint: str) -> bool:
-        """Whether anybody's socket at an endpoint has ended, and is not replaced."""
+        """Tell whether anybody's socket at an endpoint has ended, and is not replaced."""
         return endpoint in self._away
 
     def saw_handshake(self, endpoint: str, client: Client) -> Attempt | None:
@@ -5375,6 +5394,7 @@ class Recoveries:
         moment = attempt.moment if attempt else self._clock.uptime()
         recovery.come_back(listener, moment, self._heard(recovery.listener) - recovery.heard)
         if listener.endpoint not in self._away:
+            # Nobody is away any more, so nothing is counted there.
             del self._said[listener.endpoint]
         self.unread.setdefault(listener.endpoint, {})[recovery.number] = recovery
         return recovery
@@ -5382,13 +5402,14 @@ class Recoveries:
     def saw_read(self, endpoint: str, client: Client) -> None:
         """Take note that a client has read an endpoint; of a page without Origin or Referer its program tells it."""
         for recovery in list(self.unread.get(endpoint, {}).values()):
+            # Browsers send no Origin with a GET of the same origin (Fetch, section 3.2).
             mine = recovery.client if client.origin else recovery.client._replace(origin=None)
             if mine.is_like(client):
                 recovery.read = True
                 self._part(self.unread, recovery)
 
     def find(self, endpoint: str | None, username: str | None, since: int) -> list[dict[str, Json]]:
-        """The recoveries that fit, as the owner sees them."""
+        """Show the owner the recoveries that fit."""
         return [
             recovery.public(self.missed(recovery))
             for recovery in self.seen
@@ -5397,7 +5418,7 @@ class Recoveries:
         ]
 
     def missed(self, recovery: Recovery) -> int:
-        """How many messages a client would have heard while it was away."""
+        """Count how many messages a client would have heard while it was away."""
         if recovery.back is not None:
             return recovery.missed
         return self._heard(recovery.listener) - recovery.heard
@@ -5418,7 +5439,7 @@ class Recoveries:
             kept.pop(recovery.endpoint, None)
 
     def _fitting(self, endpoint: str, client: Client) -> list[Recovery]:
-        """Those who are away and may be this client, the longest away first."""
+        """Find the recoveries of those who are away and may be this client, the longest away first."""
         away = self._away.get(endpoint)
         if not away:
             return []
@@ -5432,7 +5453,7 @@ Seen: TypeAlias = SeenRequest | SeenMessage | Recovery
 
 
 def shown_body(body: bytes) -> Json:
-    """A body as it is shown: what it says as JSON, or as text."""
+    """Show a body to the owner: what it says as JSON, or else as text."""
     text = body.decode(errors="replace")
     try:
         return decode(parse_json(text))
@@ -5462,25 +5483,27 @@ class Waiting:
 
 
 def short_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The first few of the headers that are not long."""
+    """Return the first few of the headers that are not long."""
     short = {name: value for name, value in headers.items() if len(name) + len(value) < LONGEST_HEADER}
     return dict(itertools.islice(short.items(), MOST_HEADERS))
 
 
 class Room:
-    """What evidence of all worlds together may take: of too much, the world that has most forgets its oldest."""
+    """The memory that evidence of all worlds shares: when it is full, the world that takes most forgets its oldest."""
 
     def __init__(self) -> None:
+        # Weak, so that a world that is dropped gives its room back by itself.
         self._tenants: weakref.WeakSet[Evidence] = weakref.WeakSet()
         self._added = 0
 
     def enter(self, evidence: Evidence) -> None:
-        """Share it with one more."""
+        """Let one more world's evidence share it."""
         self._tenants.add(evidence)
 
     def add(self, size: int) -> None:
         """Take note of so many bytes more; all are counted anew when they could be too much by a sixteenth."""
         self._added += size
+        # A sum over all worlds for each request would cost more than the request.
         if self._added < MOST_EVIDENCE // 16:
             return
         self._added = 0
@@ -5490,7 +5513,7 @@ class Room:
 
 
 class Evidence:
-    """What was asked and what was pushed, for tests to read; of much the latest.
+    """Keeps what was asked and what was pushed, for tests to read: the latest of each.
 
     One row of numbers goes through requests and messages, so that they tell what came before what. ``over`` says
     why nothing more will be seen, once that is so; ``size`` is what it takes, in bytes.
@@ -5511,7 +5534,7 @@ class Evidence:
         self.over: Message | None = None
 
     def another(self, clock: Clock) -> Evidence:
-        """That of another world, which has coverage and room in common with this one."""
+        """Make the evidence of another world, which has coverage and room in common with this one."""
         return Evidence(clock, self.coverage, self._room)
 
     def saw_request(
@@ -5554,6 +5577,7 @@ class Evidence:
         meet = self.coverage.meet
         meet(Behaviour.SLOW if seen.seconds >= SLOW_SECONDS else None)
         if seen.status is None:
+            # Nobody answered and the client stayed: then a fault has cut it off.
             meet(None if seen.left else Behaviour.CUT)
         elif seen.method == WEBSOCKET:
             meet(Behaviour.SOCKET_REFUSED)
@@ -5562,6 +5586,7 @@ class Evidence:
         elif seen.refusal is not None:
             message, _ = seen.refusal
             meet(SEEN_AS.get(message))
+            # An id that was a record once means two clients at odds; any other is a mistake of one.
             if message is Message.NO_RECORD and seen.method in ("PUT", "DELETE"):
                 values = parse_parameters(seen.url.partition("?")[2]).unique_ids
                 ids = {*values, *itertools.chain.from_iterable(map(split_ids, values))}
@@ -5576,6 +5601,7 @@ class Evidence:
             self.coverage.meet(HEARD_AS[change.type])
         if hit:
             self.coverage.meet(HEARD_AS.get(hit.fault.what))
+        # Evidence keeps the record itself in memory, when it may have left the data long ago.
         if len(change.record.wire) > LONGEST_BODY:
             note = encode(f"{len(change.record.wire)} bytes, which are not kept here")
             change = Change(change.type, change.record.with_data(note))
@@ -5632,6 +5658,7 @@ class Evidence:
             self._tell(seen)
 
     def _keep(self, kept: deque[Any], seen: Seen) -> None:
+        # A full deque drops its oldest without a word.
         if len(kept) == MOST_SEEN:
             self.size -= kept[0].size
         kept.append(seen)
@@ -5652,11 +5679,11 @@ class Evidence:
         return self._requests, self._messages, self.recoveries.seen
 
     def requests(self, **filters: object) -> list[dict[str, Json]]:
-        """The requests that fit: ``endpoint``, ``method``, ``status``, and ``since``, a number they come after."""
+        """Return the requests that fit ``endpoint``, ``method``, ``status`` and ``since``, a number they come after."""
         return find_seen(self._requests, filters)
 
     def messages(self, **filters: object) -> list[dict[str, Json]]:
-        """The messages and ends of sockets that fit: ``endpoint``, ``type``, and ``since``."""
+        """Return the messages and ends of sockets that fit: ``endpoint``, ``type``, and ``since``."""
         return find_seen(self._messages, filters)
 
     def clear_requests(self) -> int:
@@ -5679,6 +5706,7 @@ class Evidence:
         seen.clear()
         for waiting in self._waiting:
             if not waiting.is_over:
+                # What was forgotten counts no more, unless there was enough of it already.
                 waiting.seen = 0
                 waiting.look(itertools.chain(*self._all()))
         return cleared
@@ -5690,12 +5718,13 @@ class Evidence:
         """
         kinds: dict[str, type[Seen]] = {"requests": SeenRequest, "messages": SeenMessage, "recoveries": Recovery}
         waiting = Waiting({kinds[kind]: values for kind, values in filters.items()}, count, then)
+        # What was seen before counts too, or a test would have to wait before it acts.
         self._waiting.append(waiting)
         waiting.look(itertools.chain(*self._all()))
         return waiting
 
     def forget(self, waiting: Waiting) -> None:
-        """Do not wait any more."""
+        """Stop waiting."""
         self._waiting.remove(waiting)
 
     def _tell(self, seen: Seen) -> None:
@@ -5722,7 +5751,7 @@ FILTERS: Mapping[str, Filter] = MappingProxyType(
 
 
 def fits(seen: Seen, filters: Mapping[str, object]) -> bool:
-    """Whether a request, message, or recovery of a client who is back, has the values that are asked for."""
+    """Tell whether a request, message, or recovery of a client who is back, has the values that are asked for."""
     for name, value in filters.items():
         if name in FILTERS:
             if not FILTERS[name](seen, value):
@@ -5825,7 +5854,7 @@ class Service:
     # Admission
 
     def operation(self, request: Request, method: str) -> Operation:
-        """Which client verb a request means; an authentication endpoint has more of them (contract 6.1)."""
+        """Tell which client verb a request means; an authentication endpoint has more of them (contract 6.1)."""
         if method in ("GET", "DELETE"):
             return Operation.READ if method == "GET" else Operation.DELETE
         endpoint, parameters = self._store.endpoint(request.endpoint), request.parameters
@@ -5855,6 +5884,7 @@ class Service:
         """
         if request.origin is None:
             return  # which is no page
+        # By the key alone: whether key and endpoint are right is nothing for a foreign page to learn.
         project = self._store.project(request.parameters.key or "")
         if operation is None or not holds_master_key(project, request, operation):
             allowed = project.allowed_origins if project else self.allowed_origins()
@@ -5866,16 +5896,17 @@ class Service:
         self._gate.check_origin(origin, self.allowed_origins(), host, any_origin=any_origin)
 
     def allowed_origins(self) -> list[str]:
-        """The allowed origins of all projects, which count where no project is known."""
+        """Return the allowed origins of all projects, which count where no project is known."""
         return [origin for project in self._store.projects() for origin in project.allowed_origins]
 
     def preflight(self, request: Request, operation: Operation) -> tuple[Endpoint, bool]:
-        """The checks that need no user: gate, key, endpoint, master key, origin (contract 5.6 and 9.1).
+        """Check what needs no user: gate, key, endpoint, master key, origin (contract 5.6 and 9.1).
 
         Returns the endpoint, and whether the request holds the master key, which lifts the limits of origin.
         """
         self.check_gate(request, operation)
         project, endpoint = check_project(self._store, request)
+        # Looked for before the rules of origin, which a right one lifts (contract 4.5).
         master = holds_master_key(project, request, operation)
         if not master:
             check_master_key(project, request, operation)
@@ -5883,7 +5914,7 @@ class Service:
         return endpoint, master
 
     def admit(self, request: Request, operation: Operation) -> tuple[Endpoint, Caller]:
-        """All checks before parameters and body, for HTTP and WebSocket alike (contract 5.6)."""
+        """Check everything that comes before parameters and body, for HTTP and WebSocket alike (contract 5.6)."""
         endpoint, master = self.preflight(request, operation)
         if master:
             caller = Caller(master=True)
@@ -5891,6 +5922,7 @@ class Service:
             caller = Caller()
         else:
             caller = Caller(identify(self._store, request, endpoint, self._clock.now()))
+        # After the user (contract 5.6): a stranger is told to log in, whatever the query.
         if request.parameters.malformed:
             raise BadRequest(Message.WRONG_PARAMETER, "The query is not UTF-8.")
         return endpoint, caller
@@ -5943,7 +5975,7 @@ class Service:
         return self._add(endpoint, data)
 
     def read(self, request: Request) -> Record | Listing:
-        """One record, several, or all (contract 4.2); on an authentication endpoint the user (6.5)."""
+        """Return one record, several, or all (contract 4.2); on an authentication endpoint the user (6.5)."""
         endpoint, caller = self.admit(request, Operation.READ)
         ids = self._unique_ids(endpoint, request)
         if endpoint.authentication and caller.user is not None:
@@ -5962,7 +5994,7 @@ class Service:
         return Listing(endpoint.shows(record) for record in listing if caller.may_read(endpoint, record))
 
     def download(self, request: Request) -> tuple[dict[str, Any], str]:
-        """What is known of a record's file, and where it is (contract 8.2)."""
+        """Return the description of a record's file, and its path (contract 8.2)."""
         endpoint, caller = self.admit(request, Operation.READ)
         unique_id = self._one_unique_id(endpoint, request)
         record = self._find(endpoint, caller, unique_id)
@@ -5978,6 +6010,7 @@ class Service:
         """Put new data onto a record as the strategy says (contract 4.3 and 6.5)."""
         endpoint, caller = self.admit(request, Operation.UPDATE)
         unique_id = self._one_unique_id(endpoint, request)
+        # Parameters, body, record: that is the order of contract 5.6.
         strategy = check_strategy(request.parameters.strategy)
         new = parse_body(request)
         record = self._changeable(endpoint, caller, unique_id, Operation.UPDATE)
@@ -5994,9 +6027,11 @@ class Service:
         endpoint, caller = self.admit(request, Operation.DELETE)
         unique_id = self._one_unique_id(endpoint, request)
         record = self._changeable(endpoint, caller, unique_id, Operation.DELETE)
+        # In one batch, or a kill in between would leave tokens of a user who is gone.
         with self._store.batch():
             self._store.drop_record(endpoint.name, record.unique_id)
             tokens = self._accounts.revoke(endpoint.name, record.unique_id) if endpoint.authentication else []
+        # Before the sockets close: the user's own hear of it too.
         self._broadcast.publish(endpoint, Change("DELETE", record))
         self._hub.close_tokens(tokens)
         return endpoint.shows(record)
@@ -6013,6 +6048,7 @@ class Service:
         try:
             session = identify(self._store, request, endpoint, self._clock.now())
         except Unauthenticated as refusal:
+            # 400 and not 401 (contract 6.4): logout is open to everyone, and the token is its argument.
             raise BadRequest(refusal.message, refusal.hint) from None
         self._store.drop_session(session.token)
         self._hub.close_tokens([session.token])
@@ -6061,7 +6097,7 @@ class Service:
         return self._evidence.saw_open(listener, warnings, attempt)
 
     def names(self, request: Request) -> tuple[str, ...]:
-        """The names of the user whose valid token a request shows, on whatever endpoint."""
+        """Return the names of the user whose valid token a request shows, on whatever endpoint."""
         session = self._store.session(request.token) if request.token else None
         if session is None or session.expires_at <= self._clock.now():
             return ()
@@ -6083,7 +6119,7 @@ class Service:
             recoveries.saw_read(request.endpoint, client._replace(origin=client.origin or referer))
 
     def leave(self, endpoint: str, channel: Channel, code: int) -> bool:
-        """Let a listener go that has left, with its client's code; tells whether it was still there."""
+        """Take out a listener that has left, with its client's code; tells whether it was still there."""
         listener = self._hub.leave(endpoint, channel)
         if listener:
             rule = LOST_BY_CLIENT if code == CloseCode.LOST else None
@@ -6097,12 +6133,12 @@ class Service:
         return record
 
     def _find(self, endpoint: Endpoint, caller: Caller, unique_id: str) -> Record | None:
-        """The record, unless it is one that this caller must not even know of (contract 6.8)."""
+        """Return the record, unless this caller must not even know of it (contract 6.8)."""
         record = self._store.record(endpoint.name, unique_id)
         return record if record and caller.may_read(endpoint, record) else None
 
     def _changeable(self, endpoint: Endpoint, caller: Caller, unique_id: str, operation: Operation) -> Record:
-        """The record that PUT or DELETE may change (contract 5.5)."""
+        """Return the record that PUT or DELETE may change (contract 5.5)."""
         record = self._store.record(endpoint.name, unique_id)
         if record and caller.may_change(endpoint, record, operation):
             return record
@@ -6121,7 +6157,7 @@ class Service:
         return f"{hint} It belongs to another user; others may read it with {lift}."
 
     def _unique_ids(self, endpoint: Endpoint, request: Request) -> list[str]:
-        """The ids that a request names; commas separate them, but for a value that is one as a whole (contract 4.2)."""
+        """Split the ids that a request names at commas, but for a value that is an id as a whole (contract 4.2)."""
         ids: list[str] = []
         for value in request.parameters.unique_ids:
             if self._store.record(endpoint.name, value) is None:
@@ -6172,9 +6208,10 @@ class Owner:
         self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
 
     def begin(self, like: Store | None = None, faults: Sequence[Fault] = ()) -> None:
-        """Let this be the state that ``reset`` goes back to, or with the data of another store."""
+        """Make this the state that ``reset`` goes back to, or with the data of another store."""
         self._store.checkpoint(like=like)
         self._clocks[START] = self._clock.state
+        # Checked before any is added, so that a wrong one leaves nothing behind.
         for fault in faults:
             if fault.endpoint is not None:
                 self._store.require_endpoint(fault.endpoint)
@@ -6220,6 +6257,7 @@ class Owner:
         if saved != before:
             self._store.put_project(before.key, saved)
         if not changes.keys() - {"token_ttl"}:
+            # Lifetimes count for later logins alone, so no socket has to open anew.
             return {"closed": 0}
         return {"closed": self._close_listeners(item.name for item in self._store.endpoints_of(saved.key))}
 
@@ -6284,6 +6322,7 @@ class Owner:
         moment = parse_moment(time, "time")
         self._check_moment(moment, f"time is {shown(time)}")
         skew, frozen = self._clock.state
+        # Forward, what is due on the way happens; backward nothing can be undone, and what is due keeps its distance.
         ahead = moment - self._clock.now()
         if ahead < 0:
             return self._pass_time(lambda: self._set_back(ClockState(skew + ahead, frozen)))
@@ -6308,6 +6347,7 @@ class Owner:
     def _check_moment(self, moment: float, what: str) -> None:
         """Raise OptionError for a time so late that tokens would outlive the calendar, or before 1970."""
         try:
+            # With the longest lifetime added, since datetime ends with the year 9999.
             timestamp(moment + LONGEST)
         except (ValueError, OverflowError, OSError):
             raise OptionError(f"{what}; that is too near to the year 9999") from None
@@ -6320,6 +6360,7 @@ class Owner:
         self._clock.restore(state)
         self._faults.move(self._clock.now() - before)
         self._hub.watch_expiries(self._store.session)
+        # Last, when all that is due has its new moment: nothing rings by an old one.
         self._clock.ring()
 
     def close_listeners(
@@ -6363,6 +6404,7 @@ class Owner:
         sockets of an endpoint that is gone, or is read by others than before, end like an option change.
         """
         self._faults.clear()
+        # Faults first: what they hold up are messages of the state that is left.
         done = self._go_back(START, "reset")
         self._ids.begin()
         self._add_standing_faults()
@@ -6372,10 +6414,12 @@ class Owner:
         """Remember data, users, tokens, options and clock as they are, for ``restore``; a name is given anew."""
         check_key(name, "name")
         names = self._store.checkpoints()
+        # The start is one of them, and does not count.
         if name not in names and len(names) > MOST_CHECKPOINTS:
             raise OptionError(
                 f"there are {MOST_CHECKPOINTS} checkpoints, which is enough; give one of their names anew"
             )
+        # Trees share what is the same, so this costs nothing that grows with the data.
         self._store.checkpoint(name)
         self._clocks[name] = self._clock.state
         return {"name": name, "checkpoints": list(self._store.checkpoints()[1:])}
@@ -6412,11 +6456,13 @@ class Owner:
         return {"messages": self._tell(changes), "closed": closed, "filesLeftOut": len(left_out)}
 
     def _go_back(self, name: str, rule: str) -> dict[str, Json]:
+        # Noted before, since what is to be closed shows only in the difference.
         readers, listeners, tokens = self._readers(), len(self._hub), self._accounts.live_tokens()
         changes = self._store.restore(name)
         self._set_back(self._clocks[name])
         self._hub.close_tokens(tokens - self._accounts.live_tokens(), rule)
         now = self._readers()
+        # Sockets close before the changes are told: who may not read any more is not to hear of them.
         self._close_listeners((name for name, options in readers.items() if now.get(name) != options), rule)
         closed = listeners - len(self._hub)
         return {"messages": self._tell(changes), "closed": closed}
@@ -6492,6 +6538,7 @@ class Owner:
         except BadRequest as refusal:
             raise OptionError(refusal.hint) from None
         user = Record.new(self._ids.make(), data, self._clock.timestamp())
+        # User and token together, or a full disk would leave a user without one.
         with self._store.batch():
             self._store.put_record(endpoint, user)
             session = self._accounts.open_session(options, user.unique_id)
@@ -6541,13 +6588,13 @@ class Owner:
         return len(heard)
 
     def _options(self) -> dict[str, tuple[Endpoint, Project | None]]:
-        """The options that a socket of each endpoint depends on."""
+        """Return the options that a socket of each endpoint depends on."""
         # How long tokens live is none of them (contract 7.4).
         projects = {project.key: replace(project, token_ttl=1.0) for project in self._store.projects()}
         return {item.name: (item, projects.get(item.project)) for item in self._store.endpoints()}
 
     def _readers(self) -> dict[str, tuple[bool, ...]]:
-        """The options of each endpoint that say who reads it."""
+        """Return the options of each endpoint that say who reads it."""
         return {item.name: (item.authentication, item.secure, item.others_can_read) for item in self._store.endpoints()}
 
 
@@ -6568,7 +6615,7 @@ class Reports:
         self._evidence = evidence
 
     def status(self) -> dict[str, Json]:
-        """What there is: projects, endpoints with options and counts, users logged in, clock, uptime.
+        """Report what there is: projects, endpoints with options and counts, users logged in, clock, uptime.
 
         ``refusedEdit`` says why an edit of the data file is not taken over, until it is mended; else it is null.
         """
@@ -6586,7 +6633,7 @@ class Reports:
         }
 
     def listeners(self, *, endpoint: str | None = None, from_: str | None = None) -> list[dict[str, Json]]:
-        """Who listens: the numbers that ``messages`` names under ``to``, and the user of each, null for nobody.
+        """Report who listens: the numbers that ``messages`` names under ``to``, and each one's user, null for nobody.
 
         The console is left out, here and in ``requests`` and ``messages``, unless ``from_`` is "console".
         """
@@ -6604,20 +6651,20 @@ class Reports:
         ]
 
     def records(self, endpoint: str) -> list[dict[str, Json]]:
-        """All records of an endpoint, as GET shows them to the holder of the master key."""
+        """Report all records of an endpoint, as GET shows them to the holder of the master key."""
         options = self._store.require_endpoint(endpoint)
         return [options.shows(record).public() for record in self._store.records(endpoint)]
 
     def data(self) -> bytes:
-        """Everything there is as a data file, for ``load``, ``fork`` and ``--seed``; without the contents of files."""
+        """Return everything as a data file, for ``load``, ``fork`` and ``--seed``; without the contents of files."""
         return self._store.data()
 
     def mails(self) -> list[Json]:
-        """The outbox: every reset mail, the latest last (contract 6.9)."""
+        """Report every reset mail in the outbox, the latest last (contract 6.9)."""
         return [mail.public() for mail in self._store.mails()]
 
     def faults(self) -> list[dict[str, Json]]:
-        """Every fault, with how often it has hit."""
+        """Report every fault, with how often it has hit."""
         return self._faults.report()
 
     def requests(
@@ -6629,7 +6676,7 @@ class Reports:
         since: int | None = None,
         from_: str | None = None,
     ) -> list[dict[str, Json]]:
-        """The requests that were seen, of many the latest; ``since`` is a number that they come after."""
+        """Report the requests that were seen, of many the latest; ``since`` is a number that they come after."""
         check_from(from_)
         return self._evidence.requests(endpoint=endpoint, method=method, status=status, since=since, from_=from_)
 
@@ -6641,21 +6688,21 @@ class Reports:
         since: int | None = None,
         from_: str | None = None,
     ) -> list[dict[str, Json]]:
-        """The messages that were pushed, and the opening and end of sockets (``type`` OPEN and CLOSE)."""
+        """Report the messages that were pushed, and the opening and end of sockets (``type`` OPEN and CLOSE)."""
         check_from(from_)
         return self._evidence.messages(endpoint=endpoint, type=type, since=since, from_=from_)
 
     def recoveries(
         self, *, endpoint: str | None = None, username: str | None = None, since: int | None = None
     ) -> list[dict[str, Json]]:
-        """How clients came back whose sockets ended without their wish: when they tried, and what they missed.
+        """Report how clients came back whose sockets ended without their wish: when they tried, and what they missed.
 
         ``username`` is a username or email; ``since`` is a number that they come after.
         """
         return self._evidence.recoveries.find(endpoint, username, since or 0)
 
     def coverage(self) -> dict[str, Json]:
-        """Which behaviours of the service were met, and which never."""
+        """Report which behaviours of the service were met, and which never."""
         return self._evidence.coverage.public()
 
     def _project_status(self, project: Project) -> Json:
@@ -6705,7 +6752,7 @@ class Emulation:
     reports: Reports
 
     def fork(self, key: str, data: Tree | None = None) -> Emulation:
-        """A private copy of how this one began, or one with other data, under another key."""
+        """Make a private copy of how this one began, or one with other data, under another key."""
         files, owner = self.files.reader(), self.owner
         store, clock = self.store.fork(key, files.drop, data), self.clock.another()
         evidence = self.evidence.another(clock)
@@ -6719,19 +6766,19 @@ class Emulation:
         self.owner.take_over_edit()
 
     def stop_waiting(self, why: Message) -> None:
-        """Keep nobody waiting any more, neither for what a fault holds up nor for what is to be seen."""
+        """Wake everybody who waits, for what a fault holds up or for what is to be seen."""
         self.faults.clear()
         self.evidence.stop(why)
 
     def stop(self, why: Message) -> int:
-        """End what goes on: nobody is kept waiting any more, and every socket closes with 1001; how many those were."""
+        """Wake everybody who waits and close every socket with 1001; returns how many those were."""
         self.stop_waiting(why)
         return self.hub.close(self.hub.listeners(), CloseCode.GOING_AWAY, why, "stop")
 
     def close(self) -> None:
         """Save everything and close the files. Raises OSError; then the journal has what is new."""
-        self.clock.stop()
         self.clock.stop()  # whose alarms lead back here
+        # Asked while the store is open: it tells which records are left.
         gone = self.store.lost_files()
         self.store.file.close()
         self.files.close(gone)
@@ -6754,6 +6801,7 @@ def emulate(
     """
     ids = Ids(store, files, stable=stable_ids)
     accounts = Accounts(store, clock, ids.make)
+    # Sessions in a data file may be over for years.
     accounts.forget_expired()
     hub = Hub(clock, send, lambda listener, *how: evidence.saw_end(listener.endpoint, listener, *how))
     faults = Faults(clock, hub)
@@ -6794,17 +6842,18 @@ class Worlds:
         return iter([self.default, *self._private.values()])
 
     def count_listeners(self) -> int:
-        """How many listen in all worlds."""
+        """Count how many listen in all worlds."""
         return sum(len(world.hub) for world in self)
 
     def of(self, key: str | None) -> Emulation:
-        """The world that a request with this key is for."""
+        """Return the world that a request with this key is for."""
+        # Nearly every emulator has one world; then no key is looked up twice.
         if not key or not (self._private or self._patterns):
             return self.default
         return self._find(key) or self.default
 
     def named(self, key: str | None) -> Emulation:
-        """The world that an owner means by this key; raises OptionError where there is none."""
+        """Return the world that an owner means by this key; raises OptionError where there is none."""
         world = self.default if key is None else self._find(key)
         if world is None:
             raise OptionError(f"{self._names_none(key)}; make it with fork")
@@ -6814,22 +6863,25 @@ class Worlds:
         return f"key {shown(key)} names no world; there are: {', '.join(self._private) or 'none'}"
 
     def _find(self, key: str) -> Emulation | None:
-        """The world of this key, be it one that was changed there; made if that is to be done at first use."""
+        """Find the world of this key, also where a project was given it later; make it if its first use does that."""
         name: str | None = key
         if key not in self._private:
             if self.default.store.project(key) is not None:
                 return self.default
+            # change_project may have given a world's project another key, which leads there as well.
             name = next((name for name, world in self._private.items() if world.store.project(key)), None)
         if name is not None:
+            # By the machine's time: a clock that a test sets must not end worlds.
             self._used[name] = self.default.clock.uptime()
             return self._private[name]
         return self._begin(key) if self._is_wanted(key) else None
 
     def has_key(self, key: str) -> bool:
-        """Whether a key is that of a project, in any world."""
+        """Tell whether a key is that of a project, in any world."""
         return key in self._private or any(world.store.project(key) for world in self)
 
     def _is_wanted(self, key: str) -> bool:
+        # Not fnmatch, which takes upper and lower case for the same on Windows alone.
         from fnmatch import fnmatchcase
 
         is_wanted = KEY.match(key) and any(fnmatchcase(key, pattern) for pattern in self._patterns)
@@ -6844,7 +6896,7 @@ class Worlds:
         return world
 
     def health(self) -> dict[str, Json]:
-        """Whether the emulator is ready, and its version."""
+        """Report that the emulator is ready, and its version."""
         return {"ready": True, "version": __version__}
 
     def fork(self, key: str, data: Mapping[str, Json] | None = None) -> dict[str, Json]:
@@ -6856,6 +6908,7 @@ class Worlds:
         if key not in self._private and self.has_key(key):
             raise OptionError(f"key {shown(key)} is a project's; a world takes one of its own")
         tree = None if data is None else self.default.store.read(data, start=True)
+        # Before worlds are counted: one that begins anew takes no more room.
         closed = self._drop(key)
         if len(self._private) >= MOST_WORLDS:
             raise OptionError(f"there are {MOST_WORLDS} worlds, which is enough; drop some first")
@@ -6863,7 +6916,7 @@ class Worlds:
         return {"key": key, "closed": closed}
 
     def drop(self, key: str) -> dict[str, Json]:
-        """End a world; its sockets close with 1001."""
+        """Drop a world; its sockets close with 1001."""
         if key not in self._private:
             raise OptionError(self._names_none(key))
         return {"closed": self._drop(key)}
@@ -6879,7 +6932,7 @@ class Worlds:
         return closed
 
     def until_next(self) -> float:
-        """Seconds until something is due in any world."""
+        """Return the seconds until something is due in any world."""
         return min(world.clock.until_next() for world in self)
 
     def tick(self) -> None:
@@ -6887,6 +6940,7 @@ class Worlds:
         for world in self:
             world.tick()
         oldest = self.default.clock.uptime() - UNUSED_SECONDS
+        # A list, since dropping changes the dictionary.
         for key in [key for key, world in self._private.items() if self._used[key] < oldest and not len(world.hub)]:
             self._drop(key)
 
@@ -6933,7 +6987,7 @@ class HttpRequest(Request):
 
     @classmethod
     def of(cls, line: RequestStartLine, headers: HTTPHeaders) -> Self:
-        """A request from its first line and headers."""
+        """Make a request of its first line and headers."""
         path, _, query = line.path.partition("?")
         fields: dict[str, str] = {}
         repeated = set()
@@ -6941,9 +6995,11 @@ class HttpRequest(Request):
             if name in fields:
                 repeated.add(name)
             fields[name] = value
+        # As one list: cookies by RFC 9113, section 8.2.3, the others by RFC 9110, section 5.3.
         for name in repeated:
             fields[name] = ("; " if name == "Cookie" else ",").join(headers.get_list(name))
         request = cls(method=line.method, path=path, query=query, headers=fields, version=line.version)
+        # Elsewhere an Upgrade is ignored, as it may be (RFC 9110, section 7.8).
         if line.method == "GET" and path.startswith(API_PREFIX):
             request.is_handshake = fields.get("Upgrade", "").lower() == "websocket"
         return request
@@ -6980,15 +7036,16 @@ class Answer:
     later: Callable[[], Awaitable[bytes]] | None = None
 
     def head(self) -> list[tuple[str, str]]:
-        """The headers, those of the body included."""
+        """Return the headers, those of the body included."""
         if self.status == 204:
+            # Without a body there is no Content-Length either (RFC 9110, section 8.6).
             return self.headers
         length = self.file.length if self.file else len(self.body)
         return [("Content-Type", self.content_type), ("Content-Length", str(length)), *self.headers]
 
 
 def refuse(refusal: Refusal, warnings: Sequence[str] = ()) -> Answer:
-    """The error answer of contract 5.1; what is odd about the request may be why, and stands in the hint too."""
+    """Make the error answer of contract 5.1; the warnings, which may say why, stand in the hint too."""
     # A refusal is kept as evidence, and would keep the whole request with it: its frames, and the body as read.
     refusal.__traceback__ = refusal.__context__ = None
     hint = " ".join([refusal.hint, *warnings])
@@ -6998,6 +7055,7 @@ def refuse(refusal: Refusal, warnings: Sequence[str] = ()) -> Answer:
     answer = Answer(refusal.status, body, refusal=refusal)
     if isinstance(refusal, FaultHit) and refusal.headers:
         add_headers(answer, refusal.headers)
+    # What RFC 9110, sections 15.5.6 and 15.5.17, and RFC 6455, section 4.4, want these to carry.
     if isinstance(refusal, MethodNotAllowed):
         answer.headers.append(("Allow", ", ".join(refusal.allowed)))
     if isinstance(refusal, RangeRefused):
@@ -7021,7 +7079,7 @@ def add_headers(answer: Answer, headers: Mapping[str, str]) -> None:
 
 
 def send_file(path: str, content_type: str, request: HttpRequest, *, ranges: bool = True) -> Answer:
-    """The answer that is a file, or with ``ranges`` the part that is asked for; raises RangeRefused, or OSError."""
+    """Answer with a file, or with ``ranges`` the part that is asked for; raises RangeRefused, or OSError."""
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(open(path, "rb"))
         size = os.fstat(file.fileno()).st_size
@@ -7043,7 +7101,8 @@ EVALUATORS = 4
 
 
 def evaluate_expression(expression: str, data: bytes) -> tuple[bytes, bytes]:
-    """What an expression makes of JSON: ``+`` and the result as JSON, or ``-`` and why there is none."""
+    """Evaluate an expression on JSON: return ``+`` and the result as JSON, or ``-`` and why there is none."""
+    # Inside, since nothing but its code goes to the other process.
     import json
 
     from jsonata import JException, Jsonata  # type: ignore[import-untyped]
@@ -7063,11 +7122,12 @@ def evaluate_expression(expression: str, data: bytes) -> tuple[bytes, bytes]:
     except MemoryError:
         return b"-", b"it takes too much memory"
     except Exception as error:
+        # An expression that nobody thought of makes the package fail in any way Python has.
         return b"-", f"{type(error).__name__}: {error}".encode(errors="replace")
 
 
 def json_value(value: object) -> Json:
-    """What JSON says of a value that an expression comes to: whole numbers as JavaScript writes them, else null."""
+    """Make JSON of a result: whole numbers as JavaScript writes them, null for what JSON cannot say."""
     import math
 
     if isinstance(value, dict):
@@ -7094,6 +7154,7 @@ def serve_expressions(seconds: float) -> None:
     try:
         import resource
 
+        # So that an expression ends for want of memory before the machine does.
         resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
     except (ImportError, OSError, ValueError):
         pass
@@ -7143,7 +7204,7 @@ def hand_over(process: subprocess.Popen[bytes], expression: bytes, data: bytes) 
 
 
 def take_answer(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | None:
-    """What a process has made of it, sign and answer; None where it has died."""
+    """Read a process's answer, its sign and its bytes; None where the process has died."""
     assert process.stdout is not None
     header = process.stdout.read(9)
     size = int.from_bytes(header[1:])
@@ -7152,7 +7213,7 @@ def take_answer(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | None:
 
 
 def stop_evaluator(process: subprocess.Popen[bytes]) -> None:
-    """End a process, in the middle of what it does, and wait until it is gone."""
+    """Kill a process, whatever it does, and wait until it is gone."""
     process.kill()
     process.communicate()
 
@@ -7185,7 +7246,7 @@ class Evaluator:
         return ThreadPoolExecutor(EVALUATORS, "jsonata")
 
     async def evaluate(self, expression: str, data: bytes) -> bytes:
-        """What the expression makes of the data, both JSON.
+        """Evaluate an expression on data; both data and result are JSON.
 
         Raises BadRequest, with position, where it fails; Overloaded when the emulator stops before it is done;
         and a Refusal where there is no process to be had.
@@ -7195,6 +7256,7 @@ class Evaluator:
         self._asking[task] = left
         task.add_done_callback(self._has_ended)
         try:
+            # Not ``await task``, which would cancel the task together with whoever waits.
             await asyncio.wait([task])
         except asyncio.CancelledError:
             if not left.done():
@@ -7224,6 +7286,7 @@ class Evaluator:
         """
         async with self._slots:
             while not (left.done() or self._is_stopping):
+                # An idle process may have died; then the next has its turn, and in the end a new one.
                 is_new = not self._idle
                 process = await self._start() if is_new else self._idle.pop()
                 has_begun, _ = await self._watch(process, left, None, hand_over, expression, data)
@@ -7256,6 +7319,7 @@ class Evaluator:
         working: asyncio.Future[Any] = self._in_thread(work, process, *arguments)
         done, _ = await asyncio.wait([working, left], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
+            # A thread cannot be stopped; without its process it reads the end of the pipe, and returns.
             process.kill()
         return await working, not done
 
@@ -7272,7 +7336,7 @@ class Evaluator:
         return Refusal(Message.BUG, f"JSONata takes a process of its own, which cannot be started: {why}.")
 
     async def stop(self) -> None:
-        """End the processes, in the middle of what they do, and wait until they are gone."""
+        """Kill the processes, whatever they do, and wait until they are gone."""
         self._is_stopping = True
         for left in self._asking.values():
             if not left.done():
@@ -7294,9 +7358,11 @@ class Door:
         except Refusal as refusal:
             answer = refuse(refusal, request.warnings)
         except Exception:
+            # Tornado would close the connection without an answer.
             log.exception("%s %s failed", request.method, request.path)
             hint = "This is a bug of the emulator; its log has the traceback."
             answer = refuse(Refusal(Message.BUG, hint, hidden=not is_loopback_origin(origin or "")))
+        # Without these headers the browser keeps the answer from the page.
         if origin is not None and not (answer.refusal and answer.refusal.hidden):
             answer.headers += self.cors(origin)
         return answer
@@ -7310,14 +7376,14 @@ class Door:
         raise NotImplementedError
 
     def start_upload(self, request: HttpRequest) -> Upload | None:
-        """What takes the body of a request while it arrives; None where it is collected."""
+        """Return what takes the body of a request while it arrives; None where the body is collected."""
 
     def most_body(self, request: HttpRequest) -> int:
-        """How large a body it takes where the usual limit is too low."""
+        """Return how large a body may be, where the usual limit is too low; else 0."""
         return 0
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
-        """The headers that let a page of this origin read the answer."""
+        """Return the headers that let a page of this origin read the answer."""
         raise NotImplementedError
 
 
@@ -7347,7 +7413,7 @@ class Api(Door):
         self._last_host: str | None = None
 
     def latency(self) -> float:
-        """How long the next answer waits, in seconds."""
+        """Return how long the next answer waits, in seconds."""
         if not any(self._latency):
             return 0.0
         import random
@@ -7369,12 +7435,14 @@ class Api(Door):
         host = request.host
         if host is None or host != self._last_host:  # what has passed once passes again
             self.worlds.default.gate.check_host(host)
+            # Nearly every request names the same host; only the last is kept, as clients may name any.
             self._last_host = host
         self._read(request)
         return self.worlds.of(request.parameters.key)
 
     def perform(self, request: HttpRequest) -> Answer:
         request.world = world = self._find_world(request)
+        # Refused when its head came, and told now that its world is there to keep it as evidence.
         if request.refused:
             raise request.refused
         if request.is_handshake:
@@ -7383,6 +7451,7 @@ class Api(Door):
             return self._preflight(world, request)
         if not request.path.startswith(API_PREFIX):
             world.service.check_gate(request)
+            # Behind the gate, since the hint may name an endpoint.
             hint = f"{shown(request.path)} is no address of the API; endpoints are at {API_PREFIX}NAME."
             names = [endpoint.name for endpoint in world.store.endpoints()]
             if like := closest(request.path.rpartition("/ce/")[2], names):
@@ -7400,6 +7469,7 @@ class Api(Door):
         if not effect.takes_effect:
             raise FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
         answer = self._carry_out(world.service, operation, request)
+        # Messages come first where a fault says so, and they leave when the verb is done.
         answer.delay = world.faults.take_owed()
         if effect.status is None:
             return answer
@@ -7411,7 +7481,7 @@ class Api(Door):
 
     @staticmethod
     def _effect(world: Emulation, request: HttpRequest, method: str) -> Effect:
-        """What the faults of a world do to a request."""
+        """Find out what the faults of a world do to a request."""
         names = functools.partial(world.service.names, request)
         return world.faults.on_request(request.endpoint, method, names, is_console=request.parameters.from_console)
 
@@ -7477,6 +7547,7 @@ class Api(Door):
 
     def start_upload(self, request: HttpRequest) -> Upload | None:
         media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        # Any other body is collected, and judged when it is here.
         if (request.method, media_type) != ("POST", MULTIPART) or not request.path.startswith(API_PREFIX):
             return None
         try:
@@ -7511,12 +7582,14 @@ class Api(Door):
         if operation is Operation.LOGOUT:
             service.logout(request)
             return Answer(body=b"{}", headers=self._set_cookies("", "; Max-Age=0"))
+        # The other operations have the names of their verbs, which return records.
         verb: Callable[[HttpRequest], Record | Listing] = getattr(service, operation)
         return self._show(verb(request), request)
 
     def _send_file(self, service: Service, request: HttpRequest) -> Answer:
-        """The answer that is an uploaded file (contract 8.2)."""
+        """Answer with an uploaded file (contract 8.2)."""
         file, path = service.download(request)
+        # A client has named it, so it may be no header's value at all.
         kind = file["mimeType"] if MIME_TYPE.match(file["mimeType"]) else "application/octet-stream"
         try:
             answer = send_file(path, kind, request, ranges=request.parameters.stream)
@@ -7528,7 +7601,7 @@ class Api(Door):
         return answer
 
     def _show(self, result: Record | Listing, request: HttpRequest) -> Answer:
-        """The answer of a success (contract 4.7)."""
+        """Answer with what a verb returned (contract 4.7)."""
         expression = request.parameters.jsonata if request.method == "GET" else None
         if expression is not None:
             check_jsonata()
@@ -7541,7 +7614,7 @@ class Api(Door):
         return Answer(body=result.packed_data)
 
     def _preflight(self, world: Emulation, request: HttpRequest) -> Answer:
-        """What a browser asks before it lets a page send a request (contract 9.1).
+        """Answer what a browser asks before it lets a page send a request (contract 9.1).
 
         Only what the page may not read is refused here. A wrong key or endpoint passes, since a browser
         shows the page nothing of a failed preflight, and the request itself will say what is wrong.
@@ -7587,7 +7660,7 @@ class Api(Door):
 
 
 def served_as(method: str, request: HttpRequest) -> str:
-    """The method whose rules count: a HEAD for a file is a GET without its body (contract 1.7)."""
+    """Return the method whose rules count: a HEAD for a file is a GET without its body (contract 1.7)."""
     return "GET" if method == "HEAD" and request.parameters.file_only else method
 
 
@@ -7614,13 +7687,13 @@ def content_disposition(name: str) -> str:
 
 
 def bearer_token(header: str) -> str | None:
-    """The token in an Authorization header, None where it is of another scheme (contract 6.7)."""
+    """Return the token in an Authorization header, None where it is of another scheme (contract 6.7)."""
     scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def cookie_value(header: str, name: str) -> str | None:
-    """The value of a cookie; of several with that name the last one, and junk beside it is ignored."""
+    """Return the value of a cookie; of several with that name the last one, and junk beside it is ignored."""
     pairs = [part.strip().partition("=") for part in header.split(";")]
     return next((value for cookie, _, value in reversed(pairs) if cookie == name), None)
 
@@ -7672,7 +7745,7 @@ CA_KEY_SUFFIX = ".ca-key.pem"
 
 
 def file_type(name: str) -> str:
-    """The content type of a file by its name, the same on every machine."""
+    """Return the content type of a file by its name, the same on every machine."""
     kind = FILE_TYPES.get(os.path.splitext(name)[1].lower())
     if kind is None:
         from mimetypes import MimeTypes
@@ -7685,13 +7758,13 @@ def file_type(name: str) -> str:
 
 
 def has_hidden_part(path: str) -> bool:
-    """Whether a part of a path begins with a dot, as ``.git`` and ``.env`` do; ``.well-known`` is for everyone."""
+    """Tell whether a part of a path begins with a dot, as ``.git`` and ``.env`` do; ``.well-known`` is for everyone."""
     parts = os.path.normpath(path).split(os.sep)
     return any(part.startswith(".") and part not in (".", "..", ".well-known") for part in parts)
 
 
 def file_identity(path: str) -> tuple[int, int] | None:
-    """What a file is under whatever name: by a link, or in another case where the file system takes that."""
+    """Identify a file, whichever link or spelling leads to it; None where there is none."""
     try:
         status = os.stat(path)
     except OSError:
@@ -7700,7 +7773,7 @@ def file_identity(path: str) -> tuple[int, int] | None:
 
 
 def beside(path: str) -> Iterator[str]:
-    """A file and all that is named after it: a data file's journal, lock, CA, uploads, and an editor's copies of it."""
+    """Find a file and all that is named after it: journal, lock, CA, uploads, and an editor's copies."""
     folder, name = os.path.split(os.path.realpath(path))
     whole_name = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
     with contextlib.suppress(OSError):
@@ -7742,6 +7815,7 @@ class Static(Door):
         path = self._find(target, request)
         if os.path.isdir(path):
             if not request.path.endswith("/"):
+                # Relative links of a page count from the last slash. Two slashes at the front would name another host.
                 where = f"{quote(target)}/{'?' if request.query else ''}{request.query}"
                 return Answer(301, headers=[("Location", self._base + where.lstrip("/"))])
             target += b"index.html"
@@ -7756,11 +7830,12 @@ class Static(Door):
         return answer
 
     def _find(self, target: bytes, request: HttpRequest) -> str:
-        """Where a path leads to, all links followed; raises NotFound where that is outside, nothing, or not served."""
+        """Follow a path and all links to a file; raises NotFound where that is outside, missing, or not served."""
         try:
             name = target.decode().lstrip("/")
             if len(target) > LONGEST_PATH or (os.name == "nt" and ":" in name):  # a drive, or a stream of a file
                 raise self._missing(request)
+            # All links are followed before anything is compared: one inside may lead outside.
             real = os.path.realpath(os.path.join(self._folder, name))
             inside = os.path.commonpath((real, self._folder)) == self._folder
         except ValueError:  # not UTF-8, or with a null byte
@@ -7782,7 +7857,7 @@ class Static(Door):
         return real
 
     def _is_own(self, path: str) -> bool:
-        """Whether a path leads to what is the emulator's own, or into it."""
+        """Tell whether a path leads to what is the emulator's own, or into it."""
         if CA_KEY_SUFFIX in os.path.basename(path).casefold():  # be it of another data file
             return True
         own = {file_identity(one) for place in self._own for one in beside(place)}
@@ -7859,6 +7934,7 @@ class Front:
         One look at all of them now and then does what Tornado would do with a timer for each request.
         """
         longest = self.now() - IDLE_SECONDS
+        # A list, since a connection that closes takes itself out.
         for since, connection in list(self._waiting.values()):
             is_tls = begins_with_tls(connection)
             if is_tls:
@@ -7867,11 +7943,11 @@ class Front:
                 getattr(connection, "close")()
 
     def in_flight(self, world: Emulation) -> int:
-        """How many requests to the API are under way that are for this world, or do not say so yet."""
+        """Count how many requests to the API are under way that are for this world, or do not say so yet."""
         return sum(one.is_for(world) for one in self.pending)
 
     def door(self, path: str) -> Door:
-        """Who answers at this path."""
+        """Find the door that answers at this path."""
         if path in self._pages:
             return self._pages[path]
         for prefix, door in self._doors:
@@ -7930,17 +8006,17 @@ class Exchange:
         self._door = self._front.door(request.path)
 
     def _is_too_long(self, length: str) -> bool:
-        """Whether a length is over the limit; Tornado accepts one that is said several times."""
+        """Tell whether a length is over the limit; Tornado accepts one that is said several times."""
         length = length.partition(",")[0]
         return length.isdecimal() and (len(length) > 18 or self._is_over_limit(int(length)))
 
     def _is_over_limit(self, size: int) -> bool:
-        """Whether a body of that size is over the limit."""
+        """Tell whether a body of that size is over the limit."""
         # In this order, since most bodies are small and the door looks twice.
         return size > self._front.max_body and size > self._door.most_body(self.request)
 
     def _is_lost(self) -> bool:
-        """Whether the request will be refused whatever its body."""
+        """Tell whether the request will be refused whatever its body."""
         try:
             self._door.check_head(self.request)
         except Refusal:
@@ -7948,7 +8024,7 @@ class Exchange:
         return False
 
     def is_for(self, world: Emulation) -> bool:
-        """Whether the request is one to the API that is for this world, as far as it is known."""
+        """Tell whether the request is one to the API that is for this world, as far as it is known."""
         request = self.request
         return request.world is world or (request.world is None and request.path.startswith(API_PREFIX))
 
@@ -7961,7 +8037,8 @@ class Exchange:
         if self._answers_early:
             if self._size > LINGER_BYTES:
                 self._close()
-            return asyncio.sleep(0)  # a client may be so fast that reading it would never let go of the loop
+            # A client may be so fast that the loop would read it for ever, since Tornado waits for nothing else.
+            return asyncio.sleep(0)
         if self._upload:
             return self._feed(self._upload, chunk)
         if self._is_over_limit(self._size):
@@ -7995,6 +8072,7 @@ class Exchange:
         self._has_body = True
 
     def on_connection_close(self) -> None:
+        # The client is gone: nothing is owed to it, and stopping need not wait for it.
         self._front.pending.discard(self)
         self._discard_upload()
 
@@ -8005,6 +8083,7 @@ class Exchange:
         self._discard_upload()
         if answer.delay or answer.file or answer.later or request.effect.is_cut or request.effect.hangs:
             self._answering = asyncio.ensure_future(self._answer_later(answer))
+            # Tornado tells only who asks that a client has left while its answer is made.
             getattr(self.connection, "set_close_callback")(self._answering.cancel)
         else:
             self._write(answer)
@@ -8012,6 +8091,7 @@ class Exchange:
     async def _answer_later(self, answer: Answer) -> None:
         """Write an answer that needs a while, unless the client leaves."""
         with contextlib.ExitStack() as finally_:
+            # These run from the last to the first: the file closes, evidence is kept, then it is over.
             finally_.callback(self._is_over)
             finally_.callback(self._note_left, answer)
             if answer.file:
@@ -8054,7 +8134,7 @@ class Exchange:
         reset_connection(getattr(self.connection, "stream"))
 
     def _note_left(self, answer: Answer) -> None:
-        """Keep a request too whose client did not wait for the answer."""
+        """Note as evidence a request whose client did not wait for the answer."""
         if not self._is_noted:
             log.info("%s not answered, its client has left", self.request.title)
             self._note(answer, None, left=True)
@@ -8092,6 +8172,7 @@ class Exchange:
         loop, left = asyncio.get_running_loop(), body.length
         body.file.seek(body.start)
         with contextlib.suppress(StreamClosedError):
+            # Read in a thread: a disk may be slow, and the loop serves everybody else.
             while left and (block := await loop.run_in_executor(None, body.file.read, min(left, FILE_BLOCK))):
                 await self.connection.write(block)
                 left -= len(block)
@@ -8129,6 +8210,7 @@ class Exchange:
             else:  # nearly all are like this
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: {answer.content_type}\r\n"
                 head += f"Content-Length: {len(answer.body)}\r\n\r\n"
+            # One write for what is short; to copy what is long costs more than a second write.
             if len(body) < COPIED_BYTES:
                 self.connection.write(head.encode("latin1") + body)
             else:
@@ -8137,6 +8219,7 @@ class Exchange:
             return
         from tornado.httputil import HTTPHeaders, ResponseStartLine
 
+        # Tornado's way: it knows when to say Connection: keep-alive to HTTP/1.0, and when to close.
         headers = HTTPHeaders()
         for name, value in answer.head():
             headers.add(name, value)
@@ -8161,7 +8244,7 @@ class Exchange:
             log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
 
     def _is_over(self) -> None:
-        """Be under way no more, but for a handshake that Tornado is still to answer."""
+        """Note that the request is done, but for a handshake that Tornado is still to answer."""
         if not self._is_opening:
             self._front.pending.discard(self)
 
@@ -8170,7 +8253,7 @@ class Exchange:
         self._front.pending.discard(self)
 
     def _finish_answer(self) -> None:
-        """Be done with the request; the connection waits for the next, unless this one came to an early answer."""
+        """Finish the request; the connection waits for the next one, unless this one was answered early."""
         self._front.pending.discard(self)
         self.request.world = None  # which may end before the connection does
         self._has_answered = True
@@ -8179,6 +8262,7 @@ class Exchange:
         elif self._has_body:
             self._close()
         else:
+            # The client may read why for a while, although it goes on sending.
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self._close)
 
     def _close(self) -> None:
@@ -8201,28 +8285,32 @@ async def wait_until_over(fault: ActiveFault) -> None:
     try:
         await is_over.wait()
     finally:
+        # Who has left is not to be called, nor kept in memory.
         fault.held.discard(is_over.set)
 
 
 def reset_connection(stream: IOStream) -> None:
     """Close a connection so that its peer sees a reset, not an orderly end."""
     with contextlib.suppress(OSError):  # it is closed already
+        # On, with zero seconds to linger: closing sends RST in place of FIN (socket(7)).
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stream.close()
 
 
 async def make_body(answer: Answer, later: Callable[[], Awaitable[bytes]]) -> None:
-    """Put the body into its place, or why there is none."""
+    """Make the body of an answer, or turn it into an error answer that says why there is none."""
     try:
         answer.body = await later()
     except Refusal as refusal:
         failed = refuse(refusal)
+        # The head is not written yet, so it can still say another status.
         answer.status, answer.body, answer.refusal = failed.status, failed.body, refusal
 
 
 def begins_with_tls(connection: HTTPConnection) -> bool:
-    """Whether a client speaks TLS where plain http is spoken; it would wait for an answer that never comes."""
+    """Tell whether a client speaks TLS where plain http is spoken; it would wait for an answer that never comes."""
     stream = getattr(connection, "stream")
+    # The type of a TLS record that holds a handshake (RFC 8446, section 5.1).
     return stream is not None and stream._read_buffer[:1] == b"\x16"
 
 
@@ -8238,8 +8326,9 @@ SOCKETS_PER_TURN = 50
 
 
 def text_frame(message: bytes) -> bytes:
-    """A text message as a server sends it: one frame, unmasked (RFC 6455, section 5.2)."""
+    """Frame a text message as a server sends it: one frame, unmasked (RFC 6455, section 5.2)."""
     size = len(message)
+    # 0x81 is the last frame of a message, and the message text; 126 and 127 announce a longer length.
     if size < 126:
         return bytes((0x81, size)) + message
     if size < 2**16:
@@ -8252,6 +8341,7 @@ def send_now(stream: IOStream, data: bytes) -> int:
 
     Most clients have room for a message, and then Tornado's buffer, future and callbacks are two thirds of the cost.
     """
+    # What the stream still holds comes first.
     if stream.closed() or stream.writing():
         return 0
     try:
@@ -8274,6 +8364,7 @@ def keep_silent(connection: socket.socket) -> Callable[[], None]:
 
     def hear_out(*_: object) -> None:
         try:
+            # Thrown away: it is read so that the client's end shows, and so that the client can go on writing.
             is_over = not connection.recv(COPIED_BYTES)
         except OSError as error:
             is_over = not isinstance(error, BlockingIOError)
@@ -8324,7 +8415,9 @@ class Outbox:
 
     def _turn(self) -> None:
         self.share_out()
+        # After what was left is shared out, which makes sockets ready and would ask for one turn more.
         self._is_scheduled = False
+        # Not all in one turn: between two of them the loop reads requests.
         for ready in list(itertools.islice(self._ready, SOCKETS_PER_TURN)):
             del self._ready[ready]
             ready.write_waiting()
@@ -8333,6 +8426,7 @@ class Outbox:
 
     def watch(self, writing: Socket) -> None:
         """Look after a socket whose client has not taken everything yet."""
+        # One timer for all, and only while somebody is slow.
         if not self._writing:
             asyncio.get_running_loop().call_later(1, self._patrol)
         self._writing.add(writing)
@@ -8368,9 +8462,11 @@ class Socket:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         exchange.is_open()
+        # Or Nagle's algorithm holds a message back until the last one is confirmed.
         handler.set_nodelay(True)
         world, request = self._world, exchange.request
         assert world is not None
+        # The world was stopped since the handshake was let in, and will close no socket any more.
         if world.evidence.over:
             self.close(CloseCode.GOING_AWAY, world.evidence.over)
             return
@@ -8436,7 +8532,7 @@ class Socket:
         return keep_silent(kept)
 
     def is_closed(self) -> bool:
-        """Whether the connection is over, confirmed or dropped."""
+        """Tell whether the connection is over, be the end confirmed or not."""
         return self._over
 
     def close(self, code: int, reason: str) -> None:
@@ -8449,6 +8545,7 @@ class Socket:
         if stream is None:
             return
         if not stream.closed():
+            # These are frames already, and Tornado's close frame comes behind them.
             stream.write(b"".join(self._frames))
         self._frames.clear()
         self._handler.close(code, reason or None)
@@ -8491,7 +8588,7 @@ class Socket:
             self._outbox.add(self)
 
     def is_slow(self) -> bool:
-        """Whether the client still has to take something; cuts one that has stopped reading."""
+        """Tell whether the client still has to take something, and cut one that has stopped reading."""
         if not self._on_their_way or self._over:
             return False
         idle = asyncio.get_running_loop().time() - self._since
@@ -8522,23 +8619,22 @@ class Socket:
         return self._handler.ws_connection.stream if self._handler.ws_connection else None
 
 
-class Opener:
-    """Makes WebSockets of handshakes that are let in."""
+def opener(outbox: Outbox) -> Callable[[Exchange], None]:
+    """Make a function that opens the WebSocket of a handshake that is let in."""
+    tornado = functools.cache(tornado_side)
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._tornado = functools.cache(tornado_side)
-
-    def __call__(self, exchange: Exchange) -> None:
+    def open_socket(exchange: Exchange) -> None:
         from tornado.httputil import HTTPServerRequest
 
-        application, handler = self._tornado()
+        application, handler = tornado()
         asked = HTTPServerRequest(connection=exchange.connection, start_line=exchange.line, headers=exchange.headers)
-        application.get_handler_delegate(asked, handler, {"socket": Socket(exchange, self._outbox)}).execute()
+        application.get_handler_delegate(asked, handler, {"socket": Socket(exchange, outbox)}).execute()
+
+    return open_socket
 
 
 def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
-    """What Tornado wants to make WebSockets of: an application and a handler, which hands everything to a Socket.
+    """Make what Tornado opens WebSockets with: an application, and a handler that passes everything to a Socket.
 
     Its web framework is imported here, for the first handshake: no other answer needs it.
     """
@@ -8564,6 +8660,7 @@ def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
             self._socket = socket
 
         def set_default_headers(self) -> None:
+            # The service sends neither, and an answer without body has no type.
             self.clear_header("Server")
             self.clear_header("Content-Type")
 
@@ -8900,6 +8997,7 @@ class Watcher:
                     await is_seen.wait()
         finally:
             evidence.forget(waiting)
+        # Not by the TimeoutError: both may happen in one turn of the loop, and then it was in time.
         if not is_seen.is_set():
             kinds, fit = " and ".join(filters), encode(requests or messages or recoveries or {}).decode()
             hint = f"There were {waiting.seen} of {count} {kinds} that fit {fit} within {timeout:g} s; "
@@ -8926,6 +9024,7 @@ class Watcher:
                     f"{requests} requests are under way, {late} messages are late, {listeners} listeners do not read."
                 )
                 raise NotSeen(hint)
+            # Asked rather than told: to tell would cost every request, and only tests wait for it.
             await asyncio.sleep(0.002)
         return {"seconds": round(loop.time() - since, 3)}
 
@@ -8935,7 +9034,7 @@ class Watcher:
             raise Overloaded(self._world.evidence.over, "Nothing more will happen there, so waiting has ended too.")
 
     def _left(self) -> tuple[int, int, int]:
-        """Requests under way, messages that are to come later, and listeners that have not taken all."""
+        """Count requests under way, messages that are to come later, and listeners that have not taken all."""
         world = self._world
         return (
             self._in_flight(world),
@@ -9013,20 +9112,21 @@ OPEN_VERBS = ("health",)  # which whoever starts the emulator may ask before kno
 
 
 class Subjects:
-    """Whose verbs the owner can call: those of all worlds together, and of each one's parts."""
+    """Finds whose verb the owner calls: that of all worlds together, or of one of a world's parts."""
 
     def __init__(self, worlds: Worlds, in_flight: Callable[[Emulation], int]) -> None:
         self.worlds = worlds
         self._in_flight = in_flight
 
     def find(self, kind: type[T], key: str | None) -> T:
-        """What has the verbs of this class in the world of a key; raises OptionError where there is no such world.
+        """Find what has the verbs of this class in the world of a key; raises OptionError where there is no such world.
 
         A key means nothing to the verbs of all worlds, since it may be another one that they are about.
         """
         if kind is Worlds:
             return cast("T", self.worlds)
         world = self.worlds.named(key)
+        # A Watcher holds nothing between two calls, so each gets its own.
         parts = (world.owner, world.reports, Watcher(world, self._in_flight))
         return next(part for part in parts if isinstance(part, kind))
 
@@ -9047,6 +9147,7 @@ class Control(Door):
                 verbs = self._verbs.setdefault(name, {})
                 verbs[method] = kind, verb
                 if method == "GET":
+                    # HEAD is GET without the body (RFC 9110, section 9.3.2); the Exchange leaves that out.
                     verbs["HEAD"] = kind, verb
 
     def check_head(self, request: HttpRequest) -> None:
@@ -9066,13 +9167,14 @@ class Control(Door):
         return Answer(204) if verb is None else self._call(*verb, request)
 
     def _find_verb(self, request: HttpRequest) -> tuple[type, Callable[..., Any]] | None:
-        """The verb that a request calls, None where it only asks whether it may; raises a Refusal where it may not."""
+        """Find the verb that a request calls; None for a preflight. Raises a Refusal where it may not call it."""
         name = request.path.removeprefix(CONTROL_PREFIX)
         verbs = self._verbs.get(name, {})
         if name not in OPEN_VERBS or request.method not in verbs:
             self._check_gate(request)
         if request.method == "OPTIONS":
-            return None  # for an unknown verb too: a browser shows the page nothing of a failed preflight
+            # For an unknown verb too: a browser shows the page nothing of a failed preflight.
+            return None
         if not verbs:
             like = closest(name, list(self._verbs))
             guess = f"did you mean {like}? There are" if like else "there are"
@@ -9095,7 +9197,7 @@ class Control(Door):
         ]
 
     def _check_gate(self, request: HttpRequest) -> None:
-        """The outer gate, without the exceptions that the API has."""
+        """Ask the outer gate, without the exceptions that the API has."""
         headers = request.headers
         service = self._subjects.worlds.default.service
         service.check_page(headers.get("Origin"), headers.get("Host"), any_origin=False)
@@ -9109,7 +9211,7 @@ class Control(Door):
             raise Forbidden(Message.CONTROL_REFUSED, hint)
 
     def _check_type(self, request: HttpRequest) -> None:
-        """Let in only what a page of another origin cannot send without asking first (CSRF)."""
+        """Let in only a type that a page of another origin cannot send without a preflight (CSRF)."""
         kind = request.headers.get("Content-Type", "")
         if kind.partition(";")[0].strip(" \t").lower() != "application/json":
             hint = f"Content-Type is {shown(kind) if kind else 'missing'}; send application/json."
@@ -9134,7 +9236,8 @@ class Control(Door):
             if inspect.iscoroutinefunction(verb):
                 return Answer(later=later)
             result = bound(**arguments)
-        if isinstance(result, str):  # what is a text in Python is an object here, as every answer
+        # What is a text in Python is an object here, as every answer of control.
+        if isinstance(result, str):
             result = {"token": result}
         return Answer(body=result if isinstance(result, bytes) else encode(result))
 
@@ -9150,7 +9253,7 @@ def explained(name: str, verb: Callable[..., object]) -> Iterator[None]:
 
 
 def read_body(verb: str, request: HttpRequest) -> Json:
-    """The arguments in a body, as JSON; raises a Refusal, or OptionError for a data file that says something twice."""
+    """Read the arguments in a body; raises a Refusal, or OptionError for a data file that says something twice."""
     if verb in DATA_VERBS and request.body is None:
         raise TooLarge(Message.TOO_LARGE, f"{verb} takes {LARGEST_DATA} bytes at most, a data file and all.")
     given = decode(parse_body(request))
@@ -9160,11 +9263,12 @@ def read_body(verb: str, request: HttpRequest) -> Json:
 
 
 def read_query(verb: Callable[..., object], query: str) -> dict[str, Json]:
-    """The arguments of a verb that only looks, from a query; raises OptionError."""
+    """Read the arguments of a verb that only reports from a query; raises OptionError."""
     parameters = inspect.signature(verb).parameters
     members: dict[str, Json] = {name: value for name, value in parse_qsl(query) if name != "key"}
     for name, value in members.items():
         if name in parameters and "int" in str(parameters[name].annotation):
+            # A query has texts only, so it is the annotation that tells a number.
             if not re.fullmatch(r"\d{1,18}", str(value), re.ASCII):
                 raise OptionError(f"{name} is {shown(value)}; it takes a whole number")
             members[name] = int(str(value))
@@ -9172,7 +9276,7 @@ def read_query(verb: Callable[..., object], query: str) -> dict[str, Json]:
 
 
 def read_arguments(verb: Callable[..., object], members: Json) -> dict[str, Any]:
-    """The JSON arguments of an owner's verb as its signature names and annotates them; raises OptionError."""
+    """Check JSON arguments against the names and annotations of a verb's signature; raises OptionError."""
     if not isinstance(members, dict):
         raise OptionError(f"the body is {kind_of(members)}, not an object of arguments")
     parameters = inspect.signature(verb).parameters
@@ -9810,6 +9914,7 @@ def tornado_server(front: Front, context: ssl.SSLContext | None, is_beyond: Call
 
         def handle_stream(self, stream: IOStream, address: Any) -> None:
             if is_beyond(stream.socket.fileno()):
+                # Without reading the request: that would keep a descriptor, which is what is short.
                 stream.write(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
                 stream.close()
                 return
@@ -9851,6 +9956,7 @@ class Intake:
         self._watched: Mapping[int, tuple[Any, object]] = {}  # what Tornado waits for, by descriptor
         self._loop = asyncio.get_running_loop()
         is_watching = watches_sockets(listening[0])
+        # The lane reads sockets itself: not with TLS, and not on Windows, whose loop cannot watch one for others.
         self.lane: Lane | None = None
         if is_watching and context is None and not os.environ.get(NO_LANE):
             self.lane = Lane(front, lambda stream, address: self._tornado().handle_stream(stream, address))
@@ -9919,6 +10025,7 @@ class Intake:
     async def close_connections(self) -> None:
         """Close what is still connected."""
         if self.lane:
+            # Lane first: a connection that leaves it goes to Tornado.
             self.lane.close()
         if self._http:
             await self._http.close_all_connections()
@@ -10051,7 +10158,7 @@ class Server:
         static = Static(options.static, self.world.service, own=own_files(options)) if options.static else api
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
         pages = open_pages(options, self.world)
-        self._front = Front(doors, Opener(self._outbox), options.max_body, pages, self._tell)
+        self._front = Front(doors, opener(self._outbox), options.max_body, pages, self._tell)
         self._intake = Intake(self._front, self.tls.context, self._most + 64, self._sockets)
         self._is_serving = True
         self._set_timer()
@@ -10073,6 +10180,7 @@ class Server:
             if self._saving is None or self._saving.done():
                 self._saving = asyncio.ensure_future(self._save())
         finally:
+            # Whatever has failed: without a timer nothing would be due ever again.
             self._set_timer()
 
     async def _save(self) -> None:
@@ -10377,6 +10485,7 @@ class RestedEmulator(Verbs):
         # A fork has one thread alone: the emulator's is not in it, nor one that held the lock and would give it back.
         self._server, self._lock = None, threading.Lock()
         if self._held is not None and not self.is_forked:
+            # By the parent's id the error says where the emulator runs.
             self._parent = os.getppid()
             self._held.leave_to_parent()
 
@@ -10424,6 +10533,7 @@ class RestedEmulator(Verbs):
             thread, ended = self._thread, self._ended
             self._loop.call_soon_threadsafe(self._stopping.set)
         assert thread
+        # Outside of the lock, so that other threads are told that it stops instead of waiting.
         thread.join()
         if self._held is server:
             self._held = None
@@ -10566,6 +10676,7 @@ def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tu
     command = list(argv[split + 1 :])
     if split < len(argv) and not command:
         parser.error("after -- comes a command")
+    # Not as the parser's defaults: a wrong variable is to be named as one.
     variables = read_environment(environment)
     # One by one, a variable too that an argument beats, so that the message can say where the wrong one stands.
     places = [(f"argument {'DATA' if name == 'data' else flag_of(name)}", name, arguments[name]) for name in arguments]
@@ -10858,6 +10969,7 @@ class Child:
             log.warning("%s goes on %g s after %s, and is killed", self._command[0], COMMAND_SECONDS, name)
             self.kill()
         code = await ended
+        # Python gives a signal as a negative code, shells as 128 and its number.
         return code if code >= 0 else 128 - code
 
     @staticmethod
