@@ -127,13 +127,13 @@ def test_a_curl_command_works(command: str, tmp_path: Path) -> None:
     assert not head or "Authorization: Bearer " in head
 
 
-@pytest.mark.parametrize(
-    "command", [block for block in blocks("sh") if ".venv/bin/python rested_emulator.py " in block]
-)
+COMMAND = re.compile(r"\.venv/bin/(?:python rested_emulator\.py|rested-emulator) (.*)")
+
+
+@pytest.mark.parametrize("command", [found[1] for block in blocks("sh") for found in COMMAND.finditer(block)])
 def test_a_command_line_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    arguments = command.split(".venv/bin/python rested_emulator.py ")[1].split()
-    options, _ = read_command_line(arguments, {})
+    options, _ = read_command_line(command.split(), {})
     assert isinstance(options, Options)
     Server(Options.of(**{**vars(options), "memory": True}))
 

@@ -187,14 +187,14 @@ def test_the_commands_without_a_block_of_files_are_understood() -> None:
     assert len(pulls) == len(probes) == 1
     assert pull_seed.read_command_line(pulls[0]).output == "seed.json"
     assert probe.read_command_line(probes[0]).secure == "my-app/scratch-notes"
-    options, _ = read_command_line(shlex.split(shown("python rested_emulator.py --seed seed.json"))[2:], {})
+    options, _ = read_command_line(shlex.split(shown("python -m rested_emulator --seed seed.json"))[3:], {})
     assert options.seed == "seed.json"
 
 
 def test_the_container_asks_and_is_asked_what_there_is() -> None:
     text = (RECIPES / "docker" / "Containerfile").read_text()
     program = json.loads(re.findall(r"ENTRYPOINT (\[.*\])", text)[0])
-    options, _ = read_command_line([*program[2:], "--control-token", "a-token"], {})
+    options, _ = read_command_line([*program[3:], "--control-token", "a-token"], {})
     assert (options.data, options.host, options.port) == ("/data/db.json", "0.0.0.0", 7378)
     [service] = yaml.safe_load((RECIPES / "docker" / "services.yml").read_text())["jobs"]["test"]["services"].values()
     assert service["ports"] == ["7378:7378"]
@@ -334,7 +334,7 @@ def test_cypress_is_parsed(run: Run) -> None:
 
 @pytest.mark.browser
 def test_the_emulator_starts_playwright(run: Run) -> None:
-    command = "python rested_emulator.py --memory -- npx playwright test"
+    command = "python -m rested_emulator --memory -- npx playwright test"
     # One worker, so that the second test finds what the first one has stored, unless the checkpoint is restored.
     printed = run(f"{shown(f'RESTED_EMULATOR_STATIC=app {command}')} --workers 1")
     assert "3 passed" in printed
@@ -344,7 +344,7 @@ def test_the_emulator_starts_playwright(run: Run) -> None:
 @pytest.mark.browser
 def test_node(run: Run) -> None:
     tests = "node --test --test-timeout 20000 node/notes.test.js"
-    assert "pass 2\n" in run(shown(f"python rested_emulator.py --memory --port 0 -- {tests}"))
+    assert "pass 2\n" in run(shown(f"python -m rested_emulator --memory --port 0 -- {tests}"))
 
 
 @pytest.mark.browser

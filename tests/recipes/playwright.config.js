@@ -8,7 +8,7 @@ export default defineConfig({
   fullyParallel: true,
   use: { baseURL: `http://${host}`, launchOptions: { executablePath: process.env.CHROMIUM } },
   webServer: {
-    command: `python rested_emulator.py --memory --static app --port ${host.split(":")[1]}`,
+    command: `python -m rested_emulator --memory --static app --port ${host.split(":")[1]}`,
     url: `http://${host}/__emulator__/health`,
     reuseExistingServer: Boolean(process.env.RESTED_PID), // it has started us: `-- npx playwright test`
   },

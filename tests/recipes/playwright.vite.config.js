@@ -9,7 +9,7 @@ export default defineConfig({
   use: { baseURL: page, launchOptions: { executablePath: process.env.CHROMIUM } },
   webServer: [
     {
-      command: `python rested_emulator.py --memory --endpoint my-app/notes --port ${host.split(":")[1]}`,
+      command: `python -m rested_emulator --memory --endpoint my-app/notes --port ${host.split(":")[1]}`,
       url: `http://${host}/__emulator__/health`,
     },
     { command: `npx vite vite --port ${new URL(page).port} --strictPort`, url: page, env: api },

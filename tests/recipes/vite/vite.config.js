@@ -10,7 +10,7 @@ const emulator = {
     if (process.env.RESTED_URL) return; // there is one: the dev server starts anew, or `-- npx vite` was the command
     const branch = execSync("git branch --show-current").toString().trim().replaceAll("/", "-") || "detached";
     const options = ["--port", "0", "--json", "--quiet", "--with-parent", "--endpoint", "my-app/notes"];
-    const { stdout } = spawn("python", ["rested_emulator.py", `rested-db.${branch}.json`, ...options], {
+    const { stdout } = spawn("python", ["-m", "rested_emulator", `rested-db.${branch}.json`, ...options], {
       stdio: ["ignore", "pipe", "inherit"],
     });
     for await (const line of createInterface(stdout)) {

@@ -4,7 +4,7 @@ import { createInterface } from "node:readline";
 
 export default async function ({ provide }) {
   const options = ["--memory", "--port", "0", "--json", "--quiet", "--with-parent"];
-  const emulator = spawn("python", ["rested_emulator.py", ...options], { stdio: ["ignore", "pipe", "inherit"] });
+  const emulator = spawn("python", ["-m", "rested_emulator", ...options], { stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(emulator, "exit");
   for await (const line of createInterface(emulator.stdout)) {
     provide("host", JSON.parse(line).host);
