@@ -10672,11 +10672,11 @@ def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tu
     Ends the process with 2 and a line that names the option where one is wrong.
     """
     split = argv.index("--") if "--" in argv else len(argv)
-    parser = build_parser()
-    arguments = vars(parser.parse_args(argv[:split]))
+    words = argv[:split]
+    arguments = vars(build_parser().parse_args(words)) if words else {}  # argparse is a tenth of a start
     command = list(argv[split + 1 :])
     if split < len(argv) and not command:
-        parser.error("after -- comes a command")
+        build_parser().error("after -- comes a command")
     # Not as the parser's defaults: a wrong variable is to be named as one.
     variables = read_environment(environment)
     # One by one, a variable too that an argument beats, so that the message can say where the wrong one stands.
@@ -10686,7 +10686,7 @@ def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tu
         try:
             Options.of(**{name: value})
         except OptionError as error:
-            parser.error(f"{place}: {str(error).removeprefix(name + ': ')}")
+            build_parser().error(f"{place}: {str(error).removeprefix(name + ': ')}")
     return Options.of(**variables | {name: value for name, value in arguments.items() if value is not None}), command
 
 
