@@ -150,6 +150,8 @@ class Verbs(type):
     """Lets ``Backend.create`` be a verb that is yet to be called on somebody."""
 
     def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
         return lambda backend, *arguments, **named: getattr(backend, name)(*arguments, **named)
 
 

@@ -14,7 +14,6 @@ from rested_emulator import (
     JsonFile,
     Refusal,
     Store,
-    Tree,
     parse_origin,
 )
 from tests import texts
@@ -68,6 +67,8 @@ GATES = {
         ("local", "localhost.:7378"),
         ("local", "127.0.0.1"),
         ("local", "127.8.9.1:7378"),
+        ("local", "127.255.255.254"),
+        ("local", "[0:0:0:0:0:0:0:1]"),
         ("local", "[::1]"),
         ("local", "[::1]:7378"),
         ("local", "app.localhost"),
@@ -87,6 +88,14 @@ def test_the_gate_lets_in_hosts_that_mean_this_machine(gate: str, host: str) -> 
     ("gate", "host"),
     [
         ("local", ""),
+        ("local", "."),
+        ("local", "locaIhost"),
+        ("local", "localho\N{LATIN SMALL LETTER LONG S}t"),
+        ("local", "12\N{FULLWIDTH DIGIT SEVEN}.0.0.1"),
+        ("local", "127.1"),
+        ("local", "0x7f.0.0.1"),
+        ("local", "128.0.0.1"),
+        ("local", "[::2]"),
         ("local", "evil.com"),
         ("local", "127.0.0.1.evil.com"),
         ("local", "localhost.evil.com:7378"),
@@ -198,6 +207,22 @@ def test_the_gate_keeps_out_foreign_pages_and_their_look_alikes(origin: str) -> 
     assert ("--allow-origin" in refusal.value.hint) == (parse_origin(origin) is not None)
 
 
+@pytest.mark.parametrize("origin", ["http://box.lan:7378", "https://box.lan:7378", "HTTPS://Box.LAN:7378"])
+def test_a_page_that_came_from_here_is_let_in_by_whatever_name_that_was(origin: str) -> None:
+    Gate().check_origin(origin, [], "box.lan:7378")
+    with refused(403, texts.ORIGIN_REFUSED):
+        Gate().check_origin(origin, [], "box.lan:80")
+
+
+def test_what_another_project_allows_counts_only_where_no_project_is_known(backend: Backend) -> None:
+    add_project(backend)
+    backend.change_project(project="second", allowed_origins=[SHOP])
+    with refused(403, texts.ORIGIN_REFUSED):
+        backend.read(knock(PLANTS, origin=SHOP))
+    with refused(403, texts.KEY_MISSING):
+        backend.read(knock(PLANTS, origin=SHOP, key=None))
+
+
 @pytest.mark.parametrize("origin", FOREIGN)
 def test_a_gate_for_any_origin_lets_every_page_in_but_not_where_it_may_not_count(origin: str) -> None:
     gate = Gate(any_origin=True)
@@ -206,7 +231,7 @@ def test_a_gate_for_any_origin_lets_every_page_in_but_not_where_it_may_not_count
         gate.check_origin(origin, [], any_origin=False)
 
 
-def test_a_gate_for_any_origin_leaves_the_rule_of_the_project_alone(garden: Tree, clock: Clock) -> None:
+def test_a_gate_for_any_origin_leaves_the_rule_of_the_project_alone(garden: dict[str, Any], clock: Clock) -> None:
     backend = Backend(Store(JsonFile(None, garden)), clock, Gate(any_origin=True))
     backend.read(knock(PLANTS, origin=EVIL))
     backend.change_project(allowed_origins=[SHOP])

@@ -187,62 +187,6 @@ def test_records_are_listed_in_the_order_of_creation_whatever_changes(backend: B
 # Update
 
 
-@pytest.mark.parametrize(
-    ("strategy", "old", "new", "after"),
-    [
-        ("force", {"a": 1}, {"b": 2}, {"b": 2}),
-        ("force", {"a": 1}, "text", "text"),
-        ("force", [1], None, None),
-        ("merge", {"a": 1, "b": 1}, {"b": 2, "c": 3}, {"a": 1, "b": 2, "c": 3}),
-        ("merge", {"a": {"b": 1, "c": 1}}, {"a": {"c": 2}}, {"a": {"b": 1, "c": 2}}),
-        ("merge", {"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
-        ("merge", {"a": {"b": 1}}, {"a": None}, {"a": None}),
-        ("merge", {"a": 1}, {}, {"a": 1}),
-        ("replace", {"a": 1}, {"b": 2}, {"b": 2}),
-        ("replace", [1], [], []),
-        ("replace", "old", "new", "new"),
-        ("replace", 1, 2.5, 2.5),
-        ("replace", True, False, False),
-        ("replace", None, None, None),
-    ],
-    ids=str,
-)
-def test_a_strategy_combines_old_and_new(backend: Backend, strategy: str, old: Any, new: Any, after: Any) -> None:
-    record = backend.create(knock(PLANTS, old))
-    updated = backend.update(knock(PLANTS, new, unique_id=record.unique_id, strategy=strategy))
-    assert updated.data == after
-    assert backend.read(knock(PLANTS, unique_id=record.unique_id)) == updated
-
-
-@pytest.mark.parametrize(
-    ("strategy", "old", "new"),
-    [
-        ("merge", {"a": 1}, [1]),
-        ("merge", {"a": 1}, "text"),
-        ("merge", {"a": 1}, None),
-        ("merge", [1], {"a": 1}),
-        ("merge", [1], [2]),
-        ("merge", "text", "text"),
-        ("replace", {"a": 1}, [1]),
-        ("replace", "1", 1),
-        ("replace", 1, True),
-        ("replace", None, False),
-        ("replace", [], {}),
-        ("sort", {}, {}),
-        ("", {}, {}),
-        ("MERGE", {}, {}),
-        ("ключ", {}, {}),
-    ],
-    ids=str,
-)
-def test_a_refused_strategy_leaves_the_record_as_it_was(backend: Backend, strategy: str, old: Any, new: Any) -> None:
-    record = backend.create(knock(PLANTS, old))
-    backend.advance(90)
-    with refused(400, texts.WRONG_PARAMETER):
-        backend.update(knock(PLANTS, new, unique_id=record.unique_id, strategy=strategy))
-    assert backend.read(knock(PLANTS, unique_id=record.unique_id)) == record
-
-
 def test_a_change_moves_updated_at_and_leaves_created_at(backend: Backend) -> None:
     record = backend.create(knock(PLANTS, "new"))
     assert backend.advance(90) == {"now": LATER, "tokensExpired": 0, "closed": 0}

@@ -135,55 +135,22 @@ REFUSED = {
     "no address": Row("GET", "/nothing", 404, texts.NOT_FOUND),
     "no prefix": Row("POST", f"/{PLANTS}?key={KEY}", 404, texts.NOT_FOUND, AS_JSON, b"{}"),
     "another version": Row("POST", f"/api/2/ce/{PLANTS}?key={KEY}", 404, texts.NOT_FOUND, AS_JSON, b"{}"),
-    "upper case prefix": Row("POST", f"/API/1/ce/{PLANTS}?key={KEY}", 404, texts.NOT_FOUND, AS_JSON, b"{}"),
-    "two slashes before": Row("POST", f"//api/1/ce/{PLANTS}?key={KEY}", 404, texts.NOT_FOUND, AS_JSON, b"{}"),
-    "dots before": Row("POST", f"/x/../api/1/ce/{PLANTS}?key={KEY}", 404, texts.NOT_FOUND, AS_JSON, b"{}"),
     "patch": Row("PATCH", at(PLANTS), 405, texts.WRONG_METHOD, AS_JSON, b"{}"),
-    "trace": Row("TRACE", at(PLANTS), 405, texts.WRONG_METHOD),
-    "an invented method": Row("BREW", at(PLANTS), 405, texts.WRONG_METHOD),
-    "lower case method": Row("post", at(PLANTS), 405, texts.WRONG_METHOD, AS_JSON, b"{}"),
     "patch without key": Row("PATCH", at(PLANTS, key=None), 405, texts.WRONG_METHOD, AS_JSON, b"{}"),
     # Key and endpoint (5.2, 5.3), names (2.3)
     "no key": Row("POST", at(PLANTS, key=None), 403, texts.KEY_MISSING, AS_JSON, b"{}"),
     "no query": Row("GET", f"/api/1/ce/{PLANTS}", 403, texts.KEY_MISSING),
     "empty key": Row("POST", at(PLANTS, key=""), 403, texts.KEY_MISSING, AS_JSON, b"{}"),
     "upper case parameter": Row("POST", at(PLANTS, f"KEY={KEY}", key=None), 403, texts.KEY_MISSING, AS_JSON, b"{}"),
-    "wrong key": Row("POST", at(PLANTS, key="wrong"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "the last key is wrong": Row("POST", at(PLANTS, "key=wrong"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "key outside ASCII": Row("POST", at(PLANTS, key="%F0%9F%94%91"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
     "key not UTF-8": Row("POST", at(PLANTS, key="%ff"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
+    "wrong key": Row("POST", at(PLANTS, key="wrong"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
     "unknown endpoint": Row("POST", at("garden/weeds"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
     "no name": Row("GET", at(""), 400, texts.NOT_VALID),
-    "a reserved table": Row("GET", at("_sessions"), 400, texts.NOT_VALID),
-    "escaped slash": Row("POST", at("garden%2Fplants"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "escaped letter": Row("POST", at("garden/%70lants"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "two slashes": Row("POST", at("garden//plants"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "slash at the end": Row("POST", at("garden/plants/"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "slash at the beginning": Row("POST", at("/garden/plants"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "dots": Row("POST", at("garden/x/../plants"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "escaped dots": Row("POST", at("garden/x/%2e%2e/plants"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "upper case name": Row("POST", at("garden/Plants"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "a null in the name": Row("POST", at("garden/plants%00"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "name not UTF-8": Row("POST", at("garden/%ff"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "254 characters": Row("POST", at("a" * 254), 400, texts.NOT_VALID, AS_JSON, b"{}"),
-    "255 characters": Row("POST", at("a" * 255), 400, texts.NOT_VALID, AS_JSON, b"{}"),
     # Hosts and origins (2.7, 5.2, the outer gate)
     "foreign host": Row("POST", at(PLANTS), 403, texts.HOST_REFUSED, AS_JSON | {"Host": "evil.example"}, b"{}"),
-    "host like ours": Row("POST", at(PLANTS), 403, texts.HOST_REFUSED, AS_JSON | {"Host": "127.0.0.1.evil.com"}, b"{}"),
-    "host with a user": Row(
-        "POST", at(PLANTS), 403, texts.HOST_REFUSED, AS_JSON | {"Host": "localhost@evil.com"}, b"{}"
-    ),
     "foreign host at the root": Row("GET", "/", 403, texts.HOST_REFUSED, {"Host": "evil.example"}),
     "foreign host and method": Row("PATCH", at(PLANTS), 403, texts.HOST_REFUSED, {"Host": "evil.example"}),
     "foreign origin": from_origin(FOREIGN),
-    "origin null": from_origin("null"),
-    "empty origin": from_origin(""),
-    "two origins": from_origin(f"{PAGE}, {PAGE}"),
-    "origin like ours": from_origin("http://localhost.evil.com"),
-    "another port": from_origin(OTHER_PAGE, **ONLY_PAGE),
-    "https for http": from_origin("https://localhost:3000", **ONLY_PAGE),
-    "slash after the origin": from_origin(f"{PAGE}/", **ONLY_PAGE),
-    "origin that begins like ours": from_origin(f"{PAGE}.evil.com", **ONLY_PAGE),
     "no origin": from_origin(None, texts.NO_ORIGIN, disallow_no_origin=True),
     "foreign origin at the root": Row("GET", "/", 403, texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
     "foreign origin and method": Row("PATCH", at(PLANTS), 403, texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
@@ -203,7 +170,6 @@ REFUSED = {
     "no master key is set": Row(
         "GET", at(PLANTS, f"masterKey={MASTER_KEY}"), 403, texts.WRONG_MASTER_KEY, project={"master_key": ""}
     ),
-    "master key outside ASCII": Row("GET", at(PLANTS, "masterKey=%C3%BC"), 403, texts.WRONG_MASTER_KEY),
     # Access tokens (5.4, 6.1, 6.8)
     "read without token": Row("GET", at(DIARY), 401, texts.NO_TOKEN),
     "create without token": Row("POST", at(DIARY), 401, texts.NO_TOKEN, AS_JSON, b"{}"),
@@ -212,46 +178,12 @@ REFUSED = {
     "read users without token": Row("GET", at(GARDENERS), 401, texts.NO_TOKEN),
     "update users without token": Row("PUT", at(GARDENERS, f"uniqueId={ADA}"), 401, texts.NO_TOKEN, AS_JSON, b"{}"),
     "delete users without token": Row("DELETE", at(GARDENERS, f"uniqueId={ADA}"), 401, texts.NO_TOKEN),
-    "unknown token": Row("GET", at(DIARY), 401, texts.NO_TOKEN, {"Authorization": "Bearer 0123456789abcdef"}),
-    "token changed by a letter": Row("GET", at(DIARY), 401, texts.NO_TOKEN, {"Authorization": "Bearer {ada}0"}),
-    "token outside ASCII": Row("GET", at(DIARY), 401, texts.NO_TOKEN, {"Authorization": "Bearer tökèn"}),
     "token of another scheme": Row("GET", at(DIARY), 401, texts.NO_TOKEN, {"Authorization": "Basic {ada}"}),
     "token without scheme": Row("GET", at(DIARY), 401, texts.NO_TOKEN, {"Authorization": "{ada}"}),
     "token in the query": Row("GET", at(DIARY, "accessToken={ada}"), 401, texts.NO_TOKEN),
-    "expired token": Row("GET", at(DIARY), 401, texts.TOKEN_EXPIRED, {"Authorization": "Bearer {expired}"}),
     "expired token in a cookie": Row("GET", at(DIARY), 401, texts.TOKEN_EXPIRED, {"Cookie": COOKIE + "={expired}"}),
-    "token after logout": Row("GET", at(DIARY), 401, texts.NO_TOKEN, {"Authorization": "Bearer {left}"}),
-    "token of a deleted user": Row("GET", at(DIARY), 401, texts.NO_TOKEN, {"Authorization": "Bearer {deleted}"}),
     # Bodies (3.3, 3.4)
     "no body": post(None, texts.NO_BODY),
-    "empty body": post(b"", texts.NO_BODY),
-    "empty text": post(b"", texts.NO_BODY, AS_TEXT),
-    "no type": post(b"{}", texts.WRONG_CONTENT_TYPE, {}),
-    "empty type": post(b"{}", texts.WRONG_CONTENT_TYPE, {"Content-Type": ""}),
-    "a form": post(b"a=b", texts.WRONG_CONTENT_TYPE, {"Content-Type": "application/x-www-form-urlencoded"}),
-    "a page": post(b"<p>", texts.WRONG_CONTENT_TYPE, {"Content-Type": "text/html"}),
-    "type that begins like JSON": post(b"{}", texts.WRONG_CONTENT_TYPE, {"Content-Type": "application/json5"}),
-    "two types": post(b"{}", texts.WRONG_CONTENT_TYPE, {"Content-Type": "application/json, text/plain"}),
-    "latin1": post(b"{}", texts.WRONG_CONTENT_TYPE, {"Content-Type": "application/json; charset=latin1"}),
-    "gzip": post(b"{}", texts.WRONG_BODY, AS_JSON | {"Content-Encoding": "gzip"}),
-    "white space": post(b" \n", texts.WRONG_BODY),
-    "torn JSON": post(b'{"name":', texts.WRONG_BODY),
-    "text after JSON": post(b"{} {}", texts.WRONG_BODY),
-    "a comment": post(b"{} // all", texts.WRONG_BODY),
-    "single quotes": post(b"{'a': 1}", texts.WRONG_BODY),
-    "a control character": post(b'"\x01"', texts.WRONG_BODY),
-    "not a number": post(b'{"bed": NaN}', texts.WRONG_BODY),
-    "infinity": post(b"[-Infinity]", texts.WRONG_BODY),
-    "a number too great": post(b"1e400", texts.WRONG_BODY),
-    "an integer of 5,000 digits": post(b"9" * 5000, texts.WRONG_BODY),
-    "513 levels": post(b"[" * 513 + b"]" * 513, texts.WRONG_BODY),
-    "200,000 levels": post(b"[" * 200_000, texts.WRONG_BODY),
-    "a lone surrogate": post(b'"\\ud800"', texts.WRONG_BODY),
-    "a lone surrogate as name": post(b'{"\\udfff": 1}', texts.WRONG_BODY),
-    "a byte order mark": post(b"\xef\xbb\xbf{}", texts.WRONG_BODY),
-    "UTF-16": post("{}".encode("utf-16"), texts.WRONG_BODY),
-    "JSON not UTF-8": post(b'"\xff"', texts.WRONG_BODY),
-    "text not UTF-8": post(b"\xc3", texts.WRONG_BODY, AS_TEXT),
     "one byte too many": post(b'"' + b"x" * 999_999 + b'"', texts.TOO_LARGE, status=413),
     "a login too large": Row("POST", at(GARDENERS, "login=true"), 413, texts.TOO_LARGE, AS_JSON, b" " * 1_000_001),
     "an update too large": Row(
@@ -263,10 +195,8 @@ REFUSED = {
     "update without uniqueId": put("", texts.ONE_UNIQUE_ID),
     "update with an empty uniqueId": put("uniqueId=", texts.ONE_UNIQUE_ID),
     "update two": put(f"uniqueId={TOMATO},b", texts.ONE_UNIQUE_ID),
-    "update two of two": put(f"uniqueId={TOMATO}&uniqueId=b", texts.ONE_UNIQUE_ID),
     "update what is not there": put("uniqueId=nobody", texts.NO_RECORD),
     "unknown strategy": put(f"uniqueId={TOMATO}&strategy=best", texts.WRONG_PARAMETER),
-    "empty strategy": put(f"uniqueId={TOMATO}&strategy=", texts.WRONG_PARAMETER),
     "merge an array": put(f"uniqueId={TOMATO}&strategy=merge", texts.WRONG_PARAMETER, b"[]"),
     "merge text": put(f"uniqueId={TOMATO}&strategy=merge", texts.WRONG_PARAMETER, b"{}", AS_TEXT),
     "replace by another type": put(f"uniqueId={TOMATO}&strategy=replace", texts.WRONG_PARAMETER, b"[]"),
@@ -280,10 +210,6 @@ REFUSED = {
     "delete what is not there": Row("DELETE", at(PLANTS, "uniqueId=nobody"), 400, texts.NO_RECORD),
     "query not UTF-8": Row("DELETE", at(PLANTS, f"uniqueId={TOMATO}&x=%ff"), 400, texts.WRONG_PARAMETER),
     # Owners (5.5, 6.8)
-    "update another's": Row(
-        "PUT", at(CHORES, f"uniqueId={CHORE_OF_BEN}"), 403, texts.NOT_OWNER, AS_ADA | AS_JSON, b'"mine now"'
-    ),
-    "delete another's": Row("DELETE", at(CHORES, f"uniqueId={CHORE_OF_BEN}"), 403, texts.NOT_OWNER, AS_ADA),
     "read another's secret": Row("GET", at(DIARY, f"uniqueId={DIARY_OF_BEN}"), 400, texts.NO_RECORD, AS_ADA),
     "update another's secret": Row(
         "PUT", at(DIARY, f"uniqueId={DIARY_OF_BEN}"), 400, texts.NO_RECORD, AS_ADA | AS_JSON, b"{}"
@@ -334,11 +260,6 @@ REFUSED = {
         "POST", at(GARDENERS, "logout=true"), 400, texts.TOKEN_EXPIRED, {"Authorization": "Bearer {expired}"}
     ),
     "logout twice": Row("POST", at(GARDENERS, "logout=true"), 400, texts.NO_TOKEN, {"Authorization": "Bearer {left}"}),
-    "read another user": Row("GET", at(GARDENERS, f"uniqueId={BEN}"), 400, texts.NO_RECORD, AS_ADA),
-    "update another user": Row(
-        "PUT", at(GARDENERS, f"uniqueId={BEN}&strategy=merge"), 400, texts.NO_RECORD, AS_ADA | AS_JSON, b"{}"
-    ),
-    "delete another user": Row("DELETE", at(GARDENERS, f"uniqueId={BEN}"), 400, texts.NO_RECORD, AS_ADA),
     "lose the own password": Row(
         "PUT", at(GARDENERS, f"uniqueId={ADA}"), 400, texts.MEMBER_MISSING, AS_ADA | AS_JSON, b'{"username": "ada"}'
     ),
@@ -444,11 +365,9 @@ def nothing_happens(emulator: RestedEmulator, ada: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("row", REFUSED.values(), ids=REFUSED.keys())
 def test_a_refused_request_is_told_why_and_has_done_nothing(emulator: RestedEmulator, row: Row) -> None:
-    names = {name: emulator.sign_in(GARDENERS, "cleo" if name == "deleted" else "ada") for name in TOKENS}
+    names = {name: emulator.sign_in(GARDENERS, "ada") for name in ("ada", "expired", "left")}
     emulator.expire_tokens(token=names["expired"])
     call(emulator.url(GARDENERS), "POST", headers=bearer(names["left"]), logout="true")
-    cleo = call(emulator.url(GARDENERS), headers=bearer(names["deleted"])).json["uniqueId"]
-    call(emulator.url(GARDENERS), "DELETE", headers=bearer(names["deleted"]), uniqueId=cleo)
     if row.project:
         emulator.change_project(**row.project)
     headers = {name: value.format(**names) for name, value in row.headers.items()}
@@ -459,82 +378,10 @@ def test_a_refused_request_is_told_why_and_has_done_nothing(emulator: RestedEmul
     assert ("set-cookie" in reply.headers, "server" in reply.headers) == (False, False)
 
 
-TOKENS = ("ada", "expired", "left", "deleted")
-
-
-@pytest.mark.parametrize("target", ["http://localhost{}", "http://evil.example{}", "*", "garden/plants"])
-def test_a_target_that_is_no_path_is_refused(emulator: RestedEmulator, target: str) -> None:
-    with nothing_happens(emulator, emulator.sign_in(GARDENERS, "ada")), wire(emulator) as connection:
-        request = head("POST", target.format(at(PLANTS)), "Content-Type: application/json", "Content-Length: 2")
-        connection.sendall(request + b"{}")
-        assert_refusal(answer_on(connection), 404, texts.NOT_FOUND)
-
-
-@pytest.mark.parametrize(
-    ("lines", "body"),
-    [
-        (["Content-Length: -2"], b"{}"),
-        (["Content-Length: 2x"], b"{}"),
-        (["Content-Length: 2", "Content-Length: 3"], b"{} "),
-        (["Content-Length: 2", "Transfer-Encoding: chunked"], b"2\r\n{}\r\n0\r\n\r\n"),
-        (["Transfer-Encoding: chunked"], b"zz\r\n{}\r\n0\r\n\r\n"),
-        (["Transfer-Encoding: chunked"], b"-2\r\n{}\r\n0\r\n\r\n"),
-        (["Transfer-Encoding: gzip"], b"{}"),
-        (["Content-Length: 2", "X: a\x00b"], b"{}"),
-        (["Content-Length: 2", "Content-Type : text/plain"], b"{}"),
-    ],
-    ids=[
-        "negative length",
-        "length no number",
-        "two lengths",
-        "length and chunks",
-        "chunk no number",
-        "chunk negative",
-        "unknown encoding",
-        "a null in a header",
-        "space before the colon",
-    ],
-)
-def test_broken_framing_is_a_400_and_changes_nothing(emulator: RestedEmulator, lines: list[str], body: bytes) -> None:
-    with nothing_happens(emulator, emulator.sign_in(GARDENERS, "ada")), wire(emulator) as connection:
-        connection.sendall(head("POST", at(PLANTS), "Content-Type: application/json", *lines) + body)
-        assert answer_on(connection).status == 400
-
-
-@pytest.mark.parametrize("hosts", [[], ["Host: localhost", "Host: evil.example"]], ids=["none", "two"])
-def test_not_exactly_one_host_is_refused(emulator: RestedEmulator, hosts: list[str]) -> None:
-    with nothing_happens(emulator, emulator.sign_in(GARDENERS, "ada")), wire(emulator) as connection:
-        lines = [f"POST {at(PLANTS)} HTTP/1.1", *hosts, "Content-Type: application/json", "Content-Length: 2", "", "{}"]
-        connection.sendall("\r\n".join(lines).encode())
-        assert_refusal(answer_on(connection), 400, texts.WRONG_HOST)
-
-
-def test_two_content_types_in_two_headers_are_refused(emulator: RestedEmulator) -> None:
-    with nothing_happens(emulator, emulator.sign_in(GARDENERS, "ada")), wire(emulator) as connection:
-        types = "Content-Type: application/json", "Content-Type: text/plain"
-        connection.sendall(head("POST", at(PLANTS), *types, "Content-Length: 2") + b"{}")
-        assert_refusal(answer_on(connection), 400, texts.WRONG_CONTENT_TYPE)
-
-
-@pytest.mark.parametrize(
-    "host", ["localhost:{}", "LOCALHOST:{}", "localhost.", "[::1]:{}", "127.0.0.1", "app.localhost"]
-)
-def test_every_name_of_this_machine_is_a_host(emulator: RestedEmulator, host: str) -> None:
-    headers = {"Host": host.format(emulator.facts["port"])}
-    assert call(emulator.url(PLANTS), headers=headers).status == 200
-
-
 def test_a_message_and_a_hint_are_not_the_same_thing(emulator: RestedEmulator) -> None:
     reply = call(emulator.url(PLANTS), uniqueId="no-such-id")
     assert "no-such-id" in reply.json["hint"]
     assert "no-such-id" not in reply.json["message"]
-
-
-@pytest.mark.parametrize("method", ["PATCH", "TRACE", "BREW", "HEAD"])
-def test_a_405_says_what_is_allowed(emulator: RestedEmulator, method: str) -> None:
-    reply = call(emulator.url(PLANTS), method)
-    assert reply.status == 405
-    assert reply.headers["allow"].split(", ") == ["GET", "POST", "PUT", "DELETE", "OPTIONS"]
 
 
 def test_head_has_no_body_and_the_connection_goes_on(emulator: RestedEmulator) -> None:
@@ -1103,12 +950,6 @@ def test_the_plain_cookie_is_nothing_unless_asked_for(emulator: RestedEmulator) 
         ({"Authorization": "Basic d3Jvbmc=", "Cookie": COOKIE + "={0}"}, 200),
         ({"Authorization": "Bearer ", "Cookie": COOKIE + "={0}"}, 200),
         ({"Authorization": "bearer  {0} "}, 200),
-        ({"Cookie": COOKIE + "=wrong; " + COOKIE + "={0}"}, 200),
-        ({"Cookie": COOKIE + "={0}; " + COOKIE + "=wrong"}, 401),
-        ({"Cookie": ";; =; junk; a=b=c; \xe9=1; [x]=(y); " + COOKIE + '={0}; last="'}, 200),
-        ({"Cookie": "x" + COOKIE + "={0}"}, 401),
-        ({"Cookie": COOKIE.lower() + "={0}"}, 401),
-        ({"Cookie": COOKIE + "=" + "x" * 10_000}, 401),
     ],
     ids=[
         "header before cookie",
@@ -1116,12 +957,6 @@ def test_the_plain_cookie_is_nothing_unless_asked_for(emulator: RestedEmulator) 
         "another scheme beside a cookie",
         "an empty header beside a cookie",
         "the scheme in lower case",
-        "the last of two cookies",
-        "the last of two cookies is wrong",
-        "junk beside it",
-        "a longer name",
-        "a name in lower case",
-        "a long one",
     ],
 )
 def test_of_several_tokens_one_counts(emulator: RestedEmulator, shows: dict[str, str], status: int) -> None:
@@ -1223,15 +1058,6 @@ def test_who_asks_before_sending_too_much_is_not_told_to_go_on(emulator: RestedE
         assert answer_on(connection).status == 413
         connection.shutdown(socket.SHUT_WR)
         assert at_end(connection)
-
-
-def test_who_asks_before_sending_is_told_to_go_on(emulator: RestedEmulator) -> None:
-    with wire(emulator) as connection:
-        lines = "Content-Type: text/plain", "Content-Length: 4", "Expect: 100-continue"
-        connection.sendall(head("POST", at(PLANTS), *lines))
-        assert answer_on(connection).status == 100
-        connection.sendall(b"leek")
-        assert_record(answer_on(connection), "leek")
 
 
 # Connections

@@ -723,75 +723,25 @@ def test_a_redirect_never_leaves_this_host(emulator: RestedEmulator, site: Path,
 # Parts of a file
 
 
-@pytest.mark.parametrize(
-    ("wanted", "sent"),
-    [
-        ("bytes=0-0", (0, 0)),
-        ("bytes=0-3", (0, 3)),
-        ("bytes=2-5", (2, 5)),
-        ("bytes=7-", (7, 9)),
-        ("bytes=0-", (0, 9)),
-        ("bytes=9-9", (9, 9)),
-        ("bytes=5-100", (5, 9)),
-        ("bytes=0-9", (0, 9)),
-        ("bytes=-1", (9, 9)),
-        ("bytes=-4", (6, 9)),
-        ("bytes=-10", (0, 9)),
-        ("bytes=-100", (0, 9)),
-        ("Bytes=1-2", (1, 2)),
-    ],
-)
-def test_a_range_gets_its_part(served: RestedEmulator, wanted: str, sent: tuple[int, int]) -> None:
-    reply = get(served, "/digits.bin", Range=wanted)
-    first, last = sent
-    assert (reply.status, reply.body) == (206, DIGITS[first : last + 1])
-    assert reply.headers["content-range"] == f"bytes {first}-{last}/10"
-    assert reply.headers["content-length"] == str(last - first + 1)
-    assert reply.headers["accept-ranges"] == "bytes"
+def test_a_range_gets_its_part(served: RestedEmulator) -> None:
+    """What a range is, stands with the uploaded files, which are sent by the same code."""
+    for wanted, first, last in (("bytes=2-5", 2, 5), ("bytes=7-", 7, 9), ("bytes=-4", 6, 9)):
+        reply = get(served, "/digits.bin", Range=wanted)
+        assert (reply.status, reply.body) == (206, DIGITS[first : last + 1])
+        assert reply.headers["content-range"] == f"bytes {first}-{last}/10"
+        assert reply.headers["content-length"] == str(last - first + 1)
+        assert reply.headers["accept-ranges"] == "bytes"
 
 
-@pytest.mark.parametrize("wanted", ["bytes=10-", "bytes=10-20", "bytes=99-", "bytes=-0"])
-def test_a_range_behind_the_end_is_refused(served: RestedEmulator, wanted: str) -> None:
-    reply = get(served, "/digits.bin", Range=wanted)
+def test_what_is_behind_the_end_and_what_is_no_range(served: RestedEmulator) -> None:
+    reply = get(served, "/digits.bin", Range="bytes=10-")
     assert_refusal(reply, 416, texts.WRONG_RANGE)
     assert reply.headers["content-range"] == "bytes */10"
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        "bytes=5-2",
-        "bytes=-",
-        "bytes=",
-        "bytes",
-        "",
-        "0-3",
-        "bytes=a-b",
-        "bytes=1-x",
-        "bytes=--1",
-        "bytes=0x1-2",
-        "items=0-3",
-        "bytes=0-1,3-4",
-        "bytes=0-1,",
-        f"bytes={'9' * 5000}-",
-        f"bytes=-{'9' * 5000}",
-    ],
-)
-def test_a_range_that_is_none_is_ignored(served: RestedEmulator, wanted: str) -> None:
-    reply = get(served, "/digits.bin", Range=wanted)
-    assert_file(reply, DIGITS)
-    assert "content-range" not in reply.headers
-
-
-def test_of_an_empty_file_there_is_no_part(served: RestedEmulator) -> None:
-    for wanted in ("bytes=0-", "bytes=0-0", "bytes=-1"):
-        reply = get(served, "/empty.bin", Range=wanted)
-        assert (reply.status, reply.headers["content-range"]) == (416, "bytes */0")
-
-
-def test_a_range_that_depends_on_a_version_is_ignored(served: RestedEmulator) -> None:
-    reply = get(served, "/digits.bin", Range="bytes=0-3", If_Range='"of-another-server"')
-    assert_file(reply, DIGITS)
+    for wanted in ("bytes=5-2", "items=0-3", f"bytes={'9' * 5000}-", f"bytes=-{'9' * 5000}"):
+        reply = get(served, "/digits.bin", Range=wanted)
+        assert_file(reply, DIGITS)
+        assert "content-range" not in reply.headers
+    assert_file(get(served, "/digits.bin", Range="bytes=0-3", If_Range='"of-another-server"'), DIGITS)
 
 
 def test_a_range_of_what_is_not_there_is_a_404(served: RestedEmulator) -> None:

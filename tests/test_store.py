@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,34 +18,28 @@ from tinydb import TinyDB
 from tinydb.table import Table
 
 from rested_emulator import (
-    SAMPLE_KEY,
-    SAMPLE_TIME,
     DataFileError,
     Documents,
     Endpoint,
-    Json,
     JsonFile,
+    Options,
     Project,
     Record,
     Session,
     Store,
-    check_tree,
-    complete_tree,
-    encode,
-    load_edited,
     load_tree,
     load_written,
-    sample_project,
-    shown,
+    open_store,
 )
-from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, ROOT, TOMATO
+from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, ROOT, TOMATO, packed, record_of
 
+SAMPLE_KEY = "d59eb2859c284168ac48aef65046d5dd"
 NOTES = "notes/today"
 BEFORE, AFTER = "2021-06-28T17:18:44.000Z", "2027-01-15T08:00:00.000Z"
 
 
-def note(unique_id: str, data: Json = "text", updated_at: str = BEFORE, owner: str | None = None) -> Record:
-    return Record.of(unique_id, encode(data), BEFORE, updated_at, owner)
+def note(unique_id: str, data: object = "text", updated_at: str = BEFORE, owner: str | None = None) -> Record:
+    return record_of(unique_id, data, BEFORE, updated_at, owner)
 
 
 def written(path: Path, content: object) -> Path:
@@ -77,7 +72,7 @@ def store(path: Path) -> Store:
 # There and back
 
 
-DATA: list[Json] = [
+DATA: list[Any] = [
     None,
     False,
     0,
@@ -94,7 +89,7 @@ DATA: list[Json] = [
 
 
 @pytest.mark.parametrize("data", DATA, ids=repr)
-def test_data_comes_back_from_the_file_as_it_was(store: Store, path: Path, data: Json) -> None:
+def test_data_comes_back_from_the_file_as_it_was(store: Store, path: Path, data: object) -> None:
     store.put_record(NOTES, note("d", data, owner="ada"))
     store.file.save()
     record = opened(path).record(NOTES, "d")
@@ -151,9 +146,9 @@ def test_tinydb_reads_and_writes_the_file_as_the_readme_shows(
     [snippet] = re.findall(r"```python\n(from tinydb.*?)```", readme, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Table, "document_id_class", Table.document_id_class)
-    storage = JsonFile("rested-db.json", complete_tree({"notes/open": {"a1": note("a1", {"text": "Möhre"})}}))
-    storage.changed = True
-    storage.save()
+    store = opened(written(tmp_path / "rested-db.json", {"notes/open": {}}))
+    store.put_record("notes/open", note("a1", {"text": "Möhre"}))
+    store.file.save()
     exec(compile(snippet, "README.md", "exec"), {})
     every, matching = "[{'data': {'text': 'Möhre'}, ", " [{'data': {'text': 'bye'}}]\n"
     printed = capsys.readouterr().out
@@ -197,9 +192,11 @@ def test_a_file_that_stands_as_written_reads_like_any_other(store: Store, path: 
     for record in chosen:
         store.put_record("notes/some", record)
     store.file.save()
-    written_by_us = load_written(str(path))
-    assert written_by_us is None or complete_tree(written_by_us) == complete_tree(load_edited(str(path)))
-    assert (written_by_us is None) == any('"' in one.unique_id or "\\" in one.unique_id for one in chosen)
+    as_written, tree = load_written(str(path)), load_tree(str(path))
+    path.write_bytes(path.read_bytes() + b" ")
+    assert load_written(str(path)) is None
+    assert load_tree(str(path)) == tree
+    assert (as_written is None) == any('"' in one.unique_id or "\\" in one.unique_id for one in chosen)
     assert opened(path).records("notes/some") == tuple(chosen)
 
 
@@ -261,7 +258,7 @@ def test_every_change_is_written_by_the_next_save(store: Store, path: Path, chan
 
 def test_without_a_path_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    store = Store(JsonFile(None, check_tree(sample_project())))
+    store = open_store(Options(memory=True))
     store.put_record("secure-endpoint", note("a"))
     store.file.save()
     assert list(tmp_path.iterdir()) == []
@@ -294,16 +291,6 @@ def test_a_save_that_cannot_end_leaves_no_draft(store: Store, path: Path) -> Non
     with pytest.raises(OSError, match=r"data\.json"):
         store.file.save()
     assert {found.name for found in path.parent.iterdir()} == {"data.json", "data.json.journal"}
-
-
-@pytest.mark.parametrize("data", [float("inf"), "\ud800"])
-def test_data_that_is_not_json_does_not_spoil_the_file(store: Store, path: Path, data: Json) -> None:
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"JSON compliant|surrogates"):
-        store.put_record(NOTES, note("d", data))
-    store.file.save()
-    assert path.read_bytes() == before
-    assert ids(store) == ["a", "b", "c"]
 
 
 def test_a_symlink_is_followed_and_stays(path: Path, tmp_path: Path) -> None:
@@ -400,14 +387,14 @@ def test_what_a_hand_made_file_leaves_out_has_defaults(
 @pytest.mark.parametrize(
     ("document", "record"),
     [
-        ({"data": None}, Record.of("a", b"null", SAMPLE_TIME, SAMPLE_TIME)),
+        ({"data": None}, Record.of("a", b"null", BEFORE, BEFORE)),
         ({"data": 1, "createdAt": AFTER}, Record.of("a", b"1", AFTER, AFTER)),
-        ({"data": 1, "updatedAt": AFTER}, Record.of("a", b"1", SAMPLE_TIME, AFTER)),
-        ({"data": 1, "owner": "ada"}, Record.of("a", b"1", SAMPLE_TIME, SAMPLE_TIME, "ada")),
-        ({"data": 1, "owner": None}, Record.of("a", b"1", SAMPLE_TIME, SAMPLE_TIME)),
+        ({"data": 1, "updatedAt": AFTER}, Record.of("a", b"1", BEFORE, AFTER)),
+        ({"data": 1, "owner": "ada"}, Record.of("a", b"1", BEFORE, BEFORE, "ada")),
+        ({"data": 1, "owner": None}, Record.of("a", b"1", BEFORE, BEFORE)),
     ],
 )
-def test_a_hand_made_record_needs_only_data(tmp_path: Path, document: Json, record: Record) -> None:
+def test_a_hand_made_record_needs_only_data(tmp_path: Path, document: object, record: Record) -> None:
     tree = {"_endpoints": {"my/users": {"authentication": True}}, "my/users": {"ada": {"data": {"username": "ada"}}}}
     assert opened(written(tmp_path / "data.json", tree | {NOTES: {"a": document}})).records(NOTES) == (record,)
 
@@ -431,7 +418,7 @@ def test_an_option_that_there_is_not_is_kept_and_told(tmp_path: Path) -> None:
 
 
 def test_a_new_file_begins_with_the_sample_project_of_the_documentation() -> None:
-    store = Store(JsonFile(None, check_tree(sample_project())))
+    store = open_store(Options(memory=True))
     assert store.projects() == [Project("d59eb2859c284168ac48aef65046d5dd", "examples")]
     assert store.endpoints() == [
         Endpoint("examples/unsecure-endpoint", SAMPLE_KEY),
@@ -457,7 +444,7 @@ def test_a_plain_list_becomes_records_the_same_at_every_start(tmp_path: Path) ->
     path = written(tmp_path / "data.json", {NOTES: [{"text": "a"}, "b", None, [1]], "notes/other": ["b"]})
     records = opened(path).records(NOTES)
     assert [record.data for record in records] == [{"text": "a"}, "b", None, [1]]
-    assert {(record.created_at, record.updated_at) for record in records} == {(SAMPLE_TIME, SAMPLE_TIME)}
+    assert {(record.created_at, record.updated_at) for record in records} == {(BEFORE, BEFORE)}
     assert all(re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", record.unique_id) for record in records)
     assert len({*ids(opened(path)), *ids(opened(path), "notes/other")}) == 5
     assert opened(path).records(NOTES) == records
@@ -466,8 +453,8 @@ def test_a_plain_list_becomes_records_the_same_at_every_start(tmp_path: Path) ->
 
 
 def test_an_id_in_a_list_is_the_records_and_stays_in_the_data(tmp_path: Path) -> None:
-    values: list[Json] = [{"id": 7, "a": 1}, {"id": "Smith, John"}, {"id": 1.5}, {"id": 2**70}]
-    others: list[Json] = [{"id": None}, {"id": True}, {"id": []}, {"id": {}}, ["id"]]
+    values: list[Any] = [{"id": 7, "a": 1}, {"id": "Smith, John"}, {"id": 1.5}, {"id": 2**70}]
+    others: list[Any] = [{"id": None}, {"id": True}, {"id": []}, {"id": {}}, ["id"]]
     store = opened(written(tmp_path / "data.json", {NOTES: values + others}))
     assert ids(store)[:4] == ["7", "Smith, John", "1.5", str(2**70)]
     assert all(len(unique_id) == 32 for unique_id in ids(store)[4:])
@@ -478,7 +465,7 @@ def test_an_id_in_a_list_is_the_records_and_stays_in_the_data(tmp_path: Path) ->
     ("first", "second"),
     [({"id": 1}, {"id": 1}), ({"id": 1}, {"id": "1"}), ({"id": "a"}, {"id": "a", "more": 1})],
 )
-def test_an_id_twice_in_a_list_is_refused_with_its_place(tmp_path: Path, first: Json, second: Json) -> None:
+def test_an_id_twice_in_a_list_is_refused_with_its_place(tmp_path: Path, first: object, second: object) -> None:
     content = f'{{"{NOTES}": [\n{json.dumps(first)},\n  {json.dumps(second)}]}}'.encode()
     with pytest.raises(DataFileError, match=rf"line 3 column 3: table '{NOTES}', item 2: id '\w' is there twice"):
         load_tree(str(written(tmp_path / "data.json", content)))
@@ -797,7 +784,8 @@ def test_an_id_that_no_request_can_name_is_refused_by_name(tmp_path: Path, uniqu
     with pytest.raises(DataFileError) as raised:
         load_tree(str(written(tmp_path / "data.json", {NOTES: table})))
     assert f"line 1 column 18: table '{NOTES}', " in str(raised.value)
-    assert f"uniqueId is {shown(unique_id)}; it takes 1 to 1000 characters" in str(raised.value)
+    assert "; it takes 1 to 1000 characters" in str(raised.value)
+    assert f"uniqueId is {repr(unique_id)[:100]}" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -988,7 +976,7 @@ def test_the_way_back_is_told_as_changes(store: Store, change: Callable[[Store],
     [(1, True), (1, 1.0), ({"b": 1, "a": 2}, {"a": 2, "b": 1})],
     ids=["1 and true", "1 and 1.0", "other order"],
 )
-def test_the_way_back_tells_of_all_that_a_client_could_see(store: Store, before: Json, after: Json) -> None:
+def test_the_way_back_tells_of_all_that_a_client_could_see(store: Store, before: object, after: object) -> None:
     store.put_record(NOTES, note("a", before))
     store.checkpoint()
     store.put_record(NOTES, note("a", after))
@@ -1010,7 +998,7 @@ def test_a_list_is_kept_until_the_next_change_of_its_endpoint(store: Store) -> N
         before = store.records(NOTES)
         change()
         assert store.records(NOTES) is not before
-        assert store.records(NOTES).wire == encode([record.public() for record in store.records(NOTES)])
+        assert store.records(NOTES).wire == packed([record.public() for record in store.records(NOTES)])
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -934,6 +934,8 @@ RANGES: dict[str, tuple[int, bytes]] = {
     "bytes": (200, DIGITS),
     "0-1": (200, DIGITS),
     "lines=0-1": (200, DIGITS),
+    "bytes=1-x": (200, DIGITS),
+    "bytes=0-1,": (200, DIGITS),
     "": (200, DIGITS),
 }
 
@@ -962,11 +964,11 @@ def test_a_stream_is_sent_in_ranges(
     assert reply.headers.get("content-range") == (whole if status == 206 else None)
 
 
-@pytest.mark.parametrize("wanted", RANGES)
-def test_without_stream_a_range_is_ignored(digits: tuple[RestedEmulator, str], wanted: str) -> None:
-    reply = fetch(*digits, headers={"Range": wanted})
-    assert (reply.status, reply.body) == (200, DIGITS)
-    assert not {"accept-ranges", "content-range"} & set(reply.headers)
+def test_without_stream_a_range_is_ignored(digits: tuple[RestedEmulator, str]) -> None:
+    for wanted in ("bytes=2-4", "bytes=10-", "bytes="):
+        reply = fetch(*digits, headers={"Range": wanted})
+        assert (reply.status, reply.body) == (200, DIGITS)
+        assert not {"accept-ranges", "content-range"} & set(reply.headers)
 
 
 @pytest.mark.parametrize("validator", ['"an-etag"', 'W/"an-etag"', "Sat, 01 Jan 2022 00:00:00 GMT", "junk"])
