@@ -25,7 +25,6 @@ from hypothesis import HealthCheck, settings
 
 from rested_emulator import (
     Clock,
-    Emulation,
     Endpoint,
     Evidence,
     Files,
@@ -55,6 +54,7 @@ ROOT = Path(__file__).parent.parent
 GARDEN = ROOT / "sample_data" / "garden.json"
 
 KEY = "6a2d9e04c1b84f3f9d57e0a81c36b2f4"
+SAMPLE_KEY = "d59eb2859c284168ac48aef65046d5dd"  # of the service's documentation, and of a new data file
 MASTER_KEY = "d0c5b1e29a7f4c6e8b3a54f9027e61dc"
 PLANTS, GARDENERS, DIARY, CHORES = "garden/plants", "garden/gardeners", "garden/diary", "garden/chores"
 TOMATO, ROSEMARY, PUMPKIN = (f"0b6f3c1e5a7d4e8c9f20a1b2c3d4e5f{number}" for number in (1, 2, 3))
@@ -172,7 +172,7 @@ class Backend(metaclass=Verbs):
         self.world = emulate(store, clock, gate, files, evidence or Evidence(clock), is_taken=self.is_taken)
 
     @classmethod
-    def of(cls, world: Emulation) -> Backend:
+    def of(cls, world: Any) -> Backend:
         """The same for an emulation that is there."""
         backend = cls.__new__(cls)
         backend.world = world

@@ -23,7 +23,7 @@ from playwright.sync_api import BrowserContext, Error, JSHandle, Page, expect
 
 from rested_emulator import RestedEmulator
 from tests import texts
-from tests.conftest import DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, TIMEOUT, TOMATO
+from tests.conftest import DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, SAMPLE_KEY, TIMEOUT, TOMATO
 from tests.wire import COOKIE, call
 
 pytestmark = pytest.mark.browser
@@ -615,7 +615,7 @@ def test_the_snippet_of_the_services_page_works_against_the_sample_project(
         page = context.new_page()
         page.goto(f"http://localhost:{page_port}/snippet.html?{host}")
         expect(page).to_have_title("open", timeout=TIMEOUT)
-        url = f"http://{host}/api/1/ce/examples/unsecure-endpoint?key=d59eb2859c284168ac48aef65046d5dd"
+        url = f"http://{host}/api/1/ce/examples/unsecure-endpoint?key={SAMPLE_KEY}"
         assert call(url, "POST", {"text": "Hello, ears!"}).status == 200
         expect(page.get_by_role("listitem")).to_have_text("POST Hello, ears!", timeout=TIMEOUT)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rested_emulator import Clock, ClockState
+from rested_emulator import Clock
 from tests.conftest import NOON, StoppedTime
 
 Action = Callable[[], None]
@@ -141,7 +141,7 @@ def test_an_alarm_may_advance_the_clock(clock: Clock, rung: list[str], alarm: Al
 
 
 def test_an_alarm_may_reset_the_clock_and_nothing_more_rings(clock: Clock, rung: list[str], alarm: Alarm) -> None:
-    clock.at(NOON + 1, lambda: clock.restore(ClockState()))
+    clock.at(NOON + 1, lambda: clock.restore(clock.another().state))
     clock.at(NOON + 2, alarm("forgotten"))
     clock.advance(10)
     assert (rung, clock.now(), clock.until_next()) == ([], NOON, math.inf)
@@ -212,7 +212,7 @@ def test_a_timer_that_resets_the_clock_begins_anew_once(clock: Clock, time: Stop
     def reset_at_first() -> None:
         rung.append("timer")
         if len(rung) == 1:
-            clock.restore(ClockState())
+            clock.restore(clock.another().state)
 
     clock.every(10, reset_at_first)
     for _ in range(2):
@@ -239,13 +239,13 @@ def test_a_timer_that_fails_rings_again(clock: Clock, rung: list[str]) -> None:
 def test_a_reset_goes_back_to_the_time_of_the_machine(clock: Clock, time: StoppedTime) -> None:
     clock.advance(3600)
     time.now += 1
-    clock.restore(ClockState())
+    clock.restore(clock.another().state)
     assert clock.now() == NOON + 1
 
 
 def test_a_reset_forgets_alarms(clock: Clock, rung: list[str], alarm: Alarm) -> None:
     clock.at(NOON + 1, alarm("forgotten"))
-    clock.restore(ClockState())
+    clock.restore(clock.another().state)
     clock.advance(10)
     assert rung == []
 
@@ -253,7 +253,7 @@ def test_a_reset_forgets_alarms(clock: Clock, rung: list[str], alarm: Alarm) -> 
 def test_a_reset_rings_nothing(clock: Clock, time: StoppedTime, rung: list[str], alarm: Alarm) -> None:
     clock.every(10, alarm("timer"))
     time.now += 60
-    clock.restore(ClockState())
+    clock.restore(clock.another().state)
     assert rung == []
 
 
@@ -261,7 +261,7 @@ def test_timers_begin_anew_at_a_reset(clock: Clock, time: StoppedTime, rung: lis
     clock.every(10, alarm("timer"))
     time.now += 4
     clock.advance(5)
-    clock.restore(ClockState())
+    clock.restore(clock.another().state)
     assert clock.until_next() == 10
     clock.advance(9)
     assert rung == []
@@ -309,5 +309,5 @@ def test_whoever_waits_hears_of_timers_when_they_are_set_and_set_anew_and_of_eve
     clock = Clock(time, lambda: waits.append(clock.until_next()))
     clock.every(10, lambda: None)
     clock.advance(10)
-    clock.restore(ClockState())
+    clock.restore(clock.another().state)
     assert waits == [10, 10, 10, 10]

@@ -23,10 +23,10 @@ from rested_emulator import (
     DataFileError,
     FileStamp,
     Gate,
-    InUseError,
     OptionError,
     Options,
     RestedEmulator,
+    RestedError,
     Server,
     Store,
     finish_writing,
@@ -47,6 +47,7 @@ from tests.conftest import (
     PLANTS,
     PUMPKIN,
     ROSEMARY,
+    SAMPLE_KEY,
     TOMATO,
     Backend,
     Ear,
@@ -353,7 +354,7 @@ def test_a_second_emulator_on_the_same_file_is_refused(path: Path, tmp_path: Pat
     link.symlink_to(path)
     store = opened(path)
     for name in (path, link):
-        with pytest.raises(InUseError, match=rf"data\.json is in use by another emulator, process {os.getpid()}"):
+        with pytest.raises(RestedError, match=rf"data\.json is in use by another emulator, process {os.getpid()}"):
             opened(name)
     store.file.close()
     opened(path).file.close()
@@ -383,7 +384,7 @@ def test_of_two_that_race_for_a_data_file_one_has_it(path: Path) -> None:
 
         def race(barrier: threading.Barrier = barrier, stores: list[Store] = stores) -> None:
             barrier.wait()
-            with contextlib.suppress(InUseError):
+            with contextlib.suppress(RestedError):
                 stores.append(opened(path))
 
         racers = [threading.Thread(target=race) for _ in range(2)]
@@ -1403,7 +1404,7 @@ def test_a_folder_that_moved_and_left_a_link_is_the_same_folder(tmp_path: Path) 
     store = opened(folder / "data.json")
     folder.rename(tmp_path / "moved")
     folder.symlink_to(tmp_path / "moved")
-    served(store).create(knock("examples/unsecure-endpoint", "new", key=rested_emulator.SAMPLE_KEY))
+    served(store).create(knock("examples/unsecure-endpoint", "new", key=SAMPLE_KEY))
     store.file.close()
     assert "new" in (tmp_path / "moved" / "data.json").read_text()
     assert os.listdir(tmp_path / "moved") == ["data.json"]
@@ -1602,7 +1603,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> WindowsLocks:
 
 def test_the_locks_of_windows_keep_a_second_emulator_off(path: Path, windows: WindowsLocks) -> None:
     store = opened(path)
-    with pytest.raises(InUseError, match=f"process {os.getpid()};"):
+    with pytest.raises(RestedError, match=f"process {os.getpid()};"):
         opened(path)
     assert len(windows.held) == 1
     store.file.close()

@@ -22,7 +22,7 @@ from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine
 from tornado.iostream import IOStream
 
 import rested_emulator
-from rested_emulator import Lane, RestedEmulator, Server
+from rested_emulator import RestedEmulator
 from tests.conftest import GARDEN, PLANTS, ROSEMARY, TOMATO
 from tests.wire import PAGE, answer_on, at, at_end, base, call, drop_idle_after, head, wire
 
@@ -34,7 +34,7 @@ def post(body: bytes, *headers: str) -> bytes:
     return head("POST", at(PLANTS), AS_JSON, *headers, f"Content-Length: {len(body)}") + body
 
 
-def lane_of(server: Server) -> Lane:
+def lane_of(server: Any) -> Any:
     assert server._intake.lane is not None
     return server._intake.lane
 
@@ -59,7 +59,7 @@ def is_plain(emulator: RestedEmulator, data: bytes) -> bool:
 
 
 @pytest.fixture
-def lane(emulator: RestedEmulator) -> Lane:
+def lane(emulator: RestedEmulator) -> Any:
     return emulator.call(lane_of)
 
 
@@ -76,7 +76,7 @@ def lane(emulator: RestedEmulator) -> Lane:
         b"GET /api/1/ce/ HTTP/1.1\r\n\r\n",
     ],
 )
-def test_what_clients_send_is_plain(lane: Lane, data: bytes) -> None:
+def test_what_clients_send_is_plain(lane: Any, data: bytes) -> None:
     assert lane.recognise(data) is not None
 
 
@@ -138,7 +138,7 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("data", NOT_PLAIN.values(), ids=NOT_PLAIN)
-def test_everything_else_is_tornados(lane: Lane, data: bytes) -> None:
+def test_everything_else_is_tornados(lane: Any, data: bytes) -> None:
     assert lane.recognise(data) is None
 
 
@@ -320,7 +320,7 @@ def evidence(emulator: RestedEmulator) -> list[str]:
 def past(monkeypatch: pytest.MonkeyPatch) -> Iterator[RestedEmulator]:
     """An emulator without the lane."""
     with monkeypatch.context() as environment:
-        environment.setenv(rested_emulator.NO_LANE, "1")
+        environment.setenv("RESTED_EMULATOR_NO_LANE", "1")
         emulator = RestedEmulator(data=GARDEN)
         emulator.start()
     with ExitStack() as finally_:
@@ -526,7 +526,7 @@ def test_an_exchange_that_fails_closes_its_connection_alone(
 
     with wire(emulator) as connection, wire(emulator) as other:
         with monkeypatch.context() as broken:
-            broken.setattr(rested_emulator.Exchange, "_note", fail)
+            broken.setattr(emulator.call(lambda server: server.world.evidence), "saw_request", fail)
             connection.sendall(GET)
             assert at_end(connection)
         other.sendall(GET)

@@ -21,7 +21,6 @@ import pytest
 
 from rested_emulator import (
     Clock,
-    Draft,
     Files,
     Gate,
     Options,
@@ -362,7 +361,7 @@ class Garden:
         for token in [token for token, found in self.state.tokens.items() if found.expires_at < yesterday]:
             del self.state.tokens[token]
 
-    draft: Draft | None
+    draft: Any
 
     def begin(self) -> None:
         """Let this be what ``reset`` goes back to; whoever is logged in listens everywhere, as pages do."""

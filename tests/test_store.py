@@ -31,9 +31,21 @@ from rested_emulator import (
     load_written,
     open_store,
 )
-from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, ROOT, TOMATO, packed, record_of
+from tests.conftest import (
+    CHORES,
+    DIARY,
+    GARDEN,
+    GARDENERS,
+    KEY,
+    NOON,
+    PLANTS,
+    ROOT,
+    SAMPLE_KEY,
+    TOMATO,
+    packed,
+    record_of,
+)
 
-SAMPLE_KEY = "d59eb2859c284168ac48aef65046d5dd"
 NOTES = "notes/today"
 BEFORE, AFTER = "2021-06-28T17:18:44.000Z", "2027-01-15T08:00:00.000Z"
 
