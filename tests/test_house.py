@@ -370,6 +370,54 @@ def measured() -> dict[str, tuple[float, str]]:
     }
 
 
+# What the tests know of how it is built
+
+# Those that speak to a port want nothing but what everybody has; what more they need has a meaning in tests/wire.py.
+AT_THE_PORT = (
+    "attacks", "browser", "console", "hardening", "http", "many_sockets", "recipes", "static", "tls", "uploads",
+    "websocket",
+)  # fmt: skip
+MOST_NAMES = 62  # beyond __all__, in all of tests/*.py
+
+
+def names_of(source: str) -> set[str]:
+    """The module's names that a test imports, looks up in it, or patches; its own __names__ aside."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.ImportFrom(module="rested_emulator"):
+                names |= {alias.name for alias in node.names}
+            case ast.Attribute(value=ast.Name(id="rested_emulator"), attr=name):
+                names.add(name)
+            case ast.Call(args=[ast.Name(id="rested_emulator"), ast.Constant(value=str(name)), *_]):
+                names.add(name)
+            case ast.Constant(value=str(text)) if re.fullmatch(r"rested_emulator\.[A-Za-z_]\w*", text):
+                names.add(text.partition(".")[2])
+    return {name for name in names if not name.startswith("__")} - {"py", *rested_emulator.__all__}
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        ("from rested_emulator import Store, World", "Store"),
+        ("rested_emulator.log.info('')", "log"),
+        ("monkeypatch.setattr(rested_emulator, 'log', None)", "log"),
+        ("getattr(rested_emulator, 'log')", "log"),
+        ("monkeypatch.setattr('rested_emulator.log', None)", "log"),
+    ],
+)
+def test_a_name_that_a_test_uses_is_found(statement: str, name: str) -> None:
+    assert names_of(statement) == {name}
+
+
+def test_the_tests_name_what_it_holds_and_not_how_it_is_built() -> None:
+    named = {path.stem.removeprefix("test_"): names_of(path.read_text()) for path in (ROOT / "tests").glob("*.py")}
+    every = set().union(*named.values())
+    print(f"\nnames of the module that tests use beyond __all__: {len(every)}; at most {MOST_NAMES}")
+    assert {name: named[name] for name in AT_THE_PORT if named[name]} == {}
+    assert len(every) <= MOST_NAMES, sorted(every)
+
+
 def length(node: ast.stmt) -> int:
     """The lines of a class or function, its decorators aside."""
     return (node.end_lineno or node.lineno) - node.lineno + 1
