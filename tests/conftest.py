@@ -30,6 +30,7 @@ from rested_emulator import (
     Files,
     Gate,
     JsonFile,
+    Options,
     Parameters,
     Project,
     Record,
@@ -40,6 +41,7 @@ from rested_emulator import (
     Worlds,
     emulate,
     load_tree,
+    read_command_line,
 )
 
 try:
@@ -134,6 +136,11 @@ def pytest_collection_finish() -> None:
 
 
 Sent = tuple[str | None, str | None, bytes | None] | None  # a body: its type, its encoding, and its bytes
+
+
+def options_of(words: list[str], **environment: str) -> Options:
+    """The options that the program reads from these words and variables."""
+    return read_command_line(words, environment)[0]
 
 
 class StoppedTime:

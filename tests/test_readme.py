@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -19,10 +20,13 @@ from rested_emulator import (
     __version__,
     banner,
     build_parser,
+    camel,
     read_command_line,
 )
 from tests.conftest import GARDEN, ROOT, need
 from tests.wire import call
+
+RECIPES = ROOT / "tests" / "recipes"
 
 README = (ROOT / "README.md").read_text()
 GUIDE = re.sub(r"^## Recipes\n.*?(?=^## )", "", README, flags=re.MULTILINE | re.DOTALL)  # test_recipes.py has the rest
@@ -160,3 +164,33 @@ def test_a_table_names_tests_that_are_there_and_all_of_its_file(name: str) -> No
     assert [f"{file}::{test}" for file, test in named if f"\ndef {test}(" not in files[file]] == []
     own = re.findall(r"^def (test_\w+)", text, re.MULTILINE) if name.endswith(".py") else []
     assert {(Path(name).name, test) for test in own} <= named
+
+
+# The recipes' own page
+
+
+def test_the_types_of_world_js_are_those_of_the_verbs() -> None:
+    world = (RECIPES / "world.js").read_text()
+    types = world.split("@typedef {{\n *   ")[1].split("\n * }} Verbs")[0].replace("\n *  ", "")
+    found = {
+        name: set(re.findall(r"(\w+\??):", members))
+        for name, members in re.findall(r'"([\w-]+)": \{(.*?)\}[,;]?', types)
+    }
+    posts = {name: verb for routes in CONTROL_ROUTES.values() for method, name, verb in routes if method == "POST"}
+    assert found == {
+        name: {
+            camel(item.name.rstrip("_")) + ("" if item.default is item.empty else "?")
+            for item in inspect.signature(verb).parameters.values()
+            if item.name != "self"
+        }
+        for name, verb in posts.items()
+    }
+    reports = {name for routes in CONTROL_ROUTES.values() for method, name, _ in routes if method == "GET"} - {"health"}
+    assert set(re.findall(r'"(\w+)"', world.split("} Report")[0].split("@typedef {")[-1])) == reports
+    assert set(re.findall(r'"(\w+)"', world.split("} Kind")[0].split("@typedef {")[-1])) == set(FAULT_KINDS)
+
+
+def test_the_recipe_for_data_of_ones_own_starts_with_it() -> None:
+    [command] = re.findall(r"^python -m rested_emulator --seed .*$", (RECIPES / "README.md").read_text(), re.MULTILINE)
+    options, _ = read_command_line(command.split()[3:], {})
+    assert options.seed == "seed.json"

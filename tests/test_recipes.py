@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
@@ -20,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
-from rested_emulator import CONTROL_ROUTES, FAULT_KINDS, RestedEmulator, camel, read_command_line
+from rested_emulator import RestedEmulator
 from tests import probe
-from tests.conftest import ROOT, give_up, need
+from tests.conftest import ROOT, give_up, need, options_of
 from tests.recipes import pull_seed
 from tests.wire import call
 
@@ -159,26 +158,6 @@ def test_each_recipe_begins_with_what_it_installs() -> None:
     assert set(json.loads((RECIPES / "package.json").read_text())["devDependencies"]) <= used
 
 
-def test_the_types_of_world_js_are_those_of_the_verbs() -> None:
-    types = WORLD.split("@typedef {{\n *   ")[1].split("\n * }} Verbs")[0].replace("\n *  ", "")
-    found = {
-        name: set(re.findall(r"(\w+\??):", members))
-        for name, members in re.findall(r'"([\w-]+)": \{(.*?)\}[,;]?', types)
-    }
-    posts = {name: verb for routes in CONTROL_ROUTES.values() for method, name, verb in routes if method == "POST"}
-    assert found == {
-        name: {
-            camel(item.name.rstrip("_")) + ("" if item.default is item.empty else "?")
-            for item in inspect.signature(verb).parameters.values()
-            if item.name != "self"
-        }
-        for name, verb in posts.items()
-    }
-    reports = {name for routes in CONTROL_ROUTES.values() for method, name, _ in routes if method == "GET"} - {"health"}
-    assert set(re.findall(r'"(\w+)"', WORLD.split("} Report")[0].split("@typedef {")[-1])) == reports
-    assert set(re.findall(r'"(\w+)"', WORLD.split("} Kind")[0].split("@typedef {")[-1])) == set(FAULT_KINDS)
-
-
 def test_the_commands_without_a_block_of_files_are_understood() -> None:
     pulls, probes = (
         [shlex.split(line)[count:] for line in re.findall(rf"^{command} .*$", PAGE, re.MULTILINE)]
@@ -187,18 +166,16 @@ def test_the_commands_without_a_block_of_files_are_understood() -> None:
     assert len(pulls) == len(probes) == 1
     assert pull_seed.read_command_line(pulls[0]).output == "seed.json"
     assert probe.read_command_line(probes[0]).secure == "my-app/scratch-notes"
-    options, _ = read_command_line(shlex.split(shown("python -m rested_emulator --seed seed.json"))[3:], {})
-    assert options.seed == "seed.json"
 
 
 def test_the_container_asks_and_is_asked_what_there_is() -> None:
     text = (RECIPES / "docker" / "Containerfile").read_text()
     program = json.loads(re.findall(r"ENTRYPOINT (\[.*\])", text)[0])
-    options, _ = read_command_line([*program[3:], "--control-token", "a-token"], {})
+    options = options_of([*program[3:], "--control-token", "a-token"])
     assert (options.data, options.host, options.port) == ("/data/db.json", "0.0.0.0", 7378)
     [service] = yaml.safe_load((RECIPES / "docker" / "services.yml").read_text())["jobs"]["test"]["services"].values()
     assert service["ports"] == ["7378:7378"]
-    options, _ = read_command_line([], dict.fromkeys(service["env"], "a-token"))
+    options = options_of([], **dict.fromkeys(service["env"], "a-token"))
     assert (options.allow_host, options.control_token) == (("a-token",), "a-token")
     _, *check = json.loads(re.findall(r"CMD \\\n\s*(\[.*\])", text)[0])
     with RestedEmulator() as emulator:
