@@ -10,25 +10,47 @@ from pathlib import Path
 
 import pytest
 
+from rested_emulator import RestedEmulator
+from tests.bench.load import WRK, BenchError, drive_by_wrk
 from tests.bench.measures import SMALLEST
-from tests.bench.peers import PEERS
+from tests.bench.peers import PEERS, request
 from tests.bench.report import Target, rows, verdict
-from tests.conftest import ROOT
+from tests.conftest import GARDEN, PLANTS, ROOT, TOMATO
+from tests.wire import at
 
 
 def test_the_smallest_size_fills_every_row(tmp_path: Path) -> None:
     output = tmp_path / "table.md"
-    command = [sys.executable, "-m", "tests.bench", "--smallest", "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench",
+        "--smallest",
+        "--against",
+        "rested_emulator.py",
+        "--output",
+        str(output),
+    ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert run.returncode == 0, run.stderr
     report = output.read_text()
     lines = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
     assert [line[0].removeprefix("| ") for line in lines[2:]] == [row.title for row in rows(SMALLEST)]
-    assert all(re.fullmatch(r"[\d,.e+-]+", line[1]) for line in lines[2:])
+    assert all(re.fullmatch(r"[\d,.e+-]+( · [\d,.]+)?", line[1]) for line in lines[2:])
     left_out = [peer.name for peer in PEERS if f"{peer.name} is left out: " in report]
     assert all(peer.name in " ".join(lines[0]) for peer in PEERS if peer.name not in left_out)
     if shutil.which("npm") is None:
         assert "bare Node" in left_out
+
+
+@pytest.mark.skipif(WRK is None, reason="wrk is not installed")
+def test_a_rate_with_refusals_is_none() -> None:
+    with RestedEmulator(data=GARDEN) as emulator:
+        port = int(str(emulator.facts["port"]))
+        read, missing = (request("GET", at(PLANTS, f"uniqueId={name}")) for name in (TOMATO, "nothing"))
+        assert drive_by_wrk(port, [read], 2, 1).answers > 0
+        with pytest.raises(BenchError, match="were refusals"):
+            drive_by_wrk(port, [read, missing], 2, 1)
 
 
 @pytest.mark.parametrize(

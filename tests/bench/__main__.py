@@ -3,6 +3,7 @@
 python -m tests.bench                          everything, some minutes on two idle cores
 python -m tests.bench --smallest               proves that it works; its figures mean nothing
 python -m tests.bench --only start,listeners --peers W,T
+python -m tests.bench --against ../before/rested_emulator.py --peers T
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from tests.bench.load import BenchError
 from tests.bench.measures import FULL, MEASUREMENTS, SMALLEST, Measurement, Size
-from tests.bench.peers import PEERS, Peer, Stock, available
+from tests.bench.peers import PEERS, Peer, Stock, available, before
 from tests.bench.report import OURS, Figures, circumstances, table
 
 
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="LETTERS",
         help=f"with commas: {peers}; {OURS} is always measured",
     )
+    found.add_argument("--against", type=Path, metavar="FILE", help="another rested_emulator.py, measured in turn too")
     found.add_argument("--output", type=Path, metavar="FILE", help="where the table goes, otherwise to stdout")
     return found
 
@@ -66,8 +68,6 @@ def measure(measurements: Sequence[Measurement], peers: Sequence[Peer], size: Si
         for measurement in measurements:
             for number in range(1, size.rounds + 1):
                 for peer in filter(measurement.takes, peers):
-                    if peer.is_slow and number > 1:
-                        continue
                     passed = time.perf_counter() - start
                     print(f"{passed:4.0f} s  {measurement.name}, round {number}: {peer.name}", file=sys.stderr)
                     for key, value in measurement.run(stock, peer, size):
@@ -83,7 +83,10 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192) if most > 0 else 8192, most))
     gc.disable()  # no pauses of this side among the figures
-    peers, left_out = available({OURS, *options.peers})
+    wanted = [peer for peer in PEERS if peer.letter in (OURS, *options.peers)]
+    if options.against:
+        wanted.insert(1, before(options.against))
+    peers, left_out = available(wanted)
     chosen = [each for each in MEASUREMENTS if each.name in options.only]
     try:
         figures = measure(chosen, peers, size)

@@ -1,22 +1,28 @@
-"""Load: raw connections that ask, raw listeners that count, and one loop around both.
+"""Load: wrk where it is installed, else raw connections that ask; raw listeners that count, and one loop around both.
 
-A request takes this client about as long as the fastest server here, and each has a core of its own. Every
-answer is checked for its status and read to its end. A request that failed ends the run; only one for a
-record that a server has acknowledged and forgotten is counted by itself.
+wrk comes with the system (``apt-get install wrk``, ``brew install wrk``). The client here ends near 45,000 answers a
+second, and makes fast servers look alike. Of every answer the status is looked at: one that is no success ends the run.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import selectors
+import shutil
 import socket
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
+WRK = shutil.which("wrk")
+WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 BLOCK = 65536
 PATIENCE = 60.0  # seconds without a byte from a server
 OF_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -27,20 +33,15 @@ class BenchError(Exception):
     """What ends a run: a figure without it would be wrong."""
 
 
-class Missing(BenchError):
-    """A record that was acknowledged is not there: a 404."""
-
-
 class Answers:
     """Puts together the answers on one connection, where one request is under way at a time."""
 
     def __init__(self) -> None:
         self._received = bytearray()
         self._head = self._length = 0
-        self._is_missing = False
 
     def feed(self, data: bytes) -> bytes | None:
-        """The body, once an answer is complete; of an answer in chunks, with their sizes in it. Or raise Missing."""
+        """The body, once an answer is complete; of an answer in chunks, with their sizes in it."""
         received = self._received
         received += data
         if not self._head and not self._read_head():
@@ -53,8 +54,6 @@ class Answers:
             return None
         body = bytes(received[self._head :])
         self._received, self._head = bytearray(), 0
-        if self._is_missing:
-            raise Missing(body.decode(errors="replace"))
         return body
 
     def _read_head(self) -> bool:
@@ -63,8 +62,7 @@ class Answers:
         if end < 0:
             return False
         head = bytes(self._received[: end + 2])
-        self._is_missing = head.startswith(b"HTTP/1.1 404")
-        if not head.startswith(b"HTTP/1.1 2") and not self._is_missing:
+        if not head.startswith(b"HTTP/1.1 2"):
             raise BenchError(f"a request failed: {bytes(self._received[:500])!r}")
         length = OF_LENGTH.search(head)
         if length is None and OF_CHUNKS.search(head) is None and not head.startswith(b"HTTP/1.1 204"):
@@ -103,6 +101,15 @@ class Connection:
         self.ask(request)
         return time.perf_counter() - start
 
+    def timed_begin(self, request: bytes) -> float:
+        """Seconds until the answer begins; its rest is read too."""
+        start = time.perf_counter()
+        self.socket.sendall(request)
+        self.socket.recv(1, socket.MSG_PEEK)
+        seconds = time.perf_counter() - start
+        self.answer()
+        return seconds
+
 
 @contextmanager
 def connected(port: int) -> Iterator[Connection]:
@@ -132,7 +139,6 @@ class Flood:
     deadline: float
     lanes: int = 0
     bodies: list[bytes] = field(default_factory=list)
-    missing: int = 0
     seconds: float = 0.0
 
     def next(self) -> bytes | None:
@@ -161,15 +167,10 @@ class Lane:
         data = self._socket.recv(BLOCK)
         if not data:
             raise BenchError("a server closed a connection before it answered")
-        try:
-            body = self._answers.feed(data)
-        except Missing:
-            self._flood.missing += 1
-        else:
-            if body is None:
-                return
+        body = self._answers.feed(data)
+        if body is not None:
             self._flood.bodies.append(body)
-        self._send()
+            self._send()
 
 
 @dataclass
@@ -275,7 +276,7 @@ class Audience:
 
 def flood(
     port: int,
-    requests: Sequence[bytes],
+    requests: Iterable[bytes],
     connections: int,
     seconds: float,
     *,
@@ -299,3 +300,38 @@ def flood(
         loop.remove(lane.socket)
         lane.socket.close()
     return run
+
+
+# Rates
+
+
+class Rate(NamedTuple):
+    """How many answers there were, and in how many seconds."""
+
+    answers: int
+    seconds: float
+
+
+def drive(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Rate:
+    """Send requests over and over; by wrk where it is installed and the time is one that it can measure."""
+    if seconds >= 1 and WRK:
+        return drive_by_wrk(port, requests, connections, round(seconds))
+    run = flood(port, itertools.cycle(requests), connections, seconds)
+    return Rate(len(run.bodies), run.seconds)
+
+
+def drive_by_wrk(port: int, requests: Sequence[bytes], connections: int, seconds: int) -> Rate:
+    """The same with wrk. Raises BenchError where an answer is no success, or there is none."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(request + b"\0" for request in requests))
+        file.flush()
+        load = ("--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s")
+        script = ("--timeout", f"{PATIENCE:.0f}s", "--script", str(WRK_SCRIPT), f"http://127.0.0.1:{port}", "--")
+        run = subprocess.run(["wrk", *load, *script, file.name], capture_output=True, text=True, timeout=300)
+    found = re.search(r"^answers (\d+) microseconds (\d+) refused (\d+) failed (\d+)$", run.stdout, re.MULTILINE)
+    if found is None:
+        raise BenchError(f"wrk failed: {run.stderr or run.stdout}")
+    answers, microseconds, refused, failed = map(int, found.groups())
+    if refused or failed or not answers:
+        raise BenchError(f"of {answers} answers {refused} were refusals, and {failed} requests failed")
+    return Rate(answers, microseconds / 1e6)

