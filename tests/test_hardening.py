@@ -579,6 +579,7 @@ ADDRESSES = [
                 "evil.example",
                 "127.0.0.1.evil.com",
                 "localhost@evil",
+                "evil@app.localhost",
                 "localhost:80@evil.com",
                 "evil.com#.localhost",
                 "localhost.evil.com",
