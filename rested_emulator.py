@@ -5408,14 +5408,9 @@ class Recoveries:
                 recovery.read = True
                 self._part(self.unread, recovery)
 
-    def find(self, endpoint: str | None, username: str | None, since: int) -> list[dict[str, Json]]:
+    def find(self, **filters: object) -> list[dict[str, Json]]:
         """Show the owner the recoveries that fit."""
-        return [
-            recovery.public(self.missed(recovery))
-            for recovery in self.seen
-            if endpoint in (None, recovery.endpoint) and recovery.number > since
-            if username is None or username in recovery.client.names
-        ]
+        return [recovery.public(self.missed(recovery)) for recovery in self.seen if fits(recovery, filters)]
 
     def missed(self, recovery: Recovery) -> int:
         """Count how many messages a client would have heard while it was away."""
@@ -5610,20 +5605,15 @@ class Evidence:
         number, at, push = next(self._numbers), self._clock.now(), (endpoint, change)
         self._saw(SeenMessage(number, at, change.type, endpoint.name, to, size, push, faults=faults))
 
-    def saw_open(
-        self, listener: Listener, warnings: tuple[str, ...] = (), attempt: Attempt | None = None
-    ) -> Recovery | None:
-        """Take note of a listener; returns the recovery of a client who is back with it."""
+    def saw_open(self, listener: Listener, warnings: tuple[str, ...] = (), attempt: Attempt | None = None) -> None:
+        """Take note of a listener, who may be a client that is back."""
         number, at = next(self._numbers), self._clock.now()
         is_console, to = listener.client.is_console, (listener.number,)
         self._saw(SeenMessage(number, at, OPEN, listener.endpoint, to, 500, warnings=warnings, is_console=is_console))
-        if is_console:
-            return None
-        recovery = self.recoveries.saw_open(listener, attempt)
+        recovery = None if is_console else self.recoveries.saw_open(listener, attempt)
         if recovery:
             self.coverage.meet(Behaviour.RECONNECT)
             self._tell(recovery)
-        return recovery
 
     def saw_end(
         self,
@@ -5678,6 +5668,12 @@ class Evidence:
     def _all(self) -> tuple[deque[Any], ...]:
         return self._requests, self._messages, self.recoveries.seen
 
+    def _to_wait_for(self) -> Iterator[Seen]:
+        """Go through what was seen, of recoveries those whose client is back."""
+        yield from self._requests
+        yield from self._messages
+        yield from (recovery for recovery in self.recoveries.seen if recovery.back is not None)
+
     def requests(self, **filters: object) -> list[dict[str, Json]]:
         """Return the requests that fit ``endpoint``, ``method``, ``status`` and ``since``, a number they come after."""
         return find_seen(self._requests, filters)
@@ -5708,7 +5704,7 @@ class Evidence:
             if not waiting.is_over:
                 # What was forgotten counts no more, unless there was enough of it already.
                 waiting.seen = 0
-                waiting.look(itertools.chain(*self._all()))
+                waiting.look(self._to_wait_for())
         return cleared
 
     def wait_for(self, filters: Mapping[str, Mapping[str, object]], count: int, then: Callable[[], None]) -> Waiting:
@@ -5720,7 +5716,7 @@ class Evidence:
         waiting = Waiting({kinds[kind]: values for kind, values in filters.items()}, count, then)
         # What was seen before counts too, or a test would have to wait before it acts.
         self._waiting.append(waiting)
-        waiting.look(itertools.chain(*self._all()))
+        waiting.look(self._to_wait_for())
         return waiting
 
     def forget(self, waiting: Waiting) -> None:
@@ -5744,14 +5740,14 @@ Filter: TypeAlias = Callable[[Any, Any], bool]  # whether what was seen fits a v
 FILTERS: Mapping[str, Filter] = MappingProxyType(
     {
         "since": lambda seen, number: number is None or seen.number > number,
-        "username": lambda seen, name: seen.back is not None and name in (None, *seen.client.names),
+        "username": lambda seen, name: name in (None, *seen.client.names),
         "from_": lambda seen, whom: whom == CONSOLE or not seen.is_console,
     }
 )
 
 
 def fits(seen: Seen, filters: Mapping[str, object]) -> bool:
-    """Tell whether a request, message, or recovery of a client who is back, has the values that are asked for."""
+    """Tell whether a request, message or recovery has the values that are asked for."""
     for name, value in filters.items():
         if name in FILTERS:
             if not FILTERS[name](seen, value):
@@ -6077,11 +6073,8 @@ class Service:
         channel: Channel,
         warnings: tuple[str, ...] = (),
         attempt: Attempt | None = None,
-    ) -> Recovery | None:
-        """Let a listener hear of every change it may read, from now on (contract 7.1).
-
-        Returns the recovery of a client whose socket had ended, and who is back.
-        """
+    ) -> None:
+        """Let a listener hear of every change it may read, from now on (contract 7.1)."""
         try:
             endpoint, caller = self.admit(request, Operation.LISTEN)
         except Refusal as refusal:
@@ -6094,7 +6087,7 @@ class Service:
                 attempt.refused = f"{CloseCode.REFUSED:d} {refusal.reason}"
             raise
         listener = self._hub.join(endpoint.name, channel, caller, client_of(self._store, request))
-        return self._evidence.saw_open(listener, warnings, attempt)
+        self._evidence.saw_open(listener, warnings, attempt)
 
     def names(self, request: Request) -> tuple[str, ...]:
         """Return the names of the user whose valid token a request shows, on whatever endpoint."""
@@ -6699,7 +6692,7 @@ class Reports:
 
         ``username`` is a username or email; ``since`` is a number that they come after.
         """
-        return self._evidence.recoveries.find(endpoint, username, since or 0)
+        return self._evidence.recoveries.find(endpoint=endpoint, username=username, since=since)
 
     def coverage(self) -> dict[str, Json]:
         """Report which behaviours of the service were met, and which never."""
@@ -9050,7 +9043,7 @@ class Watcher:
 def read_filters(*pairs: tuple[Callable[..., Any], Mapping[str, Json] | None]) -> dict[str, dict[str, Any]]:
     """Read the filters that are given to some of these verbs, by the verbs' names; raises OptionError."""
     filters = {
-        # All of a verb's, since one that is not given says something too: who is not back yet is none that fits.
+        # All of a verb's, since one that is not given says something too: without ``from_`` the console is left out.
         verb.__name__: dict.fromkeys(inspect.signature(verb).parameters) | read_arguments(verb, dict(given))
         for verb, given in pairs
         if given is not None
