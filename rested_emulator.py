@@ -8109,20 +8109,25 @@ class Exchange:
         self._note(answer, None)
         if effect.hangs:
             await wait_until_over(effect.hangs)
-        self._front.pending.discard(self)
-        reset_connection(getattr(self.connection, "stream"))
+        self._reset()
 
     async def _write_half(self, answer: Answer) -> None:
         """Write the head and half of the body, as far as the client takes it, and reset the connection."""
+        from tornado.iostream import StreamClosedError
+
         self._write_head(answer)
-        body, size = answer.file and answer.file.file, answer.file.length if answer.file else len(answer.body)
-        if self.request.method != "HEAD" and size > 1:
-            if answer.file and body:
-                body.seek(answer.file.start)
-            half = body.read(size // 2) if body else answer.body[: size // 2]
-            written = asyncio.ensure_future(self.connection.write(half))
-            await asyncio.wait([written], timeout=LINGER_SECONDS)  # a client that does not read is not waited for
-            written.cancel()
+        half = answer.body[: len(answer.body) // 2]
+        with contextlib.suppress(TimeoutError, StreamClosedError):
+            async with asyncio.timeout(LINGER_SECONDS):  # a client that does not read is not waited for
+                if self.request.method == "HEAD":
+                    pass
+                elif answer.file:
+                    await self._copy_file(answer.file._replace(length=answer.file.length // 2))
+                elif half:
+                    await self.connection.write(half)
+        self._reset()
+
+    def _reset(self) -> None:
         self._front.pending.discard(self)
         reset_connection(getattr(self.connection, "stream"))
 
@@ -8147,7 +8152,7 @@ class Exchange:
             url=f"{request.path}?{request.query}" if request.query else request.path,
             headers=request.headers,
             body=request.body or b"",
-            endpoint=request.path.removeprefix(API_PREFIX),
+            endpoint=request.endpoint,
             status=status,
             seconds=self._front.now() - self._since,
             refusal=answer.refusal,
@@ -8162,17 +8167,21 @@ class Exchange:
         from tornado.iostream import StreamClosedError
 
         self._write_head(answer)
+        with contextlib.suppress(StreamClosedError):
+            if await self._copy_file(body):
+                self._finish_answer()
+            else:  # somebody has cut the file
+                self._close()
+
+    async def _copy_file(self, body: FileBody) -> bool:
+        """Write part of a file, as fast as the client takes it; tells whether all of it was there."""
         loop, left = asyncio.get_running_loop(), body.length
         body.file.seek(body.start)
-        with contextlib.suppress(StreamClosedError):
-            # Read in a thread: a disk may be slow, and the loop serves everybody else.
-            while left and (block := await loop.run_in_executor(None, body.file.read, min(left, FILE_BLOCK))):
-                await self.connection.write(block)
-                left -= len(block)
-            if left:  # somebody has cut the file
-                self._close()
-            else:
-                self._finish_answer()
+        # Read in a thread: a disk may be slow, and the loop serves everybody else.
+        while left and (block := await loop.run_in_executor(None, body.file.read, min(left, FILE_BLOCK))):
+            await self.connection.write(block)
+            left -= len(block)
+        return not left
 
     def _answer_early(self) -> None:
         """Answer a body that is over the limit without having read it.
@@ -8225,8 +8234,8 @@ class Exchange:
         """Tell of the request and of its answer in a line."""
         request = self.request
         level = logging.INFO
-        if answer.refusal or request.warnings:
-            level = logging.INFO if answer.refusal else logging.WARNING
+        if request.warnings and not answer.refusal:
+            level = logging.WARNING
         elif answer.status == 200 and request.method in ("GET", "HEAD") and request.path.startswith(CONTROL_PREFIX):
             level = logging.DEBUG  # an open console looks every few seconds
         if log.isEnabledFor(level):
