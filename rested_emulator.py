@@ -465,7 +465,7 @@ class FaultHit(Refusal):
     """Any status: a fault that the owner added has hit the request; ``body`` replaces the usual body of an error."""
 
     def __init__(
-        self, numbers: Sequence[int], status: int | None, body: Json = None, headers: Mapping[str, str] | None = None
+        self, numbers: Sequence[int], status: int | None, body: Json, headers: Mapping[str, str] | None
     ) -> None:
         which = ", ".join(map(str, numbers))
         super().__init__(Message.FAULT_HIT, f"Fault {which} was asked for; DELETE /__emulator__/faults clears it.")
@@ -3827,8 +3827,7 @@ def client_of(store: Store, request: Request) -> Client:
     if session is None:
         return Client(None, (), request.token, request.origin, agent, is_console)
     user = store.record(session.endpoint, session.user)
-    data = members_of(user.data) if user else {}
-    names = tuple(str(data[name]) for name in CREDENTIALS if name in data)
+    names = tuple(name for _, name in credentials_of(user))
     return Client((session.endpoint, session.user), names, request.token, request.origin, agent, is_console)
 
 
@@ -3906,25 +3905,27 @@ class Accounts:
             raise Unauthenticated(Message.WRONG_CREDENTIALS, f"The password of {shown(name)} is another one.")
         return user
 
+    def _homes(self) -> list[str]:
+        """Return the endpoints of users."""
+        return [endpoint.name for endpoint in self._store.endpoints() if endpoint.authentication]
+
     def has_name(self, name: str) -> bool:
         """Tell whether a user of any endpoint has this username or email."""
-        users = [endpoint.name for endpoint in self._store.endpoints() if endpoint.authentication]
-        return any(self.find(endpoint, kind, name) for endpoint in users for kind in CREDENTIALS)
+        return any(self.find(home, kind, name) for home in self._homes() for kind in CREDENTIALS)
 
     def names(self) -> list[str]:
         """Return the usernames, else emails, of all users."""
-        users = [endpoint.name for endpoint in self._store.endpoints() if endpoint.authentication]
-        members = [members_of(user.data) for endpoint in users for user in self._store.records(endpoint)]
-        return [str(data.get("username", data.get("email"))) for data in members]
+        users = [user for home in self._homes() for user in self._store.records(home)]
+        return [name for user in users for _, name in credentials_of(user)[:1]]
 
     def without_password(self) -> list[str]:
         """Return the users who cannot log in, by name and endpoint: a data file may leave out the password."""
         users = []
-        for endpoint in self._store.endpoints():
-            for user in self._store.records(endpoint.name) if endpoint.authentication else ():
+        for home in self._homes():
+            for user in self._store.records(home):
                 data = members_of(user.data)
                 if data and "password" not in data:
-                    users.append(f"{shown(data.get('username', data.get('email')))} of {endpoint.name}")
+                    users.append(f"{shown(data.get('username', data.get('email')))} of {home}")
         return users
 
     def send_reset(self, endpoint: Endpoint, packed: bytes) -> Mail:
@@ -4521,8 +4522,8 @@ class Fault:
 def check_fault(kind: str, arguments: Mapping[str, Any]) -> Fault:
     """Make a fault of those arguments that are not None; raises OptionError where one is wrong."""
     declared = FAULT_KINDS[one_of(FAULT_KINDS)(kind, "kind")]
-    checks = {**declared.arguments, "endpoint": anything, "method": one_of(declared.methods), "seed": anything}
-    checks["username"] = anything
+    checks = {**declared.arguments, **dict.fromkeys(("endpoint", "username", "seed"), anything)}
+    checks["method"] = one_of(declared.methods)
     if declared.is_at_once or declared.on_message:
         checks["listener"] = anything
     if not declared.is_at_once and not declared.hits_all:
@@ -6440,10 +6441,7 @@ class Owner:
                 )
         options, listeners, tokens = self._options(), len(self._hub), self._accounts.live_tokens()
         changes = self._store.load(tree)
-        self._hub.close_tokens(tokens - self._accounts.live_tokens(), "load")
-        self._hub.watch_expiries(self._store.session)
-        now = self._options()
-        self._close_listeners((name for name, before in options.items() if now.get(name) != before), "load")
+        self._close_outdated(options, tokens, "load", "load")
         closed = listeners - len(self._hub)
         left_out = [key for key in self._store.file_ids() if self._files.path(key) is None]
         return {"messages": self._tell(changes), "closed": closed, "filesLeftOut": len(left_out)}
@@ -6563,12 +6561,18 @@ class Owner:
             return
         self._store.refused_edit = None
         log.info("took over an edit of the data file, %s", told_changes(changes))
-        self._hub.close_tokens(tokens - self._accounts.live_tokens())
-        self._hub.watch_expiries(self._store.session)
-        now = self._options()
-        self._close_listeners(name for name, before in options.items() if now.get(name) != before)
+        self._close_outdated(options, tokens, EXPIRED, OPTIONS_CHANGED)
         self._tell(changes)
         self._store.file.save()
+
+    def _close_outdated(
+        self, options: Mapping[str, object], tokens: set[str], token_rule: str, options_rule: str
+    ) -> None:
+        """Close sockets whose token is gone, or whose endpoint's options are not those of before."""
+        self._hub.close_tokens(tokens - self._accounts.live_tokens(), token_rule)
+        self._hub.watch_expiries(self._store.session)
+        now = self._options()
+        self._close_listeners((name for name, before in options.items() if now.get(name) != before), options_rule)
 
     def _close_listeners(self, names: Iterable[str], rule: str = OPTIONS_CHANGED) -> int:
         return self._hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED, rule)
@@ -7460,7 +7464,7 @@ class Api(Door):
         self._look(world, operation, request)
         request.effect = effect = self._effect(world, request, method)
         if not effect.takes_effect:
-            raise FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
+            raise fault_hit(effect)
         answer = self._carry_out(world.service, operation, request)
         # Messages come first where a fault says so, and they leave when the verb is done.
         answer.delay = world.faults.take_owed()
@@ -7470,7 +7474,7 @@ class Api(Door):
         request.effect = effect._replace(delay=effect.delay + answer.delay)
         if answer.file:
             answer.file.file.close()
-        raise FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
+        raise fault_hit(effect)
 
     @staticmethod
     def _effect(world: Emulation, request: HttpRequest, method: str) -> Effect:
@@ -7488,7 +7492,7 @@ class Api(Door):
             world.service.check_gate(request)
             request.effect = effect = self._effect(world, request, WEBSOCKET)
             if not effect.takes_effect:
-                raise FaultHit(effect.numbers, effect.status, headers=effect.headers)
+                raise fault_hit(effect)
         request.warnings = request.parameters.warnings
         request.warnings += world.service.look_at_flags(request, Operation.LISTEN, WEBSOCKET)
         if request.headers.get("Sec-Websocket-Protocol"):
@@ -7650,6 +7654,11 @@ class Api(Door):
             "use one host name for both, log in with noATCookie=true, or start with --plain-cookie",
             why,
         )
+
+
+def fault_hit(effect: Effect) -> FaultHit:
+    """Make the refusal that a client gets of the faults that hit its request."""
+    return FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
 
 
 def served_as(method: str, request: HttpRequest) -> str:

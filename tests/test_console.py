@@ -516,8 +516,8 @@ def test_a_closed_socket_says_whether_its_client_came_back(console: Console) -> 
     call(emulator.url(PLANTS), "POST", {"name": "Leek"})
     with open_socket(emulator.ws_url(PLANTS), user_agent_header="app"):
         call(emulator.url(PLANTS), headers={"User-Agent": "app"})
-        expect(closed).to_contain_text("back after 0.")
-        expect(closed).to_contain_text("s, 1 try, no token, missed 1 message, read again")
+        how = r"back after \d+\.\d s, 1 try, no token, missed 1 message, read again"  # slow machines take a second
+        expect(closed).to_contain_text(re.compile(how))
     expect(closed).not_to_have_class(re.compile("away"))
 
 

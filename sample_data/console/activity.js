@@ -30,7 +30,7 @@ function fillLine({ element, parts }, line) {
 
 // How the client of a closed socket came back, or that it did not.
 function recovered({ back, after, attempts, more = 0, token, read, missed }) {
-  const tried = plural(attempts.length + more, "try").replace("trys", "tries");
+  const tried = plural(attempts.length + more, "try", "tries");
   const missing = missed ? `, missed ${plural(missed, "message")}` : "";
   if (back === null) return `not back, ${tried}${missing}`;
   const carried = token === "none" ? "no token" : `${token} token`;

@@ -43,8 +43,8 @@ export function when(element, event, action) {
   });
 }
 
-export function plural(count, one) {
-  return `${count} ${one}${count === 1 ? "" : "s"}`;
+export function plural(count, one, many = `${one}s`) {
+  return `${count} ${count === 1 ? one : many}`;
 }
 
 // A value as JSON in one line, cut where nobody could read it anyway.
