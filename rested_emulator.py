@@ -10923,8 +10923,11 @@ def catch_signals(handler: Callable[[int, object], None]) -> None:
         # nohup has SIGHUP ignored, so that what it starts goes on without the terminal.
         was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN
         if ending.name in ENDINGS and not was_ignored:
-            # Not loop.add_signal_handler: Windows lacks it, and a loop that hangs could not be left by the second one.
-            signal.signal(ending, handler)
+            # The loop's own handler has a signal wake the loop, which sleeps on where the signal comes to another
+            # thread or just before the sleep. Windows lacks it, where the loop is woken as it is.
+            with contextlib.suppress(NotImplementedError):
+                asyncio.get_running_loop().add_signal_handler(ending, int)
+            signal.signal(ending, handler)  # over it: a loop that hangs could not be left by the second one
 
 
 def watch_parent(parent: int, on_end: Callable[[], None]) -> None:

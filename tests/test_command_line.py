@@ -318,7 +318,7 @@ def test_a_command_that_cannot_be_run_is_wrong_usage(tmp_path: Path, command: li
 
 
 ENDS = "import signal, sys, time; {}; print(1, flush=True); time.sleep(60)"
-OBEYS = ENDS.format("pass")
+OBEYS = ENDS.format("signal.signal(signal.SIGINT, signal.SIG_DFL)")
 IGNORES = ENDS.format("[signal.signal(number, signal.SIG_IGN) for number in (1, 2, 3, 15)]")
 
 
@@ -356,8 +356,36 @@ def is_running(process: int) -> bool:
 def test_a_signal_goes_on_to_the_command(tmp_path: Path, number: signal.Signals) -> None:
     with program_with(OBEYS, tmp_path, stdin=subprocess.DEVNULL) as (process, command):
         process.send_signal(number)
-        assert process.wait(timeout=10) in (128 + number, 1)  # Python makes an error of Ctrl-C, and ends with 1
+        assert process.wait(timeout=10) == 128 + number
         assert not is_running(command)
+
+
+TO_ANOTHER_THREAD = """
+import asyncio, signal, sys, threading
+from rested_emulator import catch_signals
+
+async def wait(number):
+    loop = asyncio.get_running_loop()
+    ending = loop.create_future()
+    catch_signals(lambda number, _: loop.call_soon_threadsafe(ending.set_result, number))
+    sleeping = threading.Event()
+
+    def send():
+        sleeping.wait()
+        signal.pthread_kill(threading.get_ident(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+    loop.call_soon(sleeping.set)  # the thread goes on when the loop sleeps, for which it lets go of the interpreter
+    print(int(await ending))
+
+asyncio.run(wait(int(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_a_signal_that_comes_to_another_thread_wakes_the_loop(number: signal.Signals) -> None:
+    words = [sys.executable, "-c", TO_ANOTHER_THREAD, str(int(number))]
+    assert subprocess.run(words, capture_output=True, text=True, timeout=10).stdout == f"{int(number)}\n"
 
 
 @pytest.mark.parametrize("number", ENDINGS)
@@ -450,6 +478,7 @@ def test_no_signal_has_to_be_there_but_those_of_every_system(monkeypatch: pytest
     handled: list[int] = []
     monkeypatch.setattr(signal, "Signals", windows)
     monkeypatch.setattr(signal, "signal", lambda number, _: handled.append(number))
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", asyncio.AbstractEventLoop.add_signal_handler)
     server = Server(Options.of(memory=True, port=0))
     server.bind()
 
