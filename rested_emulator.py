@@ -1307,7 +1307,13 @@ def check_finite(value: float, name: str) -> float:
 
 def timestamp(moment: float) -> str:
     """Write a time as the service does: UTC, whole seconds, milliseconds always .000 (contract 3.1)."""
-    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
+    return write_second(math.floor(moment))
+
+
+@functools.lru_cache(maxsize=1024)
+def write_second(second: int) -> str:
+    """Write a whole second; what one status tells of, or one client makes, is mostly of a few."""
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 def new_id() -> str:
@@ -1344,10 +1350,12 @@ class Clock:
     """The emulator's time, which the owner can advance and freeze, with alarms and timers that follow it.
 
     Moments are seconds since 1970, UTC. ``on_earlier`` is called when the next alarm may be due earlier than
-    ``until_next`` said before.
+    ``until_next`` said before, with this clock.
     """
 
-    def __init__(self, read: Callable[[], float] | None = None, on_earlier: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, read: Callable[[], float] | None = None, on_earlier: Callable[[Clock], None] = lambda _: None
+    ) -> None:
         self._read = read or machine_time
         self._on_earlier = on_earlier
         self._last = self._started = self._read()
@@ -1356,7 +1364,6 @@ class Clock:
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._timers: list[tuple[float, Callable[[], object]]] = []
         self._numbers = itertools.count()
-        self._second, self._timestamp = -1, ""
 
     def another(self) -> Clock:
         """Make a clock by the same machine's time, not set by anybody yet."""
@@ -1376,11 +1383,8 @@ class Clock:
         return (self._machine_time() if frozen is None else frozen) + skew
 
     def timestamp(self) -> str:
-        """Return the present moment as the service writes it; the text is made once a second."""
-        second = int(self.now())
-        if second != self._second:
-            self._second, self._timestamp = second, timestamp(second)
-        return self._timestamp
+        """Return the present moment as the service writes it."""
+        return timestamp(self.now())
 
     def uptime(self) -> float:
         """Return the seconds since the start, without what the owner advanced."""
@@ -1390,7 +1394,7 @@ class Clock:
         """Call ``action`` at a moment, or at the next ``ring`` if it is past."""
         heappush(self._alarms, (moment, next(self._numbers), action))
         if self._alarms[0][0] == moment:
-            self._on_earlier()
+            self._on_earlier(self)
 
     def every(self, seconds: float, action: Callable[[], object]) -> None:
         """Call ``action`` every so many seconds, the first time after as many."""
@@ -1429,7 +1433,7 @@ class Clock:
         self._state = self._state._replace(skew=self._state.skew + seconds)
         self.ring()
         # Whoever asked ``until_next`` before would wait too long now.
-        self._on_earlier()
+        self._on_earlier(self)
 
     def freeze(self) -> None:
         """Stop the clock; ``advance`` still moves it."""
@@ -1441,7 +1445,7 @@ class Clock:
         skew, frozen = self._state
         if frozen is not None:
             self._state = ClockState(skew + frozen - self._machine_time())
-            self._on_earlier()
+            self._on_earlier(self)
 
     @property
     def state(self) -> ClockState:
@@ -3071,13 +3075,119 @@ class Records(Table):
         self._storage.write(tables)
 
 
-class Database(TinyDB):
-    """A TinyDB whose tables are Records."""
-
-    table_class = Records
-
-
 START = ""  # the name of the checkpoint that every store has
+
+
+class Indexes:
+    """What is found without going through whole tables: derived from them at the first question, and kept in line.
+
+    Whoever changes the tables of ``file`` says so to ``follow`` and ``forget``.
+    """
+
+    def __init__(self, file: JsonFile) -> None:
+        self._file = file
+        # By table and id, with the document that was read; and by endpoint.
+        self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
+        self._listings: dict[str, Listing] = {}
+        # By endpoint: the ids of users by member and value, and those of records by owner, with numbers in their order.
+        self._users: dict[str, dict[tuple[str, str], set[str]]] = {}
+        self._owned: dict[str, dict[str | None, dict[str, int]]] = {}
+        self._numbers = itertools.count()
+        self._own_listings: dict[str, dict[str | None, Listing]] = {}
+
+    def _documents(self, name: str) -> Documents:
+        return self._file.tables.get(name, NO_DOCUMENTS)
+
+    def value(self, table: str, document_id: str, read: Callable[[str, Any], T]) -> T | None:
+        """Return the value of a document, which is read once as long as it is not replaced; None without one."""
+        document = self._documents(table).get(document_id)
+        if document is None:
+            return None
+        kept = self._values.get((table, document_id))
+        if kept is None or kept[0] is not document:
+            kept = self._values[table, document_id] = document, read(document_id, document)
+        value: T = kept[1]
+        return value
+
+    def records(self, name: str) -> Listing:
+        """Return all records of an endpoint; the same until one changes, so that their JSON is written once."""
+        listing = self._listings.get(name)
+        if listing is None:
+            listing = self._listings[name] = Listing(self._documents(name).values())
+        return listing
+
+    def records_for(self, name: str, user: str | None) -> Listing:
+        """Return the records that are a user's, kept as all are, and those that are nobody's."""
+        documents = self._documents(name)
+        if name not in self._owned:
+            self._owned[name] = {}
+            for key, record in documents.items():
+                self._follow_owner(name, key, None, record)
+        nobodys, own = (self._owned[name].get(owner, {}) for owner in (None, user))
+        if nobodys:
+            both = nobodys | own
+            return Listing(documents[key] for key in sorted(both, key=both.__getitem__))
+        listings = self._own_listings.setdefault(name, {})
+        if user not in listings:
+            listings[user] = Listing(documents[key] for key in own)
+        return listings[user]
+
+    def user(self, endpoint: str, name: str, value: str) -> Record | None:
+        """Return the first record of an endpoint with this text as its member ``name`` of CREDENTIALS."""
+        documents = self._documents(endpoint)
+        if endpoint not in self._users:
+            self._users[endpoint] = {}
+            for key, record in documents.items():
+                self._follow_user(endpoint, key, None, record)
+        keys = self._users[endpoint].get((name, value), ())
+        # Only an endpoint that has become one of users has several; there the oldest counts.
+        oldest = next(iter(keys), "") if len(keys) < 2 else next(key for key in documents if key in keys)
+        user: Record | None = documents.get(oldest)
+        return user
+
+    def follow(self, name: str, key: str, old: Any, new: Any, *, is_moved: bool) -> None:
+        """Take over that a document is replaced, made or deleted, which None stands for, or has another place."""
+        self._listings.pop(name, None)
+        if new is None:
+            self._values.pop((name, key), None)
+        if is_moved or (old and new and isinstance(old, Record) and old.owner != new.owner):
+            self._forget_owners(name)  # since all places behind it change, too
+        if isinstance(old or new, Record):
+            self._follow_owner(name, key, old, new)
+            self._follow_user(name, key, old, new)
+
+    def _follow_owner(self, name: str, key: str, old: Record | None, new: Record | None) -> None:
+        for record in filter(None, (old, new)):
+            self._own_listings.get(name, {}).pop(record.owner, None)
+        owned = self._owned.get(name)
+        if owned is None or (old and new):
+            return
+        if old:
+            del owned[old.owner][key]
+        elif new:
+            owned.setdefault(new.owner, {})[key] = next(self._numbers)
+
+    def _follow_user(self, name: str, key: str, old: Record | None, new: Record | None) -> None:
+        users = self._users.get(name)
+        if users is None:
+            return
+        for pair in credentials_of(old):
+            users[pair].discard(key)
+            if not users[pair]:
+                del users[pair]
+        for pair in credentials_of(new):
+            users.setdefault(pair, set()).add(key)
+
+    def forget(self, name: str) -> None:
+        """Take over that a whole table is gone."""
+        self._listings.pop(name, None)
+        self._users.pop(name, None)
+        self._forget_owners(name)
+        self._values = {place: value for place, value in self._values.items() if place[0] != name}
+
+    def _forget_owners(self, name: str) -> None:
+        self._owned.pop(name, None)
+        self._own_listings.pop(name, None)
 
 
 class Store:
@@ -3091,14 +3201,11 @@ class Store:
         """Begin with what the storage holds; ``drop_file`` is called with the id of each uploaded file to delete."""
         self.file = storage  # which is told when to save, and to close
         self._drop_file = drop_file
-        self._database = Database(storage=lambda: storage)
+        self._database = TinyDB(storage=lambda: storage)
+        self._database.table_class = Records
         # The oldest first.
         self._checkpoints: dict[str, Tables] = {}
-        # By table and id, with the document that was read; and by endpoint.
-        self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
-        self._listings: dict[str, Listing] = {}
-        # The ids of users by member and value, by endpoint; made at the first search, followed by ``_follow``.
-        self._users: dict[str, dict[tuple[str, str], set[str]]] = {}
+        self._indexes = Indexes(storage)
         self._batch: list[Step] | None = None
         # Why an edit of the data file is not taken over.
         self.refused_edit: str | None = None
@@ -3113,17 +3220,6 @@ class Store:
     def _documents(self, name: str) -> Documents:
         """Return the live documents of a table, which must not be changed."""
         return self.file.tables.get(name, NO_DOCUMENTS)
-
-    def _value(self, table: str, document_id: str, read: Callable[[str, Document], T]) -> T | None:
-        """Return the value of a document, which is read once as long as it is not replaced; None without one."""
-        document = self._documents(table).get(document_id)
-        if document is None:
-            return None
-        kept = self._values.get((table, document_id))
-        if kept is None or kept[0] is not document:
-            kept = self._values[table, document_id] = document, read(document_id, document)
-        value: T = kept[1]
-        return value
 
     # What changes
 
@@ -3154,7 +3250,6 @@ class Store:
         """Make the steps in the tables, and drop uploaded files that nobody can ask for any more."""
         had_files: list[str] = []
         for name, run in itertools.groupby(steps, lambda step: step.table):
-            self._listings.pop(name, None)
             # Inserting goes through the whole table, so documents that are to be inserted wait for one another.
             inserted: dict[str, tuple[str, Document | Record]] = {}
             for _, key, document, after in run:
@@ -3163,13 +3258,13 @@ class Store:
                     self._table(name).put_behind(inserted)
                     inserted = {}
                 if key is None:
-                    self._users.pop(name, None)
+                    self._indexes.forget(name)
                     had_files += [key for key, record in self._documents(name).items() if has_file(record)]
                     self._database.drop_table(name)
                     continue
                 if has_file(self._documents(name).get(key)):
                     had_files.append(key)
-                self._follow(name, key, self._documents(name).get(key), document)
+                self._indexes.follow(name, key, self._documents(name).get(key), document, is_moved=after is not None)
                 if document is None:
                     self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
                     # An empty table in the data file would be a new endpoint at the next start.
@@ -3182,19 +3277,6 @@ class Store:
             if inserted:
                 self._table(name).put_behind(inserted)
         self._forget_files(had_files)
-
-    def _follow(self, name: str, key: str, old: Any, new: Any) -> None:
-        """Bring what is derived from a table in line with one changed document; None stands for no document."""
-        if new is None:
-            self._values.pop((name, key), None)
-        users = self._users.get(name)
-        if users is not None:
-            for pair in credentials_of(old):
-                users.get(pair, set()).discard(key)
-                if not users.get(pair):
-                    users.pop(pair, None)
-            for pair in credentials_of(new):
-                users.setdefault(pair, set()).add(key)
 
     def _forget_files(self, unique_ids: Iterable[str]) -> None:
         """Drop the files of records that are deleted, but for those that ``restore`` can bring back.
@@ -3283,7 +3365,7 @@ class Store:
         return list(filter(None, map(self.project, self._documents(PROJECTS))))
 
     def project(self, key: str) -> Project | None:
-        return self._value(PROJECTS, key, read_project)
+        return self._indexes.value(PROJECTS, key, read_project)
 
     def put_project(self, key: str, project: Project) -> None:
         """Keep a project in place of the one of ``key``; if it has a new key, its endpoints follow."""
@@ -3311,7 +3393,7 @@ class Store:
         return list(filter(None, map(self.endpoint, self._documents(ENDPOINTS))))
 
     def endpoint(self, name: str) -> Endpoint | None:
-        return self._value(ENDPOINTS, name, read_endpoint)
+        return self._indexes.value(ENDPOINTS, name, read_endpoint)
 
     def endpoints_of(self, key: str) -> list[Endpoint]:
         """Return the endpoints of the project of that key."""
@@ -3344,24 +3426,20 @@ class Store:
 
     def records(self, name: str) -> Listing:
         """Return all records of an endpoint in the order of creation (contract 3.5)."""
-        # The same until one of them changes, so that the JSON of a long list is written once.
-        listing = self._listings.get(name)
-        if listing is None:
-            listing = self._listings[name] = Listing(self._documents(name).values())
-        return listing
+        return self._indexes.records(name)
+
+    def records_for(self, name: str, user: str | None) -> Listing:
+        """Return the records of an endpoint that a user may read where others' may not be read (contract 6.8)."""
+        return self._indexes.records_for(name, user)
 
     def user(self, endpoint: str, name: str, value: str) -> Record | None:
         """Return the first record of an endpoint whose member ``name`` of CREDENTIALS is this text; None without."""
-        users = self._users.get(endpoint)
-        if users is None:
-            users = self._users[endpoint] = {}
-            for key, record in self._documents(endpoint).items():
-                self._follow(endpoint, key, None, record)
-        keys = users.get((name, value), ())
-        if len(keys) > 1:
-            # Only an endpoint that has become one of users has such; there the oldest counts.
-            return next(record for record in self.records(endpoint) if record.unique_id in keys)
-        return next((self.record(endpoint, key) for key in keys), None)
+        return self._indexes.user(endpoint, name, value)
+
+    def user_names(self, endpoint: str, unique_id: str) -> tuple[str, ...]:
+        """Return the username and email that a user has, none where there is no such user."""
+        names = self._indexes.value(endpoint, unique_id, lambda _, user: [name for _, name in credentials_of(user)])
+        return tuple(names or ())
 
     def count(self, name: str) -> int:
         return len(self._documents(name))
@@ -3379,7 +3457,7 @@ class Store:
     # Sessions
 
     def sessions(self) -> list[Session]:
-        return [read_session(token, document) for token, document in self._documents(SESSIONS).items()]
+        return list(filter(None, map(self.session, self._documents(SESSIONS))))
 
     def tokens_of(self, endpoint: str, user: str | None = None) -> list[str]:
         """Return the tokens of a user, or of every user, of an endpoint."""
@@ -3390,8 +3468,7 @@ class Store:
         ]
 
     def session(self, token: str) -> Session | None:
-        document = self._documents(SESSIONS).get(token)
-        return None if document is None else read_session(token, document)
+        return self._indexes.value(SESSIONS, token, read_session)
 
     def put_session(self, session: Session) -> None:
         document = {
@@ -3488,17 +3565,14 @@ class Store:
         self.file.commit(steps)
         self.file.tables = then
         self.file.write(then)
-        for table in {step.table for step in steps}:
-            self._listings.pop(table, None)
         gone = [(step.table, step.document_id) for step in steps if step.document is None]
-        for step in steps:
-            if step.document_id is None:
-                self._users.pop(step.table, None)
+        for name, key, document, after in steps:
+            if key is None:
+                self._indexes.forget(name)
             else:
-                # A document that is moved is deleted first and put back, so its old place may hold nothing any more.
-                self._follow(
-                    step.table, step.document_id, now.get(step.table, NO_DOCUMENTS).get(step.document_id), step.document
-                )
+                # One that is moved was deleted by a step before.
+                old = None if after is not None else now.get(name, NO_DOCUMENTS).get(key)
+                self._indexes.follow(name, key, old, document, is_moved=after is not None)
         self._forget_files(key for table, key in gone if key and has_file(now[table].get(key)))
         return changes_by(steps, now)
 
@@ -3826,8 +3900,7 @@ def client_of(store: Store, request: Request) -> Client:
     session = store.session(request.token) if request.token else None
     if session is None:
         return Client(None, (), request.token, request.origin, agent, is_console)
-    user = store.record(session.endpoint, session.user)
-    names = tuple(name for _, name in credentials_of(user))
+    names = store.user_names(session.endpoint, session.user)
     return Client((session.endpoint, session.user), names, request.token, request.origin, agent, is_console)
 
 
@@ -5984,11 +6057,12 @@ class Service:
             if not readable:
                 raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, ids))
             return readable[0] if len(ids) == 1 else Listing(readable)
-        listing = self._store.records(endpoint.name)
-        reads_all = not endpoint.authentication and (caller.master or endpoint.others_can_read)
-        if reads_all or not endpoint.needs_token:
-            return listing  # as the store keeps it, with its text
-        return Listing(endpoint.shows(record) for record in listing if caller.may_read(endpoint, record))
+        if endpoint.authentication:  # a user has read the own record above, so the holder of the master key is left
+            return Listing(map(endpoint.shows, self._store.records(endpoint.name)))
+        # As the store keeps them, with their text.
+        if caller.master or endpoint.others_can_read or not endpoint.needs_token:
+            return self._store.records(endpoint.name)
+        return self._store.records_for(endpoint.name, caller.user)
 
     def download(self, request: Request) -> tuple[dict[str, Any], str]:
         """Return the description of a record's file, and its path (contract 8.2)."""
@@ -6184,9 +6258,9 @@ class Owner:
         faults: Faults,
         evidence: Evidence,
         broadcast: Broadcast,
-        is_taken: Callable[[str], bool],
+        take_key: Callable[[str], bool],
     ) -> None:
-        """``is_taken`` tells whether a key is that of another world."""
+        """``take_key`` has a key lead here, and tells whether it may: not where it is that of another world."""
         self._store = store
         self._clock = clock
         self._files = files
@@ -6196,7 +6270,7 @@ class Owner:
         self._faults = faults
         self._evidence = evidence
         self._broadcast = broadcast
-        self.is_taken = is_taken
+        self._take_key = take_key
         self._clocks = {START: clock.state}
         self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
         self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
@@ -6246,7 +6320,7 @@ class Owner:
         changes = check_members(Project, locals())  # the arguments: nothing else has a name here yet
         before = self._store.require_project(project)
         saved = check_saved(replace(before, **changes))
-        if saved.key != before.key and (self._store.project(saved.key) is not None or self.is_taken(saved.key)):
+        if saved.key != before.key and (self._store.project(saved.key) or not self._take_key(saved.key)):
             raise OptionError(f"key {shown(saved.key)} is another project's")
         if saved != before:
             self._store.put_project(before.key, saved)
@@ -6435,7 +6509,7 @@ class Owner:
         tree = self._store.read(data)
         own = [project.key for project in self._store.projects()]
         for key in list(tree[PROJECTS])[1:]:
-            if key not in own and self.is_taken(key):
+            if key not in own and not self._take_key(key):
                 raise OptionError(
                     f'data["{PROJECTS}"]: key {shown(key)} is that of another world; leave that project out'
                 )
@@ -6721,13 +6795,11 @@ class Reports:
         }
 
     def _session_status(self, session: Session) -> Json:
-        user = self._store.record(session.endpoint, session.user)
-        data = user.data if user else None
-        name = data.get("username", data.get("email")) if isinstance(data, dict) else None
+        names = self._store.user_names(session.endpoint, session.user)
         return {
             "endpoint": session.endpoint,
             "uniqueId": session.user,
-            "username": name,
+            "username": names[0] if names else None,
             "expiresAt": timestamp(session.expires_at),
         }
 
@@ -6748,14 +6820,12 @@ class Emulation:
     owner: Owner
     reports: Reports
 
-    def fork(self, key: str, data: Tree | None = None) -> Emulation:
+    def fork(self, key: str, take_key: Callable[[str], bool], data: Tree | None = None) -> Emulation:
         """Make a private copy of how this one began, or one with other data, under another key."""
-        files, owner = self.files.reader(), self.owner
+        files = self.files.reader()
         store, clock = self.store.fork(key, files.drop, data), self.clock.another()
         evidence = self.evidence.another(clock)
-        return emulate(
-            store, clock, self.gate, files, evidence, self.hub.send, owner.is_taken, stable_ids=self.ids.stable
-        )
+        return emulate(store, clock, self.gate, files, evidence, self.hub.send, take_key, stable_ids=self.ids.stable)
 
     def tick(self) -> None:
         """Do what is due: expiries, the timers of the command line, and edits of the data file."""
@@ -6788,13 +6858,13 @@ def emulate(
     files: Files,
     evidence: Evidence,
     send: Callable[[Sequence[Listener], bytes], None] = send_to_all,
-    is_taken: Callable[[str], bool] = lambda _: False,
+    take_key: Callable[[str], bool] = lambda _: True,
     *,
     stable_ids: bool = False,
 ) -> Emulation:
     """Put the parts of an emulation together: each gets what it uses, and uses nothing else.
 
-    ``send`` brings a message to listeners; ``is_taken`` tells whether a key is that of another world.
+    ``send`` brings a message to listeners; ``take_key`` has a key lead here, unless it is another world's.
     """
     ids = Ids(store, files, stable=stable_ids)
     accounts = Accounts(store, clock, ids.make)
@@ -6804,7 +6874,7 @@ def emulate(
     faults = Faults(clock, hub)
     broadcast = Broadcast(hub, faults, evidence)
     service = Service(store, clock, gate, files, ids, accounts, hub, evidence, broadcast)
-    owner = Owner(store, clock, files, ids, accounts, hub, faults, evidence, broadcast, is_taken)
+    owner = Owner(store, clock, files, ids, accounts, hub, faults, evidence, broadcast, take_key)
     reports = Reports(store, clock, hub, faults, evidence)
     return Emulation(clock, store, files, ids, gate, hub, faults, evidence, service, owner, reports)
 
@@ -6820,7 +6890,8 @@ class Worlds:
 
     A world has the endpoints of the default project under a key of its own, and its own data, users, tokens,
     clock, faults, evidence and sockets; it is in memory, and over after an hour without use. A key that fits
-    one of ``patterns``, as test-*, makes its world at first use. ``prepare`` is called with each new one.
+    one of ``patterns``, as test-*, makes its world at first use; of over a thousand worlds, the one among those that
+    was unused for longest ends. ``prepare`` is called with each new one.
     """
 
     def __init__(
@@ -6833,7 +6904,12 @@ class Worlds:
         self._patterns = patterns
         self._prepare = prepare
         self._private: dict[str, Emulation] = {}
+        # The world of each key, of the one that it was made with and of those that its projects were given since.
+        self._names: dict[str, str] = {}
+        # When each was used, the one that was unused for longest first, and when something is due. Both by the
+        # machine's time: a clock that a test sets must not end worlds.
         self._used: dict[str, float] = {}
+        self._due: dict[Clock, float] = {}
 
     def __iter__(self) -> Iterator[Emulation]:
         return iter([self.default, *self._private.values()])
@@ -6860,35 +6936,56 @@ class Worlds:
         return f"key {shown(key)} names no world; there are: {', '.join(self._private) or 'none'}"
 
     def _find(self, key: str) -> Emulation | None:
-        """Find the world of this key, also where a project was given it later; make it if its first use does that."""
-        name: str | None = key
-        if key not in self._private:
-            if self.default.store.project(key) is not None:
-                return self.default
-            # change_project may have given a world's project another key, which leads there as well.
-            name = next((name for name, world in self._private.items() if world.store.project(key)), None)
+        """Find the world of this key; make it if its first use does that."""
+        name = self._name_of(key)
         if name is not None:
-            # By the machine's time: a clock that a test sets must not end worlds.
-            self._used[name] = self.default.clock.uptime()
+            self._use(name)
             return self._private[name]
-        return self._begin(key) if self._is_wanted(key) else None
+        if self.default.store.project(key) is not None:
+            return self.default
+        return self._begin(key) if self._is_wanted(key) and self._has_room() else None
 
-    def has_key(self, key: str) -> bool:
-        """Tell whether a key is that of a project, in any world."""
-        return key in self._private or any(world.store.project(key) for world in self)
+    def take(self, key: str, name: str | None = None) -> bool:
+        """Have a key lead to a world, the default one without a name; tells whether it is no other world's."""
+        if self._name_of(key) not in (None, name) or (name and self.default.store.project(key)):
+            return False
+        if name:
+            self._names[key] = name
+        return True
+
+    def _name_of(self, key: str) -> str | None:
+        name = self._names.get(key)
+        # A world that went back to before it was given a key has it no more.
+        return name if name and (key == name or self._private[name].store.project(key)) else None
 
     def _is_wanted(self, key: str) -> bool:
         # Not fnmatch, which takes upper and lower case for the same on Windows alone.
         from fnmatch import fnmatchcase
 
-        is_wanted = KEY.match(key) and any(fnmatchcase(key, pattern) for pattern in self._patterns)
-        return bool(is_wanted) and len(self._private) < MOST_WORLDS
+        return bool(KEY.match(key)) and any(fnmatchcase(key, pattern) for pattern in self._patterns)
+
+    def _has_room(self) -> bool:
+        """Tell whether there may be one more world; of too many, one ends that its key makes again when it is used."""
+        if len(self._private) < MOST_WORLDS:
+            return True
+        unused = (key for key in self._used if self._is_wanted(key) and not len(self._private[key].hub))
+        longest = next(unused, None)
+        if longest is None:
+            return False
+        log.warning("there are %d worlds; the one of --fork-keys that was unused for longest ends", MOST_WORLDS)
+        self._drop(longest)
+        return True
+
+    def _use(self, name: str) -> None:
+        self._used.pop(name, None)  # so that it goes to the end
+        self._used[name] = self.default.clock.uptime()
 
     def _begin(self, key: str, data: Tree | None = None) -> Emulation:
-        world = self.default.fork(key, data)
+        world = self.default.fork(key, lambda other: self.take(other, key), data)
         self._prepare(world)
         self._private[key] = world
-        self._used[key] = self.default.clock.uptime()
+        self._names[key] = key
+        self._use(key)
         log.info("world %s begins", shown(key))
         return world
 
@@ -6902,12 +6999,12 @@ class Worlds:
         With ``data`` it begins with the first project of that data file (README, "The data file").
         """
         check_key(key)
-        if key not in self._private and self.has_key(key):
+        if key not in self._private and (self._name_of(key) or self.default.store.project(key)):
             raise OptionError(f"key {shown(key)} is a project's; a world takes one of its own")
         tree = None if data is None else self.default.store.read(data, start=True)
         # Before worlds are counted: one that begins anew takes no more room.
         closed = self._drop(key)
-        if len(self._private) >= MOST_WORLDS:
+        if not self._has_room():
             raise OptionError(f"there are {MOST_WORLDS} worlds, which is enough; drop some first")
         self._begin(key, tree)
         return {"key": key, "closed": closed}
@@ -6923,23 +7020,37 @@ class Worlds:
         if world is None:
             return 0
         del self._used[key]
+        self._names = {other: name for other, name in self._names.items() if name != key}
+        self._due.pop(world.clock, None)
         log.info("world %s ends", shown(key))
         closed = world.stop(Message.DROPPED)
         world.close()
         return closed
 
+    def wake(self, clock: Clock) -> None:
+        """Take note of when something is due by a clock."""
+        wait = clock.until_next()
+        if wait < math.inf:
+            self._due[clock] = self.default.clock.uptime() + wait
+        else:
+            self._due.pop(clock, None)
+
     def until_next(self) -> float:
         """Return the seconds until something is due in any world."""
-        return min(world.clock.until_next() for world in self)
+        return max(0.0, min(self._due.values(), default=math.inf) - self.default.clock.uptime())
 
     def tick(self) -> None:
-        """Do what is due in every world, and end those that nobody uses."""
-        for world in self:
-            world.tick()
-        oldest = self.default.clock.uptime() - UNUSED_SECONDS
-        # A list, since dropping changes the dictionary.
-        for key in [key for key, world in self._private.items() if self._used[key] < oldest and not len(world.hub)]:
-            self._drop(key)
+        """Do what is due, in worlds where something is, and end those that nobody uses."""
+        self.default.tick()
+        now = self.default.clock.uptime()
+        for clock in [clock for clock, due in self._due.items() if due <= now]:
+            clock.ring()
+            self.wake(clock)
+        while self._used and self._used[key := next(iter(self._used))] < now - UNUSED_SECONDS:
+            if len(self._private[key].hub):
+                self._use(key)
+            else:
+                self._drop(key)
 
 
 # - HTTP ---------------------------------------------------------------------------------------------
@@ -10071,14 +10182,14 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._is_serving = False
         self._outbox = Outbox()
-        clock = Clock(read, self._set_timer)
+        clock = Clock(read, self._wake)
         files = open_files(options)
         seed_tree = load_tree(options.seed) if options.seed else None
         store = open_store(options, seed_tree, files.drop)
         try:
             files.finish_drafts(store.has_file)
             evidence, send, stable = Evidence(clock), self._outbox.send, options.stable_ids
-            self.world = emulate(store, clock, gate, files, evidence, send, self._is_taken, stable_ids=stable)
+            self.world = emulate(store, clock, gate, files, evidence, send, self._take_key, stable_ids=stable)
             prepare = functools.partial(prepare_world, options=options, is_default=False)
             self.worlds = Worlds(self.world, options.fork_keys, prepare)
             self.tls = open_tls(options, self._scratch)
@@ -10095,9 +10206,15 @@ class Server:
         self._cannot_save = False
         self._saving: asyncio.Future[None] | None = None
 
-    def _is_taken(self, key: str) -> bool:
-        # Worlds are made around the default one, which asks them later whether a key is another's.
-        return self.worlds.has_key(key)
+    # Worlds are made around the default one, which asks them later.
+
+    def _take_key(self, key: str) -> bool:
+        return self.worlds.take(key)
+
+    def _wake(self, clock: Clock) -> None:
+        if self._is_serving:
+            self.worlds.wake(clock)
+            self._set_timer()
 
     def bind(self) -> None:
         """Take the port, on both families where the host is localhost. Raises OSError."""
@@ -10172,6 +10289,8 @@ class Server:
         self._front = Front(doors, opener(self._outbox), options.max_body, pages, self._tell)
         self._intake = Intake(self._front, self.tls.context, self._most + 64, self._sockets)
         self._is_serving = True
+        for world in self.worlds:
+            self.worlds.wake(world.clock)
         self._set_timer()
 
     def _set_timer(self) -> None:

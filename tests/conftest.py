@@ -176,7 +176,7 @@ class Backend(metaclass=Verbs):
         files = files or Files(None)
         store._drop_file = files.drop
         files.finish_drafts(store.has_file)
-        self.world = emulate(store, clock, gate, files, evidence or Evidence(clock), is_taken=self.is_taken)
+        self.world = emulate(store, clock, gate, files, evidence or Evidence(clock), take_key=self.take_key)
 
     @classmethod
     def of(cls, world: Any) -> Backend:
@@ -187,8 +187,8 @@ class Backend(metaclass=Verbs):
 
     worlds: Worlds | None = None
 
-    def is_taken(self, key: str) -> bool:
-        return self.worlds is not None and self.worlds.has_key(key)
+    def take_key(self, key: str) -> bool:
+        return self.worlds is None or self.worlds.take(key)
 
     def __getattr__(self, name: str) -> Any:
         parts = (self.world.service, self.world.owner, self.world.reports, self.world)

@@ -298,7 +298,7 @@ def test_after_an_advance_the_wait_is_for_what_is_left(clock: Clock) -> None:
 
 def test_whoever_waits_hears_of_an_earlier_alarm_and_of_no_later_one(time: StoppedTime) -> None:
     waits: list[float] = []
-    clock = Clock(time, lambda: waits.append(clock.until_next()))
+    clock = Clock(time, lambda clock: waits.append(clock.until_next()))
     for moment in (9, 12, 5, 6, 1):
         clock.at(NOON + moment, lambda: None)
     assert waits == [9, 5, 1]
@@ -306,7 +306,7 @@ def test_whoever_waits_hears_of_an_earlier_alarm_and_of_no_later_one(time: Stopp
 
 def test_whoever_waits_hears_of_timers_when_they_are_set_and_set_anew_and_of_every_advance(time: StoppedTime) -> None:
     waits: list[float] = []
-    clock = Clock(time, lambda: waits.append(clock.until_next()))
+    clock = Clock(time, lambda clock: waits.append(clock.until_next()))
     clock.every(10, lambda: None)
     clock.advance(10)
     clock.restore(clock.another().state)

@@ -444,12 +444,14 @@ def test_an_alarm_that_fails_stops_neither_timers_nor_saving() -> None:
         assert rung.wait(10)
 
 
-def test_after_an_advance_an_expiry_comes_at_its_moment() -> None:
+@pytest.mark.parametrize("key", [None, "one"])
+def test_after_an_advance_an_expiry_comes_at_its_moment(key: str | None) -> None:
     with RestedEmulator(data=GARDEN, token_ttl=3600) as emulator:
-        token = emulator.sign_in(GARDENERS, "ada")
-        with open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as ear:
-            emulator.advance(3599.9)
-            wait = emulator.call(lambda server: server.world.clock.until_next())
+        world = emulator.world(key) if key else emulator
+        token = world.sign_in(GARDENERS, "ada")
+        with open_socket(f"{world.ws_url(DIARY)}&accessToken={token}") as ear:
+            world.advance(3599.9)
+            wait = emulator.call(lambda server: server.worlds.named(key).clock.until_next())
             assert wait < 0.2 or wait == math.inf, "it has come already, on a busy machine"
             assert closing(ear) == (1000, texts.TOKEN_EXPIRED)
 

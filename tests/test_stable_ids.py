@@ -111,10 +111,14 @@ def test_stable_ids_are_uuids_and_differ(world: Emulation) -> None:
     assert all(map(ID.match, ids))
 
 
+def another(world: Emulation, key: str) -> Emulation:
+    return world.fork(key, lambda _: True)
+
+
 def test_every_world_has_ids_of_its_own_and_the_same_ones_again(world: Emulation) -> None:
-    ids = {key: [make(fork, key) for _ in range(2)] for key in ("one", "two") for fork in [world.fork(key)]}
+    ids = {key: [make(fork, key) for _ in range(2)] for key in ("one", "two") for fork in [another(world, key)]}
     assert not set(ids["one"]) & set(ids["two"])
-    again = world.fork("one")
+    again = another(world, "one")
     assert [make(again, "one") for _ in range(2)] == ids["one"]
     assert make(world) not in ids["one"] + ids["two"]
 

@@ -1137,7 +1137,7 @@ def test_a_table_is_a_dictionary_and_its_copies_stay_as_they_were(
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_users_are_found_as_a_scan_finds_them(seed: int) -> None:
+def test_users_and_what_they_own_are_found_as_a_scan_finds_them(seed: int) -> None:
     chance = random.Random(seed)
     store = Store(JsonFile(None, {"_projects": {"k": {}}, "_endpoints": {"users": {"project": "k"}}}))
     names = ("a", "b", "c")
@@ -1146,7 +1146,8 @@ def test_users_are_found_as_a_scan_finds_them(seed: int) -> None:
         if do < 7:
             data = {"username": chance.choice([*names, None]), "email": chance.choice(names), "n": number}
             packed = json.dumps(data).encode()
-            store.put_record("users", Record.of(key, packed, "2021-06-28T17:18:44.000Z", "2021-06-28T17:18:44.000Z"))
+            owner = chance.choice(("a", "b", None) if number > 75 else ("a", "b"))
+            store.put_record("users", Record.of(key, packed, BEFORE, BEFORE, owner))
         elif do < 9 and store.record("users", key):
             store.drop_record("users", key)
         elif do == 9:
@@ -1159,3 +1160,19 @@ def test_users_are_found_as_a_scan_finds_them(seed: int) -> None:
             for name in names:
                 scanned = next((one for one in store.records("users") if one.data.get(member) == name), None)  # type: ignore
                 assert store.user("users", member, name) == scanned
+        for user in names:
+            own = [record for record in store.records("users") if record.owner in (None, user)]
+            assert [*store.records_for("users", user)] == own
+
+
+def test_what_a_user_owns_is_kept_until_it_changes(store: Store) -> None:
+    for key, owner in (("one", "ada"), ("two", "ben")):
+        store.put_record(NOTES, Record.of(key, b"1", BEFORE, BEFORE, owner))
+    for key in ids(store):
+        if key not in ("one", "two"):
+            store.drop_record(NOTES, key)  # what has no owner is everybody's
+    kept = store.records_for(NOTES, "ada")
+    store.put_record(NOTES, Record.of("three", b"1", BEFORE, BEFORE, "ben"))
+    assert store.records_for(NOTES, "ada") is kept
+    store.put_record(NOTES, Record.of("one", b"2", BEFORE, BEFORE, "ada"))
+    assert [record.data for record in store.records_for(NOTES, "ada")] == [2]

@@ -162,15 +162,27 @@ def test_a_world_that_nobody_uses_ends_after_an_hour(worlds: Worlds, time: Stopp
     assert (len(list(worlds)), worlds._used) == (1, {})
 
 
-def test_there_is_an_end_to_worlds(worlds: Worlds) -> None:
+def test_there_is_an_end_to_forks(worlds: Worlds) -> None:
     for number in range(1000):
-        worlds.of(f"test-{number}")
-    assert worlds.of("test-1000") is worlds.default
+        worlds.fork(f"fork-{number}")
+    assert worlds.of("test-1") is worlds.default
     with pytest.raises(OptionError, match="enough"):
         worlds.fork("one more")
-    worlds.fork("test-7")
-    worlds.drop("test-7")
-    assert worlds.of("test-1000") is not worlds.default
+
+
+@pytest.mark.warns("the one of --fork-keys that was unused for longest ends")
+def test_of_too_many_worlds_that_a_key_makes_the_one_unused_for_longest_ends(worlds: Worlds) -> None:
+    worlds.fork("forked")
+    for number in range(999):
+        worlds.of(f"test-{number}")
+    listen(worlds.named("test-0"), "test-0")
+    begun = {key: worlds.of(key) for key in ("forked", "test-0", "test-2", "test-3")}
+    worlds.of("test-1000")
+    worlds.of("test-2000")
+    assert {key: worlds.of(key) for key in begun} == begun
+    assert len(list(worlds)) == 1001
+    assert {"test-1", "test-4"}.isdisjoint(worlds._private)
+    worlds.fork("one more")
 
 
 # Memory
