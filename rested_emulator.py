@@ -5596,6 +5596,7 @@ class Evidence:
         self._numbers = itertools.count(1)
         self._requests: deque[SeenRequest] = deque(maxlen=MOST_SEEN)
         self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
+        self._told: dict[str, tuple[int, ...]] = {}  # the last audience of each endpoint
         self.size = 0
         self._deleted: deque[str] = deque(maxlen=MOST_SEEN)
         self.recoveries = Recoveries(clock)
@@ -5675,7 +5676,14 @@ class Evidence:
             note = encode(f"{len(change.record.wire)} bytes, which are not kept here")
             change = Change(change.type, change.record.with_data(note))
         to, faults = tuple(map(itemgetter(1), told)), (hit.number,) if hit else ()  # their numbers, in C
-        size = 500 + 8 * len(to) + sum(len(record.wire) for record in change.listing or (change.record,))
+        size = 500 + sum(len(record.wire) for record in change.listing or (change.record,))
+        # Mostly the same thousands hear one message after the other, and are kept once.
+        last = self._told.get(endpoint.name)
+        if to == last:
+            to = last
+        else:
+            self._told[endpoint.name] = to
+            size += 8 * len(to)
         number, at, push = next(self._numbers), self._clock.now(), (endpoint, change)
         self._saw(SeenMessage(number, at, change.type, endpoint.name, to, size, push, faults=faults))
 

@@ -285,6 +285,18 @@ def test_what_evidence_takes_is_known_whatever_is_forgotten(backend: Backend, li
     assert evidence.size == 0
 
 
+def test_an_audience_that_hears_many_messages_is_kept_once(backend: Backend, listen: Listen) -> None:
+    for _ in range(500):
+        listen(PLANTS)
+    backend.clear_messages()
+    for number in range(20):
+        backend.create(knock(PLANTS, number))
+    assert 500 * 8 < backend.evidence.size < 2 * 500 * 8 + 20 * 600
+    listen(PLANTS)
+    backend.create(knock(PLANTS, 20))
+    assert [len(message["to"]) for message in backend.messages(type="POST")][-2:] == [500, 501]
+
+
 @pytest.mark.parametrize("length", [0, 50, 9000])
 def test_what_evidence_takes_is_about_what_it_takes_in_memory(backend: Backend, length: int) -> None:
     gc.collect()
