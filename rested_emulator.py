@@ -57,8 +57,8 @@ Words, one for each concept:
     checkpoint       tables to go back to; a ``Step`` is one change of a table, as the journal has it
     draft            what is to become a file, until it takes that file's place
 
-Clauses in parentheses, as in "(contract 7.4)", number the rules of the emulated service; the README's
-section "True to the service" says which of them its documentation states.
+Clauses in parentheses, as in "(contract 7.4)", number the rules of the emulated service; "True to the
+service" in sample_data/REFERENCE.md says which of them its documentation states.
 
 Errors:
 
@@ -2426,7 +2426,7 @@ TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|[^\s\[\]{}",:]+')
 
 
 def load_tree(path: str) -> Tree:
-    """Read a data file (README, "The data file"). Raises DataFileError with the place, or OSError."""
+    """Read a data file (sample_data/REFERENCE.md, "The data file"). Raises DataFileError with the place, or OSError."""
     tree, is_edited = read_data_file(path)
     if is_edited:
         tell_dropped(path, drop_gone(tree))
@@ -6508,7 +6508,7 @@ class Owner:
         return self._go_back(name, "restore")
 
     def load(self, data: Mapping[str, Json]) -> dict[str, Json]:
-        """Make a data file the state (README, "The data file"), as ``restore`` goes back to one.
+        """Make a data file the state (sample_data/REFERENCE.md, "The data file"), as ``restore`` goes back to one.
 
         The world keeps its key, and where the file has no ``_projects`` its project's options; endpoints that are not
         in it are gone. Clock, checkpoints and faults stay, and what ``reset`` goes back to. ``filesLeftOut`` counts
@@ -6562,7 +6562,7 @@ class Owner:
         what: str | None = None,
         mode: str | None = None,
     ) -> dict[str, Json]:
-        """Make something go wrong, from now on (README, "Faults"); ``clear_faults`` ends it.
+        """Make something go wrong, from now on (sample_data/REFERENCE.md, "Faults"); ``clear_faults`` ends it.
 
         Returns its id, and how many open sockets it has hit at once.
         """
@@ -7004,7 +7004,7 @@ class Worlds:
     def fork(self, key: str, data: Mapping[str, Json] | None = None) -> dict[str, Json]:
         """Make a world of this key, a private copy of how the default one began; one that is there begins anew.
 
-        With ``data`` it begins with the first project of that data file (README, "The data file").
+        With ``data`` it begins with the first project of that data file (sample_data/REFERENCE.md, "The data file").
         """
         check_key(key)
         if key not in self._private and (self._name_of(key) or self.default.store.project(key)):
@@ -11130,7 +11130,7 @@ class Child:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the emulator as a program; returns the exit code (README, "Exit codes")."""
+    """Run the emulator as a program; returns the exit code (sample_data/REFERENCE.md, "Start and end")."""
     # While the imports ran, Ctrl-C ended the process; from here on there is something to give back.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

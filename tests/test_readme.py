@@ -1,12 +1,17 @@
-"""The README: its commands and snippets run, and its tables are those of the program."""
+"""The README and the reference: their commands and snippets run, and their tables are those of the program."""
 
 from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -23,18 +28,42 @@ from rested_emulator import (
     camel,
     read_command_line,
 )
-from tests.conftest import GARDEN, ROOT, need
-from tests.wire import call
+from tests.conftest import GARDEN, ROOT, need, options_of
+from tests.wire import OTHER_PAGE, bearer, call, closing, open_socket
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
 
 RECIPES = ROOT / "tests" / "recipes"
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "sample_data/REFERENCE.md")}
+README, REFERENCE = PAGES.values()
+BOTH = README + REFERENCE
+LARGEST_README = 20_000  # bytes: what somebody reads from top to bottom
+WIDEST = 160
+MINE = {"endpoint": ["my-app/cars"], "auth": ["my-app/users"], "secure": ["my-app/orders"]}  # as the README starts it
 
-README = (ROOT / "README.md").read_text()
-GUIDE = re.sub(r"^## Recipes\n.*?(?=^## )", "", README, flags=re.MULTILINE | re.DOTALL)  # test_recipes.py has the rest
+
+def blocks(language: str, text: str = BOTH) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of one language, in order, without those of the recipes."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+def section(name: str, text: str = REFERENCE) -> str:
+    """What stands below a heading of the second level."""
+    return text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a table, without those of its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
+def code(cell: str) -> str:
+    """The code that a cell is."""
+    found = re.fullmatch("`([^`]*)`", cell)
+    assert found, cell
+    return found[1]
 
 
 def option_table() -> str:
@@ -47,36 +76,77 @@ def option_table() -> str:
     return "\n".join(rows)
 
 
-def test_the_first_command_comes_early_and_installs_and_starts() -> None:
+# How they are written
+
+
+def test_the_first_command_comes_early_and_the_second_one_starts() -> None:
     lines = README.splitlines()
     first = next(number for number, line in enumerate(lines, 1) if line.startswith("python3 -m venv"))
     assert first <= 12
-    assert lines[first - 1].endswith(".venv/bin/python rested_emulator.py")
+    assert lines[first] == ".venv/bin/rested-emulator"
+
+
+def test_the_readme_is_short_enough_to_be_read() -> None:
+    assert len(README.encode()) <= LARGEST_README
+
+
+@pytest.mark.parametrize("name", [*PAGES, "tests/recipes/README.md"])
+def test_a_line_is_short_enough_to_be_read(name: str) -> None:
+    prose = re.sub(r"^```.*?^```$", "", (ROOT / name).read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in prose.splitlines() if len(line) > WIDEST and not line.startswith("|")] == []
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings: small letters, hyphens for spaces, other signs left out."""
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+
+
+@pytest.mark.parametrize("name", [*PAGES, "tests/recipes/README.md"])
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = ROOT / name
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text())
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), link
+        assert not anchor or anchor in anchors(there.read_text()), link
+
+
+# What the program has
 
 
 def test_the_option_table_is_the_parsers() -> None:
-    shown = README.split("<!-- options -->\n")[1].split("\n<!-- /options -->")[0]
+    shown = REFERENCE.split("<!-- options -->\n")[1].split("\n<!-- /options -->")[0]
     assert shown == option_table()
 
 
+def test_the_table_of_variables_has_every_fact() -> None:
+    named = [re.findall(r"`(\w+)`", cell) for row in rows(section("Start and end")) for cell in row[:2]]
+    variables = [name for names in named for name in names if name.startswith("RESTED_")]
+    with RestedEmulator() as emulator:
+        facts = list(emulator.facts)
+    assert sorted(variables) == sorted("RESTED_" + re.sub("([A-Z])", r"_\1", fact).upper() for fact in facts)
+    assert sorted(facts) == sorted(name for names in named for name in names if name in facts)
+
+
 def test_the_table_of_control_verbs_has_them_all() -> None:
-    section = README.split("## The control interface")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| `(?:GET |DELETE )?([a-z-]+)` \|", section, re.MULTILINE)) == {
-        name for routes in CONTROL_ROUTES.values() for _, name, _ in routes
-    }
+    verbs = re.findall(r"^\| `(?:GET |DELETE )?([a-z-]+)` \|", section("The control interface"), re.MULTILINE)
+    assert set(verbs) == {name for routes in CONTROL_ROUTES.values() for _, name, _ in routes}
 
 
 def test_the_table_of_faults_has_every_kind_with_what_it_takes() -> None:
-    section = README.split("### Faults")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `([a-z]+)` \|([^|]*)\|", section, re.MULTILINE)
-    takes = {kind: set(re.findall(r"`([a-z]+)`", text)) for kind, text in rows}
+    table = section("Faults").split("| kind |")[1]
+    takes = {
+        kind: set(re.findall(r"`([a-z]+)`", text)) for kind, text in re.findall(r"^\| `(\w+)` \|([^|]*)\|", table, re.M)
+    }
     assert list(takes) == list(FAULT_KINDS)
     assert all(set(kind.arguments) <= takes[name] for name, kind in FAULT_KINDS.items())
 
 
 def test_the_version_is_the_programs() -> None:
-    own = README.split("## How fast")[0]  # where others are named with theirs
-    assert set(re.findall(r"(?<![\d.])\d+\.\d+\.\d+(?![\d.])", own)) == {__version__}
+    own = README + REFERENCE.split("## How fast")[0]  # where others are named with theirs
+    assert set(re.findall(r"(?<![\d.])\d+\.\d+\.\d+(?![\d.])", own)) - {"0.0.0"} == {__version__}
 
 
 def test_the_banner_is_the_programs() -> None:
@@ -95,10 +165,31 @@ def test_the_workflow_runs_the_suite_on_every_system_with_every_python() -> None
     assert any("pytest" in step.get("run", "") for step in tests["steps"])
 
 
-# The one with TinyDB is run in test_store.py.
-@pytest.mark.parametrize("snippet", [block for block in blocks("python") if "TinyDB" not in block])
-def test_a_python_snippet_runs(snippet: str) -> None:
-    exec(compile(snippet, "README.md", "exec"), {})
+def test_the_gardeners_passwords_are_the_printed_ones() -> None:
+    users = json.loads(GARDEN.read_text())["garden/gardeners"].values()
+    prose = README.replace("\n", " ")
+    for user in users:
+        assert f"`{user['data']['username']}` (password `{user['data']['password']}`)" in prose
+
+
+def test_every_promise_names_its_tests() -> None:
+    promises = rows(section("What it promises"))
+    assert len(promises) >= 10
+    assert [promise for promise, tests in promises if "`test_" not in tests] == []
+
+
+@pytest.mark.parametrize("name", ["sample_data/REFERENCE.md", "tests/test_disk.py", "tests/test_many_sockets.py"])
+def test_a_table_names_tests_that_are_there_and_all_of_its_file(name: str) -> None:
+    text = (ROOT / name).read_text()
+    named = set(re.findall(r"\b(test_\w+\.py)::(test_\w+)", text))
+    assert len(named) >= 10
+    files = {file: (ROOT / "tests" / file).read_text() for file, _ in named}
+    assert [f"{file}::{test}" for file, test in named if f"\ndef {test}(" not in files[file]] == []
+    own = re.findall(r"^def (test_\w+)", text, re.MULTILINE) if name.endswith(".py") else []
+    assert {(Path(name).name, test) for test in own} <= named
+
+
+# What is run
 
 
 @pytest.mark.parametrize("text", blocks("json"))
@@ -108,8 +199,8 @@ def test_a_json_snippet_is_json(text: str) -> None:
 
 def test_the_error_shown_is_the_one_that_is_answered() -> None:
     [text] = [block for block in blocks("json") if '"code": 401' in block]
-    with RestedEmulator() as emulator:
-        assert call(emulator.url("secure-endpoint")).json == json.loads(text)
+    with RestedEmulator(**MINE) as emulator:
+        assert call(emulator.url("my-app/orders")).json == json.loads(text)
 
 
 def test_the_shortest_data_file_is_one(tmp_path: Path) -> None:
@@ -119,51 +210,200 @@ def test_the_shortest_data_file_is_one(tmp_path: Path) -> None:
         assert [record["data"] for record in emulator.records("notes/open")] == [{"text": "hello"}]
 
 
-@pytest.mark.parametrize("command", [block for block in blocks("sh") if block.startswith("curl")])
-def test_a_curl_command_works(command: str, tmp_path: Path) -> None:
+def in_shell(command: str, emulator: RestedEmulator, folder: Path) -> str:
+    """Run a command of curl's against this emulator, and return what it prints."""
     [bash, _] = need("bash", "curl")
+    here = command.replace("localhost:7378", str(emulator.facts["host"]))
+    done = subprocess.run([bash, "-c", here], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", [block for block in blocks("sh") if block.startswith("curl ")])
+def test_a_curl_command_works(command: str, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"a picture")
     with RestedEmulator(data=GARDEN if "/garden/" in command else None) as emulator:
-        here = command.replace("localhost:7378", str(emulator.facts["host"]))
-        done = subprocess.run([bash, "-c", here], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True)
-    head, _, body = done.stdout.rpartition("\n\n")
+        printed = in_shell(command, emulator, tmp_path)
+    head, _, body = printed.rpartition("\n\n")
     assert "code" not in json.loads(body)
     assert not head or "Authorization: Bearer " in head
 
 
-COMMAND = re.compile(r"\.venv/bin/(?:python rested_emulator\.py|rested-emulator) (.*)")
+def test_the_commands_of_the_table_work_one_after_the_other(tmp_path: Path) -> None:
+    [names] = [block for block in blocks("sh", README) if block.startswith("KEY=")]
+    printed = []
+    known = {"ID": "", "TOKEN": ""}
+    with RestedEmulator(**MINE) as emulator:
+        for _, command, _ in rows(section("Your endpoints", README)):
+            given = re.sub("ID|TOKEN", lambda name: known[name[0]], code(command))
+            printed.append(in_shell(names + given, emulator, tmp_path))
+            for name, found in (("ID", r'"uniqueId":"(\w+)"'), ("TOKEN", r"Authorization: Bearer (\w+)")):
+                known[name] = (re.findall(found, printed[-1]) or [known[name]])[-1]
+        assert [record["data"] for record in emulator.records("my-app/orders")] == [{"car": 1}]
+        assert emulator.records("my-app/cars") == emulator.listeners() == []
+        assert emulator.status()["users"] == []
+    assert [text for text in printed if '"code"' in text] == []
+    assert [len(re.findall('"Beetle"', text)) for text in printed[:3]] == [1, 1, 1]
+    assert '"data":{"name":"Golf","doors":5}' in printed[5]
+
+
+def snippet(start: str) -> str:
+    """The snippet of JavaScript in the README that begins so."""
+    [found] = [block for block in blocks("js", README) if block.startswith(start)]
+    return found
+
+
+@contextmanager
+def page_of(script: str, emulator: RestedEmulator, context: BrowserContext, folder: Path) -> Iterator[Page]:
+    """A page on a port of its own that runs a script, in which this emulator stands for the one on port 7378."""
+    (folder / "main.js").write_text(script.replace("localhost:7378", str(emulator.facts["host"])))
+    (folder / "index.html").write_text('<div id="app"></div><script type="module" src="main.js"></script>')
+    with RestedEmulator(static=folder) as pages:
+        page = context.new_page()
+        page.goto(f"http://{pages.facts['host']}/")
+        yield page
+        page.close()
+
+
+@pytest.mark.browser
+def test_the_fetches_of_the_table_work_one_after_the_other(context: BrowserContext, tmp_path: Path) -> None:
+    steps = [code(fetches) for _, _, fetches in rows(section("Your endpoints", README))]
+    script = snippet("const url") + ";\n".join([*steps, 'document.querySelector("#app").textContent = "done"'])
+    with RestedEmulator(**MINE) as emulator, page_of(script, emulator, context, tmp_path) as page:
+        page.get_by_text("done").wait_for()
+        asked = [(request["method"], request["status"]) for request in emulator.requests()]
+        assert [method for method, _ in asked if method != "OPTIONS"] == [
+            *("POST", "GET", "GET", "PUT", "PUT", "DELETE", "POST", "POST", "POST", "POST")
+        ]
+        assert [status for method, status in asked if status not in (200, 204)] == []
+        assert [record["data"] for record in emulator.records("my-app/orders")] == [{"car": 1}]
+
+
+@pytest.mark.browser
+def test_the_socket_to_paste_prints_the_message(context: BrowserContext, tmp_path: Path) -> None:
+    tell = 'console.log = (text) => (document.querySelector("#app").textContent = text);'
+    socket = f"let socket;\n{tell}\n{snippet('socket =')}"
+    with RestedEmulator() as emulator, page_of(socket, emulator, context, tmp_path) as page:
+        emulator.wait(messages={"type": "OPEN"})
+        call(emulator.url("examples/unsecure-endpoint"), "POST", {"hello": "world"})
+        page.get_by_text('"type":"POST"').wait_for()
+        printed = page.locator("#app").text_content() or ""
+    [shown] = [block for block in blocks("json", README) if '"POST"' in block]
+    different = r'(?<=")(\w{32}|[\d-]+T[\d:.]+Z)(?=")'
+    assert re.sub(different, "", printed) == re.sub(different, "", shown.strip())
+
+
+@pytest.mark.browser
+def test_the_app_logs_in_hears_changes_and_comes_back(context: BrowserContext, tmp_path: Path) -> None:
+    script = snippet("const url") + snippet("const orders")
+    with RestedEmulator(**MINE) as emulator:
+        token = emulator.sign_in("my-app/users", "ada", "apricot")
+        orders, shows = emulator.url("my-app/orders"), {"Authorization": f"Bearer {token}"}
+        call(orders, "POST", {"car": 1}, headers=shows)
+        with page_of(script, emulator, context, tmp_path) as page:
+            page.get_by_text('[{"car":1}]', exact=True).wait_for()
+            call(orders, "POST", {"car": 2}, headers=shows)
+            page.get_by_text('[{"car":1},{"car":2}]', exact=True).wait_for()
+            emulator.expire_tokens()
+            page.get_by_text("offline 1000 Access token expired.", exact=True).wait_for()
+            page.get_by_text('[{"car":1},{"car":2}]', exact=True).wait_for()
+            emulator.clear_recoveries()
+            emulator.add_fault("abort")
+            page.get_by_text("offline 1006", exact=True).wait_for()
+            page.get_by_text('[{"car":1},{"car":2}]', exact=True).wait_for()
+            found: Any = emulator.wait(recoveries={"username": "ada"})["recoveries"]
+            assert [recovery["read"] for recovery in found] == [True]
+            emulator.change_project(allowed_origins=["https://example.com"])
+            page.get_by_text("offline 4000 Origin not allowed.", exact=True).wait_for()
+
+
+def test_a_test_in_javascript_passes(tmp_path: Path) -> None:
+    [node] = need("node")
+    (tmp_path / "cars.test.mjs").write_text(snippet("import assert"))
+    [command] = [line for block in blocks("sh", README) for line in block.splitlines() if "node --test" in line]
+    options = command.split()[1:]
+    options[options.index("node")] = node
+    program = [sys.executable, str(ROOT / "rested_emulator.py"), *options]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pass 1\n" in done.stdout
+
+
+PYTESTS = [block for block in blocks("python") if "def test_" in block]
+
+
+def test_a_test_in_python_passes(tmp_path: Path) -> None:
+    [text] = PYTESTS
+    (tmp_path / "test_orders.py").write_text(text)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    program = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_orders.py"]
+    done = subprocess.run(
+        program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+# The one with TinyDB is run in test_store.py.
+@pytest.mark.parametrize(
+    "text", [block for block in blocks("python") if block not in PYTESTS and "TinyDB" not in block]
+)
+def test_a_python_snippet_runs(text: str) -> None:
+    exec(compile(text, "REFERENCE.md", "exec"), {})
+
+
+COMMAND = re.compile(r"^\.venv/bin/rested-emulator (.*)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", [found[1] for block in blocks("sh") for found in COMMAND.finditer(block)])
 def test_a_command_line_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     options, _ = read_command_line(command.split(), {})
-    assert isinstance(options, Options)
     Server(Options.of(**{**vars(options), "memory": True}))
 
 
-def test_the_gardeners_passwords_are_the_printed_ones() -> None:
-    users = json.loads(GARDEN.read_text())["garden/gardeners"].values()
-    for user in users:
-        assert f"`{user['data']['username']}` (password `{user['data']['password']}`)" in README
+WRONGS = rows(section("Make things go wrong", README))
 
 
-def test_every_promise_names_its_tests() -> None:
-    section = README.partition("## What it promises\n")[2].partition("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) >= 10
-    assert [row for row in rows if "`test_" not in row] == []
+@pytest.mark.parametrize("row", WRONGS, ids=[row[0].replace(" ", "-") for row in WRONGS])
+def test_what_goes_wrong_is_seen_as_the_table_says(row: list[str]) -> None:
+    _, what, option, sees = row
+    verb, arguments = code(what).split(" ", 1)
+    given = json.loads(arguments)
+    if option == "`--fault JSON`":
+        assert options_of(["--fault", arguments]).fault
+    elif option:
+        assert options_of(code(option).split())
+    if "seconds" in given:
+        given["seconds"] = 0.01 if given["kind"] == "delay" else 10
+    with RestedEmulator(**MINE) as emulator:
+        name = "my-app/orders" if verb == "expire-tokens" else "my-app/cars"
+        shows = {"Origin": OTHER_PAGE}
+        if verb == "expire-tokens":
+            shows |= bearer(emulator.sign_in("my-app/users", "ada"))
+        with open_socket(emulator.ws_url(name), additional_headers=shows) as listener:
+            assert call(f"{emulator.facts['controlUrl']}/{verb}", "POST", given).status == 200
+            seen = set(answered(emulator, name, shows))
+            if "sockets" in sees:
+                seen |= set(map(str, closing(listener)))
+        if "4000" in sees:
+            with open_socket(emulator.ws_url(name), additional_headers=shows) as listener:
+                seen |= set(map(str, closing(listener)))
+        assert set(re.findall(r"\b\d{3,4}\b", sees)) <= seen
+        assert set(re.findall("`([^`]+)`", sees)) - {"fetch"} <= seen
+        if "stored all the same" in sees:
+            assert len(emulator.records(name)) == 1
+        assert all(fault["hits"] for fault in emulator.faults())
 
 
-@pytest.mark.parametrize("name", ["README.md", "tests/test_disk.py", "tests/test_many_sockets.py"])
-def test_a_table_names_tests_that_are_there_and_all_of_its_file(name: str) -> None:
-    text = (ROOT / name).read_text()
-    named = set(re.findall(r"\b(test_\w+\.py)::(test_\w+)", text))
-    assert len(named) >= 10
-    files = {file: (ROOT / "tests" / file).read_text() for file, _ in named}
-    assert [f"{file}::{test}" for file, test in named if f"\ndef {test}(" not in files[file]] == []
-    own = re.findall(r"^def (test_\w+)", text, re.MULTILINE) if name.endswith(".py") else []
-    assert {(Path(name).name, test) for test in own} <= named
+def answered(emulator: RestedEmulator, name: str, shows: dict[str, str]) -> Iterator[str]:
+    """What a POST is answered: its status, and the message of an error."""
+    try:
+        reply = call(emulator.url(name), "POST", {"name": "Beetle"}, headers=shows)
+    except OSError:
+        return
+    yield str(reply.status)
+    if reply.status != 200:
+        yield reply.json.get("message", "")
 
 
 # The recipes' own page

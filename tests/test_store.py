@@ -151,17 +151,17 @@ def test_plain_tinydb_opens_the_file_and_sees_tables_and_documents(store: Store,
         assert database.table("_projects").get(doc_id=SAMPLE_KEY)["name"] == "examples"
 
 
-def test_tinydb_reads_and_writes_the_file_as_the_readme_shows(
+def test_tinydb_reads_and_writes_the_file_as_the_reference_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [snippet] = re.findall(r"```python\n(from tinydb.*?)```", readme, re.DOTALL)
+    reference = (ROOT / "sample_data" / "REFERENCE.md").read_text(encoding="utf-8")
+    [snippet] = re.findall(r"```python\n(from tinydb.*?)```", reference, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Table, "document_id_class", Table.document_id_class)
     store = opened(written(tmp_path / "rested-db.json", {"notes/open": {}}))
     store.put_record("notes/open", note("a1", {"text": "Möhre"}))
     store.file.save()
-    exec(compile(snippet, "README.md", "exec"), {})
+    exec(compile(snippet, "REFERENCE.md", "exec"), {})
     every, matching = "[{'data': {'text': 'Möhre'}, ", " [{'data': {'text': 'bye'}}]\n"
     printed = capsys.readouterr().out
     assert printed.startswith(every)
