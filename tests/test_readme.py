@@ -311,7 +311,8 @@ def test_the_app_logs_in_hears_changes_and_comes_back(context: BrowserContext, t
             page.get_by_text("offline 1006", exact=True).wait_for()
             page.get_by_text('[{"car":1},{"car":2}]', exact=True).wait_for()
             found: Any = emulator.wait(recoveries={"username": "ada"})["recoveries"]
-            assert [recovery["read"] for recovery in found] == [True]
+            [shown] = [json.loads(block) for block in blocks("json", README) if '"attempts"' in block]
+            assert [(list(each), each["token"], each["read"]) for each in found] == [(list(shown[0]), "same", True)]
             emulator.change_project(allowed_origins=["https://example.com"])
             page.get_by_text("offline 4000 Origin not allowed.", exact=True).wait_for()
 
@@ -336,7 +337,8 @@ def test_a_test_in_python_passes(tmp_path: Path) -> None:
     (tmp_path / "test_orders.py").write_text(text)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["PYTHONPATH"] = str(ROOT)
-    program = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_orders.py"]
+    [command] = re.findall(r"^\.venv/bin/python (-m pytest .*)", README, re.MULTILINE)
+    program = [sys.executable, *command.split(), "-p", "no:cacheprovider"]
     done = subprocess.run(
         program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )

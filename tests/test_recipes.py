@@ -23,7 +23,7 @@ from rested_emulator import RestedEmulator
 from tests import probe
 from tests.conftest import ROOT, give_up, need, options_of
 from tests.recipes import pull_seed
-from tests.wire import call
+from tests.wire import bearer, call
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
@@ -284,6 +284,37 @@ def test_vite_as_a_proxy_passes_requests_and_messages(frontend: Frontend, contex
             page.get_by_text("online", exact=True).wait_for()
             assert call(emulator.url("my-app/notes"), "POST", {"text": "bread"}).status == 200
             page.get_by_role("listitem").filter(has_text="bread").wait_for()
+            page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("is_proxy", [False, True])
+def test_the_app_of_the_readme_is_made_by_vite_and_runs(
+    run: Run, frontend: Frontend, context: BrowserContext, is_proxy: bool
+) -> None:
+    readme = (ROOT / "README.md").read_text()
+    named, app = (
+        re.findall(rf"^```js\n({start}.*?)^```$", readme, re.M | re.S)[0] for start in ("const url", "const orders")
+    )
+    [config] = re.findall(r"^```js\n(// vite.config.js.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    [create] = re.findall(r"^npm create .*$", readme, re.MULTILINE)
+    project = frontend.path / "my-app"
+    shutil.rmtree(project, ignore_errors=True)
+    run(f"{create} && cd my-app && npm install", npm_config_yes="true")
+    with RestedEmulator(auth=["my-app/users"], secure=["my-app/orders"]) as emulator:
+        here = f"http://{emulator.facts['host']}"
+        if is_proxy:
+            (project / "vite.config.js").write_text(config.replace("http://localhost:7378", here))
+            named = named.replace("http://localhost:7378", "${location.origin}")
+        (project / "src" / "main.js").write_text(named.replace("http://localhost:7378", here) + app)
+        token = emulator.sign_in("my-app/users", "ada", "apricot")
+        with dev_server(Frontend(project, frontend.environment), "npm run dev --") as (url, process):
+            line_with("Local:", process)
+            page = context.new_page()
+            page.goto(url)
+            page.get_by_text("[]", exact=True).wait_for()
+            call(emulator.url("my-app/orders"), "POST", {"car": 1}, headers=bearer(token))
+            page.get_by_text('[{"car":1}]', exact=True).wait_for()
             page.close()
 
 
