@@ -218,6 +218,30 @@ def in_shell(command: str, emulator: RestedEmulator, folder: Path) -> str:
     return done.stdout
 
 
+def test_windows_starts_with_the_same_commands() -> None:
+    [there] = blocks("bat")
+    here = there.replace(".venv\\Scripts\\", ".venv/bin/").replace("py -m venv", "python3 -m venv")
+    assert here.splitlines() == blocks("sh")[0].replace(" && ", "\n").splitlines()
+
+
+@pytest.mark.parametrize("block", blocks("powershell"))
+def test_a_request_of_powershell_is_one(block: str) -> None:
+    """PowerShell itself is not on every machine: its words are read here, and the request is sent."""
+    names = dict(re.findall(r'^(\$\w+) = "(.*)"$', block, re.MULTILINE))
+    sent = re.findall(
+        r"^Invoke-RestMethod \"?(\S+?)\"?(?:(?: `\n)? +-Method (\w+) -ContentType (\S+) -Body '(.*)')?$",
+        block,
+        re.MULTILINE,
+    )
+    assert len(sent) == block.count("Invoke-RestMethod")
+    with RestedEmulator(**MINE) as emulator:
+        for address, method, kind, body in sent:
+            url = names.get(address, address).replace("localhost:7378", str(emulator.facts["host"]))
+            headers = {"Content-Type": kind} if kind else {}
+            reply = call(url, method.upper() or "GET", body=body.encode() or None, headers=headers)
+            assert reply.status == 200
+
+
 @pytest.mark.parametrize("command", [block for block in blocks("sh") if block.startswith("curl ")])
 def test_a_curl_command_works(command: str, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"a picture")
