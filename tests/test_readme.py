@@ -135,6 +135,15 @@ def test_the_table_of_control_verbs_has_them_all() -> None:
     assert set(verbs) == {name for routes in CONTROL_ROUTES.values() for _, name, _ in routes}
 
 
+def test_every_control_verb_is_the_method_that_the_reference_says() -> None:
+    verbs = [(method, name) for routes in CONTROL_ROUTES.values() for method, name, _ in routes]
+    prefix = {"DELETE": "clear_", "GET": "", "POST": ""}
+    named = {prefix[method] + name.replace("-", "_") for method, name in verbs if (method, name) != ("POST", "faults")}
+    assert {"fork", "drop"} < named  # these are a world's beginning and end
+    methods = (named - {"fork", "drop", "health"}) | {"add_fault", "world"}
+    assert [name for name in methods if not callable(getattr(RestedEmulator, name, None))] == []
+
+
 def test_the_table_of_faults_has_every_kind_with_what_it_takes() -> None:
     table = section("Faults").split("| kind |")[1]
     takes = {
@@ -190,6 +199,23 @@ def test_a_table_names_tests_that_are_there_and_all_of_its_file(name: str) -> No
 
 
 # What is run
+
+
+def test_no_snippet_is_of_a_kind_that_is_not_run() -> None:
+    assert set(re.findall(r"^```(\w+)$", BOTH, re.MULTILINE)) == {
+        "bat",
+        "js",
+        "json",
+        "powershell",
+        "python",
+        "sh",
+        "text",
+    }
+    starts = ("socket =", "const url", "// vite.config.js", "const orders", "import assert")
+    assert [block.startswith(start) for block, start in zip(blocks("js"), starts, strict=True)] == [True] * len(starts)
+    lines = [line for block in blocks("sh") for line in block.replace("\\\n", "").splitlines()]
+    known = r"curl |[A-Z]+=|\.venv/bin/|python3 -m venv \.venv|npm create |cd my-app$|npm install$|npm run dev$"
+    assert [line for line in lines if not re.match(known, line)] == []
 
 
 @pytest.mark.parametrize("text", blocks("json"))
@@ -337,6 +363,12 @@ def test_the_app_logs_in_hears_changes_and_comes_back(context: BrowserContext, t
             found: Any = emulator.wait(recoveries={"username": "ada"})["recoveries"]
             [shown] = [json.loads(block) for block in blocks("json", README) if '"attempts"' in block]
             assert [(list(each), each["token"], each["read"]) for each in found] == [(list(shown[0]), "same", True)]
+            members = {code(name) for name, _ in rows(section("In a test suite"))}
+            assert members < set(shown[0])
+            [text] = [block for block in blocks("python", REFERENCE) if "def comes_back_well" in block]
+            judge: dict[str, Any] = {}
+            exec(compile(text, "REFERENCE.md", "exec"), judge)
+            judge["comes_back_well"](emulator, "ada")
             emulator.change_project(allowed_origins=["https://example.com"])
             page.get_by_text("offline 4000 Origin not allowed.", exact=True).wait_for()
 
