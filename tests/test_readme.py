@@ -67,13 +67,15 @@ def code(cell: str) -> str:
 
 
 def option_table() -> str:
-    """The options as a table, made from the parser; paste it between the marks when a test asks for it."""
-    rows = ["| option | meaning |", "|---|---|"]
-    for action in build_parser()._actions:
-        name = ", ".join(action.option_strings) or str(action.metavar)
-        spelled = f"{name} {action.metavar}" if action.option_strings and action.metavar else name
-        rows.append(f"| `{spelled}` | {action.help} |")
-    return "\n".join(rows)
+    """The options as a table, in the groups of the help; paste it between the marks when a test asks for it."""
+    table = ["| option | meaning |", "|---|---|"]
+    for group in filter(lambda group: group._group_actions, build_parser()._action_groups):
+        table.append(f"| **{group.title}** | |")
+        for action in group._group_actions:
+            name = ", ".join(action.option_strings) or str(action.metavar)
+            spelled = f"{name} {action.metavar}" if action.option_strings and action.metavar else name
+            table.append(f"| `{spelled}` | {action.help} |")
+    return "\n".join(table)
 
 
 # How they are written
