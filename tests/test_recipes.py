@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
-from rested_emulator import RestedEmulator
+from rested_emulator import RestedEmulator, World
 from tests import probe
 from tests.conftest import ROOT, give_up, need, options_of
 from tests.recipes import pull_seed
 from tests.wire import bearer, call
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+    from playwright.sync_api import BrowserContext, Page
 
 RECIPES = ROOT / "tests" / "recipes"
 PAGE = (RECIPES / "README.md").read_text()
@@ -190,7 +190,7 @@ def test_the_lock_file_names_no_registry() -> None:
 
 @pytest.mark.browser
 def test_vitest(run: Run) -> None:
-    assert "2 passed" in run(shown("npx vitest run"))
+    assert "5 passed" in run(shown("npx vitest run"))
 
 
 @pytest.mark.browser
@@ -228,7 +228,7 @@ def test_a_failure_in_playwright_shows_what_was_asked(run: Run, frontend: Fronte
 @pytest.mark.browser
 def test_playwright_starts_emulator_and_dev_server(run: Run) -> None:
     ports = {"RESTED_TEST_PORT": str(free_port()), "VITE_TEST_PORT": str(free_port())}
-    assert "1 passed" in run(shown("npx playwright test --config playwright.vite.config.js"), **ports)
+    assert "4 passed" in run(shown("npx playwright test --config playwright.vite.config.js"), **ports)
 
 
 @contextmanager
@@ -285,6 +285,115 @@ def test_vite_as_a_proxy_passes_requests_and_messages(frontend: Frontend, contex
             assert call(emulator.url("my-app/notes"), "POST", {"text": "bread"}).status == 200
             page.get_by_role("listitem").filter(has_text="bread").wait_for()
             page.close()
+
+
+# A client that comes back, and what tells it from those that are written wrongly
+
+USERS, DIARY = "my-app/users", "my-app/diary"
+LIVE = (RECIPES / "vite" / "live.js").read_text()
+WRONG = {
+    "lockstep": [
+        ("minReconnectionDelay: wait * (1 + Math.random())", "minReconnectionDelay: wait * 4"),
+        ("reconnectionDelayGrowFactor: 2", "reconnectionDelayGrowFactor: 1"),
+    ],
+    "keeps the expired token": [("token = undefined;", "return;")],
+    "reads but once": [("reading = read()", "reading ??= read()")],
+}
+
+
+@pytest.fixture(scope="module")
+def diary(run: Run, frontend: Frontend) -> Iterator[tuple[RestedEmulator, str]]:  # noqa: ARG001 - it installs
+    """An emulator, and the address of a dev server with a page for the recipe's client and for each wrong one."""
+    html = (RECIPES / "vite" / "diary.html").read_text()
+    for name, changes in {"right": [], **WRONG}.items():
+        client = LIVE
+        for before, after in changes:
+            assert client.count(before) == 1
+            client = client.replace(before, after)
+        (frontend.path / "vite" / f"{name}.js").write_text(client)
+        (frontend.path / "vite" / f"{name}.html").write_text(html.replace("./live.js", f"./{name}.js"))
+    with RestedEmulator(auth=[USERS], secure=[DIARY]) as emulator:
+        facts = {f"RESTED_{name}": str(emulator.facts[fact]) for name, fact in (("URL", "url"), ("WS_URL", "wsUrl"))}
+        with dev_server(Frontend(frontend.path, frontend.environment | facts), shown("npx vite vite")) as (url, server):
+            line_with("Local:", server)
+            yield emulator, url
+
+
+Open = Callable[..., "tuple[World, Page]"]
+
+
+@pytest.fixture
+def open_diary(
+    diary: tuple[RestedEmulator, str], context: BrowserContext, request: pytest.FixtureRequest
+) -> Iterator[Open]:
+    """Opens a page with one of the clients and a user, to whom chance gives what is told, in a world of the test."""
+    emulator, url = diary
+    world = emulator.world(re.sub(r"\W", "-", request.node.name))
+
+    def open_diary(client: str, username: str, chance: float = 0) -> tuple[World, Page]:
+        world.sign_in(USERS, username, "-")
+        page = context.new_page()
+        page.add_init_script(f"Math.random = () => {chance}")
+        page.goto(f"{url}/{client}.html?key={world.key}&username={username}&wait=100")
+        page.get_by_text("online", exact=True).wait_for()
+        return world, page
+
+    with world:
+        yield open_diary
+
+
+def assert_recovery(world: World, refused: list[str | None], **members: Any) -> None:
+    """Compare the one recovery there is, with as many of its attempts as are told."""
+    told: Any = world.recoveries()
+    [one] = told
+    assert [attempt["refused"] for attempt in one["attempts"]][: len(refused)] == refused
+    assert {name: one[name] for name in members} == members
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("client", ["right", "lockstep"])
+def test_recoveries_tell_who_backs_off_from_who_comes_in_lockstep(open_diary: Open, client: str) -> None:
+    world, _ = open_diary(client, "ada", 0)
+    open_diary(client, "ben", 0.9)
+    for username in ("ada", "ben"):
+        world.add_fault("refuse", username=username, times=3)
+    world.add_fault("abort")
+    told: Any = world.wait(recoveries={}, count=2)["recoveries"]
+    ada, ben = told
+    for one in (ada, ben):
+        assert [attempt["refused"] for attempt in one["attempts"]] == ["503"] * 3 + [None]
+        first, *_, before, last = (attempt["after"] for attempt in one["attempts"])
+        assert (last - before > 2 * first) is (client == "right")
+    assert (abs(ada["after"] - ben["after"]) > 0.3) is (client == "right")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("client", ["right", "keeps the expired token"])
+def test_recoveries_tell_who_has_a_new_token_from_who_keeps_the_expired_one(open_diary: Open, client: str) -> None:
+    world, _ = open_diary(client, "ada")
+    world.expire_tokens(username="ada")
+    if client == "right":
+        world.wait(recoveries={})
+        assert_recovery(world, [None], token="new")
+    else:
+        world.wait(messages={"type": "CLOSE"}, count=4)  # the end of its socket, and three refusals
+        assert_recovery(world, ["4000 No Access token or invalid."] * 3, back=None, token=None)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("client", ["right", "reads but once"])
+def test_recoveries_tell_who_reads_what_it_has_missed(open_diary: Open, client: str) -> None:
+    world, page = open_diary(client, "ada")
+    headers = bearer(world.sign_in(USERS, "ada"))
+    world.add_fault("outage", method="WEBSOCKET", seconds=60)
+    call(world.url(DIARY), "POST", {"text": "missed"}, headers=headers)
+    world.advance(60)
+    world.wait(recoveries={})
+    call(world.url(DIARY), "POST", {"text": "heard"}, headers=headers)
+    page.get_by_role("listitem").filter(has_text="heard").wait_for()
+    assert_recovery(world, [], missed=1, read=client == "right")
+    wanted = ["missed", "heard"] if client == "right" else ["heard"]
+    assert page.get_by_role("listitem").all_inner_texts() == wanted
 
 
 @pytest.mark.browser
@@ -358,7 +467,7 @@ def test_node(run: Run) -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pytest(run: Run, workers: int) -> None:
-    assert "2 passed" in run(f"{shown('python -m pytest pytest')} -n {workers}")
+    assert "5 passed" in run(f"{shown('python -m pytest pytest')} -n {workers}")
 
 
 def test_the_github_job_is_one() -> None:
