@@ -196,7 +196,7 @@ def test_vitest(run: Run) -> None:
 @pytest.mark.browser
 def test_playwright_starts_the_emulator_and_each_worker_has_a_world(run: Run) -> None:
     printed = run(f"{shown('npx playwright test')} --workers 2", RESTED_TEST_PORT=str(free_port()))
-    assert "3 passed" in printed
+    assert "4 passed" in printed
     assert {"playwright-0", "playwright-1"} == set(re.findall(r"\[WebServer\] .* world '(\S+)' begins", printed))
 
 
@@ -204,25 +204,58 @@ FAILING = """
 import { expect } from "@playwright/test";
 import { notes, test } from "./fixtures.js";
 
-test("fails", async ({ world }) => {
+test("fails", async ({ page, world }) => {
+  await page.goto(`/?key=${world.key}`);
+  await expect(page.getByRole("status")).toHaveText("online");
+  await world.control("faults", { kind: "abort" });
+  await world.control("wait", { recoveries: {} });
   await world.store(notes, { text: "bread" });
   expect(await world.report("mails")).toHaveLength(1);
 });
 """
+REFUSED = """
+import { expect } from "@playwright/test";
+import { notes, test } from "./fixtures.js";
+
+for (const refusals of [[], ["No record was found."]]) {
+  test.describe(`with ${refusals.length} expected`, () => {
+    test.use({ refusals });
+    test("is refused", async ({ world }) => {
+      expect((await fetch(`${world.url(notes)}&uniqueId=nobody`)).status).toBe(400);
+    });
+  });
+}
+"""
 
 
-@pytest.mark.browser
-def test_a_failure_in_playwright_shows_what_was_asked(run: Run, frontend: Frontend) -> None:
+def fail(run: Run, frontend: Frontend, spec: str) -> tuple[str, Any]:
+    """Let Playwright run a test that fails; what it printed, and the one evidence that it leaves."""
     failing = frontend.path / "playwright" / "failing.spec.js"
-    failing.write_text(FAILING)
+    failing.write_text(spec)
     try:
-        run("! npx playwright test failing", RESTED_TEST_PORT=str(free_port()))
+        printed = run("! npx playwright test failing", RESTED_TEST_PORT=str(free_port()))
     finally:
         failing.unlink()
     [path] = frontend.path.glob("test-results/*/evidence.json")
-    evidence = json.loads(path.read_text())
-    assert [(request["method"], request["endpoint"]) for request in evidence["requests"]] == [("POST", NOTES)]
-    assert [push["record"]["data"] for push in evidence["messages"]] == [{"text": "bread"}]
+    return printed, json.loads(path.read_text())
+
+
+@pytest.mark.browser
+def test_a_failure_in_playwright_shows_what_was_asked_and_who_came_back(run: Run, frontend: Frontend) -> None:
+    _, evidence = fail(run, frontend, FAILING)
+    requests, messages, recoveries = (evidence[name] for name in ("requests", "messages", "recoveries"))
+    assert [request["endpoint"] for request in requests if request["method"] == "POST"] == [NOTES]
+    assert [push["record"]["data"] for push in messages if push["type"] == "POST"] == [{"text": "bread"}]
+    assert [(recovery["rule"], recovery["token"]) for recovery in recoveries] == [("fault 1 abort", "none")]
+
+
+@pytest.mark.browser
+def test_a_refusal_that_was_not_expected_is_a_failure_in_playwright(run: Run, frontend: Frontend) -> None:
+    printed, evidence = fail(run, frontend, REFUSED)
+    assert ("1 failed" in printed, "1 passed" in printed) == (True, True)
+    assert "has refused what the test did not say that it may" in printed
+    [request] = evidence["requests"]
+    assert request["refusal"]["message"] == "No record was found."
 
 
 @pytest.mark.browser
@@ -454,7 +487,7 @@ def test_the_emulator_starts_playwright(run: Run) -> None:
     command = "python -m rested_emulator --memory -- npx playwright test"
     # One worker, so that the second test finds what the first one has stored, unless the checkpoint is restored.
     printed = run(f"{shown(f'RESTED_EMULATOR_STATIC=app {command}')} --workers 1")
-    assert "3 passed" in printed
+    assert "4 passed" in printed
     assert "[WebServer]" not in printed
 
 

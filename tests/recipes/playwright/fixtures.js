@@ -1,6 +1,6 @@
-import { writeFile } from "node:fs/promises";
 import { test as base } from "@playwright/test";
 import { openWorld } from "../world.js";
+import { watch } from "./evidence.js";
 
 export const notes = "examples/unsecure-endpoint";
 
@@ -14,16 +14,12 @@ export const test = base.extend({
     },
     { scope: "worker" },
   ],
-  world: async ({ worldOfWorker: world }, use, testInfo) => {
+  refusals: [[], { option: true }], // that a test expects: test.use({ refusals: ["No record was found."] })
+  world: async ({ worldOfWorker: world, refusals }, use, testInfo) => {
     await world.control("restore", { name: "milk" });
-    const last = async (report) => ({ since: (await world.report(report)).at(-1)?.number ?? 0 });
-    const [asked, pushed] = [await last("requests"), await last("messages")];
+    const tell = await watch(world);
     await use(world);
-    if (testInfo.status === testInfo.expectedStatus) return;
-    const [requests, messages] = [await world.report("requests", asked), await world.report("messages", pushed)];
-    const path = testInfo.outputPath("evidence.json"); // in test-results
-    await writeFile(path, JSON.stringify({ requests, messages }, null, 1));
-    await testInfo.attach("evidence", { path });
+    await tell(testInfo, refusals);
   },
   // One clock for page and emulator: timers of the page and tokens of the emulator run out together.
   advance: async ({ page, world }, use) => {
