@@ -5327,7 +5327,8 @@ class Attempt:
 class Recovery:
     """How a client comes back whose socket ended without its wish; ``number`` is that of the CLOSE among the messages.
 
-    ``ended`` is a moment of the machine's clock, ``heard`` what had been said at the endpoint until then.
+    ``ended`` and ``opened`` are moments of the machine's clock, the latter that of the socket that replaces it;
+    ``heard`` is what had been said at the endpoint until it ended.
     """
 
     number: int
@@ -5342,6 +5343,7 @@ class Recovery:
     more: int = 0
     back: int | None = None
     after: float | None = None
+    opened: float = math.inf
     token: str | None = None
     read: bool = False
     missed: int = 0
@@ -5467,18 +5469,23 @@ class Recoveries:
         self._part(self._away, recovery)
         moment = attempt.moment if attempt else self._clock.uptime()
         recovery.come_back(listener, moment, self._heard(recovery.listener) - recovery.heard)
+        recovery.opened = self._clock.uptime()
         if listener.endpoint not in self._away:
             # Nobody is away any more, so nothing is counted there.
             del self._said[listener.endpoint]
         self.unread.setdefault(listener.endpoint, {})[recovery.number] = recovery
         return recovery
 
-    def saw_read(self, endpoint: str, client: Client) -> None:
-        """Take note that a client has read an endpoint; of a page without Origin or Referer its program tells it."""
+    def saw_read(self, endpoint: str, client: Client, seconds: float) -> None:
+        """Take note that a client has read an endpoint; of a page without Origin or Referer its program tells it.
+
+        ``seconds`` is how long the answer took: what was asked before the client was back may lack what came between.
+        """
+        asked = self._clock.uptime() - seconds
         for recovery in list(self.unread.get(endpoint, {}).values()):
             # Browsers send no Origin with a GET of the same origin (Fetch, section 3.2).
             mine = recovery.client if client.origin else recovery.client._replace(origin=None)
-            if mine.is_like(client):
+            if recovery.opened <= asked and mine.is_like(client):
                 recovery.read = True
                 self._part(self.unread, recovery)
 
@@ -6186,13 +6193,13 @@ class Service:
             return None
         return recoveries.saw_handshake(request.endpoint, client_of(self._store, request))
 
-    def saw_read(self, request: Request) -> None:
-        """Take note that a GET was answered, if it may be by a client who has just come back."""
+    def saw_read(self, request: Request, seconds: float) -> None:
+        """Take note that a GET was answered in so many seconds, if it may be by a client who has just come back."""
         recoveries = self._evidence.recoveries
         if request.endpoint in recoveries.unread and not request.parameters.from_console:
             client = client_of(self._store, request)
             referer = parse_origin("/".join(request.headers.get("Referer", "").split("/")[:3]))
-            recoveries.saw_read(request.endpoint, client._replace(origin=client.origin or referer))
+            recoveries.saw_read(request.endpoint, client._replace(origin=client.origin or referer), seconds)
 
     def leave(self, endpoint: str, channel: Channel, code: int) -> bool:
         """Take out a listener that has left, with its client's code; tells whether it was still there."""
@@ -8273,8 +8280,10 @@ class Exchange:
             return
         if request.is_handshake and not (request.effect.numbers or left):
             return  # one that is let in is told as OPEN, and its end as CLOSE
-        if status == 200 and request.method == "GET" and request.world.evidence.recoveries.unread:
-            request.world.service.saw_read(request)
+        seconds = self._front.now() - self._since
+        is_whole = status == 200 and answer.refusal is None and not request.effect.is_cut
+        if is_whole and request.method == "GET" and request.world.evidence.recoveries.unread:
+            request.world.service.saw_read(request, seconds)
         request.world.evidence.saw_request(
             method=WEBSOCKET if request.is_handshake else request.method,
             url=f"{request.path}?{request.query}" if request.query else request.path,
@@ -8282,7 +8291,7 @@ class Exchange:
             body=request.body or b"",
             endpoint=request.endpoint,
             status=status,
-            seconds=self._front.now() - self._since,
+            seconds=seconds,
             refusal=answer.refusal,
             faults=request.effect.numbers,
             left=left,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from unittest.mock import ANY
 
@@ -12,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from rested_emulator import RestedEmulator
 from tests import texts
 from tests.conftest import DIARY, GARDENERS, PLANTS, Backend, Ear
-from tests.wire import PAGE, bearer, call, closing, next_of, open_socket
+from tests.wire import PAGE, answer_on, at, bearer, call, closing, head, next_of, open_socket, wire
 
 MEMBERS = [
     "number",
@@ -176,6 +177,34 @@ def test_a_page_without_origin_and_referer_reads_by_its_program_alone(emulator: 
         assert recovery(emulator)["read"] is False  # 400: it has read nothing
         call(emulator.url(PLANTS), headers={"User-Agent": "A"})
         assert recovery(emulator)["read"] is True
+
+
+@pytest.mark.parametrize("fault", [{"kind": "status", "status": 200}, {"kind": "cut", "when": "amid"}])
+def test_what_a_fault_has_answered_was_not_read(emulator: RestedEmulator, fault: dict[str, Any]) -> None:
+    with open_socket(emulator.ws_url(PLANTS), user_agent_header="A"):
+        emulator.add_fault("abort")
+    with open_socket(emulator.ws_url(PLANTS), user_agent_header="A"):
+        emulator.add_fault(**fault, times=1)
+        with suppress(ConnectionResetError):
+            call(emulator.url(PLANTS), headers={"User-Agent": "A"})
+        assert (len(emulator.requests(status=200)), recovery(emulator)["read"]) == (1, False)
+        call(emulator.url(PLANTS), headers={"User-Agent": "A"})
+        assert recovery(emulator)["read"] is True
+
+
+def test_what_was_asked_before_its_client_was_back_was_not_read(emulator: RestedEmulator) -> None:
+    with open_socket(emulator.ws_url(PLANTS), user_agent_header="A"):
+        emulator.add_fault("abort")
+    emulator.add_fault("delay", seconds=0.2, times=1, method="GET")
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS), "User-Agent: A"))
+        while emulator.faults()[-1]["hits"] == 0:
+            pass
+        with open_socket(emulator.ws_url(PLANTS), user_agent_header="A"):
+            assert answer_on(connection).status == 200
+            assert recovery(emulator)["read"] is False  # what was said in between may be missing
+            call(emulator.url(PLANTS), headers={"User-Agent": "A"})
+            assert recovery(emulator)["read"] is True
 
 
 def test_a_socket_replaces_one_that_ended_the_oldest_first(emulator: RestedEmulator) -> None:
