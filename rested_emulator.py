@@ -9581,81 +9581,115 @@ def check_template(value: object) -> str:
     raise OptionError(f"{shown(value)} is not NAME=FILE")
 
 
-def option(default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", flags: tuple[str, ...] = ()) -> Any:
+def option(
+    group: str, default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", flags: tuple[str, ...] = ()
+) -> Any:
     """Declare an option, from which come parser, help, environment variable, keyword argument and check.
 
-    A tuple as default makes it repeatable, False makes it a flag.
+    A tuple as default makes it repeatable, False makes it a flag. The help shows those of a group together.
     """
-    return field(default=default, metadata={"check": check, "help": help, "metavar": metavar, "flags": flags})
+    metadata = {"group": group, "check": check, "help": help, "metavar": metavar, "flags": flags}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Everything that can be set from outside; read at start only. Durations are in seconds."""
 
-    data: str | None = option(None, check_path, f"the data file; default {DEFAULT_DATA}, made if missing", "DATA")
-    memory: bool = option(False, check_flag, "keep nothing on disk; DATA, if given, is only read")
-    seed: str | None = option(None, check_path, "what a new data file begins with, and what reset goes back to", "FILE")
-    port: int = option(
-        DEFAULT_PORT, check_port, f"the port; default {DEFAULT_PORT}, and 0 takes a free one", "N", ("-p",)
+    data: str | None = option(
+        "data", None, check_path, f"the data file; default {DEFAULT_DATA}, made if missing", "DATA"
     )
-    host: str = option(
-        "localhost", check_text, "the address; default localhost, which means 127.0.0.1 and ::1", "ADDR", ("-H",)
+    memory: bool = option("data", False, check_flag, "keep nothing on disk; DATA, if given, is only read")
+    seed: str | None = option(
+        "data", None, check_path, "what a new data file begins with, and what reset goes back to", "FILE"
     )
-    key: str | None = option(None, check_given_key, "the API key of the default project", "KEY")
-    master_key: str | None = option(None, check_given_key, "the master key of the default project", "KEY")
-    endpoint: tuple[str, ...] = option((), check_name, "make an endpoint if it is missing", "NAME")
-    auth: tuple[str, ...] = option((), check_name, "an authentication endpoint", "NAME")
-    secure: tuple[str, ...] = option((), check_name, "an endpoint for logged-in users only", "NAME")
+    no_watch: bool = option("data", False, check_flag, "do not look for edits of the data file while running")
+
+    endpoint: tuple[str, ...] = option("endpoints", (), check_name, "make an endpoint if it is missing", "NAME")
+    auth: tuple[str, ...] = option("endpoints", (), check_name, "an authentication endpoint", "NAME")
+    secure: tuple[str, ...] = option("endpoints", (), check_name, "an endpoint for logged-in users only", "NAME")
     others_can: tuple[str, ...] = option(
-        (), check_access, "let other users read, update or delete records of a secure endpoint", "WHAT:NAME"
-    )
-    allow_origin: tuple[str, ...] = option(
-        (), check_allowed_origin, "an origin that the project allows; without any it allows every one", "ORIGIN"
-    )
-    disallow_no_origin: bool = option(False, check_flag, "refuse requests without an origin")
-    allow_host: tuple[str, ...] = option((), check_allowed_host, "answer to this host name too", "NAME")
-    allow_any_origin: bool = option(False, check_flag, "let pages of other sites in, as far as the project does")
-    control_token: str | None = option(
-        None, check_token, "what control and console want to be shown; beyond loopback one is made up", "TOKEN"
-    )
-    plain_cookie: bool = option(False, check_flag, "set a second cookie that every browser keeps over plain http")
-    token_ttl: float | None = option(None, check_duration, "how long access tokens live; default 1h", "DURATION")
+        "endpoints", (), check_access, "let other users read, update or delete records of a secure endpoint",
+        "WHAT:NAME",
+    )  # fmt: skip
+    key: str | None = option("endpoints", None, check_given_key, "the API key of the default project", "KEY")
+    master_key: str | None = option("endpoints", None, check_given_key, "the master key of the default project", "KEY")
     reset_template: tuple[str, ...] = option(
-        (), check_template, "a template of password reset mails, an HTML file", "NAME=FILE"
+        "endpoints", (), check_template, "a template of password reset mails, an HTML file", "NAME=FILE"
+    )
+
+    allow_origin: tuple[str, ...] = option(
+        "access", (), check_allowed_origin, "an origin that the project allows; without any it allows every one",
+        "ORIGIN",
+    )  # fmt: skip
+    disallow_no_origin: bool = option("access", False, check_flag, "refuse requests without an origin")
+    allow_any_origin: bool = option(
+        "access", False, check_flag, "let pages of other sites in, as far as the project does"
+    )
+    allow_host: tuple[str, ...] = option("access", (), check_allowed_host, "answer to this host name too", "NAME")
+    control_token: str | None = option(
+        "access", None, check_token, "what control and console want to be shown; beyond loopback one is made up",
+        "TOKEN",
+    )  # fmt: skip
+    plain_cookie: bool = option(
+        "access", False, check_flag, "set a second cookie that every browser keeps over plain http"
+    )
+
+    token_ttl: float | None = option(
+        "time", None, check_duration, "how long access tokens live; default 1h", "DURATION"
     )
     expire_tokens_after: float | None = option(
-        None, check_duration, "all tokens expire that long after the start, and again and again", "DURATION"
+        "time", None, check_duration, "all tokens expire that long after the start, and again and again", "DURATION"
     )
     change_options_after: float | None = option(
-        None, check_duration, "likewise the options of every endpoint change, which ends its sockets", "DURATION"
-    )
+        "time", None, check_duration, "likewise the options of every endpoint change, which ends its sockets",
+        "DURATION",
+    )  # fmt: skip
     set_time: str | None = option(
-        None, check_time_of_day, "the time it is at the start, as 2030-01-01T00:00:00Z", "TIME"
+        "time", None, check_time_of_day, "the time it is at the start, as 2030-01-01T00:00:00Z", "TIME"
     )
-    freeze: bool = option(False, check_flag, "let the clock stand")
-    stable_ids: bool = option(
-        False, check_flag, "ids and tokens are the same on every run, so anybody can guess them; not beyond loopback"
-    )
-    fault: tuple[str, ...] = option((), check_fault_option, "something that goes wrong, as for POST faults", "JSON")
-    fork_keys: tuple[str, ...] = option(
-        (), check_given_key, "an API key of this shape, as test-*, makes a world of its own at first use", "PATTERN"
+    freeze: bool = option("time", False, check_flag, "let the clock stand")
+
+    fault: tuple[str, ...] = option(
+        "trouble", (), check_fault_option, "something that goes wrong, as for POST faults", "JSON"
     )
     latency: tuple[float, float] = option(
-        (0.0, 0.0), check_latency, "every answer of the API waits that long, or a random time between",
+        "trouble", (0.0, 0.0), check_latency, "every answer of the API waits that long, or a random time between",
         "DURATION[-DURATION]",
     )  # fmt: skip
-    max_body: int = option(1_000_000, parse_size, "the largest JSON or text body; default 1MB", "SIZE")
-    tls: bool = option(False, check_flag, "https and wss, with a certificate for localhost that is made here")
-    cert: str | None = option(None, check_path, "https and wss, with this certificate (PEM)", "FILE")
-    cert_key: str | None = option(None, check_path, "the key of --cert, where it is in a file of its own", "FILE")
-    static: str | None = option(None, check_folder, "also serve the files of this folder, at /", "DIR")
-    coverage: str | None = option(None, check_path, "write what the clients met of the service, as Markdown", "FILE")
-    with_parent: bool = option(False, check_flag, "end when the process ends that started it")
-    no_watch: bool = option(False, check_flag, "do not look for edits of the data file while running")
-    quiet: bool = option(False, check_flag, "log only what needs attention", flags=("-q",))
-    verbose: bool = option(False, check_flag, "log also origin and agent of each request", flags=("-v",))
-    json: bool = option(False, check_flag, "print one line of JSON when ready, instead of the banner")
+
+    port: int = option(
+        "serving", DEFAULT_PORT, check_port, f"the port; default {DEFAULT_PORT}, and 0 takes a free one", "N", ("-p",)
+    )
+    host: str = option(
+        "serving", "localhost", check_text, "the address; default localhost, which means 127.0.0.1 and ::1", "ADDR",
+        ("-H",),
+    )  # fmt: skip
+    tls: bool = option(
+        "serving", False, check_flag, "https and wss, with a certificate for localhost that is made here"
+    )
+    cert: str | None = option("serving", None, check_path, "https and wss, with this certificate (PEM)", "FILE")
+    cert_key: str | None = option(
+        "serving", None, check_path, "the key of --cert, where it is in a file of its own", "FILE"
+    )
+    max_body: int = option("serving", 1_000_000, parse_size, "the largest JSON or text body; default 1MB", "SIZE")
+    static: str | None = option("serving", None, check_folder, "also serve the files of this folder, at /", "DIR")
+    quiet: bool = option("serving", False, check_flag, "log only what needs attention", flags=("-q",))
+    verbose: bool = option("serving", False, check_flag, "log also origin and agent of each request", flags=("-v",))
+
+    json: bool = option("in CI", False, check_flag, "print one line of JSON when ready, instead of the banner")
+    with_parent: bool = option("in CI", False, check_flag, "end when the process ends that started it")
+    fork_keys: tuple[str, ...] = option(
+        "in CI", (), check_given_key, "an API key of this shape, as test-*, makes a world of its own at first use",
+        "PATTERN",
+    )  # fmt: skip
+    stable_ids: bool = option(
+        "in CI", False, check_flag,
+        "ids and tokens are the same on every run, so anybody can guess them; not beyond loopback",
+    )  # fmt: skip
+    coverage: str | None = option(
+        "in CI", None, check_path, "write what the clients met of the service, as Markdown", "FILE"
+    )
 
     @classmethod
     def of(cls, **values: Any) -> Options:
@@ -10744,15 +10778,31 @@ class RestedEmulator(Verbs):
 
 # - Command line -------------------------------------------------------------------------------------
 
-DESCRIPTION = "A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change pushed over a WebSocket."
+DESCRIPTION = """\
+A local stand-in for RESTED_DEV: JSON endpoints over HTTP, and every change
+pushed over a WebSocket.
+"""
 EPILOG = """\
-NAME is an endpoint. Durations: 30 (seconds), 500ms, 10s, 5m, 1h. A repeatable option may be given several times.
-Each option has an environment twin, as RESTED_EMULATOR_TOKEN_TTL for --token-ttl (several values: with commas);
-the command line beats the environment. After -- comes a command that runs once the emulator is ready, with
-RESTED_URL, RESTED_WS_URL, RESTED_HOST, RESTED_PORT, RESTED_KEY, RESTED_MASTER_KEY, RESTED_CONTROL_URL,
-RESTED_CONTROL_TOKEN, RESTED_PID, RESTED_DATA and RESTED_CA set as far as there are such; the emulator ends with it, and
-with its exit code. Where a start is repeated, rested-emulator or python -m rested_emulator takes half the time of
-python rested_emulator.py, which Python compiles anew each time.
+NAME is an endpoint. Durations: 30 (seconds), 500ms, 10s, 5m, 1h. A repeatable
+option may be given several times. Each option has an environment twin, as
+RESTED_EMULATOR_TOKEN_TTL for --token-ttl (several values: with commas); the
+command line beats the environment.
+
+After -- comes a command that runs once the emulator is ready, with RESTED_URL,
+RESTED_WS_URL, RESTED_HOST, RESTED_PORT, RESTED_KEY, RESTED_MASTER_KEY,
+RESTED_CONTROL_URL, RESTED_CONTROL_TOKEN, RESTED_PID, RESTED_DATA and RESTED_CA
+set as far as there are such; the emulator ends with it, and with its exit
+code. Where a start is repeated, rested-emulator or python -m rested_emulator
+takes half the time of python rested_emulator.py, which Python compiles anew
+each time.
+
+Examples:
+  an app of your own, with users, its pages served too:
+    rested-emulator --auth my-app/users --secure my-app/notes --static dist
+  tokens that expire after 30 seconds, and answers that take their time:
+    rested-emulator --token-ttl 30s --latency 200ms-2s
+  a test run that begins with the same data each time:
+    rested-emulator --memory --seed seed.json --port 0 -- npx playwright test
 """
 
 
@@ -10772,20 +10822,27 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
-    for item in dataclasses.fields(Options):
+    items = dataclasses.fields(Options)
+    groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(item.metadata["group"] for item in items)}
+    for item in items:
         help_text, metavar, flags = (item.metadata[name] for name in ("help", "metavar", "flags"))
-        names = (*flags, flag_of(item.name))
+        group, names = groups[item.metadata["group"]], (*flags, flag_of(item.name))
         if item.name == "data":
-            parser.add_argument("data", nargs="?", metavar=metavar, help=help_text)
+            group.add_argument("data", nargs="?", metavar=metavar, help=help_text)
         elif item.default is False:
             # None where it is not given, so that the environment can say it.
-            parser.add_argument(*names, action="store_true", default=None, help=help_text)
+            group.add_argument(*names, action="store_true", default=None, help=help_text)
         elif item.default == ():
-            parser.add_argument(*names, action="append", metavar=metavar, help=f"{help_text}; repeatable")
+            group.add_argument(*names, action="append", metavar=metavar, help=f"{help_text}; repeatable")
         else:
-            parser.add_argument(*names, metavar=metavar, help=help_text)
-    parser.add_argument("--version", action="version", version=f"rested-emulator {__version__}")
+            group.add_argument(*names, metavar=metavar, help=help_text)
+    about = parser.add_argument_group("about")
+    about.add_argument("-h", "--help", action="help", help="show this help and exit")
+    about.add_argument(
+        "--version", action="version", version=f"rested-emulator {__version__}", help="show the version and exit"
+    )
     return parser
 
 

@@ -748,7 +748,37 @@ def test_options_take_values_as_well_as_their_texts() -> None:
     )
 
 
-def test_help_names_every_option() -> None:
-    text = build_parser().format_help()
-    missing = [item.name for item in dataclasses.fields(Options) if item.name.replace("_", "-") not in text.lower()]
-    assert missing == []
+def help_at(columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The help as a terminal of that width has it."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    return build_parser().format_help()
+
+
+def test_help_has_every_option_in_the_group_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: dict[str, list[str]] = {}
+    for title, text in re.findall(r"^([\w ]+):\n((?:  .*\n)+)", help_at(80, monkeypatch), re.MULTILINE):
+        shown[title] = re.findall(r"^  (?:-\w(?: \w+)?, --|--|)([\w-]+)", text, re.MULTILINE)
+    del shown["Examples"]
+    assert list(shown) == ["data", "endpoints", "access", "time", "trouble", "serving", "in CI", "about"]
+    assert shown.pop("about") == ["help", "version"]
+    wanted: dict[str, list[str]] = {}
+    for item in dataclasses.fields(Options):
+        name = "DATA" if item.name == "data" else item.name.replace("_", "-")
+        wanted.setdefault(item.metadata["group"], []).append(name)
+    assert shown == wanted
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    assert [line for line in help_at(columns, monkeypatch).splitlines() if len(line) > columns] == []
+
+
+def test_help_ends_with_three_examples_that_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dist").mkdir()
+    _, _, examples = help_at(80, monkeypatch).partition("Examples:\n")
+    commands = re.findall(r"^    rested-emulator (.+)", examples, re.MULTILINE)
+    app, slow, run = (read_command_line(shlex.split(words), {}) for words in commands)
+    assert (app[0].auth, app[0].secure, app[0].static) == (("my-app/users",), ("my-app/notes",), "dist")
+    assert (slow[0].token_ttl, slow[0].latency) == (30, (0.2, 2))
+    assert (run[0].memory, run[0].seed, run[1]) == (True, "seed.json", ["npx", "playwright", "test"])
