@@ -10938,27 +10938,38 @@ def banner(server: Server) -> str:
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
     ]
     lines += [f"  {name:<14}{printable(str(value))}" for name, value in rows if value]
-    endpoints = server.world.store.endpoints()
+    samples = sample_project()[ENDPOINTS]
+    endpoints = sorted(server.world.store.endpoints(), key=lambda item: item.name in samples)  # one's own first
     width = max((len(endpoint.name) for endpoint in endpoints), default=0)
     lines += ["", "  Endpoints"]
     lines += [f"    {item.name:<{width}}  {kind_of_endpoint(item, server.world.store)}" for item in endpoints]
-    example = next((item.name for item in endpoints if not item.needs_token), None)
+    example = example_of(endpoints)
     if example:
-        url = f"{facts['url']}/{example}?key={quote(str(facts['key']), safe='')}"
-        lines += ["", "  Try", f"    {curl(url, facts['ca'])}"]
+        url = f"{facts['url']}/{example.name}?key={quote(example.project, safe='')}"
+        lines += ["", "  Try", f"    {curl(url, facts['ca'], registers=example.authentication)}"]
     return "\n".join([*lines, "", "  Ctrl-C stops it.", ""])
 
 
-def curl(url: str, ca: Json) -> str:
-    """Return a line for the shell of this system that stores something at a URL."""
+def example_of(endpoints: Sequence[Endpoint]) -> Endpoint | None:
+    """Return the endpoint at which to try something without a token; None where there is none."""
+    samples = sample_project()[ENDPOINTS]
+    # On an authentication endpoint that is to register, with JSON that Windows cannot quote (see ``curl``).
+    easy = [item for item in endpoints if not item.needs_token or (item.authentication and os.name != "nt")]
+    return min(easy, key=lambda item: (item.name in samples, item.needs_token), default=None)
+
+
+def curl(url: str, ca: Json, *, registers: bool = False) -> str:
+    """Return a line for the shell of this system that stores something at a URL, or registers a user there."""
     if os.name == "nt":
-        # cmd.exe knows no single quotes, and curl without .exe is another command in PowerShell.
+        # For cmd.exe and PowerShell alike: the one knows no single quotes, and the other drops a double one in an
+        # argument. curl without .exe is another command in PowerShell.
         trusting = f'--cacert "{ca}" ' if ca else ""
-        return f'curl.exe {trusting}"{url}" -H "Content-Type: application/json" -d "[1, 2, 3]"'
+        return printable(f'curl.exe {trusting}"{url}" -H "Content-Type: application/json" -d "[1, 2, 3]"')
     import shlex
 
     trusting = f"--cacert {shlex.quote(str(ca))} " if ca else ""
-    return printable(f"curl {trusting}'{url}' -H 'Content-Type: application/json' -d '{{\"hello\": \"world\"}}'")
+    data = '{"username": "ada", "password": "secret"}' if registers else '{"hello": "world"}'
+    return printable(f"curl {trusting}'{url}' -H 'Content-Type: application/json' -d '{data}'")
 
 
 def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:

@@ -30,6 +30,7 @@ from rested_emulator import (
     LogStream,
     OptionError,
     Options,
+    RestedEmulator,
     Server,
     __version__,
     banner,
@@ -38,8 +39,8 @@ from rested_emulator import (
     lan_address,
     read_command_line,
 )
-from tests.conftest import GARDEN, KEY, PLANTS
-from tests.wire import PROGRAM, call, closing, open_socket, start_program
+from tests.conftest import GARDEN, KEY, PLANTS, need
+from tests.wire import PROGRAM, banner_of, call, closing, open_socket, start_program
 
 
 @contextlib.contextmanager
@@ -576,12 +577,72 @@ def test_a_trace_in_the_log_is_escaped_too() -> None:
     assert re.search(r"é\\x1b\[31m\nTraceback", text)
 
 
+def tried(text: str) -> list[str]:
+    """The words of the line that a banner has to try; here and in cmd.exe they are the same where there are no \\."""
+    return shlex.split(text.split("  Try\n")[1].splitlines()[0])
+
+
+@pytest.mark.parametrize("system", ["posix", "nt"])
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        ({}, "examples/unsecure-endpoint"),
+        ({"endpoint": ["my-app/notes"]}, "my-app/notes"),
+        ({"secure": ["my-app/diary"], "endpoint": ["my-app/notes"], "auth": ["my-app/users"]}, "my-app/notes"),
+        ({"secure": ["my-app/diary"], "auth": ["my-app/users"]}, "my-app/users"),
+        ({"secure": ["my-app/diary"]}, "examples/unsecure-endpoint"),
+        ({"data": GARDEN}, PLANTS),
+    ],
+)
+def test_ones_own_endpoints_stand_first_and_one_of_them_is_tried(
+    monkeypatch: pytest.MonkeyPatch, system: str, options: dict[str, Any], first: str
+) -> None:
+    with RestedEmulator(**options) as emulator:
+        monkeypatch.setattr(os, "name", system)
+        text = banner_of(emulator)
+        monkeypatch.undo()
+        names = [line.split()[0] for line in text.split("  Endpoints\n")[1].split("\n\n")[0].splitlines()]
+        own = [name for name in names if name not in ("secure-endpoint", "examples/auth", "examples/unsecure-endpoint")]
+        assert names[: len(own)] == own
+        program, url, _, header, _, body = tried(text)
+        if system == "nt" and first == "my-app/users":
+            first = "examples/unsecure-endpoint"  # for there is no quoting a user's JSON in cmd.exe and PowerShell
+        assert (program, url.partition("?")[0]) == (
+            "curl.exe" if system == "nt" else "curl",
+            f"{emulator.facts['url']}/{first}",
+        )
+        sent = call(url, "POST", body=body.encode(), headers=dict([header.split(": ")]))
+        assert (sent.status, sent.json["data"]) == (200, json.loads(body))
+
+
+def test_the_line_to_try_has_the_key_of_its_own_project(tmp_path: Path) -> None:
+    path = tmp_path / "two.json"
+    tables = {"_projects": {"a": {"name": "first"}, "b&c": {"name": "second"}}}
+    path.write_text(json.dumps(tables | {"_endpoints": {"notes/open": {"project": "b&c"}}}))
+    with RestedEmulator(data=path) as emulator:
+        assert tried(banner_of(emulator))[1].endswith("/notes/open?key=b%26c")
+
+
 def test_the_line_to_try_is_one_for_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     url, ca = "http://localhost:1/api/1/ce/notes/open?key=a%27b", "/it's here/ca.pem"
     words = shlex.split(curl(url, ca))
     assert words == ["curl", "--cacert", ca, url, "-H", "Content-Type: application/json", "-d", '{"hello": "world"}']
     monkeypatch.setattr(os, "name", "nt")
-    assert curl(url, None) == f'curl.exe "{url}" -H "Content-Type: application/json" -d "[1, 2, 3]"'
+    text = curl(url, None)
+    assert text == f'curl.exe "{url}" -H "Content-Type: application/json" -d "[1, 2, 3]"'
+    # Between double quotes cmd.exe and PowerShell agree on what has none of these.
+    assert [part for part in text.split('"')[1::2] if set(part) & set('$`"\\^!')] == []
+
+
+@pytest.mark.parametrize("option", ["endpoint", "auth"])
+def test_the_line_to_try_works_when_it_is_pasted(option: str) -> None:
+    [shell, _] = need("sh", "curl")
+    with RestedEmulator(**{option: ["my-app/things"]}) as emulator:
+        line = banner_of(emulator).split("  Try\n")[1].splitlines()[0]
+        done = subprocess.run([shell, "-c", line], capture_output=True, text=True, timeout=20, check=True)
+        assert [record["uniqueId"] for record in emulator.records("my-app/things")] == [
+            json.loads(done.stdout)["uniqueId"]
+        ]
 
 
 # Wrong usage
