@@ -8016,6 +8016,10 @@ class Notice(Door):
         return []
 
 
+WAIT_PATH = f"{CONTROL_PREFIX}wait"
+CONSOLE_WAITS = b'"from":"%b"' % CONSOLE.encode()  # as JSON.stringify writes it
+
+
 class Front:
     """What Tornado's HTTP server and the lane talk to: decides at first sight who answers a request.
 
@@ -8073,6 +8077,10 @@ class Front:
     def in_flight(self, world: Emulation) -> int:
         """Count how many requests to the API are under way that are for this world, or do not say so yet."""
         return sum(one.is_for(world) for one in self.pending)
+
+    def is_page(self, path: str) -> bool:
+        """Tell whether the console, or the word that there is none, stands at this path."""
+        return path in self._pages
 
     def door(self, path: str) -> Door:
         """Find the door that answers at this path."""
@@ -8269,7 +8277,8 @@ class Exchange:
     def _note_left(self, answer: Answer) -> None:
         """Note as evidence a request whose client did not wait for the answer."""
         if not self._is_noted:
-            log.info("%s not answered, its client has left", self.request.title)
+            level = logging.DEBUG if self._is_look() else logging.INFO
+            log.log(level, "%s not answered, its client has left", self.request.title)
             self._note(answer, None, left=True)
 
     def _note(self, answer: Answer, status: int | None, *, left: bool = False) -> None:
@@ -8373,14 +8382,23 @@ class Exchange:
         level = logging.INFO
         if request.warnings and not answer.refusal:
             level = logging.WARNING
-        elif answer.status == 200 and request.method in ("GET", "HEAD") and request.path.startswith(CONTROL_PREFIX):
-            level = logging.DEBUG  # an open console looks every few seconds
+        elif self._is_look() and isinstance(answer.refusal, NotSeen | None):  # what is refused is always told
+            level = logging.DEBUG
         if log.isEnabledFor(level):
             why = "".join(f" {text}" for text in (answer.refusal, *request.warnings) if text)
             refused = " refused:" if request.is_handshake else ""
             self._front.tell(level, f"{request.title}{refused} {answer.status}{why}")
         if log.isEnabledFor(logging.DEBUG):
             log.debug("  origin %s, agent %s", request.headers.get("Origin"), request.headers.get("User-Agent"))
+
+    def _is_look(self) -> bool:
+        """Tell whether it is what an open console asks by itself, every few seconds and of each change anew."""
+        request = self.request
+        if request.path.startswith(API_PREFIX):
+            return request.method == "GET" and request.parameters.from_console
+        if request.method in ("GET", "HEAD"):
+            return request.path.startswith(CONTROL_PREFIX) or self._front.is_page(request.path)
+        return request.path == WAIT_PATH and CONSOLE_WAITS in (request.body or b"")
 
     def _is_over(self) -> None:
         """Note that the request is done, but for a handshake that Tornado is still to answer."""
@@ -8588,6 +8606,7 @@ class Socket:
         self._world = request.world  # until it ends, since its world may be over long before Tornado's handler is
         self._outbox = outbox
         self._endpoint = request.endpoint
+        self._level = logging.DEBUG if request.parameters.from_console else logging.INFO
         self._frames: list[bytes] = []  # mostly empty, and then a tenth of what a deque takes
         self._waiting = 0  # bytes queued or on their way
         self._on_their_way = 0
@@ -8616,7 +8635,7 @@ class Socket:
             log.info("open %s refused: %d %s%s", self._endpoint, CloseCode.REFUSED, str(refusal), odd)
             self.close(CloseCode.REFUSED, refusal.reason)
         else:
-            log.log(logging.WARNING if odd else logging.INFO, "open %s%s", self._endpoint, odd)
+            log.log(logging.WARNING if odd else self._level, "open %s%s", self._endpoint, odd)
 
     def closed(self, code: int | None) -> None:
         """Take note that the connection is over, with the code of the client's close frame."""
@@ -8627,7 +8646,7 @@ class Socket:
             self._exchange.is_open()
             self._exchange = None
         elif self._ending is None and self._world and self._world.service.leave(self._endpoint, self, code):
-            log.info("close %s: by the client, %d", self._endpoint, code)
+            log.log(self._level, "close %s: by the client, %d", self._endpoint, code)
         self._is_ending(code, "")
 
     # As a Channel
@@ -8679,7 +8698,7 @@ class Socket:
         self._outbox.share_out()
         self._is_ending(code, reason)
         if code != CloseCode.REFUSED:
-            log.info("close %s: %d %s", self._endpoint, code, shown(reason) if reason else "")
+            log.log(self._level, "close %s: %d %s", self._endpoint, code, shown(reason) if reason else "")
         stream = self._stream()
         if stream is None:
             return
@@ -9675,7 +9694,10 @@ class Options:
     max_body: int = option("serving", 1_000_000, parse_size, "the largest JSON or text body; default 1MB", "SIZE")
     static: str | None = option("serving", None, check_folder, "also serve the files of this folder, at /", "DIR")
     quiet: bool = option("serving", False, check_flag, "log only what needs attention", flags=("-q",))
-    verbose: bool = option("serving", False, check_flag, "log also origin and agent of each request", flags=("-v",))
+    verbose: bool = option(
+        "serving", False, check_flag, "log also what the console asks, and each request's origin and agent",
+        flags=("-v",),
+    )  # fmt: skip
 
     json: bool = option("in CI", False, check_flag, "print one line of JSON when ready, instead of the banner")
     with_parent: bool = option("in CI", False, check_flag, "end when the process ends that started it")
@@ -11005,14 +11027,32 @@ def drop_unread() -> None:
 LOG_SECONDS = 0.05  # that a line waits for others, to be written with them
 LONGEST_LINE = 4000
 TIME_LENGTH = len("12:00:00")
+REFUSED = re.compile(r"open \S+ refused|\S+ \S+ [45]\d\d\b")  # a line of the log that tells of a request
+RED, YELLOW, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
+
+
+def takes_colours(stream: TextIO | None, environment: Mapping[str, str]) -> bool:
+    """Tell whether a stream is a terminal that shows colours, and whose person wants them (https://no-color.org)."""
+    if stream is None or not stream.isatty() or environment.get("NO_COLOR") or environment.get("TERM") == "dumb":
+        return False
+    return os.name != "nt" or "WT_SESSION" in environment  # the older console of Windows may show the bare codes
 
 
 class LogLines(logging.Formatter):
     """Writes the time of day before each line; it is spelled out once a second, for that is most of the work."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, coloured: bool = False) -> None:
         super().__init__(datefmt="%H:%M:%S")
         self._second, self._time = -1, ""
+        self._coloured = coloured
+
+    def paint(self, level: int, text: str) -> str:
+        """Return a line as it is shown: on a terminal warnings are yellow, errors and refusals red."""
+        if not self._coloured:
+            return text
+        if level == logging.WARNING:
+            return f"{YELLOW}{text}{PLAIN}"
+        return f"{RED}{text}{PLAIN}" if level > logging.WARNING or REFUSED.match(text) else text
 
     def format(self, record: logging.LogRecord) -> str:
         if int(record.created) != self._second:
@@ -11021,7 +11061,8 @@ class LogLines(logging.Formatter):
         if len(message) > LONGEST_LINE:
             message = message[:LONGEST_LINE] + "…"
         trace = self.formatException(record.exc_info).split("\n") if record.exc_info else ()
-        return "\n".join([f"{self._time} {printable(message)}", *map(printable, trace)])
+        line = self.paint(record.levelno, printable(message))
+        return "\n".join([f"{self._time} {line}", *map(printable, trace)])
 
 
 class LogStream(logging.StreamHandler[TextIO]):
@@ -11029,13 +11070,14 @@ class LogStream(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(LogLines())
+        self._form = LogLines(coloured=takes_colours(self.stream, os.environ))
+        self.setFormatter(self._form)
         self._lines: list[str] = []
 
     def tell(self, level: int, text: str) -> None:
         """Write a line as if it was logged; one that waits with others costs a fifth of that, and has their time."""
         if self._lines and level < logging.WARNING and len(text) < LONGEST_LINE:
-            self._lines.append(f"{self._lines[0][:TIME_LENGTH]} {printable(text)}")
+            self._lines.append(f"{self._lines[0][:TIME_LENGTH]} {self._form.paint(level, printable(text))}")
         else:
             log.log(level, text)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import io
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ from rested_emulator import (
     lan_address,
     read_command_line,
 )
-from tests.conftest import GARDEN, KEY, PLANTS, need
+from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS, need
 from tests.wire import PROGRAM, banner_of, call, closing, open_socket, start_program
 
 
@@ -565,6 +567,148 @@ def test_a_line_that_is_told_waits_with_others_and_others_are_logged(caplog: pyt
     assert stream._lines[1:] == ["12:00:00 GET /\\x07%s 200"]
     stream.tell(logging.INFO, "x" * 5000)
     assert (len(stream._lines), caplog.messages[1:]) == (2, ["x" * 5000])
+
+
+def shown_line(level: int, text: str) -> str:
+    """A line as the program's log writes it, without the time."""
+    return LogStream().format(logging.LogRecord("x", level, "", 0, text, None, None))[len("12:00:00 ") :]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("level", "text", "colour"),
+    [
+        (logging.INFO, "GET /api/1/ce/notes/open 200", ""),
+        (logging.INFO, "GET /api/1/ce/404/500 200 404 500", ""),
+        (logging.INFO, "push POST notes/open 404 to 1", ""),
+        (logging.INFO, "close notes/open: 1000 Access token expired.", ""),
+        (logging.INFO, "GET /api/1/ce/notes/open 401 No Access token or invalid.", RED),
+        (logging.INFO, "DELETE /api/1/ce/notes/open 503", RED),
+        (logging.INFO, "open notes/open refused: 4000 Origin not allowed.", RED),
+        (logging.INFO, "open /api/1/ce/notes/open refused: 403 Host", RED),
+        (logging.WARNING, "GET /api/1/ce/notes/open 200 did you mean", "\x1b[33m"),
+        (logging.ERROR, "GET / failed", RED),
+    ],
+)
+def test_a_terminal_shows_refusals_and_warnings_in_colours(
+    monkeypatch: pytest.MonkeyPatch, level: int, text: str, colour: str
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert shown_line(level, text) == (f"{colour}{text}\x1b[0m" if colour else text)
+
+
+@pytest.mark.parametrize(
+    ("stream", "system", "environment", "has_colours"),
+    [
+        (Terminal, "posix", {}, True),
+        (Terminal, "posix", {"NO_COLOR": ""}, True),  # which is as if it was not set, says no-color.org
+        (Terminal, "posix", {"NO_COLOR": "1"}, False),
+        (Terminal, "posix", {"TERM": "dumb"}, False),
+        (io.StringIO, "posix", {}, False),
+        (lambda: None, "posix", {}, False),
+        (Terminal, "nt", {}, False),
+        (Terminal, "nt", {"WT_SESSION": "a-terminal"}, True),
+        (Terminal, "nt", {"WT_SESSION": "a-terminal", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colours_are_for_terminals_that_are_known_to_show_them(
+    monkeypatch: pytest.MonkeyPatch,
+    stream: Callable[[], Any],
+    system: str,
+    environment: dict[str, str],
+    has_colours: bool,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream())
+    for name in ("NO_COLOR", "TERM", "WT_SESSION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", system)
+        line = shown_line(logging.WARNING, "ill")
+    assert line == ("\x1b[33mill\x1b[0m" if has_colours else "ill")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_log_of_a_program_is_coloured_on_a_terminal_alone(tmp_path: Path, is_terminal: bool) -> None:
+    ours, theirs = os.openpty() if is_terminal else os.pipe()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    process = subprocess.Popen(
+        [*PROGRAM, "--memory", "--port", "0", "--json"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=theirs, text=True,
+    )  # fmt: skip
+    os.close(theirs)
+    with ended(process):
+        assert process.stdout
+        facts = json.loads(process.stdout.readline())
+        # Two at once, so that the second line waits with the first.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(call, [f"{facts['url']}/secure-endpoint?key={facts['key']}"] * 2))
+        process.terminate()
+        said = b""
+        with contextlib.suppress(OSError):  # a terminal whose other end is closed
+            while part := os.read(ours, 2**16):
+                said += part
+    os.close(ours)
+    lines = [line for line in said.decode().splitlines() if "GET" in line]
+    shape = (
+        r"\d\d:\d\d:\d\d \x1b\[31mGET .* 401 .*\x1b\[0m" if is_terminal else r"\d\d:\d\d:\d\d GET [^\x1b]* 401 [^\x1b]*"
+    )
+    assert [bool(re.fullmatch(shape, line)) for line in lines] == [True, True], lines
+
+
+# With an open console
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines of requests and sockets that the log has without --verbose."""
+    texts = [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
+    caplog.clear()
+    return [text for text in texts if re.match(r"[A-Z]+ /|open |close |push ", text)]
+
+
+def test_the_log_leaves_out_what_an_open_console_asks_by_itself(
+    emulator: RestedEmulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    control = str(emulator.facts["controlUrl"])
+    console: dict[str, Any] = {"from": "console"}
+    here = control.removesuffix("__emulator__")
+    for name in ("", "main.js", "console.css", "__emulator__/", "__emulator__/main.js"):
+        assert call(f"{here}{name}").status == 200
+    for verb in ("status", "listeners?from=console", "faults", "mails", "recoveries"):
+        assert call(f"{control}/{verb}").status == 200
+    wait = json.dumps({"requests": {"since": 0, "from": "console"}, "timeout": 0.01}, separators=(",", ":")).encode()
+    kind = {"Content-Type": "application/json"}
+    assert call(f"{control}/wait", "POST", body=wait, headers=kind).status == 408
+    assert call(emulator.url(PLANTS), **console).status == 200
+    assert call(f"{control}/wait", "POST", body=wait, headers=kind).status == 200
+    with open_socket(f"{emulator.ws_url(PLANTS)}&from=console"):
+        pass
+    with open_socket(f"{emulator.ws_url(PLANTS)}&from=console") as listener:
+        emulator.close_listeners()
+        closing(listener)
+    assert told(caplog) == []
+    # What a person does with it, what is refused, and what others ask, is told.
+    call(emulator.url(PLANTS), "POST", {"name": "Leek"}, **console)
+    call(f"{control}/nothing")
+    call(f"{control}/wait", "POST", {"requests": {}, "timeout": 0})
+    call(f"{here}main.js", headers={"Host": "evil.example"})
+    call(emulator.url(GARDENERS), **console)
+    call(emulator.url(PLANTS))
+    assert [" ".join(line.split()[:3]) for line in told(caplog)] == [
+        f"POST /api/1/ce/{PLANTS} 200",
+        "GET /__emulator__/nothing 404",
+        "POST /__emulator__/wait 408",
+        "GET /main.js 403",
+        f"GET /api/1/ce/{GARDENERS} 401",
+        f"GET /api/1/ce/{PLANTS} 200",
+    ]
 
 
 def test_a_trace_in_the_log_is_escaped_too() -> None:

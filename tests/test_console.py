@@ -116,6 +116,25 @@ def test_a_wheel_brings_the_console_along(tmp_path: Path) -> None:
             assert call(f"{address}/{path.name}").body == path.read_bytes()
 
 
+@browser_test
+def test_one_post_with_the_console_open_is_two_lines(
+    emulator: RestedEmulator, context: BrowserContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = context.new_page()
+    page.goto(base(emulator))
+    page.get_by_text("listening", exact=True).wait_for()
+    endpoint = str(emulator.listeners(from_="console")[0]["endpoint"])
+    with page.expect_response("**/__emulator__/recoveries*"):  # it looks at everything anew
+        unique_id = call(emulator.url(endpoint), "POST", {"name": "Leek"}).json["uniqueId"]
+    page.close()
+    emulator.wait(messages={"type": "CLOSE", "from": "console"})
+    emulator.settle()
+    assert sorted(record.getMessage() for record in caplog.records if record.name == "rested_emulator") == [
+        f"POST /api/1/ce/{endpoint} 200",
+        f"push POST {endpoint} {unique_id} to 1",
+    ]
+
+
 # The console
 
 
