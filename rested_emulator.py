@@ -7910,10 +7910,28 @@ def beside(path: str) -> Iterator[str]:
                 yield os.path.join(folder, entry)
 
 
+INDEX = b"index.html"
+NOT_THE_APPS = frozenset(prefix.split("/")[1] for prefix in (API_PREFIX, CONTROL_PREFIX))
+
+
+def is_navigation(request: HttpRequest) -> bool:
+    """Tell whether a browser goes to an address that an app may have made up: no file's, and not below API or control.
+
+    What a page loads, and what a program asks for, does not name ``text/html`` among what it accepts.
+    """
+    accepted = [part.partition(";")[0].strip().lower() for part in request.headers.get("Accept", "").split(",")]
+    start, *parts = unquote(request.path).split("/")
+    names = [part for part in parts if part not in ("", ".")]
+    if "text/html" not in accepted or start or ".." in names:  # a browser resolves dots itself
+        return False
+    return not names or (names[0] not in NOT_THE_APPS and not os.path.splitext(names[-1])[1])
+
+
 class Static(Door):
     """Serves the files of a folder below ``base``: no listing, no way out of it, and nothing that is hidden.
 
-    Nor are the emulator's ``own`` files served, nor what is named after one of them and a dot.
+    Nor are the emulator's ``own`` files served, nor what is named after one of them and a dot. A browser that goes to a
+    path without a file gets the folder's ``index.html``, as from every dev server.
     """
 
     def __init__(
@@ -7938,17 +7956,23 @@ class Static(Door):
 
     def perform(self, request: HttpRequest) -> Answer:
         self.check_head(request)
-        path = "/" + request.path.removeprefix(self._base)
-        target = unquote_to_bytes(path.encode("latin1"))  # as which a request's first line is read
+        asked = "/" + request.path.removeprefix(self._base)
+        target = unquote_to_bytes(asked.encode("latin1"))  # as which a request's first line is read
         path = self._find(target, request)
-        if os.path.isdir(path):
+        if path and os.path.isdir(path):
             if not request.path.endswith("/"):
                 # Relative links of a page count from the last slash. Two slashes at the front would name another host.
                 where = f"{quote(target)}/{'?' if request.query else ''}{request.query}"
                 return Answer(301, headers=[("Location", self._base + where.lstrip("/"))])
-            target += b"index.html"
+            target += INDEX
             path = self._find(target, request)
         elif request.path.endswith("/"):
+            path = None
+        if path is None and is_navigation(request):
+            # The address is one of the app's own, which it shows once it runs.
+            target = INDEX
+            path = self._find(target, request)
+        if path is None:
             raise self._missing(request)
         try:
             answer = send_file(path, file_type(target.decode()), request)
@@ -7957,8 +7981,11 @@ class Static(Door):
         answer.headers += [("Cache-Control", "no-cache"), *self._headers]
         return answer
 
-    def _find(self, target: bytes, request: HttpRequest) -> str:
-        """Follow a path and all links to a file; raises NotFound where that is outside, missing, or not served."""
+    def _find(self, target: bytes, request: HttpRequest) -> str | None:
+        """Follow a path and all links to a file or folder, None where there is none.
+
+        Raises NotFound where that is outside, or not served.
+        """
         try:
             name = target.decode().lstrip("/")
             if len(target) > LONGEST_PATH or (os.name == "nt" and ":" in name):  # a drive, or a stream of a file
@@ -7976,7 +8003,7 @@ class Static(Door):
             )
             raise NotFound(Message.NOT_FOUND, hint)
         if not (os.path.isfile(real) or os.path.isdir(real)):
-            raise self._missing(request)
+            return None
         if self._is_own(real):
             hint = (
                 "is, or is named after, the emulator's own (data, seed, uploads, a key), which --static never serves."
@@ -9692,7 +9719,9 @@ class Options:
         "serving", None, check_path, "the key of --cert, where it is in a file of its own", "FILE"
     )
     max_body: int = option("serving", 1_000_000, parse_size, "the largest JSON or text body; default 1MB", "SIZE")
-    static: str | None = option("serving", None, check_folder, "also serve the files of this folder, at /", "DIR")
+    static: str | None = option(
+        "serving", None, check_folder, "also serve this folder at /, and its index.html for an app's own paths", "DIR"
+    )
     quiet: bool = option("serving", False, check_flag, "log only what needs attention", flags=("-q",))
     verbose: bool = option(
         "serving", False, check_flag, "log also what the console asks, and each request's origin and agent",

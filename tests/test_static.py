@@ -674,6 +674,140 @@ def test_a_file_that_cannot_be_read_says_so_of_the_file(
     assert "Permission denied" in reply.json["hint"]
 
 
+# The paths of an app
+
+NAVIGATION = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"  # as browsers send it
+ROUTES = [
+    "/notes",
+    "/notes/5",
+    "/notes/5/",
+    "/notes?page=2&next=a.b",
+    "/v1.2/about",
+    "/K%C3%BCche",
+    "/a%20b/c",
+    "/apis/1",
+    "/bare/",
+    "/bare/nothing",
+    "/docs/nothing",
+    "//notes",
+    "/app.js/notes",
+]
+
+
+@pytest.mark.parametrize("target", ROUTES)
+def test_a_browser_that_goes_to_a_path_without_a_file_gets_the_index(served: RestedEmulator, target: str) -> None:
+    whole, without = get(served, target, Accept=NAVIGATION), get(served, target, "HEAD", Accept=NAVIGATION)
+    assert_file(whole, FILES["index.html"])
+    assert whole.headers == get(served, "/").headers == without.headers
+    assert (without.status, without.body) == (200, b"")
+
+
+@pytest.mark.parametrize("accept", ["text/html", "TEXT/HTML;q=0.9", "image/png , text/html"])
+def test_whoever_accepts_html_by_name_is_a_browser(served: RestedEmulator, accept: str) -> None:
+    assert_file(get(served, "/notes", Accept=accept), FILES["index.html"])
+
+
+@pytest.mark.parametrize("accept", [None, "", "*/*", "text/*", "application/json", "text/html2", "x-text/html"])
+@pytest.mark.parametrize("target", ["/notes", "/bare/"])
+def test_a_program_that_asks_for_such_a_path_gets_a_404(
+    served: RestedEmulator, target: str, accept: str | None
+) -> None:
+    headers = {} if accept is None else {"Accept": accept}
+    assert get(served, target, "HEAD", **headers).status == 404
+    assert_refusal(get(served, target, **headers), 404, texts.NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/notes.html",
+        "/logo.png",
+        "/notes/5.json",
+        "/assets/index-4f2a.js",
+        "/notes.",
+        "/app.js/",
+        "/users/jane.doe",
+        "/notes%2Ehtml",
+        "/api",
+        "/api/",
+        "/api/1",
+        "/api/1/ce",
+        "/api/2/ce/garden/plants",
+        "/%61pi/2/notes",
+        "//api/2/notes",
+        "/./api/2/notes",
+        "/x/../api/2/notes",
+        "/api%2F2/notes",
+        "/__emulator__",
+        "/__emulator__/nothing",
+        "/%5F_emulator__/nothing",
+        "//__emulator__/status",
+        "/.git",
+        "/.git/config",
+        "/docs/.hidden",
+        "/..",
+        "/../notes",
+        "/docs/../notes",
+        "/%2e%2e/notes",
+        "/..%2fnotes",
+        "/../outside/",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/notes%00",
+        "/notes%ff",
+        "/K%C3",
+        "/" + "x/" * 5000,
+        "*",
+        "http://localhost/notes",
+        "file:///etc/passwd",
+    ],
+)
+def test_no_index_stands_for_a_file_for_api_and_control_or_for_what_is_not_served(
+    served: RestedEmulator, target: str
+) -> None:
+    assert get(served, target, "HEAD", Accept=NAVIGATION).status == 404
+    assert_refusal(get(served, target, Accept=NAVIGATION), 404, texts.NOT_FOUND)
+
+
+@pytest.mark.parametrize("target", NOTHING.values(), ids=NOTHING.keys())
+def test_a_hostile_path_leads_a_browser_nowhere_else(served: RestedEmulator, target: str) -> None:
+    reply = get(served, target, Accept=NAVIGATION)
+    assert (reply.status, reply.body) == (200, FILES["index.html"]) or reply.status == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_only_what_reads_gets_the_index(served: RestedEmulator, method: str) -> None:
+    reply = call(f"{base(served)}/notes", method, {}, headers={"Accept": NAVIGATION})
+    assert_refusal(reply, 405, texts.WRONG_METHOD)
+
+
+def test_a_foreign_page_or_host_gets_no_index(served: RestedEmulator) -> None:
+    for name, value in (("Host", "evil.example"), ("Origin", FOREIGN), ("Origin", "null")):
+        assert call(f"{base(served)}/notes", headers={"Accept": NAVIGATION, name: value}).status == 403
+
+
+def test_an_index_that_is_not_there_or_not_served_stands_for_nothing(emulator: RestedEmulator, site: Path) -> None:
+    index = site / "index.html"
+    index.unlink()
+    assert_refusal(get(emulator, "/notes", Accept=NAVIGATION), 404, texts.NOT_FOUND)
+    index.mkdir()
+    assert_refusal(get(emulator, "/notes", Accept=NAVIGATION), 404, texts.NOT_FOUND)
+    index.rmdir()
+    index.symlink_to("../secret.txt")
+    assert_refusal(get(emulator, "/notes", Accept=NAVIGATION), 404, texts.NOT_FOUND)
+
+
+def test_a_file_stands_before_the_index(emulator: RestedEmulator, site: Path) -> None:
+    (site / "notes").write_bytes(BINARY)
+    assert_file(get(emulator, "/notes", Accept=NAVIGATION), BINARY)
+    assert get(emulator, "/docs", Accept=NAVIGATION).status == 301
+    assert_file(get(emulator, "/docs/", Accept=NAVIGATION), b"<p>docs")
+
+
+def test_without_the_option_no_path_is_an_apps() -> None:
+    with RestedEmulator() as emulator:
+        assert call(f"{base(emulator)}/notes", headers={"Accept": NAVIGATION}).status == 404
+
+
 # Folders
 
 
