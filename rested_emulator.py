@@ -200,7 +200,7 @@ try:
 except ImportError:  # which only Windows has
     msvcrt = None  # type: ignore[assignment]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ("DataFileError", "OptionError", "Options", "Refusal", "RestedEmulator", "RestedError", "World", "main")
 
 # - Vocabulary ---------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import ZipFile
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -102,18 +101,6 @@ def test_the_copied_module_says_where_the_console_is_to_be_had(tmp_path: Path) -
             assert (reply.status, reply.headers["content-type"]) == (200, "text/plain; charset=utf-8")
             assert reply.body.startswith(b"rested-emulator")
             assert b"sample_data/console" in reply.body
-
-
-def test_a_wheel_brings_the_console_along(tmp_path: Path) -> None:
-    build = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
-    made = subprocess.run(
-        [sys.executable, "-c", build], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    )
-    wheel, target = tmp_path / made.stdout.split()[-1], tmp_path / "installed"
-    ZipFile(wheel).extractall(target)  # as pip does, which not every environment has
-    with serving(["-m", "rested_emulator"], tmp_path, PYTHONPATH=str(target)) as address:
-        for path in CONSOLE.iterdir():
-            assert call(f"{address}/{path.name}").body == path.read_bytes()
 
 
 @browser_test
