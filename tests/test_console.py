@@ -828,19 +828,36 @@ def test_what_one_does_the_other_sees(stage: Stage) -> None:
 
 @browser_test
 def test_with_lag_a_change_shows_before_it_is_saved(stage: Stage) -> None:
-    stage.press("Lag", "Every answer waits 2 s")
+    stage.press("Lag ada", "ada’s answers take 2 s")
     add(stage.ada, "Lemonade")
     expect(item(stage.ada, "Lemonade")).to_contain_text("saving")
     expect(item(stage.ben, "Lemonade")).to_contain_text("ada")
+    assert [(fault["kind"], fault["username"]) for fault in stage.emulator.faults()] == [("delay", "ada")]
     expect(item(stage.ada, "Lemonade")).not_to_contain_text("saving")
     expect(item(stage.ada, "Lemonade")).to_have_count(1)
-    stage.press("Lag", "Answers come at once.")
+    stage.press("Lag ada", "ada’s answers come at once.")
     assert stage.emulator.faults() == []
 
 
 @browser_test
-def test_after_a_drop_the_panes_come_back_by_themselves(stage: Stage) -> None:
-    stage.press("Drop", "2 sockets are lost without a word (1006)")
+def test_one_is_dropped_and_the_stage_tells_what_was_missed(stage: Stage) -> None:
+    for pane, name, password in ((stage.ada, "ada", "apricot"), (stage.ben, "ben", "bramble")):
+        expect(stage.page.get_by_text(f"{name}, password {password}")).to_be_visible()
+        expect(pane.locator("#me")).to_have_text(name)
+    stage.press("Drop ben", "ben is away for 4 s")
+    expect(stage.ben.locator("#line")).to_contain_text("Connection lost")
+    expect(stage.ada.locator("#line")).to_have_text("Live")
+    add(stage.ada, "Lemonade")
+    add(stage.ada, "Plates")
+    expect(item(stage.ada, "Plates")).to_contain_text("ada")
+    stage.emulator.clear_faults()
+    expect(stage.page.locator("#said")).to_have_text(re.compile(r"ben was away for \d\S* s, missed 2 changes, and read them\."))
+    expect(item(stage.ben, "Plates")).to_have_count(1)
+
+
+@browser_test
+def test_after_an_outage_the_panes_come_back_by_themselves(stage: Stage) -> None:
+    stage.press("Outage of 5 s", "2 sockets are lost without a word (1006)")
     expect(stage.ada.locator("#line")).to_contain_text("Connection lost")
     add(stage.ada, "Lemonade")
     expect(stage.ada.locator("#problem")).to_contain_text("“Lemonade” was not saved")
@@ -874,9 +891,13 @@ def test_a_wrong_password_says_so_and_a_reload_stays_logged_in(stage: Stage) -> 
     expect(stage.ada.locator("#login-reason")).to_have_text(texts.WRONG_CREDENTIALS)
     ben = stage.page.frame(name="ben")  # whose frame may be attached before or after ada's
     assert ben is not None
-    ben.evaluate("location.reload()")
+    with stage.page.expect_event("framenavigated", lambda frame: frame == ben):
+        ben.evaluate("location.reload()")
     stage.press("Log both in")
     stage.are_live()
+    logins: list[Any] = [request for request in stage.emulator.requests(method="POST") if "login=" in request["url"]]
+    names = [request["body"]["username"] for request in logins]
+    assert (names.count("ada"), names.count("ben")) == (3, 1)
 
 
 @browser_test
@@ -930,7 +951,7 @@ def test_the_stage_has_its_picture_taken(stage: Stage, tmp_path: Path, pytestcon
     stage.page.emulate_media(color_scheme="dark")
     add(stage.ben, "Plates for six")
     expect(item(stage.ada, "Plates")).to_have_count(1)
-    stage.press("Lag", "Every answer waits 2 s")
+    stage.press("Lag ada", "ada’s answers take 2 s")
     add(stage.ada, "Lemonade")
     expect(item(stage.ben, "Lemonade")).to_have_count(1)
     take(stage.page, "stage", tmp_path, pytestconfig)

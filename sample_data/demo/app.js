@@ -174,12 +174,12 @@ function showLine(text, tone) {
 let drawing = false;
 
 function draw() {
+  $("login").hidden = me !== null;
+  $("list").hidden = me === null;
   if (drawing) return;
   drawing = true;
   requestAnimationFrame(() => {
     drawing = false;
-    $("login").hidden = me !== null;
-    $("list").hidden = me === null;
     $("me").textContent = me?.username ?? "";
     $("none").hidden = items.size > 0;
     const focused = document.activeElement?.dataset.of;
@@ -209,5 +209,6 @@ function makeItem(record) {
   return item;
 }
 
+$("stage").hidden = window.top !== window.self;
 if (me) begin();
 else draw();

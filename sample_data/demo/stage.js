@@ -5,7 +5,11 @@ const PEOPLE = [
   { username: "ben", password: "bramble" },
 ];
 const LAG = 2; // seconds
+const DROP = 4;
 const OUTAGE = 5;
+const READING = 1500; // milliseconds until somebody who is back has read, if ever
+const SHORT = 1; // seconds that nobody notices
+const QUIET = 100; // between two looks at what happened
 const TOKEN = "rested-emulator-control-token"; // the console keeps it in the same place
 
 const $ = (id) => document.getElementById(id);
@@ -24,18 +28,19 @@ async function control(method, verb, args) {
   const answer = await fetch(`/__emulator__/${verb}`, { method, headers, body: args && JSON.stringify(args), credentials: "omit" });
   const value = await answer.json();
   $("token-form").hidden = answer.status !== 403;
-  if (!answer.ok) throw new Error(value.hint ?? value.message);
+  if (!answer.ok) throw Object.assign(new Error(value.hint ?? value.message), { status: answer.status });
   return value;
 }
 
+const look = (verb) => control("GET", verb);
 const act = (verb, args = {}) => control("POST", verb, args);
 
 function say(text) {
   $("said").textContent = text;
 }
 
-function on(id, action) {
-  $(id).addEventListener("click", async () => {
+function on(button, action) {
+  button.addEventListener("click", async () => {
     try {
       await action();
     } catch (error) {
@@ -44,65 +49,129 @@ function on(id, action) {
   });
 }
 
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+// Log in as a person does it: with the form, which the app shows once it knows that nobody is logged in.
+function logIn({ username, password, frame }) {
+  const page = frame.contentDocument;
+  const form = page?.getElementById("login");
+  if (!form || form.hidden) return;
+  page.getElementById("username").value = username;
+  page.getElementById("password").value = password;
+  form.requestSubmit();
+}
+
+const logBothIn = () => PEOPLE.forEach(logIn);
+
+// One person: the app in a frame, and above it whose it is and what can happen to this one alone.
+function seat(person) {
+  const { username, password } = person;
+  person.frame = element("iframe", { title: `The app, for ${username}`, name: username, src: "./index.html" });
+  person.frame.addEventListener("load", () => logIn(person));
+  person.drop = element("button", { textContent: `Drop ${username}` });
+  person.lag = element("button", { textContent: `Lag ${username}`, ariaPressed: "false" });
+  on(person.drop, async () => {
+    await act("faults", { kind: "outage", seconds: DROP, username });
+    say(`${username} is away for ${DROP} s: the socket is lost without a word (1006), and tries to come back are refused.`);
+  });
+  on(person.lag, async () => {
+    const lags = lagsOf(username, await look("faults"));
+    for (const { id } of lags) await control("DELETE", `faults?id=${id}`);
+    if (!lags.length) await act("faults", { kind: "delay", seconds: LAG, username });
+    person.lag.ariaPressed = String(!lags.length);
+    say(lags.length ? `${username}’s answers come at once.` : `${username}’s answers take ${LAG} s: the list shows a change before it is saved.`);
+  });
+  const name = element("p", {}, element("b", { textContent: username }), `, password ${password}`);
+  return element("section", { ariaLabel: username }, element("div", { className: "row" }, name, person.drop, person.lag), person.frame);
+}
+
+const lagsOf = (username, faults) => faults.filter((fault) => fault.kind === "delay" && fault.active && fault.username === username);
+
+const showLags = (faults) => PEOPLE.forEach(({ username, lag }) => (lag.ariaPressed = String(lagsOf(username, faults).length > 0)));
+
+// How somebody came back, in a sentence.
+function told({ username, after, missed, read }) {
+  const away = `${username} was away for ${after < 1 ? after.toFixed(1) : Math.round(after)} s`;
+  if (!missed) return `${away}, and missed nothing.`;
+  const changes = missed === 1 ? "1 change" : `${missed} changes`;
+  return read ? `${away}, missed ${changes}, and read them.` : `${away}, missed ${changes}, and did not read them.`;
+}
+
+const toldOf = new Set(); // numbers of recoveries
+const seenBack = new Map(); // when they were first seen to be over
+let nextLook = null;
+
+// Tell of everybody who has come back, once it can be told whether they have read what they missed.
+async function tellRecoveries() {
+  const back = (await look("recoveries")).filter((recovery) => recovery.back !== null && !toldOf.has(recovery.number));
+  const over = back.filter((recovery) => recovery.read || performance.now() - (seenBack.get(recovery.number) ?? Infinity) > READING);
+  for (const { number } of back) seenBack.has(number) || seenBack.set(number, performance.now());
+  for (const { number } of over) toldOf.add(number);
+  const worthIt = over.filter(({ missed, after }) => missed || after >= SHORT);
+  if (worthIt.length) say(worthIt.map(told).join(" "));
+  clearTimeout(nextLook);
+  if (over.length < back.length) nextLook = setTimeout(() => tellRecoveries().catch(() => {}), READING);
+}
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+// Follow what happens for ever: it is waited for, not asked for in vain.
+async function follow() {
+  for (let since = 0; ; ) {
+    try {
+      const { requests, messages } = await act("wait", { requests: { since }, messages: { since }, timeout: 600 });
+      since = Math.max(...[...requests, ...messages].map(({ number }) => number));
+      await tellRecoveries();
+      await pause(QUIET);
+    } catch (error) {
+      if (error.status === 403) return say(error.message);
+      if (error.status !== 408) await pause(1000);
+    }
+  }
+}
+
+async function begin() {
+  try {
+    showLags(await look("faults"));
+    for (const { number, back } of await look("recoveries")) if (back !== null) toldOf.add(number); // before our time
+    await follow();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
 // A page of another site could lay this one under the visitor's clicks; in a frame it does nothing.
 if (window.top !== window.self) say("The stage works in a window of its own only.");
-else begin();
+else {
+  $("panes").replaceChildren(...PEOPLE.map(seat));
 
-function begin() {
-  const frames = PEOPLE.map(({ username }) => {
-    const frame = document.createElement("iframe");
-    frame.title = `The app, for ${username}`;
-    frame.name = username;
-    frame.src = "./index.html";
-    return frame;
-  });
-  $("panes").replaceChildren(...frames);
-
-  // Log in as a person does it: with the form.
-  function logIn(frame, { username, password }) {
-    const page = frame.contentDocument;
-    const form = page?.getElementById("login");
-    if (!form || form.hidden) return;
-    page.getElementById("username").value = username;
-    page.getElementById("password").value = password;
-    form.requestSubmit();
-  }
-
-  const logBothIn = () => frames.forEach((frame, at) => logIn(frame, PEOPLE[at]));
-  // The app shows its form once it knows that nobody is logged in.
-  frames.forEach((frame, at) => frame.addEventListener("load", () => setTimeout(() => logIn(frame, PEOPLE[at]), 100)));
-
-  on("log-in", async () => {
+  on($("log-in"), async () => {
     logBothIn();
     say("Both are logged in.");
   });
 
-  on("lag", async () => {
-    const lags = (await control("GET", "faults")).filter((fault) => fault.kind === "delay" && fault.active);
-    for (const { id } of lags) await control("DELETE", `faults?id=${id}`);
-    if (!lags.length) await act("faults", { kind: "delay", seconds: LAG });
-    $("lag").setAttribute("aria-pressed", String(!lags.length));
-    say(lags.length ? "Answers come at once." : `Every answer waits ${LAG} s: the list shows a change before it is saved.`);
-  });
-
-  on("drop", async () => {
+  on($("outage"), async () => {
     const { sockets } = await act("faults", { kind: "outage", seconds: OUTAGE });
     say(`An outage of ${OUTAGE} s: ${sockets} sockets are lost without a word (1006); the app comes back by itself.`);
   });
 
-  on("expire", async () => {
+  on($("expire"), async () => {
     const { expired, closed } = await act("expire-tokens");
     say(`${expired} tokens have expired, ${closed} sockets closed with 1000 “Access token expired.”; both have to log in.`);
   });
 
-  on("change", async () => {
+  on($("change"), async () => {
     const { closed } = await act("change-endpoint", { name: ITEMS });
     say(`${closed} sockets closed with 1000 “Options of the endpoint are changed.”; the app listens again.`);
   });
 
-  on("reset", async () => {
+  on($("reset"), async () => {
     const { messages } = await act("reset");
-    $("lag").setAttribute("aria-pressed", "false");
+    showLags([]);
     say(`Back at the start: ${messages === 1 ? "one message" : `${messages} messages`} told the panes the difference; both log in again.`);
     setTimeout(logBothIn, 300);
   });
@@ -110,13 +179,8 @@ function begin() {
   $("token-form").addEventListener("submit", (event) => {
     event.preventDefault();
     sessionStorage.setItem(TOKEN, $("token").value.trim());
-    showLag();
+    begin();
   });
 
-  const showLag = () =>
-    control("GET", "faults").then(
-      (faults) => $("lag").setAttribute("aria-pressed", String(faults.some((fault) => fault.kind === "delay" && fault.active))),
-      (error) => say(error.message),
-    );
-  showLag();
+  begin();
 }
