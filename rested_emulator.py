@@ -3885,6 +3885,11 @@ class Client(NamedTuple):
     agent: str = ""
     is_console: bool = False
 
+    @property
+    def name(self) -> str | None:
+        """The name by which reports tell of the user."""
+        return self.names[0] if self.names else None
+
     def is_like(self, other: Client) -> bool:
         """Tell whether they may be one: by user where both have one, else by page and program."""
         if self.user and other.user:
@@ -4701,6 +4706,7 @@ def check_close_reason(reason: str, name: str) -> str:
 class ActiveFault:
     """A fault at work: how often it has hit, and whom it keeps waiting.
 
+    ``began`` and ``ended`` are moments of ``uptime``, the machine's, whatever the emulator's clock says.
     ``held`` are called once the fault is cleared or its time is over: each closes a connection that nobody serves, or
     wakes an answer that hangs.
     """
@@ -4708,10 +4714,24 @@ class ActiveFault:
     number: int
     fault: Fault
     chances: random.Random | None
+    uptime: Callable[[], float]
     hits: int = 0
-    is_over: bool = False
+    began: float = 0.0
+    ended: float | None = None
     kept: tuple[Sequence[Listener], Push] | None = None  # the first of two messages that change places
     held: set[Callable[[], None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.began = self.uptime()
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended is not None
+
+    def end(self) -> None:
+        """Hit nothing any more."""
+        if self.ended is None:
+            self.ended = self.uptime()
 
     @property
     def kind(self) -> FaultKind:
@@ -4749,7 +4769,8 @@ class ActiveFault:
         if self.chances is not None and self.chances.random() >= fault.chance:
             return False
         self.hits += 1
-        self.is_over = self.hits == fault.times
+        if self.hits == fault.times:
+            self.end()
         log.info("fault %d %s: %s %s", self.number, fault.kind, method, endpoint)
         return True
 
@@ -4763,7 +4784,9 @@ class ActiveFault:
                 shown[camel(name)] = dict(value) if name == "headers" else value
         if fault.chance < 1:
             shown["chance"] = fault.chance
-        return shown | {"hits": self.hits, "active": not self.is_over}
+        ended = None if self.ended is None else round(self.ended, 3)
+        shown |= {"hits": self.hits, "active": not self.is_over}
+        return shown | {"began": round(self.began, 3), "ended": ended}
 
 
 class Effect(NamedTuple):
@@ -4965,14 +4988,15 @@ class Faults:
                 raise OptionError(f"{MOST_FAULTS} faults are active, which is enough; clear them first")
             self._stop(self._faults.pop(over))
         chances = random.Random(fault.seed) if fault.chance < 1 else None
-        active = ActiveFault(next(self._numbers), fault, chances)
+        active = ActiveFault(next(self._numbers), fault, chances, self._clock.uptime)
         self._faults[active.number] = active
         hit: list[Listener] = []
         if active.kind.on_sockets:
             aimed = filter(active.is_aimed_at, self._hub.listeners())
             hit = [listener for listener in aimed if active.hits_at(listener.endpoint, WEBSOCKET)]
             active.kind.on_sockets(self._hub, active, hit)
-        active.is_over |= active.kind.is_at_once
+        if active.kind.is_at_once:
+            active.end()
         lasts = fault.seconds if active.kind.hits_all else fault.for_
         if lasts is not None:
             self._later(lasts, lambda: self._stop(active))
@@ -5033,7 +5057,7 @@ class Faults:
 
     def _stop(self, active: ActiveFault) -> None:
         """Stop a fault: what it holds goes on, and the message it has kept is delivered."""
-        active.is_over = True
+        active.end()
         while active.held:
             active.held.pop()()
         if active.kept:
@@ -5248,6 +5272,7 @@ class SeenRequest(NamedTuple):
 
     number: int
     at: float
+    uptime: float
     method: str
     url: str
     headers: Mapping[str, str]
@@ -5267,6 +5292,7 @@ class SeenRequest(NamedTuple):
         return {
             "number": self.number,
             "at": timestamp(self.at),
+            "uptime": round(self.uptime, 3),
             "endpoint": self.endpoint,
             "method": self.method,
             "url": self.url,
@@ -5282,10 +5308,14 @@ class SeenRequest(NamedTuple):
 
 
 class SeenMessage(NamedTuple):
-    """A message, or where there is a ``code`` the end of a socket, and to whom it went."""
+    """A message, or where there is a ``code`` the end of a socket, and to whom it went.
+
+    Of a socket that opens or is refused it tells the ``client``; ``uptime`` is the machine's, whatever the clock says.
+    """
 
     number: int
     at: float
+    uptime: float
     type: str
     endpoint: str
     to: tuple[int, ...]
@@ -5296,12 +5326,15 @@ class SeenMessage(NamedTuple):
     faults: tuple[int, ...] = ()
     hint: str = ""
     warnings: tuple[str, ...] = ()
+    client: Client | None = None
     is_console: bool = False
 
     def public(self) -> dict[str, Json]:
         """Show it to the owner."""
-        seen: dict[str, Json] = {"number": self.number, "at": timestamp(self.at), "endpoint": self.endpoint}
-        seen |= {"type": self.type, "to": list(self.to)}
+        seen: dict[str, Json] = {"number": self.number, "at": timestamp(self.at), "uptime": round(self.uptime, 3)}
+        seen |= {"endpoint": self.endpoint, "type": self.type, "to": list(self.to)}
+        if self.client:
+            seen |= {"username": self.client.name, "origin": self.client.origin, "agent": self.client.agent}
         if self.push:
             message: dict[str, Json] = json.loads(Push.of(*self.push).message)
             return seen | {"record": message["record"], "faults": list(self.faults)}
@@ -5345,7 +5378,7 @@ class Recovery:
     after: float | None = None
     opened: float = math.inf
     token: str | None = None
-    read: bool = False
+    read_after: float | None = None
     missed: int = 0
     size: int = 2000  # in memory, about
 
@@ -5372,12 +5405,11 @@ class Recovery:
 
     def public(self, missed: int) -> dict[str, Json]:
         """Show it to the owner, with how many messages the client has missed."""
-        names = self.client.names
         seen: dict[str, Json] = {
             "number": self.number,
             "listener": self.listener.number,
             "endpoint": self.endpoint,
-            "username": names[0] if names else None,
+            "username": self.client.name,
             "at": timestamp(self.at),
             "code": int(self.code),
             "reason": str(self.reason),
@@ -5389,8 +5421,9 @@ class Recovery:
         }
         if self.more:
             seen["more"] = self.more
-        after = None if self.after is None else round(self.after, 3)
-        return seen | {"back": self.back, "after": after, "token": self.token, "read": self.read, "missed": missed}
+        after, read_after = (None if each is None else round(each, 3) for each in (self.after, self.read_after))
+        seen |= {"back": self.back, "after": after, "token": self.token}
+        return seen | {"read": read_after is not None, "readAfter": read_after, "missed": missed}
 
 
 EVERYBODY, EVERY_USER = "everybody", "every user"  # who may read a change, besides the user of an id
@@ -5486,7 +5519,7 @@ class Recoveries:
             # Browsers send no Origin with a GET of the same origin (Fetch, section 3.2).
             mine = recovery.client if client.origin else recovery.client._replace(origin=None)
             if recovery.opened <= asked and mine.is_like(client):
-                recovery.read = True
+                recovery.read_after = self._clock.uptime() - recovery.ended
                 self._part(self.unread, recovery)
 
     def find(self, **filters: object) -> list[dict[str, Json]]:
@@ -5640,9 +5673,9 @@ class Evidence:
         if length > LONGEST_BODY:
             headers = short_headers(headers)
         size = 1000 + len(url) + len(body) + min(length, LONGEST_BODY) + 100 * len(headers) + 200 * len(warnings)
-        number, at = next(self._numbers), self._clock.now()
         shown = method, url, headers, body, endpoint, status, seconds, why, faults, left
-        seen = SeenRequest(number, at, *shown, size, warnings, is_console)
+        number, at, uptime = self._next()
+        seen = SeenRequest(number, at, uptime, *shown, size, warnings, is_console)
         self._keep(self._requests, seen)
         if (status != 200 or seconds >= SLOW_SECONDS) and not is_console:
             self._judge(seen)
@@ -5691,14 +5724,16 @@ class Evidence:
         else:
             self._told[endpoint.name] = to
             size += 8 * len(to)
-        number, at, push = next(self._numbers), self._clock.now(), (endpoint, change)
-        self._saw(SeenMessage(number, at, change.type, endpoint.name, to, size, push, faults=faults))
+        push = endpoint, change
+        self._saw(SeenMessage(*self._next(), change.type, endpoint.name, to, size, push, faults=faults))
 
     def saw_open(self, listener: Listener, warnings: tuple[str, ...] = (), attempt: Attempt | None = None) -> None:
         """Take note of a listener, who may be a client that is back."""
-        number, at = next(self._numbers), self._clock.now()
-        is_console, to = listener.client.is_console, (listener.number,)
-        self._saw(SeenMessage(number, at, OPEN, listener.endpoint, to, 500, warnings=warnings, is_console=is_console))
+        endpoint, client, to = listener.endpoint, listener.client, (listener.number,)
+        is_console = client.is_console
+        self._saw(
+            SeenMessage(*self._next(), OPEN, endpoint, to, 500, warnings=warnings, client=client, is_console=is_console)
+        )
         recovery = None if is_console else self.recoveries.saw_open(listener, attempt)
         if recovery:
             self.coverage.meet(Behaviour.RECONNECT)
@@ -5713,23 +5748,28 @@ class Evidence:
         rule: str | None = None,
         hint: str = "",
         *,
-        is_console: bool = False,
+        refused: Client | None = None,
     ) -> None:
-        """Take note of the end of a socket: without a ``rule`` its client closed it, or it never was a listener."""
+        """Take note of the end of a socket: without a ``rule`` its client closed it, or it was ``refused``."""
         endpoint = endpoint[:LONGEST_NAME]
-        is_console = is_console or (listener is not None and listener.client.is_console)
+        client = listener.client if listener else refused
+        is_console = client is not None and client.is_console
         ends_by_us = rule not in (None, LOST_BY_CLIENT) or listener is None
         if ends_by_us and self.over is None and not is_console:  # how the emulator itself ends is no merit of the suite
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
             self.coverage.meet(next((behaviour for end, behaviour in ENDED_AS.items() if end == (code, reason)), lost))
-        to = (listener.number,) if listener else ()
-        number, at = next(self._numbers), self._clock.now()
-        size = 500 + len(hint)
-        seen = SeenMessage(number, at, CLOSE, endpoint, to, size, None, code, reason, hint=hint, is_console=is_console)
+        to, size = (listener.number,) if listener else (), 500 + len(hint)
+        seen = SeenMessage(
+            *self._next(), CLOSE, endpoint, to, size, None, code, reason, (), hint, (), refused, is_console
+        )
         self._saw(seen)
         if listener and rule and self.over is None and not is_console:
-            recovery = self.recoveries.of_end(number, listener, at, code, reason, rule)
+            recovery = self.recoveries.of_end(seen.number, listener, seen.at, code, reason, rule)
             self._keep(self.recoveries.seen, recovery)
+
+    def _next(self) -> tuple[int, float, float]:
+        """Return the number of what is seen now, and the moment, by the emulator's clock and by the machine's."""
+        return next(self._numbers), self._clock.now(), self._clock.uptime()
 
     def _saw(self, seen: SeenMessage) -> None:
         self._keep(self._messages, seen)
@@ -6168,11 +6208,8 @@ class Service:
         try:
             endpoint, caller = self.admit(request, Operation.LISTEN)
         except Refusal as refusal:
-            hint = " ".join([refusal.hint, *warnings])
-            is_console = request.parameters.from_console
-            self._evidence.saw_end(
-                request.endpoint, None, CloseCode.REFUSED, refusal.reason, hint=hint, is_console=is_console
-            )
+            hint, client = " ".join([refusal.hint, *warnings]), client_of(self._store, request)
+            self._evidence.saw_end(request.endpoint, None, CloseCode.REFUSED, refusal.reason, hint=hint, refused=client)
             if attempt:
                 attempt.refused = f"{CloseCode.REFUSED:d} {refusal.reason}"
             raise

@@ -828,14 +828,14 @@ def test_what_one_does_the_other_sees(stage: Stage) -> None:
 
 @browser_test
 def test_with_lag_a_change_shows_before_it_is_saved(stage: Stage) -> None:
-    stage.press("Lag ada", "ada’s answers take 2 s")
+    stage.press("Lag ada", "answers take 2 s")
     add(stage.ada, "Lemonade")
     expect(item(stage.ada, "Lemonade")).to_contain_text("saving")
     expect(item(stage.ben, "Lemonade")).to_contain_text("ada")
     assert [(fault["kind"], fault["username"]) for fault in stage.emulator.faults()] == [("delay", "ada")]
     expect(item(stage.ada, "Lemonade")).not_to_contain_text("saving")
     expect(item(stage.ada, "Lemonade")).to_have_count(1)
-    stage.press("Lag ada", "ada’s answers come at once.")
+    stage.press("Lag ada", "answers come at once.")
     assert stage.emulator.faults() == []
 
 
@@ -851,7 +851,9 @@ def test_one_is_dropped_and_the_stage_tells_what_was_missed(stage: Stage) -> Non
     add(stage.ada, "Plates")
     expect(item(stage.ada, "Plates")).to_contain_text("ada")
     stage.emulator.clear_faults()
-    expect(stage.page.locator("#said")).to_have_text(re.compile(r"ben was away for \d\S* s, missed 2 changes, and read them\."))
+    expect(stage.page.locator("#said")).to_have_text(
+        re.compile(r"^ben was away for [\d.]+ s, missed 2 changes, and read them\.$")
+    )
     expect(item(stage.ben, "Plates")).to_have_count(1)
 
 
@@ -895,8 +897,8 @@ def test_a_wrong_password_says_so_and_a_reload_stays_logged_in(stage: Stage) -> 
         ben.evaluate("location.reload()")
     stage.press("Log both in")
     stage.are_live()
-    logins: list[Any] = [request for request in stage.emulator.requests(method="POST") if "login=" in request["url"]]
-    names = [request["body"]["username"] for request in logins]
+    requests: list[Any] = stage.emulator.requests(method="POST")
+    names = [request["body"]["username"] for request in requests if "login=" in request["url"]]
     assert (names.count("ada"), names.count("ben")) == (3, 1)
 
 
@@ -951,7 +953,7 @@ def test_the_stage_has_its_picture_taken(stage: Stage, tmp_path: Path, pytestcon
     stage.page.emulate_media(color_scheme="dark")
     add(stage.ben, "Plates for six")
     expect(item(stage.ada, "Plates")).to_have_count(1)
-    stage.press("Lag ada", "ada’s answers take 2 s")
+    stage.press("Lag ada", "answers take 2 s")
     add(stage.ada, "Lemonade")
     expect(item(stage.ben, "Lemonade")).to_have_count(1)
     take(stage.page, "stage", tmp_path, pytestconfig)

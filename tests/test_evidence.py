@@ -48,6 +48,38 @@ def control(emulator: RestedEmulator, verb: str, data: Any = ..., method: str = 
     return reply.json
 
 
+# By the machine's clock, and by whom
+
+
+def test_everything_tells_its_moment_by_the_machine_whatever_the_clock_says(emulator: RestedEmulator) -> None:
+    emulator.freeze()
+    with open_socket(emulator.ws_url(PLANTS)):
+        call(emulator.url(PLANTS), "POST", {"name": "Leek"})
+        emulator.advance(3600)
+        call(emulator.url(PLANTS))
+    emulator.wait(messages={"type": "CLOSE"})
+    for seen in (emulator.messages(), control(emulator, "messages", method="GET")):
+        moments: list[Any] = [each["uptime"] for each in [*seen, *emulator.requests()]]
+        assert 0 <= min(moments) <= max(moments) <= float(emulator.status()["uptime"]) < 3600  # type: ignore[arg-type]
+        assert moments[: len(seen)] == sorted(moments[: len(seen)])
+    waited: Any = control(emulator, "wait", {"requests": {}, "count": 2})["requests"]
+    assert [each["uptime"] for each in waited] == [each["uptime"] for each in emulator.requests()]
+
+
+def test_a_socket_that_opens_or_is_refused_tells_whose_it_is(emulator: RestedEmulator) -> None:
+    headers = {"Authorization": f"Bearer {emulator.sign_in(GARDENERS, 'ada')}", "User-Agent": "a browser"}
+    with open_socket(emulator.ws_url(DIARY), origin=PAGE, additional_headers=headers):
+        pass
+    with open_socket(emulator.ws_url(DIARY), user_agent_header=None) as refused:
+        assert closing(refused)[0] == 4000
+    for seen in (emulator.messages(), control(emulator, "messages", method="GET")):
+        (ada,) = [each for each in seen if each["type"] == "OPEN"]
+        assert (ada["username"], ada["origin"], ada["agent"]) == ("ada", PAGE, "a browser")
+        nobody = next(each for each in seen if not each["to"])
+        assert (nobody["code"], nobody["username"], nobody["origin"], nobody["agent"]) == (4000, None, None, "")
+        assert all("agent" not in each for each in seen if each["type"] == "CLOSE" and each["to"])
+
+
 # Bodies and secrets
 
 
@@ -133,9 +165,10 @@ def test_a_request_is_seen_with_all_there_is_to_know(emulator: RestedEmulator) -
     call(emulator.url(DIARY), "DELETE", uniqueId=TOMATO)
     good, bad = emulator.requests()
     assert good["seconds"] >= 0  # type: ignore[operator]
-    assert good | {"headers": 0, "seconds": 0, "at": 0} == {
+    assert good | {"headers": 0, "seconds": 0, "at": 0, "uptime": 0} == {
         "number": good["number"],
         "at": 0,
+        "uptime": 0,
         "endpoint": PLANTS,
         "method": "POST",
         "url": at(PLANTS)[: -len("?")] if at(PLANTS).endswith("?") else at(PLANTS),

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
@@ -148,10 +149,12 @@ def test_a_fault_is_shown_with_what_it_did(backend: Backend) -> None:
     backend.world.faults.on_request(PLANTS, "POST")
     shown = {"id": 1, "kind": "status", "endpoint": PLANTS, "method": "POST", "times": 2, "status": 500}
     shown |= {"when": "before"}
-    assert backend.faults() == [shown | {"hits": 1, "active": True}]
+    assert backend.faults() == [shown | {"hits": 1, "active": True, "began": ANY, "ended": None}]
     backend.world.faults.on_request(PLANTS, "POST")
     backend.world.faults.on_request(PLANTS, "POST")
-    assert backend.faults() == [shown | {"hits": 2, "active": False}]
+    (over,) = backend.faults()
+    assert over == shown | {"hits": 2, "active": False, "began": ANY, "ended": ANY}
+    assert 0 <= over["began"] <= over["ended"] <= backend.status()["uptime"]
     assert backend.clear_faults() == {"cleared": 1}
     assert backend.faults() == []
 

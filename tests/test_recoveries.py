@@ -29,6 +29,7 @@ MEMBERS = [
     "after",
     "token",
     "read",
+    "readAfter",
     "missed",
 ]
 
@@ -82,6 +83,7 @@ def test_a_client_that_comes_back(emulator: RestedEmulator, ada: str) -> None:
         "after": None,
         "token": None,
         "read": False,
+        "readAfter": None,
         "missed": 0,
     }
     assert (away["code"], away["reason"]) == (1006, "")
@@ -97,7 +99,9 @@ def test_a_client_that_comes_back(emulator: RestedEmulator, ada: str) -> None:
         assert 0 <= first_try <= second_try == back["after"]
         assert (back["back"], back["token"], back["missed"], back["read"]) == (2, "same", 1, False)
         call(emulator.url(DIARY), headers=bearer(ada))
-        assert recovery(emulator)["read"] is True
+        read = recovery(emulator)
+        assert read["read"] is True
+        assert read["readAfter"] >= read["after"]
 
 
 def test_one_that_comes_back_with_a_new_token_or_with_none(emulator: RestedEmulator, ada: str) -> None:
