@@ -115,7 +115,15 @@ function choose(line) {
   list.edition++;
   list.draw();
   if (line) showDetail(line.event);
+  document.dispatchEvent(new CustomEvent("activity-choose", { detail: line?.event.number ?? null }));
 }
+
+document.addEventListener("timeline-choose", ({ detail }) => {
+  const line = list.items.find(({ event, tone }) => event.number === detail && tone !== "why");
+  if (!line) return;
+  choose(line);
+  list.reveal(line);
+});
 
 function filter() {
   list.set(all.filter(isWanted));

@@ -3,6 +3,7 @@
 import "./activity.js";
 import "./people.js";
 import "./switches.js";
+import "./timeline.js";
 import { forget } from "./activity.js";
 import { $, make, say, show } from "./dom.js";
 import { keepToken, look } from "./speak.js";

@@ -1,5 +1,8 @@
 // Two panes with the app in them, logged in as different people, and what can happen to a connection.
 
+import { openTimeline } from "/__emulator__/panel.js";
+import { sentence } from "/__emulator__/story.js";
+
 const PEOPLE = [
   { username: "ada", password: "apricot" },
   { username: "ben", password: "bramble" },
@@ -93,39 +96,37 @@ const lagsOf = (username, faults) => faults.filter((fault) => fault.kind === "de
 
 const showLags = (faults) => PEOPLE.forEach(({ username, lag }) => (lag.ariaPressed = String(lagsOf(username, faults).length > 0)));
 
-// How somebody came back, in a sentence.
-function told({ username, after, missed, read }) {
-  const away = `${username} was away for ${after < 1 ? after.toFixed(1) : Math.round(after)} s`;
-  if (!missed) return `${away}, and missed nothing.`;
-  const changes = missed === 1 ? "1 change" : `${missed} changes`;
-  return read ? `${away}, missed ${changes}, and read them.` : `${away}, missed ${changes}, and did not read them.`;
-}
-
 const toldOf = new Set(); // numbers of recoveries
 const seenBack = new Map(); // when they were first seen to be over
-let nextLook = null;
 
 // Tell of everybody who has come back, once it can be told whether they have read what they missed.
-async function tellRecoveries() {
-  const back = (await look("recoveries")).filter((recovery) => recovery.back !== null && !toldOf.has(recovery.number));
-  const over = back.filter((recovery) => recovery.read || performance.now() - (seenBack.get(recovery.number) ?? Infinity) > READING);
+function tellRecoveries(recoveries) {
+  const back = recoveries.filter((recovery) => recovery.back !== null && !toldOf.has(recovery.number));
   for (const { number } of back) seenBack.has(number) || seenBack.set(number, performance.now());
+  const over = back.filter((recovery) => recovery.read || performance.now() - seenBack.get(recovery.number) > READING);
   for (const { number } of over) toldOf.add(number);
   const worthIt = over.filter(({ missed, after }) => missed || after >= SHORT);
-  if (worthIt.length) say(worthIt.map(told).join(" "));
-  clearTimeout(nextLook);
-  if (over.length < back.length) nextLook = setTimeout(() => tellRecoveries().catch(() => {}), READING);
+  if (worthIt.length) say(worthIt.map(sentence).join(" "));
 }
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
+let isLively = false; // somebody is away, or a fault is at work, and may end without any event
+
+async function lookAround(seen = {}) {
+  const [recoveries, faults, status] = await Promise.all(["recoveries", "faults", "status"].map(look));
+  isLively = faults.some(({ active }) => active) || recoveries.some(({ back, read }) => back === null || !read);
+  hear({ ...seen, recoveries, faults, status });
+  tellRecoveries(recoveries);
+}
+
 // Follow what happens for ever: it is waited for, not asked for in vain.
 async function follow() {
-  for (let since = 0; ; ) {
+  for (;;) {
+    const { messages, requests } = story.since;
     try {
-      const { requests, messages } = await act("wait", { requests: { since }, messages: { since }, timeout: 600 });
-      since = Math.max(...[...requests, ...messages].map(({ number }) => number));
-      await tellRecoveries();
+      const seen = await act("wait", { requests: { since: requests }, messages: { since: messages }, timeout: 600 });
+      await lookAround(seen);
       await pause(QUIET);
     } catch (error) {
       if (error.status === 403) return say(error.message);
@@ -138,16 +139,22 @@ async function begin() {
   try {
     showLags(await look("faults"));
     for (const { number, back } of await look("recoveries")) if (back !== null) toldOf.add(number); // before our time
+    await lookAround();
+    setInterval(() => isLively && !document.hidden && lookAround().catch(() => {}), 1000);
     await follow();
   } catch (error) {
     say(error.message);
   }
 }
 
+let story = null;
+let hear = null;
+
 // A page of another site could lay this one under the visitor's clicks; in a frame it does nothing.
 if (window.top !== window.self) say("The stage works in a window of its own only.");
 else {
   $("panes").replaceChildren(...PEOPLE.map(seat));
+  ({ story, hear } = openTimeline($("timeline"), { size: 14 }));
 
   on($("log-in"), async () => {
     logBothIn();

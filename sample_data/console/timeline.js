@@ -1,0 +1,59 @@
+// The timeline of the console: what happened to each client, as the emulator tells it.
+
+import { openTimeline } from "./panel.js";
+import { look } from "./speak.js";
+import { onChange, onEvents, state } from "./state.js";
+import { Story } from "./story.js";
+import { picture } from "./strip.js";
+
+const QUIET = 400; // milliseconds between two looks, however much happens
+
+const choose = (number) => document.dispatchEvent(new CustomEvent("timeline-choose", { detail: number }));
+const { story, strip, hear } = openTimeline(document.getElementById("timeline"), { onChoose: choose });
+
+// Without `from`, so that the console's own traffic is left out, which the activity may show.
+async function lookAt({ messages, requests }) {
+  const [listeners, seen, asked, recoveries, faults] = await Promise.all([
+    look("listeners"),
+    look("messages", { since: messages }),
+    look("requests", { since: requests, method: "WEBSOCKET" }),
+    look("recoveries", {}),
+    look("faults"),
+  ]);
+  return { listeners, messages: seen, requests: asked, recoveries, faults, status: await look("status") };
+}
+
+let looking = null;
+
+// Look at what happened now, or once more as soon as the look that is under way is over.
+function lookSoon() {
+  looking ??= setTimeout(async () => {
+    try {
+      hear(await lookAt(story.since));
+    } catch {
+      // The one who follows tells that the emulator does not answer.
+    }
+    looking = null;
+  }, QUIET);
+}
+
+onEvents(lookSoon);
+
+let told = "";
+onChange(() => {
+  strip.setNow(state.status.uptime);
+  // Faults begin, end and are cleared without any event.
+  const now = JSON.stringify([state.faults, [...state.recoveries.values()], state.status.frozen, state.status.uptime < story.last]);
+  if (now !== told) lookSoon();
+  told = now;
+});
+
+document.addEventListener("activity-choose", ({ detail }) => strip.chooseEvent(detail));
+
+// A picture of all that happened since these numbers of messages and requests, for a report of a test.
+export async function takePicture(since = { messages: 0, requests: 0 }) {
+  const whole = new Story();
+  const seen = await lookAt(since);
+  whole.hear({ ...seen, listeners: [], recoveries: seen.recoveries.filter(({ number }) => number > since.messages) });
+  return picture(whole, whole.extent());
+}
