@@ -78,6 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--listeners", type=int, default=200, help="how many sockets test_many_sockets.py opens; all: 1000"
     )
     parser.addoption("--megabytes", type=int, default=20, help="the size of the ten files in test_uploads.py")
+    parser.addoption("--drills", type=int, default=15, help="how many mishaps test_console.py has")
     parser.addoption("--screenshots", action="store_true", help="renew the pictures of the README, in sample_data")
     parser.addoption("--mutations", type=int, default=300, help="how many requests test_lane.py sends with and without")
     parser.addoption(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from typing import Any, Literal
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, FrameLocator, Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from rested_emulator import RestedEmulator
 from tests import texts
@@ -34,8 +37,9 @@ browser_test = pytest.mark.browser
 @contextlib.contextmanager
 def serving(command: list[str], cwd: Path, **environment: str) -> Iterator[str]:
     """Run an emulator as a program; its address."""
+    where = [] if "--port" in command else ["--memory", "--port", "0"]
     process = subprocess.Popen(
-        [sys.executable, *command, "--memory", "--port", "0", "--json"],
+        [sys.executable, *command, *where, "--json"],
         cwd=cwd,
         env=environment,
         stdout=subprocess.PIPE,
@@ -716,6 +720,110 @@ def test_a_thousand_messages_a_second_do_not_freeze_the_page(
     row = page.locator("#log li").first.evaluate("line => parseFloat(getComputedStyle(line).height)")
     assert height / row <= 500.5
     assert page.locator("#log li").count() + page.locator("#records li").count() < 150
+
+
+# Never wrong
+
+DRILLS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "an outage": [("faults", {"kind": "outage", "seconds": 0.7})],
+    "a refusing server": [("faults", {"kind": "status", "status": 503, "for": 0.7})],
+    "late answers": [("faults", {"kind": "delay", "seconds": 0.4, "for": 2})],
+    "lost sockets": [("faults", {"kind": "abort"})],
+    "closed sockets": [("faults", {"kind": "close", "code": 1011})],
+    "silent sockets": [("faults", {"kind": "silence"})],
+    "lost messages": [("faults", {"kind": "messages", "what": "drop"})],
+    "late messages": [("faults", {"kind": "messages", "what": "late", "seconds": 0.3})],
+    "messages out of order": [("faults", {"kind": "messages", "what": "swap"})],
+    "nothing wrong": [],
+    "a saved option": [("change-endpoint", {"name": PLANTS})],
+    "a checkpoint": [("checkpoint", {"name": "drill"})],
+    "a way back": [("checkpoint", {"name": "other"}), ("restore", {"name": "drill"})],
+    "a reset": [("reset", {})],
+    "another key": [("change-project", {"key": "another"})],
+}
+AS_SHOWN = """(wanted) => {
+    const lines = [...document.querySelectorAll("#records [aria-label^='0'], #records [aria-label]")]
+        .filter((line) => /^[0-9a-f]{32} /.test(line.getAttribute("aria-label")) && !line.hidden);
+    const top = (line) => line.getBoundingClientRect().top;
+    lines.sort((one, other) => top(one) - top(other));
+    const shown = lines.map((line) => line.getAttribute("aria-label"));
+    window.shown = shown;
+    return document.querySelector("#socket-state").textContent === "listening"
+        && JSON.stringify(shown) === JSON.stringify(wanted);
+}"""
+
+
+class Drilled:
+    """A program with a console open on it, and things that go wrong by chance."""
+
+    def __init__(self, address: str, page: Page, chance: random.Random) -> None:
+        self.address = address
+        self.page = page
+        self.chance = chance
+
+    def control(self, verb: str, arguments: dict[str, Any]) -> None:
+        assert call(f"{self.address}{CONTROL}{verb}", "POST", arguments).status == 200
+
+    @property
+    def url(self) -> str:
+        key = call(f"{self.address}{CONTROL}status").json["projects"][0]["key"]
+        return f"{self.address}/api/1/ce/{PLANTS}?key={key}"
+
+    def drill(self, name: str) -> None:
+        for verb, arguments in DRILLS[name]:
+            self.control(verb, arguments)
+        for _ in range(1 + self.chance.randrange(3)):
+            self.write()
+
+    def write(self) -> None:
+        """Create, update or delete a record, which a fault may prevent."""
+        records = call(f"{self.address}{CONTROL}records?endpoint={PLANTS}").json
+        one = f"{self.url}&uniqueId={self.chance.choice(records)['uniqueId']}" if records else ""
+        data = {"number": self.chance.randrange(10**6)}
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            match self.chance.randrange(3):
+                case 0 if len(records) < 9:
+                    call(self.url, "POST", data)
+                case 1 if records:
+                    call(one, "PUT", data)
+                case _ if records:
+                    call(one, "DELETE")
+
+    def is_shown(self) -> None:
+        """Hold the screen against what GET answers, once nothing is in the way of it."""
+        call(f"{self.address}{CONTROL}faults", "DELETE")
+        wanted = [
+            f"{record['uniqueId']} {json.dumps(record['data'], separators=(',', ':'), ensure_ascii=False)[:80]}"
+            for record in call(self.url).json
+        ]
+        try:
+            self.page.wait_for_function(AS_SHOWN, arg=wanted, timeout=TIMEOUT)
+        except PlaywrightTimeout:
+            pytest.fail(f"shown: {self.page.evaluate('shown')}, and there are: {wanted}")
+
+
+@browser_test
+def test_the_screen_shows_what_get_answers_whatever_has_happened(
+    context: BrowserContext, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    data, chance = tmp_path / "data.json", random.Random(pytestconfig.getoption("--drills"))
+    shutil.copy(GARDEN, data)
+    page = context.new_page()
+    page.set_viewport_size({"width": 1280, "height": 1400})
+    names = [*DRILLS] * (1 + pytestconfig.getoption("--drills") // len(DRILLS))
+    chance.shuffle(names)
+    port = "0"
+    while names:
+        with serving(["-m", "rested_emulator", str(data), "--port", port], ROOT) as address:
+            if port == "0":
+                page.goto(address)
+            port = address.rpartition(":")[2]
+            drilled = Drilled(address, page, chance)
+            drilled.control("checkpoint", {"name": "drill"})
+            for name in [names.pop() for _ in names[: 1 + chance.randrange(12)]]:
+                print(name, file=sys.stderr)
+                drilled.drill(name)
+                drilled.is_shown()
 
 
 # Legible, and open to all

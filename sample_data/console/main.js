@@ -7,7 +7,7 @@ import "./timeline.js";
 import { forget } from "./activity.js";
 import { $, make, say, show } from "./dom.js";
 import { keepToken, look } from "./speak.js";
-import { follow, onChange, refresh, sayLost, state } from "./state.js";
+import { follow, onChange, onFound, refresh, sayLost, state } from "./state.js";
 
 onChange(() => {
   const { projects, now, listeners, refusedEdit } = state.status;
@@ -30,6 +30,11 @@ $("token-form").addEventListener("submit", (event) => {
   begin();
 });
 
+onFound(() => {
+  forget();
+  say("The emulator answers again.", "good");
+});
+
 async function begin() {
   try {
     $("version").textContent = (await look("health")).version;
@@ -37,10 +42,7 @@ async function begin() {
     $("token-form").hidden = true;
     document.querySelector("main").hidden = false;
     say("Everything that happens is shown here.");
-    await follow(sayLost, () => {
-      forget();
-      say("The emulator answers again.", "good");
-    });
+    await follow(sayLost);
   } catch (error) {
     if (error.status !== 403) {
       sayLost(error);

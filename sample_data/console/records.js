@@ -2,8 +2,9 @@
 
 import { $, ask, inShort, make, plural, say, show, when } from "./dom.js";
 import { Lines } from "./lines.js";
-import { act, address, look, request } from "./speak.js";
-import { endpoints, onChange, onEvents, pause, state } from "./state.js";
+import { Live } from "./live.js";
+import { act, request } from "./speak.js";
+import { endpoints, onChange, onEvents, onFound, state } from "./state.js";
 
 const NOBODY = { id: "nobody", label: "nobody, without token" };
 const OWNER = { id: "owner", label: "owner: sees all, only reads" };
@@ -11,12 +12,8 @@ const OWNER = { id: "owner", label: "owner: sees all, only reads" };
 export const acting = { who: NOBODY, token: null };
 export let users = []; // of all authentication endpoints
 
-const known = new Map(); // records by uniqueId, in the order of creation
-let socket = null;
+const live = new Live(() => draw());
 let shownFor = ""; // endpoint, options and identity that the records are of
-let ended = "";
-let refusal = "";
-let title = ""; // of the refusal
 let editing = null;
 
 function makeLine() {
@@ -37,6 +34,7 @@ function fillLine(slot, { record, at }) {
   time.textContent = record.updatedAt.slice(0, 19).replace("T", " ");
   slot.edit.setAttribute("aria-label", `Edit record ${name}: ${data.textContent.slice(0, 80)}`);
   slot.remove.setAttribute("aria-label", `Delete record ${name}`);
+  slot.element.setAttribute("aria-label", `${record.uniqueId} ${data.textContent.slice(0, 80)}`);
   slot.element.classList.toggle("fresh", performance.now() - at < 1000);
 }
 
@@ -49,120 +47,30 @@ function draw() {
   dirty = true;
   requestAnimationFrame(() => {
     dirty = false;
-    list.items = [...known.values()];
+    list.items = [...live.items.values()];
     list.draw();
     tell();
-    $("empty").hidden = known.size > 0;
-    $("empty").className = refusal ? "empty refusal" : "empty";
-    $("empty").textContent = refusal ? `Nothing to see: ${title}` : "No records.";
-    $("records-title").textContent = state.endpoint ? `${state.endpoint}${refusal ? "" : ` · ${plural(known.size, "record")}`}` : "Records";
   });
-}
-
-function put(record, isNew = true) {
-  const item = known.get(record.uniqueId);
-  if (item) Object.assign(item, { record, at: performance.now(), version: item.version + 1 });
-  else known.set(record.uniqueId, { record, at: isNew ? performance.now() : -1e9, version: 0 });
 }
 
 export const chosenEndpoint = () => endpoints().find((endpoint) => endpoint.name === state.endpoint);
 
-// How the last socket ended, and why reading is refused, with what lifts it.
+// How many there are, how the last socket ended, and why reading is refused, with what lifts it.
 function tell() {
-  $("trouble").classList.toggle("refusal", refusal !== "");
-  $("trouble").textContent = [ended, refusal].filter(Boolean).join(" · ");
+  const { items, ended, refusal, canRetry, pill } = live;
+  [$("socket-state").textContent, $("socket-state").className] = [pill[0], `pill ${pill[1]}`];
+  $("trouble").classList.toggle("refusal", refusal !== null);
+  $("trouble").textContent = [ended, refusal?.message].filter(Boolean).join(" · ");
+  $("again").hidden = !(canRetry || refusal);
+  $("empty").hidden = items.size > 0;
+  $("empty").className = refusal ? "empty refusal" : "empty";
+  $("empty").textContent = refusal ? `Nothing to see: ${refusal.title ?? "no answer"}` : "No records.";
+  $("records-title").textContent = state.endpoint ? `${state.endpoint}${refusal ? "" : ` · ${plural(items.size, "record")}`}` : "Records";
 }
 
-function setPill(text, tone) {
-  $("socket-state").textContent = text;
-  $("socket-state").className = `pill ${tone}`;
-}
+const begin = (isSame) => live.follow(chosenEndpoint(), { isOwner: acting.who === OWNER, token: acting.token }, isSame);
 
-async function read(endpoint) {
-  if (acting.who === OWNER) return look("records", { endpoint: endpoint.name });
-  const found = await request(endpoint, { token: acting.token });
-  return Array.isArray(found) ? found : [found];
-}
-
-// Begin anew. Where only options changed, how the socket before came to its end goes on being told.
-async function begin(isSame = false) {
-  const endpoint = chosenEndpoint();
-  const old = socket;
-  socket = null;
-  if (old) {
-    old.onmessage = old.onopen = null;
-    old.onclose = ({ code, reason }) => isSame && code !== 1005 && noteEnd(code, reason);
-    if (isSame) setTimeout(() => old.close(), 1000);
-    else old.close();
-  }
-  if (!isSame) ended = "";
-  $("again").hidden = true;
-  if (!endpoint) {
-    known.clear();
-    setPill("–", "");
-    return draw();
-  }
-  if (acting.who !== OWNER) listen(endpoint);
-  await reload(endpoint);
-}
-
-async function reload(endpoint) {
-  const mine = shownFor;
-  try {
-    const records = await read(endpoint);
-    if (mine !== shownFor) return;
-    known.clear();
-    for (const record of records) put(record, false);
-    refusal = "";
-    if (acting.who === OWNER) setPill("by the control interface", "");
-  } catch (error) {
-    if (mine !== shownFor) return;
-    known.clear();
-    refusal = error.message;
-    title = error.title ?? "no answer";
-    $("again").hidden = false;
-  }
-  list.edition++;
-  draw();
-}
-
-function noteEnd(code, reason) {
-  const text = `closed with ${code}${reason ? ` ${reason}` : ""}`;
-  ended = code === 4000 && ended ? `${ended.replace(/, a new one .*/, "")}, a new one ${text}` : `Socket ${text}`;
-  tell();
-}
-
-function listen(endpoint, wait = 500) {
-  const mine = shownFor;
-  setPill("connecting …", "");
-  const own = (socket = new WebSocket(address(endpoint, { socket: true, accessToken: acting.token, from: "console" })));
-  own.onopen = () => {
-    wait = 500;
-    setPill("listening", "good");
-  };
-  own.onmessage = (message) => {
-    const { type, record } = JSON.parse(message.data);
-    for (const one of Array.isArray(record) ? record : [record]) {
-      if (type === "DELETE") known.delete(one.uniqueId);
-      else put(one);
-    }
-    draw();
-  };
-  own.onclose = async ({ code, reason }) => {
-    setPill(`closed ${code}`, code === 1000 ? "warn" : "bad");
-    noteEnd(code, reason);
-    await reload(endpoint);
-    if (mine !== shownFor || own !== socket) return;
-    if (code === 4000 || reason === "Access token expired.") {
-      $("again").hidden = false;
-      return;
-    }
-    await pause(wait);
-    if (mine === shownFor && own === socket) listen(endpoint, Math.min(5000, wait * 2));
-  };
-}
-
-when($("again"), "click", () => (acting.token ? actFor(acting.who.id) : begin()));
+when($("again"), "click", () => (acting.token ? actFor(acting.who.id) : begin(true)));
 
 // What a change of status means for the records on show.
 function follow() {
@@ -235,7 +143,6 @@ async function deleteRecord({ record }) {
   try {
     await request(chosenEndpoint(), { method: "DELETE", uniqueId: record.uniqueId, token: acting.token });
     say(`Deleted ${record.uniqueId}.`, "good");
-    if (socket?.readyState !== WebSocket.OPEN) await reload(chosenEndpoint());
   } catch (error) {
     say(error.message, "bad");
   }
@@ -255,7 +162,6 @@ $("editor-form").addEventListener("submit", async (event) => {
     const record = await request(chosenEndpoint(), { ...change, text: $("editor-data").value, token: acting.token });
     $("editor").close();
     say(`${editing ? "Saved" : "Created"} ${record.uniqueId}.`, "good");
-    if (socket?.readyState !== WebSocket.OPEN) await reload(chosenEndpoint());
   } catch (error) {
     $("editor-error").textContent = error.message;
   }
@@ -268,11 +174,8 @@ export async function askToDeleteEndpoint() {
   say(`${endpoint.name} is gone, with ${plural(deleted, "record")}; ${plural(closed, "socket")} closed with 1000.`, "good");
 }
 
-// The owner has no socket: what was pushed says when to look.
-onEvents((events) => {
-  const endpoint = chosenEndpoint();
-  if (acting.who === OWNER && endpoint && events.some((event) => event.type && event.endpoint === endpoint.name)) reload(endpoint);
-});
+onEvents((events) => live.hear(events, state.faults.some(({ kind }) => kind === "messages")));
+onFound(() => live.again());
 
 onChange(() => {
   showActing();

@@ -24,7 +24,14 @@ export function keepToken(token) {
   sessionStorage.setItem(TOKEN, token);
 }
 
-async function control(method, verb, query, body, signal, kind = "json") {
+// JSON as a value in which numbers stay as they were written, where JavaScript would round or shorten them.
+const INEXACT = /\d{16}|\d\.\d*0(?!\d)|\d[eE]/;
+const asWritten = (_, value, { source }) => (typeof value === "number" && String(value) !== source ? JSON.rawJSON(source) : value);
+export function parse(text) {
+  return JSON.rawJSON && INEXACT.test(text) ? JSON.parse(text, asWritten) : JSON.parse(text);
+}
+
+async function control(method, verb, query, body, signal, kind = JSON.parse) {
   const parameters = new URLSearchParams(query);
   if (WORLD) parameters.set("key", WORLD);
   const headers = { "Content-Type": "application/json" };
@@ -32,17 +39,20 @@ async function control(method, verb, query, body, signal, kind = "json") {
   if (token) headers.Authorization = `Bearer ${token}`;
   const url = `/__emulator__/${verb}?${parameters}`;
   const answer = await fetch(url, { method, headers, body, signal, credentials: "omit", cache: "no-store" });
-  const value = await answer[answer.ok ? kind : "json"]();
-  if (!answer.ok) throw new Refused(answer.status, value);
-  return value;
+  const text = await answer.text();
+  if (!answer.ok) throw new Refused(answer.status, JSON.parse(text));
+  return kind(text);
 }
 
 // The state as a data file and back, as text: JavaScript would round long numbers.
-export const saveData = () => control("GET", "data", {}, undefined, undefined, "text");
+export const saveData = () => control("GET", "data", {}, undefined, undefined, String);
 export const loadData = (text) => control("POST", "load", {}, `{"data": ${text}}`);
 
 export const look = (verb, query = {}) => control("GET", verb, query);
-export const act = (verb, args = {}, signal) => control("POST", verb, {}, JSON.stringify(args), signal);
+export const act = (verb, args = {}) => control("POST", verb, {}, JSON.stringify(args));
+export const lookAtRecords = (endpoint) => control("GET", "records", { endpoint }, undefined, undefined, parse);
+export const wait = (args, signal) =>
+  control("POST", "wait", {}, JSON.stringify(args), signal, (text) => ({ ...JSON.parse(text), messages: parse(text).messages }));
 export const clear = (verb, query = {}) => control("DELETE", verb, query);
 
 // The address of an endpoint, as an app has it.
@@ -53,6 +63,8 @@ export function address(endpoint, { socket = false, ...parameters } = {}) {
   return `${base}/api/1/ce/${endpoint.name}?${parts.join("&")}`;
 }
 
+const isJson = (answer) => /json/.test(answer.headers.get("content-type"));
+
 // One request to the emulated API; the text of a body goes as it is, so that the service judges it.
 export async function request(endpoint, { method = "GET", text, token, ...parameters } = {}) {
   const headers = {};
@@ -60,7 +72,7 @@ export async function request(endpoint, { method = "GET", text, token, ...parame
   if (token) headers.Authorization = `Bearer ${token}`;
   const url = address(endpoint, { ...parameters, from: "console" });
   const answer = await fetch(url, { method, headers, body: text, credentials: "omit", cache: "no-store" });
-  const value = await answer.json().catch(() => null);
-  if (!answer.ok) throw new Refused(answer.status, value);
-  return value;
+  const answered = await answer.text();
+  if (!answer.ok) throw new Refused(answer.status, isJson(answer) ? parse(answered) : null);
+  return parse(answered);
 }

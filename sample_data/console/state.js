@@ -1,7 +1,7 @@
 // What the page knows of the emulator, kept up to date: what happens is waited for, not asked for in vain.
 
 import { $, say } from "./dom.js";
-import { act, look, Refused } from "./speak.js";
+import { look, Refused, wait } from "./speak.js";
 
 const QUIET = 100; // milliseconds between two looks at what happened, however much it is
 const FRESH = 400; // between two looks at the state, while things happen
@@ -11,9 +11,11 @@ const SLOW = 2000; // and while nothing seems to: options may change without any
 export const state = { status: null, listeners: [], faults: [], mails: [], recoveries: new Map(), project: null, endpoint: null };
 const changed = new Set();
 const happened = new Set();
+const found = new Set();
 
 export const onChange = (action) => changed.add(action);
 export const onEvents = (action) => happened.add(action);
+export const onFound = (action) => found.add(action); // the emulator answers again
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
@@ -92,7 +94,7 @@ async function waitForEvents() {
   const leave = () => document.hidden && leaving.abort();
   document.addEventListener("visibilitychange", leave);
   try {
-    return await act("wait", { requests: { since, from: "console" }, messages: { since, from: "console" }, timeout: 600 }, leaving.signal);
+    return await wait({ requests: { since, from: "console" }, messages: { since, from: "console" }, timeout: 600 }, leaving.signal);
   } catch (error) {
     if (error.name === "AbortError" || error.status === 408) return { requests: [], messages: [] };
     throw error;
@@ -102,12 +104,12 @@ async function waitForEvents() {
 }
 
 // Follow what happens for ever; without the control token, return.
-export async function follow(onLost, onFound) {
+export async function follow(onLost) {
   for (;;) {
     try {
       await inSight();
       if (lost) await refresh();
-      if (lost) onFound();
+      if (lost) for (const action of found) action();
       if (lost) since = 0;
       lost = false;
       const { requests, messages } = await waitForEvents();
