@@ -3076,6 +3076,8 @@ class Records(Table):
 
 
 START = ""  # the name of the checkpoint that every store has
+# Checkpoints that ``undo`` goes by, with names that nobody can give.
+BEFORE, AFTER = "\0before", "\0after"
 
 
 class Indexes:
@@ -3209,6 +3211,9 @@ class Store:
         self._batch: list[Step] | None = None
         # Why an edit of the data file is not taken over.
         self.refused_edit: str | None = None
+        # When each checkpoint was made, by the owner's clock; and what ``undo`` can take back.
+        self.moments: dict[str, float] = {}
+        self.undo_number, self.undo_what = 0, ""
         self.checkpoint()
 
     def _table(self, name: str) -> Records:
@@ -3500,7 +3505,7 @@ class Store:
 
     def checkpoints(self) -> list[str]:
         """Return the names of the checkpoints, the oldest first."""
-        return list(self._checkpoints)
+        return [name for name in self._checkpoints if name not in (BEFORE, AFTER)]
 
     def fork(self, key: str, drop_file: Callable[[str], None], data: Tree | None = None) -> Store:
         """Make a store in memory of what this one began with, or of data: of the first project, under another key."""
@@ -3535,6 +3540,57 @@ class Store:
         records come back to their places is gone through once.
         """
         return self._become(grow(self._checkpoints[name]))
+
+    @contextlib.contextmanager
+    def undoable(self, what: str) -> Iterator[None]:
+        """Remember the states before and after what is done inside, for ``undo``, in place of the last ones."""
+        self._drop_undo()
+        self.checkpoint(BEFORE)
+        yield
+        self.checkpoint(AFTER)
+        self.undo_number, self.undo_what = self.undo_number + 1, what
+
+    def _drop_undo(self) -> None:
+        for name in (BEFORE, AFTER):
+            lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
+            self._checkpoints.pop(name, None)
+            self._forget_files(lost_files)
+        self.undo_what = ""
+
+    def undo(self) -> list[tuple[str, Change]]:
+        """Put back what was ``undoable``, but for what has changed again since; returns changes as ``restore`` does.
+
+        Raises OptionError where the one contradicts the other, as two users of one name.
+        """
+        then = grow(self.file.tables)
+        before, after = self._checkpoints[BEFORE], self._checkpoints[AFTER]
+        for name in dict.fromkeys([*before, *after]):
+            table = then.setdefault(name, Documents())
+            take_back(table, before.get(name, NO_DOCUMENTS), after.get(name, NO_DOCUMENTS))
+        for name, table in list(then.items()):
+            # Deleted since; and an empty table in the data file would be a new endpoint.
+            if not name.startswith("_") and (name not in then[ENDPOINTS] or not table):
+                del then[name]
+        for name in (SESSIONS, MAILS):
+            for token, document in list(then.get(name, NO_DOCUMENTS).items()):
+                if document["user"] not in then.get(document["endpoint"], NO_DOCUMENTS):
+                    del then[name][token]
+        check_tree_users(complete_tree({name: dict(table) for name, table in then.items()}))
+        changes = self._become(then)
+        self._drop_undo()
+        return changes
+
+    def changes_since(self, name: str) -> Counter[str]:
+        """Count what has changed since a checkpoint: records made, changed and deleted, endpoints likewise."""
+        count: Counter[str] = Counter()
+        then, now = self._checkpoints[name], self.file.tables
+        for step in way_to(then, now):
+            table = then.get(step.table, NO_DOCUMENTS)
+            if step.table == ENDPOINTS or not step.table.startswith("_"):
+                kind = "endpoints" if step.table == ENDPOINTS else "records"
+                done = "deleted" if step.document is None else "changed" if step.document_id in table else "made"
+                count[f"{kind} {done}"] += 1
+        return count
 
     def data(self) -> bytes:
         """Write everything as a data file."""
@@ -3575,6 +3631,26 @@ class Store:
                 self._indexes.follow(name, key, old, document, is_moved=after is not None)
         self._forget_files(key for table, key in gone if key and has_file(now[table].get(key)))
         return changes_by(steps, now)
+
+
+def take_back(table: Documents, before: Documents, after: Documents) -> None:
+    """Turn documents of a table that are as they were ``after`` into what they were ``before``, in their places."""
+    changed = [key for key in before.changed(after) if table.get(key) == after.get(key)]
+    behind: dict[str, tuple[str, Any]] = {}
+    for key in changed:
+        if key not in before:
+            del table[key]
+        elif key in table:
+            table[key] = before[key]
+    missing = {key for key in changed if key in before and key not in table}
+    last = ""
+    for key, document in before.items() if missing else ():
+        if key in missing:
+            behind[last] = key, document
+        if key in missing or key in table:
+            last = key
+    if behind:
+        table.put_behind(behind)
 
 
 def credentials_of(record: Record | None) -> list[tuple[str, str]]:
@@ -3959,6 +4035,13 @@ class Accounts:
             if other is not None and other.unique_id != unique_id:
                 hint = f"Endpoint {shown(endpoint)} has a user with {name} {shown(data[name])}."
                 raise BadRequest(Message.USER_EXISTS, hint)
+
+    def delete_record(self, endpoint: Endpoint, unique_id: str) -> list[str]:
+        """Delete a record, with the tokens of one that is a user; returns those tokens."""
+        # In one batch, or a kill in between would leave tokens of a user who is gone.
+        with self._store.batch():
+            self._store.drop_record(endpoint.name, unique_id)
+            return self.revoke(endpoint.name, unique_id) if endpoint.authentication else []
 
     def check_password(self, endpoint: str, packed: bytes) -> Record:
         """Return the user with the name and password of a login (contract 6.3); raises BadRequest, Unauthenticated."""
@@ -6153,10 +6236,9 @@ class Service:
         endpoint, caller = self.admit(request, Operation.DELETE)
         unique_id = self._one_unique_id(endpoint, request)
         record = self._changeable(endpoint, caller, unique_id, Operation.DELETE)
-        # In one batch, or a kill in between would leave tokens of a user who is gone.
-        with self._store.batch():
-            self._store.drop_record(endpoint.name, record.unique_id)
-            tokens = self._accounts.revoke(endpoint.name, record.unique_id) if endpoint.authentication else []
+        # Who deletes in the console may want it back; an app cannot, and pays nothing for it.
+        with self._store.undoable("delete") if request.parameters.from_console else contextlib.nullcontext():
+            tokens = self._accounts.delete_record(endpoint, record.unique_id)
         # Before the sockets close: the user's own hear of it too.
         self._broadcast.publish(endpoint, Change("DELETE", record))
         self._hub.close_tokens(tokens)
@@ -6324,6 +6406,7 @@ class Owner:
         self._broadcast = broadcast
         self._take_key = take_key
         self._clocks = {START: clock.state}
+        store.moments[START] = clock.now()
         self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
         self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
 
@@ -6331,6 +6414,7 @@ class Owner:
         """Make this the state that ``reset`` goes back to, or with the data of another store."""
         self._store.checkpoint(like=like)
         self._clocks[START] = self._clock.state
+        self._store.moments[START] = self._clock.now()
         # Checked before any is added, so that a wrong one leaves nothing behind.
         for fault in faults:
             if fault.endpoint is not None:
@@ -6419,11 +6503,48 @@ class Owner:
         """Delete an endpoint with its data (contract 2.5); its sockets end, its users' tokens too."""
         self._store.require_endpoint(name)
         deleted = self._store.count(name)
-        with self._store.batch():
+        with self._store.undoable("delete-endpoint"), self._store.batch():
             tokens = self._accounts.revoke(name)
             self._store.drop_endpoint(name)
         closed = self._close_listeners([name], "call delete-endpoint") + self._hub.close_tokens(tokens)
         return {"deleted": deleted, "closed": closed}
+
+    def put_record(self, endpoint: str, data: Json, *, unique_id: str | None = None) -> dict[str, Json]:
+        """Store a new record, or with ``unique_id`` other data in one that is there, whoever owns it; returns it.
+
+        A user whose new data have no ``password`` keeps the old one, which no report shows.
+        """
+        options = self._store.require_endpoint(endpoint)
+        before = None if unique_id is None else self._require_record(endpoint, unique_id)
+        if options.authentication and before and isinstance(data, dict):
+            data = {"password": members_of(before.data).get("password", ""), **data}
+        packed = encode(check_body(data, "data"))
+        if options.authentication:
+            try:
+                self._accounts.check_user(endpoint, packed, unique_id)
+            except BadRequest as refusal:
+                raise OptionError(refusal.hint) from None
+        now = self._clock.timestamp()
+        record = before.with_data(packed, now) if before else Record.new(self._ids.make(), packed, now)
+        self._store.put_record(endpoint, record)
+        self._broadcast.publish(options, Change("PUT" if before else "POST", record))
+        return options.shows(record).public()
+
+    def delete_record(self, endpoint: str, unique_id: str) -> dict[str, Json]:
+        """Delete a record, whoever owns it; a user loses every token. Returns it."""
+        options, record = self._store.require_endpoint(endpoint), self._require_record(endpoint, unique_id)
+        with self._store.undoable("delete-record"):
+            tokens = self._accounts.delete_record(options, unique_id)
+        self._broadcast.publish(options, Change("DELETE", record))
+        self._hub.close_tokens(tokens)
+        return options.shows(record).public()
+
+    def _require_record(self, endpoint: str, unique_id: str) -> Record:
+        self._store.require_endpoint(endpoint)
+        record = self._store.record(endpoint, unique_id)
+        if record is None:
+            raise OptionError(f"endpoint {shown(endpoint)} has no record {shown(unique_id)}")
+        return record
 
     def expire_tokens(self, *, username: str | None = None, token: str | None = None) -> dict[str, Json]:
         """Let access tokens expire now: all, one user's (by username or email), or one."""
@@ -6526,6 +6647,7 @@ class Owner:
         self._faults.clear()
         # Faults first: what they hold up are messages of the state that is left.
         done = self._go_back(START, "reset")
+        self._store.moments[START] = self._clock.now()
         self._ids.begin()
         self._add_standing_faults()
         return done
@@ -6542,6 +6664,7 @@ class Owner:
         # Trees share what is the same, so this costs nothing that grows with the data.
         self._store.checkpoint(name)
         self._clocks[name] = self._clock.state
+        self._store.moments[name] = self._clock.now()
         return {"name": name, "checkpoints": list(self._store.checkpoints()[1:])}
 
     def restore(self, name: str) -> dict[str, Json]:
@@ -6550,6 +6673,26 @@ class Owner:
         if name not in names:
             raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(names) or 'none'}")
         return self._go_back(name, "restore")
+
+    def undo(self) -> dict[str, Json]:
+        """Take back the last reset, restore, load, or deletion by the owner; GET status says under ``undo`` which.
+
+        What has changed otherwise since then stays. Everything is back with its id, its place and its tokens, and
+        with reset and restore the clock too if nobody has set it since. Raises OptionError where there is nothing
+        to undo.
+        """
+        what = self._store.undo_what
+        if not what:
+            raise OptionError(
+                "there is nothing to undo, no reset, restore, load or deletion by the owner since the start"
+            )
+        options, listeners, tokens = self._options(), len(self._hub), self._accounts.live_tokens()
+        changes = self._store.undo()
+        if what in ("reset", "restore") and self._clock.state == self._clocks[AFTER]:
+            self._set_back(self._clocks[BEFORE])
+        self._close_outdated(options, tokens, "undo", "undo")
+        closed = listeners - len(self._hub)
+        return {"messages": self._tell(changes), "closed": closed}
 
     def load(self, data: Mapping[str, Json]) -> dict[str, Json]:
         """Make a data file the state (sample_data/REFERENCE.md, "The data file"), as ``restore`` goes back to one.
@@ -6566,7 +6709,8 @@ class Owner:
                     f'data["{PROJECTS}"]: key {shown(key)} is that of another world; leave that project out'
                 )
         options, listeners, tokens = self._options(), len(self._hub), self._accounts.live_tokens()
-        changes = self._store.load(tree)
+        with self._store.undoable("load"):
+            changes = self._store.load(tree)
         self._close_outdated(options, tokens, "load", "load")
         closed = listeners - len(self._hub)
         left_out = [key for key in self._store.file_ids() if self._files.path(key) is None]
@@ -6575,8 +6719,11 @@ class Owner:
     def _go_back(self, name: str, rule: str) -> dict[str, Json]:
         # Noted before, since what is to be closed shows only in the difference.
         readers, listeners, tokens = self._readers(), len(self._hub), self._accounts.live_tokens()
-        changes = self._store.restore(name)
+        self._clocks[BEFORE] = self._clock.state
+        with self._store.undoable(rule):
+            changes = self._store.restore(name)
         self._set_back(self._clocks[name])
+        self._clocks[AFTER] = self._clock.state
         self._hub.close_tokens(tokens - self._accounts.live_tokens(), rule)
         now = self._readers()
         # Sockets close before the changes are told: who may not read any more is not to hear of them.
@@ -6741,15 +6888,17 @@ class Reports:
         """Report what there is: projects, endpoints with options and counts, users logged in, clock, uptime.
 
         ``refusedEdit`` says why an edit of the data file is not taken over, until it is mended; else it is null.
+        ``undo`` says what ``undo`` would take back, null for nothing.
         """
-        now = self._clock.now()
-        sessions = [session for session in self._store.sessions() if session.expires_at > now]
+        now, store = self._clock.now(), self._store
+        sessions = [session for session in store.sessions() if session.expires_at > now]
         return {
             "projects": [self._project_status(project) for project in self._store.projects()],
             "users": [self._session_status(session) for session in sessions],
             "listeners": len(self._hub),
             "checkpoints": list(self._store.checkpoints()[1:]),
-            "refusedEdit": self._store.refused_edit,
+            "undo": {"number": store.undo_number, "what": store.undo_what} if store.undo_what else None,
+            "refusedEdit": store.refused_edit,
             "now": timestamp(now),
             "frozen": self._clock.state.frozen is not None,
             "uptime": round(self._clock.uptime(), 3),
@@ -6777,6 +6926,22 @@ class Reports:
         """Report all records of an endpoint, as GET shows them to the holder of the master key."""
         options = self._store.require_endpoint(endpoint)
         return [options.shows(record).public() for record in self._store.records(endpoint)]
+
+    def changes(self, *, checkpoint: str | None = None) -> dict[str, Json]:
+        """Report how much has changed since a checkpoint, or since the start or the last reset, and when that was."""
+        names = self._store.checkpoints()
+        if checkpoint is not None and checkpoint not in names[1:]:
+            there = ", ".join(names[1:]) or "none"
+            raise OptionError(f"there is no checkpoint {shown(checkpoint)}; there are: {there}")
+        name = checkpoint or START
+        count = self._store.changes_since(name)
+        return {
+            "since": timestamp(self._store.moments[name]),
+            **{
+                kind: {done: count[f"{kind} {done}"] for done in ("made", "changed", "deleted")}
+                for kind in ("records", "endpoints")
+            },
+        }
 
     def data(self) -> bytes:
         """Return everything as a data file, for ``load``, ``fork`` and ``--seed``; without the contents of files."""
@@ -9295,6 +9460,8 @@ CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] =
             ("POST", "change-project", Owner.change_project),
             ("POST", "change-endpoint", Owner.change_endpoint),
             ("POST", "delete-endpoint", Owner.delete_endpoint),
+            ("POST", "put-record", Owner.put_record),
+            ("POST", "delete-record", Owner.delete_record),
             ("POST", "expire-tokens", Owner.expire_tokens),
             ("POST", "close-listeners", Owner.close_listeners),
             ("POST", "advance", Owner.advance),
@@ -9304,6 +9471,7 @@ CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] =
             ("POST", "reset", Owner.reset),
             ("POST", "checkpoint", Owner.checkpoint),
             ("POST", "restore", Owner.restore),
+            ("POST", "undo", Owner.undo),
             ("POST", "load", Owner.load),
             ("POST", "faults", Owner.add_fault),
             ("DELETE", "faults", Owner.clear_faults),
@@ -9321,6 +9489,7 @@ CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] =
             ("GET", "recoveries", Reports.recoveries),
             ("GET", "coverage", Reports.coverage),
             ("GET", "mails", Reports.mails),
+            ("GET", "changes", Reports.changes),
             ("GET", "data", Reports.data),
         ),
         Watcher: (
@@ -10664,6 +10833,8 @@ class Verbs:
     change_project = _remote(Owner, Owner.change_project)
     change_endpoint = _remote(Owner, Owner.change_endpoint)
     delete_endpoint = _remote(Owner, Owner.delete_endpoint)
+    put_record = _remote(Owner, Owner.put_record)
+    delete_record = _remote(Owner, Owner.delete_record)
     expire_tokens = _remote(Owner, Owner.expire_tokens)
     close_listeners = _remote(Owner, Owner.close_listeners)
     advance = _remote(Owner, Owner.advance)
@@ -10673,6 +10844,7 @@ class Verbs:
     reset = _remote(Owner, Owner.reset)
     checkpoint = _remote(Owner, Owner.checkpoint)
     restore = _remote(Owner, Owner.restore)
+    undo = _remote(Owner, Owner.undo)
     load = _remote(Owner, Owner.load)
     add_fault = _remote(Owner, Owner.add_fault)
     clear_faults = _remote(Owner, Owner.clear_faults)
@@ -10688,6 +10860,7 @@ class Verbs:
     recoveries = _remote(Reports, Reports.recoveries)
     coverage = _remote(Reports, Reports.coverage)
     mails = _remote(Reports, Reports.mails)
+    changes = _remote(Reports, Reports.changes)
     data = _decoded(_remote(Reports, Reports.data))
 
 

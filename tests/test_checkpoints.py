@@ -25,14 +25,17 @@ from rested_emulator import (
     Store,
 )
 from tests.conftest import (
+    ADA,
     CHORES,
     DIARY,
+    DIARY_OF_ADA,
     GARDENERS,
     KEY,
     NOON,
     PLANTS,
     PUMPKIN,
     ROOT,
+    ROSEMARY,
     TOMATO,
     Backend,
     Ear,
@@ -54,7 +57,9 @@ def data_of(backend: Backend, endpoint: str) -> list[Any]:
 def everything(backend: Backend) -> Any:
     """All there is to go back to."""
     status = {
-        name: value for name, value in backend.status().items() if name not in ("uptime", "listeners", "checkpoints")
+        name: value
+        for name, value in backend.status().items()
+        if name not in ("uptime", "listeners", "checkpoints", "undo")
     }
     status["projects"] = json.loads(json.dumps(status["projects"]).replace('"listeners": 1', '"listeners": 0'))
     return status, {item.name: backend.records(item.name) for item in backend.store.endpoints()}, backend.mails()
@@ -377,12 +382,116 @@ def test_a_file_comes_back_and_what_nobody_can_ask_for_is_deleted(stored: Backen
     stored.delete(knock(NOTES, unique_id=first))
     assert files_of(tmp_path) == {first, second}
     stored.restore("here")
+    assert files_of(tmp_path) == {first, second}  # which undo can still bring back
+    stored.restore("here")
     assert files_of(tmp_path) == {first}
     path = stored.download(knock(NOTES, unique_id=first))[1]
     assert Path(path).read_bytes() == b"first"
     stored.delete(knock(NOTES, unique_id=first))
     stored.checkpoint("here")  # anew, so that the file is in no state any more
+    stored.restore("here")
     assert files_of(tmp_path) == set()
+
+
+TAKEN: dict[str, Callable[[Backend], object]] = {
+    "reset": lambda backend: backend.reset(),
+    "restore": lambda backend: backend.restore("here"),
+    "load": lambda backend: backend.load({NOTES: ["other"]}),
+    "delete-endpoint": lambda backend: backend.delete_endpoint(PLANTS),
+    "delete-record": lambda backend: backend.delete_record(PLANTS, TOMATO),
+    "the user": lambda backend: backend.delete_record(GARDENERS, ADA),
+    "delete": lambda backend: backend.delete(knock(PLANTS, unique_id=TOMATO, from_console=True)),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+@pytest.mark.usefixtures("ada")
+def test_undo_puts_back_what_was_taken_in_its_place(backend: Backend, what: str) -> None:
+    backend.checkpoint("here")
+    backend.create(knock(PLANTS, {"name": "made before"}))
+    backend.delete(knock(PLANTS, unique_id=PUMPKIN))
+    backend.change_endpoint(NOTES)
+    backend.sign_in(GARDENERS, "ben")
+    backend.advance(10)
+    before = everything(backend)
+    TAKEN[what](backend)
+    assert everything(backend) != before
+    assert backend.undo()["messages"]
+    assert everything(backend) == before
+    assert backend.status()["undo"] is None
+    with pytest.raises(OptionError, match="nothing to undo"):
+        backend.undo()
+
+
+def test_undo_leaves_what_others_wrote_since(backend: Backend, listen: Listen) -> None:
+    tomato, _, pumpkin = data_of(backend, PLANTS)
+    made = backend.create(knock(PLANTS, "made before"))
+    backend.reset()
+    since = backend.create(knock(PLANTS, "made since"))
+    backend.delete(knock(PLANTS, unique_id=ROSEMARY))
+    backend.set_time("2035-01-01")
+    ear = listen(PLANTS)
+    assert backend.undo() == {"messages": 1, "closed": 0}
+    assert data_of(backend, PLANTS) == [tomato, pumpkin, "made before", "made since"]
+    assert [message["record"]["uniqueId"] for message in ear.heard] == [made.unique_id]
+    assert since.unique_id in {record["uniqueId"] for record in backend.records(PLANTS)}
+    assert backend.status()["now"].startswith("2035")
+
+
+def test_undo_is_refused_where_a_user_has_the_name_now(backend: Backend) -> None:
+    backend.delete_record(GARDENERS, ADA)
+    backend.register(knock(GARDENERS, {"username": "ada", "password": "new"}))
+    before = everything(backend)
+    with pytest.raises(OptionError, match="username 'ada' is that of"):
+        backend.undo()
+    assert everything(backend) == before
+
+
+def test_a_deletion_by_an_app_is_nothing_to_undo(backend: Backend) -> None:
+    backend.delete(knock(PLANTS, unique_id=TOMATO))
+    assert backend.status()["undo"] is None
+
+
+def test_changes_are_counted_since_a_checkpoint_or_the_reset(backend: Backend) -> None:
+    nothing = {"made": 0, "changed": 0, "deleted": 0}
+    began = backend.status()["now"]
+    backend.advance(60)
+    backend.checkpoint("here")
+    backend.create(knock(PLANTS, "new"))
+    backend.create(knock(PLANTS, "new"))
+    backend.update(knock(PLANTS, "changed", unique_id=TOMATO))
+    backend.delete(knock(PLANTS, unique_id=ROSEMARY))
+    backend.change_endpoint(NOTES)
+    changed = {"records": {"made": 2, "changed": 1, "deleted": 1}, "endpoints": nothing | {"made": 1}}
+    assert backend.changes() == {"since": began} | changed
+    assert backend.changes(checkpoint="here")["since"] != began
+    backend.reset()
+    assert backend.changes() == {"since": began, "records": nothing, "endpoints": nothing}
+    with pytest.raises(OptionError, match="there is no checkpoint 'nowhere'"):
+        backend.changes(checkpoint="nowhere")
+
+
+def test_the_owner_writes_and_deletes_whatever_belongs_to_whom(backend: Backend, listen: Listen) -> None:
+    ear = listen(PLANTS)
+    made = backend.put_record(PLANTS, {"name": "Leek"})
+    assert (made["data"], backend.records(PLANTS)[-1]) == ({"name": "Leek"}, made)
+    assert backend.put_record(PLANTS, None, unique_id=str(made["uniqueId"]))["data"] is None
+    assert backend.delete_record(PLANTS, str(made["uniqueId"]))["data"] is None
+    assert [message["type"] for message in ear.heard] == ["POST", "PUT", "DELETE"]
+    assert backend.delete_record(DIARY, DIARY_OF_ADA)["uniqueId"] == DIARY_OF_ADA
+    with pytest.raises(OptionError, match="has no record 'nothing'"):
+        backend.delete_record(PLANTS, "nothing")
+    with pytest.raises(OptionError, match="has no record 'nothing'"):
+        backend.put_record(PLANTS, 1, unique_id="nothing")
+
+
+def test_a_user_whom_the_owner_edits_keeps_the_password(backend: Backend) -> None:
+    assert "password" not in backend.put_record(GARDENERS, {"username": "eve"}, unique_id=ADA)["data"]
+    backend.login(knock(GARDENERS, {"username": "eve", "password": "apricot"}, login=True))
+    with pytest.raises(OptionError, match="username 'ben'"):
+        backend.put_record(GARDENERS, {"username": "ben"}, unique_id=ADA)
+    with pytest.raises(OptionError, match="makes no user"):
+        backend.put_record(GARDENERS, {"name": "nobody"})
 
 
 def test_a_file_in_two_checkpoints_stays_until_both_are_gone(stored: Backend, tmp_path: Path) -> None:

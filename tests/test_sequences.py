@@ -367,6 +367,7 @@ class Garden:
         """Let this be what ``reset`` goes back to; whoever is logged in listens everywhere, as pages do."""
         self.backend.begin()
         self.marks = {"": self.state.copy()}
+        self.taken = self.state.copy()  # what undo could put back
         for token in self.live_tokens()[-2:]:
             self.listen_everywhere(token)
 
@@ -712,6 +713,7 @@ class Garden:
         if TOOLS not in self.state.rules:
             self.happened.add("idle")
             return
+        self.taken = self.state.copy()
         assert self.backend.delete_endpoint(TOOLS)["deleted"] == len(self.state.table(TOOLS))
         del self.state.rules[TOOLS]
         self.state.records.pop(TOOLS, None)
@@ -767,6 +769,7 @@ class Garden:
         names = [name for name in self.marks if name] if which % 2 else []
         name = pick(names or [""], which)
         before, self.state = self.state, self.marks[name].copy()
+        self.taken = before
         if name:
             self.backend.restore(name)
         else:
@@ -840,7 +843,7 @@ class Garden:
         if journal.exists() and journal.stat().st_size:
             self.happened.add("replayed")
         killed(self.backend.store)
-        self.left |= {key for mark in self.marks.values() for key in mark.files()}
+        self.left |= {key for mark in (self.taken, *self.marks.values()) for key in mark.files()}
         self.start()
         self.begin()
 
@@ -901,7 +904,7 @@ class Garden:
         self.assert_equal(self.backend, self.state, KEY)
 
     def files_are_kept_as_long_as_somebody_can_come_back_to_them(self) -> None:
-        wanted = {key for state in (self.state, *self.marks.values()) for key in state.files()}
+        wanted = {key for state in (self.state, self.taken, *self.marks.values()) for key in state.files()}
         assert {path.name for path in self.files.glob("*")} - self.left == wanted - self.left
 
     def listeners_hear_what_they_may_read_and_end_for_a_cause(self) -> None:

@@ -1015,6 +1015,8 @@ def test_an_endpoint_is_deleted_with_its_files(kept: RestedEmulator) -> None:
     send(kept, FILE, FILE)
     other = send(kept, FILE, endpoint=CHORES, headers=bearer(kept.sign_in(GARDENERS, "ada"))).json
     kept.delete_endpoint(PLANTS)
+    assert len(on_disk(kept)) == 3  # for undo
+    kept.delete_endpoint(DIARY)
     assert list(on_disk(kept)) == [other["uniqueId"]]
 
 
@@ -1030,6 +1032,7 @@ def test_reset_goes_back_to_the_files_at_start(tmp_path: Path) -> None:
         assert emulator.records(PLANTS)[-1] == old
         assert fetch(emulator, old["uniqueId"]).body == b"old"
         assert_refusal(fetch(emulator, new["uniqueId"]), 400, texts.NO_RECORD)
+        assert emulator.reset()["messages"] == 0  # and now nothing of the state before can come back
         assert on_disk(emulator) == {old["uniqueId"]: b"old"}
         call(emulator.url(PLANTS), "DELETE", uniqueId=old["uniqueId"])
     assert not (tmp_path / "garden.json.files").exists()

@@ -185,7 +185,7 @@ def at(endpoint: str, query: str = "", key: str | None = KEY) -> str:
 
 def seen(emulator: RestedEmulator) -> Any:
     """Everything there is to know about the emulator, the clock aside."""
-    status = {name: value for name, value in emulator.status().items() if name not in ("now", "uptime")}
+    status = {name: value for name, value in emulator.status().items() if name not in ("now", "uptime", "undo")}
     return status, {name: emulator.records(name) for name in (PLANTS, GARDENERS, DIARY, CHORES)}
 
 

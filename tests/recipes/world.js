@@ -16,6 +16,8 @@
  *   "change-endpoint": { name: string, secure?: boolean, authentication?: boolean, othersCanRead?: boolean,
  *     othersCanUpdate?: boolean, othersCanDelete?: boolean, description?: string },
  *   "delete-endpoint": { name: string },
+ *   "put-record": { endpoint: string, data: unknown, uniqueId?: string },
+ *   "delete-record": { endpoint: string, uniqueId: string },
  *   "expire-tokens": { username?: string, token?: string },
  *   "close-listeners": { code?: number, reason?: string, endpoint?: string, username?: string, listener?: number },
  *   "advance": { seconds: number },
@@ -25,6 +27,7 @@
  *   "reset": {},
  *   "checkpoint": { name: string },
  *   "restore": { name: string },
+ *   "undo": {},
  *   "load": { data: object },
  *   "faults": { kind: Kind, endpoint?: string, method?: string, username?: string, listener?: number, times?: number,
  *     for?: number, chance?: number, seed?: number, status?: number, body?: unknown, headers?: Record<string, string>,
@@ -34,7 +37,7 @@
  *   "settle": { timeout?: number },
  * }} Verbs
  * @typedef {"status" | "listeners" | "records" | "faults" | "requests" | "messages" | "recoveries" | "coverage" |
- *   "mails" | "data"} Report
+ *   "mails" | "changes" | "data"} Report
  */
 
 /**
