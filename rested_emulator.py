@@ -1382,6 +1382,12 @@ class Clock:
         skew, frozen = self._state
         return (self._machine_time() if frozen is None else frozen) + skew
 
+    def moments(self) -> tuple[float, float]:
+        """Return what ``now`` and ``uptime`` do, by one look at the machine's clock."""
+        skew, frozen = self._state
+        time = self._machine_time()
+        return (time if frozen is None else frozen) + skew, time - self._started
+
     def timestamp(self) -> str:
         """Return the present moment as the service writes it."""
         return timestamp(self.now())
@@ -5852,7 +5858,7 @@ class Evidence:
 
     def _next(self) -> tuple[int, float, float]:
         """Return the number of what is seen now, and the moment, by the emulator's clock and by the machine's."""
-        return next(self._numbers), self._clock.now(), self._clock.uptime()
+        return next(self._numbers), *self._clock.moments()
 
     def _saw(self, seen: SeenMessage) -> None:
         self._keep(self._messages, seen)
