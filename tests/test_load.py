@@ -261,6 +261,7 @@ def test_what_a_data_file_may_not_say_is_refused_with_the_place_and_changes_noth
     [
         ('{"data":\n {"notes/open": [], "notes/open": []}}', "line 2 column 21", "table 'notes/open' is there twice"),
         ('{"data": {"notes/open": {"a": {"data": 1},\n"a": {"data": 2}}}}', "line 2 column 1", "'a' is there twice"),
+        ('{"data": {"notes/open": [],\n"notes/open": ["\\u003a:"]}}', "line 2 column 1", "'notes/open' is there twice"),
     ],
 )
 def test_what_is_said_twice_is_refused(body: str, place: str, what: str) -> None:
