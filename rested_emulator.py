@@ -4592,6 +4592,14 @@ class Hub:
             self._listeners.pop(endpoint, None)
         return listener
 
+    def rename(self, user: tuple[str, str], names: tuple[str, ...]) -> None:
+        """Let a user's listeners go by the names that the user has now."""
+        for listeners in self._listeners.values():
+            for channel, listener in listeners.items():
+                if listener.client.user == user:
+                    # A key that is there may be set while the dictionary is gone through.
+                    listeners[channel] = listener._replace(client=listener.client._replace(names=names))
+
     def audience(self, endpoint: Endpoint, change: Change) -> list[Listener]:
         """Return the listeners that may read the record, and so hear of the change (contract 7.3 and 7.5)."""
         listeners = self._listeners.get(endpoint.name)
@@ -6034,6 +6042,9 @@ class Broadcast:
 
     def publish(self, endpoint: Endpoint, change: Change) -> None:
         """Tell whoever may hear of a change that has happened (contract 7.3)."""
+        if endpoint.authentication and change.type == "PUT":
+            names = tuple(name for _, name in credentials_of(change.record))
+            self._hub.rename((endpoint.name, change.record.unique_id), names)
         told = self._hub.audience(endpoint, change)
         hit = self._faults.deliver(told, Push.of(endpoint, change)) if told else None
         self._evidence.saw_change(endpoint, change, told, hit)

@@ -751,6 +751,17 @@ def test_sockets_of_a_user_are_closed_by_name_or_email(backend: Backend, listen:
         backend.close_listeners(username="eve")
 
 
+def test_a_user_is_aimed_at_by_the_name_of_now(emulator: RestedEmulator) -> None:
+    ada = bearer(emulator.sign_in(GARDENERS, "ada"))
+    with open_socket(emulator.ws_url(DIARY), additional_headers=ada) as there:
+        itself = call(emulator.url(GARDENERS), headers=ada).json
+        renamed = {"username": "adele", "password": "apricot"}
+        assert call(emulator.url(GARDENERS), "PUT", renamed, headers=ada, uniqueId=itself["uniqueId"]).status == 200
+        assert emulator.close_listeners(username="adele", code=4001) == {"closed": 1}
+        assert closing(there)[0] == 4001
+    assert emulator.recoveries()[0]["username"] == "adele"
+
+
 def test_a_message_is_late_for_one_user_and_in_time_for_the_others(
     backend: Backend, listen: Listen, ada: str, ben: str
 ) -> None:

@@ -236,6 +236,7 @@ def test_a_socket_replaces_one_that_ended_the_oldest_first(emulator: RestedEmula
         ("advance", {"seconds": 10**6}, "expired token"),
         ("reset", {}, "reset"),
         ("restore", {"name": "before"}, "restore"),
+        ("load", {"data": {}}, "load"),
     ],
 )
 def test_what_has_ended_a_socket(emulator: RestedEmulator, verb: str, arguments: dict[str, Any], rule: str) -> None:
