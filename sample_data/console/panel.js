@@ -33,9 +33,10 @@ export function openTimeline(section, { size, onChoose } = {}) {
   const box = element("div", { className: "timeline-box" });
   const empty = element("p", { className: "timeline-empty", textContent: "Nobody has connected yet." });
   const list = element("ul", { className: "timeline-list" });
-  const [told, zoom, pause, save] = [["In words", false], ["Ten minutes", false], ["Pause timeline", false], ["Copy picture", null]].map(([textContent, ariaPressed]) =>
-    element("button", { type: "button", textContent, ...(ariaPressed === null ? {} : { ariaPressed: String(ariaPressed) }) }),
+  const [told, zoom, pause] = [["In words", ""], ["10 min", "timeline"], ["Pause", "timeline"]].map(([textContent, of]) =>
+    element("button", { type: "button", textContent, ariaLabel: `${textContent} ${of}`.trim(), ariaPressed: "false" }),
   );
+  const save = element("button", { type: "button", textContent: "Copy picture" });
   const title = element("h2", { id: "timeline-title", textContent: "Timeline" });
   section.setAttribute("aria-labelledby", title.id);
   section.replaceChildren(element("div", { className: "timeline-bar" }, title, words, told, zoom, pause, save), list, empty, box);

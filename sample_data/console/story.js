@@ -24,10 +24,11 @@ export function sentence({ username, listener, attempts, more = 0, back, after, 
   const changes = plural(missed, "change", "changes");
   if (back === null) {
     const tries = attempts.length + more;
-    return `${who} is not back, after ${plural(tries, "try", "tries")}${missed ? `, and has missed ${changes}` : ""}.`;
+    const tried = tries ? `has tried ${plural(tries, "time", "times")}` : "has not tried";
+    return `${who} is not back, ${missed ? `${tried}, and has missed ${changes}` : `and ${tried}`}.`;
   }
   if (!missed) return `${who} was away for ${seconds(after)}, and missed nothing.`;
-  return `${who} was away for ${seconds(after)}, missed ${changes}, and ${read ? "read them" : "did not read them"}.`.replace("1 change, and read them", "1 change, and read it");
+  return `${who} was away for ${seconds(after)}, missed ${changes}, and ${read ? "read" : "did not read"} ${missed === 1 ? "it" : "them"}.`;
 }
 
 // By which rule a socket ended, as people say it: a word beside its end, and how grave it is.
@@ -158,6 +159,7 @@ export class Story {
     const socket = this.sockets.get(event.to[0]);
     this.closes.set(event.number, event);
     if (!socket) return;
+    event.lane = socket.lane;
     Object.assign(socket, { to: event.uptime, close: event });
     this.sockets.delete(event.to[0]);
   }
@@ -253,7 +255,7 @@ export class Story {
       if (close && socket.to >= from && socket.to <= to) {
         const { word, why } = this.endOf(socket);
         const code = `${close.code}${close.reason ? ` ${close.reason}` : ""}`;
-        items.push({ at: socket.to, row, kind: "end", event: close.number, words: `${lane.name}’s socket of ${endpoint} ended, ${word}: ${code} (${why})` });
+        items.push({ at: socket.to, row, kind: "end", event: close.number, words: `${lane.name}: the socket of ${endpoint} ended, ${word}: ${code} (${why})` });
       }
     }
     for (const { marks, ...away } of lane.told.values()) {
@@ -283,8 +285,8 @@ export class Story {
       const rule = this.recoveries.get(number)?.rule;
       if (!rule || rule.startsWith("fault") || rule.endsWith("client") || rule === "stopped reading") continue;
       const name = FLAGS[rule] ?? rule.replace("call ", "");
-      const last = flags.at(-1);
-      if (last?.name !== name || close.uptime - last.at > 0.5) flags.push({ at: close.uptime, name });
+      if (flags.at(-1)?.name !== name || close.uptime - flags.at(-1).at > 0.5) flags.push({ at: close.uptime, name, hit: new Set() });
+      flags.at(-1).hit.add(close.lane);
     }
     return flags;
   }

@@ -66,7 +66,7 @@ function layOut(story, { width, from, to, size }) {
     y += height;
   }
   const x = (moment) => round(gutter + (moment - from) * scale);
-  return { width, from, to, size, gutter, scale, lanes, places, bottom: y, x };
+  return { width, from, to, size, gutter, scale, lanes, places, bottom: y + size * 0.4, x };
 }
 
 const isSeen = ({ sockets, marks, told }, from, to) =>
@@ -125,7 +125,9 @@ function drawBands(story, plan, writer) {
     parts.push(draw("path", { class: `edge${outage}`, d: `M${x(band.from)} ${round(top)}v${round(height)}${band.to > to ? "" : `M${right} ${round(top)}v${round(height)}`}` }));
     parts.push(...writer.writeBeside(Math.max(left, gutter), size * 2.4, band.name, outage ? "lost-word" : "ended-word", plan));
   }
-  for (const { at, name } of story.flags(from, to)) {
+  for (const { at, name, hit } of story.flags(from, to)) {
+    // What ended the sockets of one alone stands beside their end already.
+    if (hit.size < 2 && lanes.length > 1) continue;
     parts.push(draw("path", { class: "edge", d: `M${x(at)} ${round(size * 1.4)}V${bottom}` }));
     parts.push(...writer.writeBeside(x(at), size * 2.4, `⚑ ${name}`, "ended-word", plan));
   }
@@ -154,7 +156,8 @@ function drawLane(story, lane, plan, writer) {
     const tail = Math.max(left, right - size * 2.5);
     parts.push(draw("path", { class: `tail ${tone}`, d: `M${round(tail)} ${line}H${right}` }));
     ends.push(draw("path", { class: `cross ${tone}`, d: `M${right - half} ${line - half}l${2 * half} ${2 * half}m0 ${-2 * half}l${-2 * half} ${2 * half}` }));
-    ends.push(...writer.write(right, line - size * 0.9, word, `${tone}-word`, { anchor: "middle", left: gutter, small: 0.85 }));
+    const middle = Math.min(right, plan.width - (word.length * size * 0.85 * LETTER) / 2);
+    ends.push(...writer.write(middle, line - size * 0.9, word, `${tone}-word`, { anchor: "middle", left: gutter, small: 0.85 }));
   }
   const dots = { heard: "", missed: "", refused: "", read: "" };
   for (const { at, row, kind, label } of [lane.marks, ...[...lane.told.values()].map(({ marks }) => marks)].flat()) {
@@ -241,7 +244,7 @@ let strips = 0;
 // The picture of what is going on, which runs along. `onChoose` is told the number of the event that was clicked.
 export class Strip {
   constructor(box, story, { size = 12, onWords = () => {}, onChoose = () => {} } = {}) {
-    Object.assign(this, { box, story, size, onWords, onChoose, length: MINUTE, right: null, began: null, item: null });
+    Object.assign(this, { box, story, size, onWords, onChoose, length: MINUTE, right: null, began: null, item: null, wanted: null });
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(STYLE);
     document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
@@ -290,6 +293,7 @@ export class Strip {
   // Draw anew in the next frame, however often it is asked for.
   redraw() {
     this.isStale = true;
+    if (this.wanted) this.chooseEvent(this.wanted);
   }
 
   // Move on by whole pixels, so that an idle minute costs a few frames of a second; a hidden page has none.
@@ -349,8 +353,9 @@ export class Strip {
     if (!step) return;
     event.preventDefault();
     const items = this.story.itemsOf(lane, this.seen.from, this.seen.to);
-    const at = this.item?.lane === lane ? items.findIndex((item) => item.at === this.item.at && item.kind === this.item.kind) : -1;
-    const next = at < 0 ? (step > 0 && step !== Infinity ? 0 : items.length - 1) : Math.min(items.length - 1, Math.max(0, at + step));
+    const isChosen = ({ at, kind, event }) => at === this.item.at && kind === this.item.kind && event === this.item.event;
+    const at = this.item?.lane === lane ? items.findIndex(isChosen) : step > 0 ? -1 : items.length;
+    const next = Math.min(items.length - 1, Math.max(0, at + step));
     this.choose(items[next] ? { ...items[next], lane } : null);
   }
 
@@ -363,10 +368,12 @@ export class Strip {
 
   // Point at what the activity tells of, if it is seen here.
   chooseEvent(number) {
+    this.wanted = null;
     for (const lane of this.story.lanes.values()) {
       const item = this.story.itemsOf(lane, -Infinity, Infinity).find(({ event }) => event === number);
       if (item) return this.choose({ ...item, lane });
     }
+    this.wanted = number; // the activity may know of it earlier
     return this.choose(null);
   }
 

@@ -86,7 +86,7 @@ function seat(person) {
     for (const { id } of lags) await control("DELETE", `faults?id=${id}`);
     if (!lags.length) await act("faults", { kind: "delay", seconds: LAG, username });
     person.lag.ariaPressed = String(!lags.length);
-    say(lags.length ? `${username}’s answers come at once.` : `${username}’s answers take ${LAG} s: the list shows a change before it is saved.`);
+    say(lags.length ? `Answers to ${username} come at once.` : `Answers to ${username} take ${LAG} s: the list shows a change before it is saved.`);
   });
   const name = element("p", {}, element("b", { textContent: username }), `, password ${password}`);
   return element("section", { ariaLabel: username }, element("div", { className: "row" }, name, person.drop, person.lag), person.frame);
