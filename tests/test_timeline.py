@@ -141,7 +141,7 @@ def test_what_is_chosen_in_one_place_is_shown_in_the_other(
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         expect(page.locator("#log li.chosen:visible")).to_contain_text("#2 listens")
         post(emulator, tokens["ada"], "Sow lettuce")
-        expect(page.locator("#timeline .heard")).to_have_count(1)
+        expect(page.locator("#timeline .timeline-box .heard")).to_have_count(1)
         assert walk(page, "ada", 2)[-1] == f"ada heard a POST message of {CHORES}."
         page.keyboard.press("Enter")
         expect(page.locator("#log li.chosen:visible")).to_contain_text("Sow lettuce")
