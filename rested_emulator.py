@@ -5480,7 +5480,7 @@ class Recovery:
     after: float | None = None
     opened: float = math.inf
     token: str | None = None
-    read_after: float | None = None
+    read: bool = False
     missed: int = 0
     size: int = 2000  # in memory, about
 
@@ -5523,9 +5523,8 @@ class Recovery:
         }
         if self.more:
             seen["more"] = self.more
-        after, read_after = (None if each is None else round(each, 3) for each in (self.after, self.read_after))
-        seen |= {"back": self.back, "after": after, "token": self.token}
-        return seen | {"read": read_after is not None, "readAfter": read_after, "missed": missed}
+        after = None if self.after is None else round(self.after, 3)
+        return seen | {"back": self.back, "after": after, "token": self.token, "read": self.read, "missed": missed}
 
 
 EVERYBODY, EVERY_USER = "everybody", "every user"  # who may read a change, besides the user of an id
@@ -5621,7 +5620,7 @@ class Recoveries:
             # Browsers send no Origin with a GET of the same origin (Fetch, section 3.2).
             mine = recovery.client if client.origin else recovery.client._replace(origin=None)
             if recovery.opened <= asked and mine.is_like(client):
-                recovery.read_after = self._clock.uptime() - recovery.ended
+                recovery.read = True
                 self._part(self.unread, recovery)
 
     def find(self, **filters: object) -> list[dict[str, Json]]:

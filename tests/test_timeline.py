@@ -201,7 +201,7 @@ def test_of_a_record_that_is_not_theirs_nobody_has_missed_a_message(page: Page) 
     for message in messages:
         message |= {"at": "2026-11-28T10:00:00.000Z", "endpoint": CHORES}
     recovery = {"number": 2, "listener": 1, "endpoint": CHORES, "username": "ben", "rule": "lost by the client"}
-    recovery |= {"attempts": [], "back": 2, "after": 4.0, "read": False, "readAfter": None, "missed": 1}
+    recovery |= {"attempts": [], "back": 2, "after": 4.0, "read": False, "missed": 1}
     script = """(told) => {
         const story = new Story();
         story.hear(told);

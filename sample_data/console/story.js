@@ -60,6 +60,7 @@ export class Story {
     this.sockets = new Map(); // by the listener's number
     this.closes = new Map(); // ends of sockets, by their own number
     this.changes = [];
+    this.reads = []; // answered GETs of an endpoint
     this.strangers = []; // refused handshakes of those who may have a recovery, or none
     this.recoveries = new Map();
     this.faults = new Map();
@@ -71,7 +72,7 @@ export class Story {
   }
 
   // Take in what the verbs of the same names tell; all of it may be left out.
-  hear({ messages = [], requests = [], recoveries = null, faults = null, listeners = [], status = null }) {
+  hear({ messages = [], requests = [], reads = [], recoveries = null, faults = null, listeners = [], status = null }) {
     if (status && status.uptime < this.last - 1) this.clear(); // another emulator, or another world
     const isNew = ({ number, method }) => number > this.since[method ? "requests" : "messages"];
     const events = [...messages, ...requests].filter(isNew).sort((one, other) => one.number - other.number);
@@ -87,6 +88,7 @@ export class Story {
     if (status) this.seeClock(status.uptime, Date.parse(status.now) / 1000);
     for (const listener of listeners) this.hearListener(listener);
     if (faults) this.hearFaults(faults);
+    this.reads.push(...reads);
     if (recoveries) this.hearRecoveries(recoveries);
     return events.length > 0;
   }
@@ -165,6 +167,7 @@ export class Story {
   }
 
   hearRequest(event) {
+    if (event.method === "GET" && event.status === 200) this.reads.push(event);
     if (event.method !== "WEBSOCKET" || !event.refusal) return;
     const [origin, agent] = [event.headers.Origin ?? null, event.headers["User-Agent"] ?? ""];
     const { number, endpoint, uptime } = event;
@@ -195,18 +198,36 @@ export class Story {
   // What is known of those who fell out changes until they are back and have read.
   hearRecoveries(recoveries) {
     for (const recovery of recoveries) {
-      const { number, attempts, more, back, readAfter, missed } = recovery;
-      const edition = [attempts.length, more, back, readAfter, missed].join();
-      if (this.recoveries.get(number)?.edition === edition) continue;
-      this.recoveries.set(number, { ...recovery, edition, ended: this.closes.get(number)?.uptime });
+      const { number, attempts, more, back, read, missed } = recovery;
+      const ended = this.closes.get(number)?.uptime;
+      const before = this.recoveries.get(number);
+      const readAt = read ? (before?.readAt ?? this.firstRead(recovery)) : null;
+      const edition = [attempts.length, more, back, readAt, missed].join();
+      if (before?.edition === edition) continue;
+      this.recoveries.set(number, { ...recovery, edition, ended, readAt });
       this.tellRecovery(this.recoveries.get(number));
     }
     for (const stranger of this.strangers) this.hearStranger(stranger);
     this.strangers = [];
+    this.reads = [];
+  }
+
+  // The endpoints that somebody has read after coming back, of which it is not known yet when.
+  unread(recoveries) {
+    const news = recoveries.filter(({ number, read }) => read && (this.recoveries.get(number)?.readAt ?? null) === null);
+    return [...new Set(news.map(({ endpoint }) => endpoint))];
+  }
+
+  // The first answered GET of an endpoint since a client is back, where it is known to have read. Of two who are back at
+  // once it may be the other one's, a moment earlier; of one that is not known any more, it was before now.
+  firstRead({ endpoint, back }) {
+    const sockets = [...this.lanes.values()].flatMap((lane) => lane.sockets);
+    const opened = sockets.findLast(({ number }) => number === back);
+    return this.reads.find((read) => read.endpoint === endpoint && read.number > opened?.event)?.uptime ?? this.last;
   }
 
   tellRecovery(recovery) {
-    const { number, listener, endpoint, username, ended, attempts, back, after, missed, readAfter, rule } = recovery;
+    const { number, listener, endpoint, username, ended, attempts, back, after, missed, readAt, rule } = recovery;
     const lane = [...this.lanes.values()].find((one) => one.sockets.some((socket) => socket.close?.number === number || socket.number === listener));
     if (!lane || ended === undefined) return;
     const { name } = lane;
@@ -222,7 +243,7 @@ export class Story {
       // Which of them it could have read only the emulator knows, so that they are counted and not shown one by one.
       marks.push({ at: to ?? this.last, row, kind: "missed", label: `missed ${missed}`, event: number, words: `${name} missed ${plural(missed, "message", "messages")} of ${endpoint}` });
     }
-    if (readAfter !== null) marks.push({ at: ended + readAfter, row, kind: "read", event: number, words: `${name} read ${endpoint} after coming back` });
+    if (readAt !== null) marks.push({ at: readAt, row, kind: "read", event: number, words: `${name} read ${endpoint} after coming back` });
     marks.sort((one, other) => one.at - other.at);
     const words = `${sentence({ ...recovery, username: username ?? name })} Its socket of ${endpoint} had ended by: ${rule}.`;
     lane.told.set(number, { from: ended, to, row, marks, words, event: number });

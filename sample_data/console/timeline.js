@@ -12,7 +12,7 @@ const choose = (number) => document.dispatchEvent(new CustomEvent("timeline-choo
 const { story, strip, hear } = openTimeline(document.getElementById("timeline"), { onChoose: choose });
 
 // Without `from`, so that the console's own traffic is left out, which the activity may show.
-async function lookAt({ messages, requests }) {
+async function lookAt(story, { messages, requests } = story.since) {
   const [listeners, seen, asked, recoveries, faults] = await Promise.all([
     look("listeners"),
     look("messages", { since: messages }),
@@ -20,7 +20,8 @@ async function lookAt({ messages, requests }) {
     look("recoveries", {}),
     look("faults"),
   ]);
-  return { listeners, messages: seen, requests: asked, recoveries, faults, status: await look("status") };
+  const reads = await Promise.all(story.unread(recoveries).map((endpoint) => look("requests", { endpoint, method: "GET", status: 200 })));
+  return { listeners, messages: seen, requests: asked, reads: reads.flat(), recoveries, faults, status: await look("status") };
 }
 
 let looking = null;
@@ -29,7 +30,7 @@ let looking = null;
 function lookSoon() {
   looking ??= setTimeout(async () => {
     try {
-      hear(await lookAt(story.since));
+      hear(await lookAt(story));
     } catch {
       // The one who follows tells that the emulator does not answer.
     }
@@ -53,7 +54,7 @@ document.addEventListener("activity-choose", ({ detail }) => strip.chooseEvent(d
 // A picture of all that happened since these numbers of messages and requests, for a report of a test.
 export async function takePicture(since = { messages: 0, requests: 0 }) {
   const whole = new Story();
-  const seen = await lookAt(since);
+  const seen = await lookAt(whole, since);
   whole.hear({ ...seen, listeners: [], recoveries: seen.recoveries.filter(({ number }) => number > since.messages) });
   return picture(whole, whole.extent());
 }
