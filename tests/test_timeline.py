@@ -240,6 +240,7 @@ def test_it_is_zoomed_paused_and_dragged(page: Page, emulator: RestedEmulator) -
         expect(pause).to_have_attribute("aria-pressed", "true")
 
 
+@pytest.mark.alone
 def test_fifty_lanes_with_a_thousand_events_are_drawn_within_a_frame(page: Page) -> None:
     page.set_viewport_size({"width": 1280, "height": 720})
     script = """async () => {
@@ -269,23 +270,19 @@ def test_fifty_lanes_with_a_thousand_events_are_drawn_within_a_frame(page: Page)
         }
         const inside = strip.svg.querySelectorAll("*").length;
         strip.right = 600; // all of it has left, but the sockets are open
-        const left = [];
-        for (let round = 0; round < 30; round++) {
-            const begin = performance.now();
-            strip.drawNow();
-            left.push(performance.now() - begin);
-        }
+        strip.drawNow();
+        const outside = strip.svg.querySelectorAll("*").length;
         const lanes = strip.plan.lanes.length;
         box.remove();
         const median = (all) => all.sort((one, other) => one - other)[all.length / 2];
-        return { heard, drawn: median(times), most: Math.max(...times), inside, left: median(left), lanes };
+        return { heard, drawn: median(times), most: Math.max(...times), inside, outside, lanes };
     }"""
     measured = tell(page, script)
     print(f"\n{measured}", file=sys.stderr)
     assert measured["lanes"] == 50
     assert measured["inside"] < 900  # not one for each event
     assert measured["drawn"] < 16
-    assert measured["left"] < measured["drawn"]
+    assert measured["outside"] < measured["inside"] / 2
 
 
 def picture_of(text: str) -> set[str]:
