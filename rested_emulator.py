@@ -4970,7 +4970,7 @@ def silence_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
 
 
 def send_late(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
-    faults.send_later(active.fault.lasts(1.0), listeners, push)
+    faults.send_later(active, active.fault.lasts(1.0), listeners, push)
 
 
 def send_twice(faults: Faults, _: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
@@ -4992,7 +4992,7 @@ def send_before_answer(faults: Faults, active: ActiveFault, listeners: Sequence[
 
 
 def send_after_answer(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
-    faults.send_later(active.fault.lasts(0.1), listeners, push)
+    faults.send_later(active, active.fault.lasts(0.1), listeners, push)
 
 
 # What can happen to a message on its way, and to clients in an outage: to requests, and to open sockets.
@@ -5071,13 +5071,13 @@ class Faults:
         self._due_numbers = itertools.count(1)
         self._faults: dict[int, ActiveFault] = {}
         self._due: dict[int, tuple[float, Callable[[], None]]] = {}
-        self._late: set[int] = set()  # those of them that are messages
+        self._late: dict[int, int] = {}  # those of them that are messages, with the fault that keeps each
         self.owed = 0.0  # how long the answer that is being made has to wait for its messages
 
     @property
     def waiting(self) -> int:
         """Messages that are still to come."""
-        return len(self._late & self._due.keys())
+        return len(self._late)
 
     def add(self, fault: Fault) -> tuple[int, int]:
         """Put a fault to work; returns its number, and how many sockets it has hit at once."""
@@ -5101,7 +5101,7 @@ class Faults:
             active.end()
         lasts = fault.seconds if active.kind.hits_all else fault.for_
         if lasts is not None:
-            self._later(lasts, lambda: self._stop(active))
+            self._later(lasts, lambda: self._finish(active))
         return active.number, len(hit)
 
     def clear_one(self, number: int) -> int:
@@ -5110,7 +5110,7 @@ class Faults:
         if active is None:
             numbers = ", ".join(map(str, self._faults)) or "none"
             raise OptionError(f"id {number} is no fault's; there are: {numbers}")
-        self._stop(active)
+        self._finish(active)
         return 1
 
     def clear(self) -> int:
@@ -5119,8 +5119,8 @@ class Faults:
         for active in self._faults.values():
             self._stop(active)
         self._faults.clear()
-        # In the order in which it was put off; a list, since each rings itself out of the table.
-        for number in list(self._due):
+        # Messages first, in the order in which they were put off; a list, since each rings itself out of the table.
+        for number in [*self._late, *self._due]:
             self._ring(number)
         self.owed = 0.0
         return cleared
@@ -5165,6 +5165,12 @@ class Faults:
         if active.kept:
             self.send(*active.kept)
             active.kept = None
+
+    def _finish(self, active: ActiveFault) -> None:
+        """Stop a fault, and let its late messages come."""
+        self._stop(active)
+        for number in [due for due, fault in self._late.items() if fault == active.number]:
+            self._ring(number)
 
     # Requests and handshakes
 
@@ -5237,11 +5243,15 @@ class Faults:
         """Send a message to those listeners who are still there."""
         self._hub.send([listener for listener in listeners if self._hub.has(listener)], push.message)
 
-    def send_later(self, seconds: float, listeners: Sequence[Listener], push: Push) -> None:
+    def send_later(self, active: ActiveFault, seconds: float, listeners: Sequence[Listener], push: Push) -> None:
         """Send a message after so many seconds of the Clock, to those who are still there."""
-        # Those that were sent are taken out here, together, instead of each at its moment.
-        self._late &= self._due.keys()
-        self._late.add(self._later(seconds, lambda: self.send(listeners, push)))
+
+        def send() -> None:
+            del self._late[number]
+            self.send(listeners, push)
+
+        number = self._later(seconds, send)
+        self._late[number] = active.number
 
 
 # - Evidence -----------------------------------------------------------------------------------------

@@ -258,13 +258,24 @@ def test_messages_change_places_on_an_endpoint_whose_options_change_meanwhile(ba
     assert said(ear) == [2, 1]
 
 
-@pytest.mark.parametrize("end", ["clear_faults", "reset"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        Backend.clear_faults,
+        Backend.reset,
+        lambda backend: backend.clear_faults(id=1),
+        lambda backend: backend.advance(60),
+    ],
+    ids=["all", "reset", "one", "its time"],
+)
 @pytest.mark.parametrize("what", ["late", "swap", "after-answer"])
-def test_what_was_held_up_comes_when_faults_are_cleared(backend: Backend, listen: Listen, what: str, end: str) -> None:
+def test_what_was_held_up_comes_when_faults_are_cleared_or_over(
+    backend: Backend, listen: Listen, what: str, end: Callable[[Backend], object]
+) -> None:
     ear = listen(PLANTS)
-    backend.add_fault("messages", what=what)
+    backend.add_fault("messages", what=what, seconds=100.0, for_=60.0)
     post(backend, 1)
-    getattr(backend, end)()
+    end(backend)
     assert said(ear)[:1] == [1]
     post(backend, 2)
     assert said(ear)[-1] == 2
