@@ -3312,9 +3312,10 @@ class Store:
         return file_in(self.file.tables, unique_id)
 
     def has_id(self, unique_id: str) -> bool:
-        """Whether any document has that id, now or in a checkpoint."""
-        states = self.file.tables, *list(self._checkpoints.values())
+        """Whether any document has that id, now or in a checkpoint; what ``undo`` goes by is past."""
         # Lists, since an upload makes ids in a thread of its own.
+        checkpoints = [tables for name, tables in list(self._checkpoints.items()) if name not in (BEFORE, AFTER)]
+        states = self.file.tables, *checkpoints
         return any(unique_id in table for tables in states for table in list(tables.values()))
 
     def lost_files(self) -> list[str]:
