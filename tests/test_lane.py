@@ -312,7 +312,7 @@ KNOWN = {TOMATO, ROSEMARY, *re.findall(r"[0-9a-f]{32}", at(PLANTS))}
 def evidence(emulator: RestedEmulator) -> list[str]:
     seen = emulator.requests()
     for one in seen:
-        del one["at"], one["seconds"]
+        del one["at"], one["uptime"], one["seconds"]
     return [comparable(repr(one)) for one in seen]
 
 
