@@ -9905,9 +9905,12 @@ class Options:
     auth: tuple[str, ...] = option("endpoints", (), check_name, "an authentication endpoint", "NAME")
     secure: tuple[str, ...] = option("endpoints", (), check_name, "an endpoint for logged-in users only", "NAME")
     others_can: tuple[str, ...] = option(
-        "endpoints", (), check_access, "let other users read, update or delete records of a secure endpoint",
+        "endpoints",
+        (),
+        check_access,
+        "let other users read, update or delete records of a secure endpoint",
         "WHAT:NAME",
-    )  # fmt: skip
+    )
     key: str | None = option("endpoints", None, check_given_key, "the API key of the default project", "KEY")
     master_key: str | None = option("endpoints", None, check_given_key, "the master key of the default project", "KEY")
     reset_template: tuple[str, ...] = option(
@@ -9915,18 +9918,24 @@ class Options:
     )
 
     allow_origin: tuple[str, ...] = option(
-        "access", (), check_allowed_origin, "an origin that the project allows; without any it allows every one",
+        "access",
+        (),
+        check_allowed_origin,
+        "an origin that the project allows; without any it allows every one",
         "ORIGIN",
-    )  # fmt: skip
+    )
     disallow_no_origin: bool = option("access", False, check_flag, "refuse requests without an origin")
     allow_any_origin: bool = option(
         "access", False, check_flag, "let pages of other sites in, as far as the project does"
     )
     allow_host: tuple[str, ...] = option("access", (), check_allowed_host, "answer to this host name too", "NAME")
     control_token: str | None = option(
-        "access", None, check_token, "what control and console want to be shown; beyond loopback one is made up",
+        "access",
+        None,
+        check_token,
+        "what control and console want to be shown; beyond loopback one is made up",
         "TOKEN",
-    )  # fmt: skip
+    )
     plain_cookie: bool = option(
         "access", False, check_flag, "set a second cookie that every browser keeps over plain http"
     )
@@ -9938,9 +9947,12 @@ class Options:
         "time", None, check_duration, "all tokens expire that long after the start, and again and again", "DURATION"
     )
     change_options_after: float | None = option(
-        "time", None, check_duration, "likewise the options of every endpoint change, which ends its sockets",
+        "time",
+        None,
+        check_duration,
+        "likewise the options of every endpoint change, which ends its sockets",
         "DURATION",
-    )  # fmt: skip
+    )
     set_time: str | None = option(
         "time", None, check_time_of_day, "the time it is at the start, as 2030-01-01T00:00:00Z", "TIME"
     )
@@ -9950,17 +9962,24 @@ class Options:
         "trouble", (), check_fault_option, "something that goes wrong, as for POST faults", "JSON"
     )
     latency: tuple[float, float] = option(
-        "trouble", (0.0, 0.0), check_latency, "every answer of the API waits that long, or a random time between",
+        "trouble",
+        (0.0, 0.0),
+        check_latency,
+        "every answer of the API waits that long, or a random time between",
         "DURATION[-DURATION]",
-    )  # fmt: skip
+    )
 
     port: int = option(
         "serving", DEFAULT_PORT, check_port, f"the port; default {DEFAULT_PORT}, and 0 takes a free one", "N", ("-p",)
     )
     host: str = option(
-        "serving", "localhost", check_text, "the address; default localhost, which means 127.0.0.1 and ::1", "ADDR",
+        "serving",
+        "localhost",
+        check_text,
+        "the address; default localhost, which means 127.0.0.1 and ::1",
+        "ADDR",
         ("-H",),
-    )  # fmt: skip
+    )
     tls: bool = option(
         "serving", False, check_flag, "https and wss, with a certificate for localhost that is made here"
     )
@@ -9974,20 +9993,28 @@ class Options:
     )
     quiet: bool = option("serving", False, check_flag, "log only what needs attention", flags=("-q",))
     verbose: bool = option(
-        "serving", False, check_flag, "log also what the console asks, and each request's origin and agent",
+        "serving",
+        False,
+        check_flag,
+        "log also what the console asks, and each request's origin and agent",
         flags=("-v",),
-    )  # fmt: skip
+    )
 
     json: bool = option("in CI", False, check_flag, "print one line of JSON when ready, instead of the banner")
     with_parent: bool = option("in CI", False, check_flag, "end when the process ends that started it")
     fork_keys: tuple[str, ...] = option(
-        "in CI", (), check_given_key, "an API key of this shape, as test-*, makes a world of its own at first use",
+        "in CI",
+        (),
+        check_given_key,
+        "an API key of this shape, as test-*, makes a world of its own at first use",
         "PATTERN",
-    )  # fmt: skip
+    )
     stable_ids: bool = option(
-        "in CI", False, check_flag,
+        "in CI",
+        False,
+        check_flag,
         "ids and tokens are the same on every run, so anybody can guess them; not beyond loopback",
-    )  # fmt: skip
+    )
     coverage: str | None = option(
         "in CI", None, check_path, "write what the clients met of the service, as Markdown", "FILE"
     )
