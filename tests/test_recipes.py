@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -80,6 +81,7 @@ def frontend(tmp_path_factory: pytest.TempPathFactory) -> Frontend:
     project, commands = tmp_path_factory.mktemp("frontend") / "repository", tmp_path_factory.mktemp("bin")
     shutil.copytree(RECIPES, project, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
     shutil.copy(ROOT / "rested_emulator.py", project)
+    shutil.copytree(ROOT / "sample_data" / "console", project / "sample_data" / "console")
     put_command(commands, "python", sys.executable)
     put_command(commands, "pip", sys.executable, "-m", "pip")
     put_command(commands, "offline-chromium", chromium, *OFFLINE)
@@ -247,6 +249,10 @@ def test_a_failure_in_playwright_shows_what_was_asked_and_who_came_back(run: Run
     assert [request["endpoint"] for request in requests if request["method"] == "POST"] == [NOTES]
     assert [push["record"]["data"] for push in messages if push["type"] == "POST"] == [{"text": "bread"}]
     assert [(recovery["rule"], recovery["token"]) for recovery in recoveries] == [("fault 1 abort", "none")]
+    [picture] = frontend.path.glob("test-results/*/timeline.svg")
+    written = {text.text for text in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")}
+    assert written >= {"connected", "Sockets dropped", "lost"}
+    assert any(text and re.fullmatch(r"localhost:\d+ Chrome", text) for text in written)
 
 
 @pytest.mark.browser

@@ -51,10 +51,10 @@ onChange(() => {
 
 document.addEventListener("activity-choose", ({ detail }) => strip.chooseEvent(detail));
 
-// A picture of all that happened since these numbers of messages and requests, for a report of a test.
-export async function takePicture(since = { messages: 0, requests: 0 }) {
+// A picture of all that happened after a number, for the report of a test.
+export async function takePicture(since = 0) {
   const whole = new Story();
-  const seen = await lookAt(whole, since);
-  whole.hear({ ...seen, listeners: [], recoveries: seen.recoveries.filter(({ number }) => number > since.messages) });
+  const seen = await lookAt(whole, { messages: since, requests: since });
+  whole.hear({ ...seen, listeners: [], recoveries: seen.recoveries.filter(({ number }) => number > since) });
   return picture(whole, whole.extent());
 }

@@ -15,11 +15,11 @@ export const test = base.extend({
     { scope: "worker" },
   ],
   refusals: [[], { option: true }], // that a test expects: test.use({ refusals: ["No record was found."] })
-  world: async ({ worldOfWorker: world, refusals }, use, testInfo) => {
+  world: async ({ worldOfWorker: world, refusals, browser }, use, testInfo) => {
     await world.control("restore", { name: "milk" });
     const tell = await watch(world);
     await use(world);
-    await tell(testInfo, refusals);
+    await tell(testInfo, refusals, browser);
   },
   // One clock for page and emulator: timers of the page and tokens of the emulator run out together.
   advance: async ({ page, world }, use) => {
