@@ -11239,14 +11239,19 @@ def lan_address() -> str | None:
 
 
 def console_urls(server: Server) -> list[tuple[str, str]]:
-    """Return the named addresses of pages: those of --static, and the console's with its token, here and on the LAN."""
+    """Return the named addresses of pages: those of --static, and the console's with its token, here and on the LAN.
+
+    A page of --static that is named stage.html is one that uses the control interface, as the demo's does.
+    """
     facts = server.facts()
     root = str(facts["url"]).removesuffix(API_PREFIX.rstrip("/"))
     pages = [("Pages", f"{root}/")] if server.options.static else []
     if console_folder() is None:
         return pages
-    url = root + (CONTROL_PREFIX if server.options.static else "/")
-    url += f"#token={quote(server.control_token, safe='')}" if server.control_token else ""
+    token = f"#token={quote(server.control_token, safe='')}" if server.control_token else ""
+    url = root + (CONTROL_PREFIX if server.options.static else "/") + token
+    if server.options.static and os.path.isfile(os.path.join(server.options.static, "stage.html")):
+        pages.append(("Stage", f"{root}/stage.html{token}"))
     address = lan_address() if server.options.host == "0.0.0.0" else None
     elsewhere = [("On the LAN", url.replace("//localhost:", f"//{address}:", 1))] if address else []
     return [*pages, ("Console", url), *elsewhere]

@@ -41,7 +41,7 @@ from rested_emulator import (
     lan_address,
     read_command_line,
 )
-from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS, need
+from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS, ROOT, need
 from tests.wire import PROGRAM, banner_of, call, closing, open_socket, start_program
 
 
@@ -151,6 +151,12 @@ def test_the_banner_names_the_console(tmp_path: Path) -> None:
     assert shown_rows(static=tmp_path)["Console"] == "http://localhost:7378/__emulator__/"
     assert "On the LAN" not in shown_rows()
     assert shown_rows(control_token="a+b&c")["Console"] == "http://localhost:7378/#token=a%2Bb%26c"
+
+
+def test_the_banner_names_the_stage_of_the_demo_with_the_token(tmp_path: Path) -> None:
+    assert "Stage" not in shown_rows(static=tmp_path)
+    rows = shown_rows(static=ROOT / "sample_data" / "demo", control_token="a+b")
+    assert rows["Stage"] == "http://localhost:7378/stage.html#token=a%2Bb"
 
 
 def test_the_banner_names_the_address_on_the_lan_with_the_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -339,6 +339,17 @@ def test_axe_finds_nothing_in_a_lively_timeline(
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
 
 
+def test_banner_app_console_and_stage_lead_to_each_other(stage: Stage, context: BrowserContext) -> None:
+    root = base(stage.emulator)
+    assert stage.page.get_by_role("link", name="Console").get_attribute("href") == "/__emulator__/"
+    assert stage.ada.get_by_role("link").count() == 0  # there it would open a stage on the stage
+    page = context.new_page()
+    for address in (f"{root}/", f"{root}/__emulator__/"):
+        page.goto(address)
+        page.get_by_role("link", name=re.compile("^Stage$|side by side")).click()
+        expect(page).to_have_url(f"{root}/stage.html")
+
+
 def test_twelve_things_fit_the_stage_on_a_projector(context: BrowserContext) -> None:
     with RestedEmulator(data=SAMPLES / "demo.json", static=DEMO) as emulator:
         token = emulator.sign_in("picnic/people", "ada")

@@ -51,6 +51,17 @@ onChange(() => {
 
 document.addEventListener("activity-choose", ({ detail }) => strip.chooseEvent(detail));
 
+// The app of the demo links to its stage, and so does the console then; it is at the root unless there are pages.
+async function linkStage() {
+  if (location.pathname === "/") return;
+  const app = await (await fetch("/")).text();
+  if (!app.includes('href="stage.html"')) return;
+  const link = Object.assign(document.createElement("a"), { href: "/stage.html", textContent: "Stage" });
+  document.getElementById("timeline-title").after(link);
+}
+
+linkStage();
+
 // A picture of all that happened after a number, for the report of a test.
 export async function takePicture(since = 0) {
   const whole = new Story();
