@@ -240,6 +240,19 @@ def test_it_is_zoomed_paused_and_dragged(page: Page, emulator: RestedEmulator) -
         expect(pause).to_have_attribute("aria-pressed", "true")
 
 
+def test_it_folds_to_a_line_and_stays_so(page: Page, emulator: RestedEmulator, tokens: dict[str, str]) -> None:
+    fold = page.get_by_role("button", name="Show the timeline")
+    expect(fold).to_have_attribute("aria-expanded", "true")
+    fold.click()
+    page.reload()
+    live_through(emulator, tokens)
+    expect(page.locator(".timeline-words")).to_contain_text("ben was away")
+    expect(fold).to_have_attribute("aria-expanded", "false")
+    expect(page.locator("#timeline .timeline-box")).not_to_be_visible()
+    fold.click()
+    expect(lane(page, "ben")).to_be_visible()
+
+
 @pytest.mark.alone
 def test_fifty_lanes_with_a_thousand_events_are_drawn_within_a_frame(page: Page) -> None:
     page.set_viewport_size({"width": 1280, "height": 720})
@@ -301,7 +314,7 @@ def test_the_picture_is_copied_with_its_legend(page: Page, emulator: RestedEmula
     page.get_by_role("button", name="Copy picture").click()
     expect(page.locator(".timeline-words")).to_have_text("The picture is copied, as SVG.")
     written = picture_of(page.evaluate("navigator.clipboard.readText()"))
-    legend = {"connected", "connection ended", "away", "try refused", "change heard", "change missed", "read again"}
+    legend = {"connected", "ended", "away", "try refused", "change heard", "change missed", "read again"}
     assert written >= {"ada", "ben", *legend}
     taken = page.evaluate("import('/timeline.js').then((module) => module.takePicture())")
     assert picture_of(taken) >= {"ada", "ben", *legend}

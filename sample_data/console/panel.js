@@ -5,6 +5,7 @@ import { picture, Strip } from "./strip.js";
 
 const SHORT = 60; // seconds
 const LONG = 600;
+const FOLDED = "rested-emulator-timeline-folded"; // what is stored of it
 
 function element(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -27,7 +28,8 @@ async function copy(svg) {
 }
 
 // Fill a section with a timeline. What is told of goes in by `hear`, which takes what Story.hear does.
-export function openTimeline(section, { size, onChoose } = {}) {
+// Where it is `foldable`, the section can be one line high, and stays so.
+export function openTimeline(section, { size, onChoose, foldable = false } = {}) {
   const story = new Story();
   const words = element("p", { className: "timeline-words", ariaLive: "polite" });
   const box = element("div", { className: "timeline-box" });
@@ -38,9 +40,22 @@ export function openTimeline(section, { size, onChoose } = {}) {
   );
   const save = element("button", { type: "button", textContent: "Copy picture" });
   const title = element("h2", { id: "timeline-title", textContent: "Timeline" });
+  const fold = element("button", { type: "button", ariaLabel: "Show the timeline", hidden: !foldable });
   section.setAttribute("aria-labelledby", title.id);
-  section.replaceChildren(element("div", { className: "timeline-bar" }, title, words, told, zoom, pause, save), list, empty, box);
+  const bar = element("div", { className: "timeline-bar" }, fold, title, words, told, zoom, pause, save);
+  const parts = element("div", { className: "timeline-parts" }, list, empty, box);
+  section.replaceChildren(bar, parts);
   box.hidden = list.hidden = true;
+
+  function setFolded(isFolded) {
+    parts.hidden = told.hidden = zoom.hidden = pause.hidden = save.hidden = isFolded;
+    fold.textContent = isFolded ? "▸" : "▾";
+    fold.ariaExpanded = String(!isFolded);
+    localStorage.setItem(FOLDED, isFolded ? "yes" : "");
+  }
+
+  if (foldable) setFolded(localStorage.getItem(FOLDED) === "yes");
+  fold.addEventListener("click", () => setFolded(!parts.hidden));
 
   let last = ""; // the latest sentence, which stands there while nothing is pointed at
   let shown = "";

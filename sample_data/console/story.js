@@ -43,6 +43,13 @@ function endOf({ code, reason }, rule) {
 
 const FLAGS = { "expired token": "tokens expired", "changed options": "options changed", "call delete-endpoint": "endpoint deleted" };
 
+// There may be thousands of messages, so that they are put into words only where somebody asks.
+function changeWords({ name }, { kind, change }) {
+  if (!change) return "";
+  const what = `a ${change.type} message of ${change.endpoint}`;
+  return kind === "heard" ? `${name} heard ${what}` : `${name} never got ${what}: it was lost on purpose`;
+}
+
 // A fault, as people call it.
 function faultName({ kind, seconds, status, code, what, username, endpoint }) {
   const names = { delay: `Lag of ${seconds} s`, outage: "Outage", abort: "Sockets dropped", silence: "Silence", cut: "Answers cut" };
@@ -175,7 +182,7 @@ export class Story {
   }
 
   hearChange(event) {
-    const { number, uptime: at, endpoint, type } = event;
+    const { number, uptime: at } = event;
     this.changes.push(event);
     if (this.changes.length > MOST_CHANGES) this.changes.splice(0, MOST_CHANGES / 2);
     const loser = event.faults.map((id) => this.faults.get(id)).find((fault) => fault?.what === "drop");
@@ -184,8 +191,7 @@ export class Story {
       if (!socket) continue;
       const { lane, row } = socket;
       const isLost = loser && [undefined, listener].includes(loser.listener) && [undefined, lane.name].includes(loser.username);
-      const words = isLost ? `never got a ${type} message of ${endpoint}: it was lost on purpose` : `heard a ${type} message of ${endpoint}`;
-      this.mark(lane, { at, row, kind: isLost ? "missed" : "heard", event: number, words: `${lane.name} ${words}` });
+      this.mark(lane, { at, row, kind: isLost ? "missed" : "heard", event: number, change: event });
     }
   }
 
@@ -267,7 +273,7 @@ export class Story {
 
   // All that can be told of a lane between two moments, in order: what a person walks along, or points at.
   itemsOf(lane, from, to) {
-    const items = lane.marks.filter(({ at }) => at >= from && at <= to);
+    const items = lane.marks.filter(({ at }) => at >= from && at <= to).map((mark) => ({ words: changeWords(lane, mark), ...mark }));
     for (const socket of lane.sockets) {
       const { endpoint, row, event, close } = socket;
       if (event !== null && socket.from >= from && socket.from <= to) {
@@ -295,7 +301,7 @@ export class Story {
       const lane = username ?? this.sockets.get(listener)?.lane.name ?? null;
       shown.push({ from: began, to: until, name, lane, tone: kind === "outage" ? "outage" : "fault", words: `Fault ${id}: ${name}`, atOnce: until - began < 0.05 });
     }
-    return shown;
+    return shown.sort((one, other) => (one.lane !== null) - (other.lane !== null)); // those for everybody first
   }
 
   // What ended sockets otherwise than by a fault, once for all that ended by it together.

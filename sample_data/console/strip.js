@@ -185,7 +185,7 @@ function drawLane(story, lane, plan, writer) {
 
 const LEGEND = [
   ["connected", (x, y) => [draw("path", { class: "socket", d: `M${x} ${y}h16` })]],
-  ["connection ended", (x, y) => [draw("path", { class: "cross lost", d: `M${x + 3} ${y - 5}l10 10m0 -10l-10 10` })]],
+  ["ended", (x, y) => [draw("path", { class: "cross lost", d: `M${x + 3} ${y - 5}l10 10m0 -10l-10 10` })]],
   ["away", (x, y) => [draw("path", { class: "away", d: `M${x} ${y}h16` })]],
   ["try refused", (x, y) => [draw("path", { class: "refused", d: `M${x + 8} ${y - 6}v12` })]],
   ["change heard", (x, y) => [draw("path", { class: "heard", d: `M${x + 8} ${y}h0` })]],

@@ -9,7 +9,7 @@ import { picture } from "./strip.js";
 const QUIET = 400; // milliseconds between two looks, however much happens
 
 const choose = (number) => document.dispatchEvent(new CustomEvent("timeline-choose", { detail: number }));
-const { story, strip, hear } = openTimeline(document.getElementById("timeline"), { onChoose: choose });
+const { story, strip, hear } = openTimeline(document.getElementById("timeline"), { onChoose: choose, foldable: true });
 
 // Without `from`, so that the console's own traffic is left out, which the activity may show.
 async function lookAt(story, { messages, requests } = story.since) {
