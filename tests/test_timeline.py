@@ -214,6 +214,52 @@ def test_of_a_record_that_is_not_theirs_nobody_has_missed_a_message(page: Page) 
     assert missed == [[at, f"ben missed a POST message of {CHORES}"] for at in (3, 4)]
 
 
+def test_who_is_forgotten_or_of_an_emulator_before_is_drawn_no_more(
+    page: Page, emulator: RestedEmulator, tokens: dict[str, str]
+) -> None:
+    with listen(emulator, tokens["ben"]) as ben:
+        emulator.add_fault("abort")
+        assert closing(ben)[0] == 1006
+    expect(page.locator(".timeline-words")).to_have_text("ben is not back, and has not tried.")
+    expect(page.locator("#timeline .timeline-box .away")).to_have_count(1)
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.locator(".timeline-words")).to_have_text("")
+    expect(page.locator("#timeline .timeline-box .away")).to_have_count(0)
+    script = """(told) => {
+        const story = new Story();
+        story.hear(told);
+        const before = story.lanes.size;
+        story.hear({ messages: [], status: { uptime: 1, now: "2026-11-28T10:00:00.000Z" } });
+        return [before, story.lanes.size, story.since.messages];
+    }"""
+    with listen(emulator, tokens["ada"]):
+        seen: Any = emulator.messages()
+    assert tell(page, script, {"messages": [each | {"uptime": each["uptime"] + 100} for each in seen]}) == [1, 0, 0]
+
+
+def test_what_is_pointed_at_is_said_in_words(page: Page, emulator: RestedEmulator, tokens: dict[str, str]) -> None:
+    with listen(emulator, tokens["ada"]):
+        line = page.locator("#timeline .open")
+        expect(line).to_have_count(1)
+        box = line.bounding_box()
+        assert box
+        page.mouse.move(box["x"], box["y"] + box["height"] / 2)
+        expect(page.locator(".timeline-words")).to_contain_text(f"ada opened a socket of {CHORES}.")
+        emulator.add_fault("delay", seconds=0.0, endpoint=CHORES)
+        expect(page.locator("#timeline .band-fault")).to_have_count(1)
+        page.mouse.move(0, 0)
+        expect(page.locator(".timeline-words")).to_have_text("")
+    script = """(told) => {
+        const story = new Story();
+        story.hear(told);
+        const lane = story.lanes.get("user ada");
+        return story.stateOf(lane, (lane.sockets[0].from + lane.sockets[0].to) / 2).words;
+    }"""
+    emulator.wait(messages={"type": "CLOSE"})
+    said = tell(page, script, {"messages": emulator.messages()})
+    assert re.fullmatch(rf"ada listened to {CHORES} from [\d:]{{8}} on until [\d:]{{8}}", said)
+
+
 def test_it_is_zoomed_paused_and_dragged(page: Page, emulator: RestedEmulator) -> None:
     shown = page.locator("#timeline .timeline-box text.soft").last
     with open_socket(emulator.ws_url(PLANTS)):

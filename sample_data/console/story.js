@@ -213,6 +213,9 @@ export class Story {
       this.recoveries.set(number, { ...recovery, edition, ended, readAt });
       this.tellRecovery(this.recoveries.get(number));
     }
+    // Of those that were forgotten, nobody will tell any more whether they are back.
+    const there = new Set(recoveries.map(({ number }) => number));
+    for (const [number, { back }] of this.recoveries) if (back === null && !there.has(number)) this.forget(number);
     for (const stranger of this.strangers) this.hearStranger(stranger);
     this.strangers = [];
     this.reads = [];
@@ -230,6 +233,11 @@ export class Story {
     const sockets = [...this.lanes.values()].flatMap((lane) => lane.sockets);
     const opened = sockets.findLast(({ number }) => number === back);
     return this.reads.find((read) => read.endpoint === endpoint && read.number > opened?.event)?.uptime ?? this.last;
+  }
+
+  forget(number) {
+    this.recoveries.delete(number);
+    for (const lane of this.lanes.values()) lane.told.delete(number);
   }
 
   tellRecovery(recovery) {
@@ -290,6 +298,17 @@ export class Story {
       if (away.to !== null && away.to >= from && away.to <= to) items.push({ ...away, at: away.to, kind: "back" });
     }
     return items.sort((one, other) => one.at - other.at);
+  }
+
+  // What a lane was in the midst of at a moment.
+  stateOf({ name, sockets, told }, at) {
+    const away = [...told.values()].find(({ from, to }) => from <= at && (to ?? Infinity) >= at);
+    if (away) return { ...away, at, kind: "away" };
+    const socket = sockets.find(({ from, to }) => from <= at && (to ?? Infinity) >= at);
+    if (!socket) return null;
+    const { from, to, row, event, endpoint } = socket;
+    const until = to === null ? "" : ` until ${this.clockAt(to)}`;
+    return { at, kind: "socket", row, event, words: `${name} listened to ${endpoint} from ${this.clockAt(from)} on${until}` };
   }
 
   // Faults that last, and those that strike at once; whom they are for, or everybody.

@@ -400,10 +400,11 @@ export class Strip {
     const near = this.story.itemsOf(lane, moment - reach, moment + reach);
     near.sort((one, other) => Math.abs(one.at - moment) - Math.abs(other.at - moment));
     if (near.length) return { ...near[0], lane };
-    const away = [...lane.told.values()].find((one) => one.from <= moment && (one.to ?? Infinity) >= moment);
-    if (away) return { ...away, at: moment, lane, kind: "away" };
-    const band = this.story.bands(moment, moment).find((one) => one.lane === null || one.lane === lane.name);
-    return band ? { ...band, at: moment, lane, row: 0, event: null } : null;
+    const state = this.story.stateOf(lane, moment);
+    const band = this.story.bands(moment, moment).find((one) => !one.atOnce && (one.lane === null || one.lane === lane.name));
+    if (!state && !band) return null;
+    const words = [state?.words, band?.words].filter(Boolean).join(". ");
+    return { row: 0, event: null, kind: "band", ...state, at: moment, words, lane };
   }
 
   listen() {

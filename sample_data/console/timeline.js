@@ -14,7 +14,7 @@ const { story, strip, hear } = openTimeline(document.getElementById("timeline"),
 // Without `from`, so that the console's own traffic is left out, which the activity may show.
 async function lookAt(story, { messages, requests } = story.since) {
   const [listeners, seen, asked, recoveries, faults] = await Promise.all([
-    look("listeners"),
+    messages ? [] : look("listeners"), // later all of them are heard of
     look("messages", { since: messages }),
     look("requests", { since: requests, method: "WEBSOCKET" }),
     look("recoveries", {}),

@@ -122,15 +122,18 @@ async function lookAround(seen = {}) {
 
 // Follow what happens for ever: it is waited for, not asked for in vain.
 async function follow() {
-  for (;;) {
-    const { messages, requests } = story.since;
+  for (let isLost = false; ; ) {
     try {
+      if (isLost) await lookAround(); // it may be another emulator, which counts from one again
+      isLost = false;
+      const { messages, requests } = story.since;
       const seen = await act("wait", { requests: { since: requests }, messages: { since: messages }, timeout: 600 });
       await lookAround(seen);
       await pause(QUIET);
     } catch (error) {
       if (error.status === 403) return say(error.message);
-      if (error.status !== 408) await pause(1000);
+      isLost = error.status !== 408;
+      if (isLost) await pause(1000);
     }
   }
 }
