@@ -6270,7 +6270,8 @@ class Service:
         unique_id = self._one_unique_id(endpoint, request)
         record = self._changeable(endpoint, caller, unique_id, Operation.DELETE)
         # Who deletes in the console may want it back; an app cannot, and pays nothing for it.
-        with self._store.undoable("delete") if request.parameters.from_console else contextlib.nullcontext():
+        undoable = self._store.undoable if request.parameters.from_console else contextlib.nullcontext
+        with undoable(f"delete {record.unique_id}"):
             tokens = self._accounts.delete_record(endpoint, record.unique_id)
         # Before the sockets close: the user's own hear of it too.
         self._broadcast.publish(endpoint, Change("DELETE", record))
@@ -6536,7 +6537,7 @@ class Owner:
         """Delete an endpoint with its data (contract 2.5); its sockets end, its users' tokens too."""
         self._store.require_endpoint(name)
         deleted = self._store.count(name)
-        with self._store.undoable("delete-endpoint"), self._store.batch():
+        with self._store.undoable(f"delete-endpoint {name}"), self._store.batch():
             tokens = self._accounts.revoke(name)
             self._store.drop_endpoint(name)
         closed = self._close_listeners([name], "call delete-endpoint") + self._hub.close_tokens(tokens)
@@ -6566,7 +6567,7 @@ class Owner:
     def delete_record(self, endpoint: str, unique_id: str) -> dict[str, Json]:
         """Delete a record, whoever owns it; a user loses every token. Returns it."""
         options, record = self._store.require_endpoint(endpoint), self._require_record(endpoint, unique_id)
-        with self._store.undoable("delete-record"):
+        with self._store.undoable(f"delete {unique_id}"):
             tokens = self._accounts.delete_record(options, unique_id)
         self._broadcast.publish(options, Change("DELETE", record))
         self._hub.close_tokens(tokens)
@@ -6707,8 +6708,10 @@ class Owner:
             raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(names) or 'none'}")
         return self._go_back(name, "restore")
 
-    def undo(self) -> dict[str, Json]:
+    def undo(self, *, number: int | None = None) -> dict[str, Json]:
         """Take back the last reset, restore, load, or deletion by the owner; GET status says under ``undo`` which.
+
+        With its ``number`` from there it is taken back only if nothing of that kind came after it.
 
         What has changed otherwise since then stays. Everything is back with its id, its place and its tokens, and
         with reset and restore the clock too if nobody has set it since. Raises OptionError where there is nothing
@@ -6716,9 +6719,9 @@ class Owner:
         """
         what = self._store.undo_what
         if not what:
-            raise OptionError(
-                "there is nothing to undo, no reset, restore, load or deletion by the owner since the start"
-            )
+            raise OptionError("there is nothing to undo: no reset, restore, load or deletion by the owner")
+        if number not in (None, self._store.undo_number):
+            raise OptionError(f"number is {number}; the last that can be undone is {self._store.undo_number}, {what}")
         options, listeners, tokens = self._options(), len(self._hub), self._accounts.live_tokens()
         changes = self._store.undo()
         if what in ("reset", "restore") and self._clock.state == self._clocks[AFTER]:

@@ -416,7 +416,10 @@ def test_undo_puts_back_what_was_taken_in_its_place(backend: Backend, what: str)
     before = everything(backend)
     TAKEN[what](backend)
     assert everything(backend) != before
-    assert backend.undo()["messages"]
+    undo = backend.status()["undo"]
+    with pytest.raises(OptionError, match=f"the last that can be undone is {undo['number']}"):
+        backend.undo(number=undo["number"] - 1)
+    assert backend.undo(number=undo["number"])["messages"]
     assert everything(backend) == before
     assert backend.status()["undo"] is None
     with pytest.raises(OptionError, match="nothing to undo"):

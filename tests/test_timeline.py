@@ -91,6 +91,8 @@ def test_a_lane_says_what_its_client_heard_missed_and_did(
 ) -> None:
     live_through(emulator, tokens)
     expect(page.locator(".timeline-list li")).to_have_count(1)
+    if page.get_by_role("tab", name="Activity").is_visible():
+        page.get_by_role("tab", name="Activity").click()
     page.get_by_role("button", name="In words").click()
     sentence = re.compile(r"^ben was away for 0\.\d s, missed 1 change, and read it\.$")
     expect(page.locator(".timeline-list li")).to_have_text([sentence])
@@ -389,6 +391,8 @@ def test_axe_finds_nothing_in_a_lively_timeline(
     page.set_viewport_size({"width": size[0], "height": size[1]})
     live_through(emulator, tokens)
     expect(page.locator(".timeline-list li")).to_have_count(1)
+    if page.get_by_role("tab", name="Activity").is_visible():
+        page.get_by_role("tab", name="Activity").click()
     page.get_by_role("button", name="In words").click()
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     for scheme in schemes:

@@ -1,11 +1,15 @@
 // Requests, messages and ends of sockets as they happen, each refusal with its rule and what lifts it.
 
-import { $, inShort, make, plural, say, when } from "./dom.js";
+import { liveToken } from "./acting.js";
+import { $, copy, inShort, make, plural, say, when } from "./dom.js";
 import { Lines } from "./lines.js";
 import { clear } from "./speak.js";
-import { onChange, onEvents, state } from "./state.js";
+import { onChange, onEvents, onFound, showOwn, state } from "./state.js";
 
 const MOST = 500;
+const FILTERS = ["show-requests", "show-messages", "show-sockets", "only-refusals", "show-own"];
+const KEPT = "rested-emulator-activity"; // where the filters are kept over a reload
+const PLAIN = [1001, 1005]; // codes of a close that is no trouble
 
 const all = []; // the latest lines, those that the filters hide too
 let held = null; // what came since it was paused
@@ -23,7 +27,7 @@ function fillLine({ element, parts }, line) {
     parts[name].textContent = line[name] ?? "";
     parts[name].hidden = line.tone === "why" && name !== "what";
   }
-  const recovery = line.tone === "close" && state.recoveries.get(line.event.number);
+  const recovery = line.badge === "close" && state.recoveries.get(line.event.number);
   element.classList.toggle("away", Boolean(recovery) && recovery.back === null);
   if (recovery) parts.what.textContent += ` · ${recovered(recovery)}`;
 }
@@ -61,7 +65,7 @@ function linesOf(event) {
   }
   if (event.type === "CLOSE") {
     const what = `${event.to.length ? `${listenersOf(event)} ` : ""}${event.code} ${event.reason}`;
-    return withReasons({ ...line, badge: "close", what, tone: event.code === 4000 ? "refusal" : "close" });
+    return withReasons({ ...line, badge: "close", what, tone: event.code === 4000 ? "refusal" : PLAIN.includes(event.code) ? "socket" : "close" });
   }
   const count = Array.isArray(event.record) ? event.record.map((record) => record.data) : event.record.data;
   return [{ ...line, badge: `→ ${event.type}`, what: `to ${listenersOf(event)}: ${inShort(count, 200)}`, tone: "message" }];
@@ -76,10 +80,19 @@ function withReasons(line) {
   return [...reasonsOf(line.event).map((what) => ({ event: line.event, what, tone: "why" })).reverse(), line];
 }
 
-function isWanted({ tone, event }) {
+function isWanted(line) {
+  const { tone, event } = line;
+  const wanted = $("find-activity").value.toLowerCase();
+  if (wanted && !textOf(event).includes(wanted)) return false;
   if ($("only-refusals").checked) return ["refusal", "warning", "why"].includes(tone);
   if (event.method) return $("show-requests").checked;
   return $(event.type === "OPEN" || event.type === "CLOSE" ? "show-sockets" : "show-messages").checked;
+}
+
+const texts = new WeakMap(); // of events, to be found
+function textOf(event) {
+  if (!texts.has(event)) texts.set(event, JSON.stringify(event).toLowerCase());
+  return texts.get(event);
 }
 
 function take(events) {
@@ -104,17 +117,57 @@ function showDetail(event) {
   const title = event.method
     ? `${event.method} ${event.endpoint} · ${event.status ?? "no answer"} ${reason ?? ""}`
     : `${event.type} ${event.endpoint} ${event.code ? `· ${event.code} ${reason}` : ""}`;
-  const text = JSON.stringify(event, null, 2);
-  const whole = text.length > 20000 ? `${text.slice(0, 20000)} …` : text;
-  box.replaceChildren(make("h3", { text: title }), ...reasons.map((text) => make("p", { text })), make("pre", { text: whole }));
+  const buttons = event.method ? [copier("curl", asCurl(event)), copier("fetch", asFetch(event))] : [];
+  const parts = partsOf(event).flatMap(([name, value]) => [make("h4", { text: name }), make("pre", { text: pretty(value) })]);
+  box.replaceChildren(make("div", { class: "title" }, make("h3", { class: "grow", text: title }), ...buttons), ...reasons.map((text) => make("p", { text })), ...parts);
+  box.hidden = false;
   box.scrollTop = 0;
 }
+
+function pretty(value) {
+  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  return text.length > 20000 ? `${text.slice(0, 20000)} …` : text;
+}
+
+// What there is to read of an event: the body of a request, the data of a message, and the rest.
+function partsOf({ body, record, ...rest }) {
+  const parts = [["Body", body === "" ? undefined : body], ["Record", record], ["Seen", rest]];
+  return parts.filter(([, value]) => value !== undefined && value !== null);
+}
+
+// A request as somebody could send it again; of tokens only the one that this page has now goes along.
+const LEFT_OUT = /^(host|connection|content-length|origin|referer|user-agent|authorization|cookie|accept.*|sec-.*|cache-control|pragma|upgrade.*|from)$/i;
+
+function again({ url, headers, body }) {
+  const token = Object.keys(headers ?? {}).some((name) => /^authorization$/i.test(name)) ? liveToken() : null;
+  const kept = Object.entries(headers ?? {}).filter(([name]) => !LEFT_OUT.test(name));
+  if (token) kept.push(["Authorization", `Bearer ${token}`]);
+  const path = url.replace(/([?&])accessToken=[^&]*&?/, "$1");
+  const data = body === null || body === undefined || body === "" ? undefined : typeof body === "string" ? body : JSON.stringify(body);
+  return { url: new URL(path, location.origin).href, headers: kept, data };
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+function asCurl(event) {
+  const { url, headers, data } = again(event);
+  const parts = [`curl -X ${event.method} ${quoted(url)}`, ...headers.map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`)];
+  return [...parts, ...(data === undefined ? [] : [`--data-raw ${quoted(data)}`])].join(" \\\n  ");
+}
+
+function asFetch(event) {
+  const { url, headers, data } = again(event);
+  return `await fetch(${JSON.stringify(url)}, ${JSON.stringify({ method: event.method, headers: Object.fromEntries(headers), body: data }, null, 2)})`;
+}
+
+const copier = (name, text) => make("button", { text: `Copy as ${name}`, onclick: () => copy(`This request as ${name}`, text) });
 
 function choose(line) {
   chosen = line?.event ?? null;
   list.edition++;
   list.draw();
   if (line) showDetail(line.event);
+  else $("detail").hidden = true;
   document.dispatchEvent(new CustomEvent("activity-choose", { detail: line?.event.number ?? null }));
 }
 
@@ -138,7 +191,22 @@ onChange(() => {
   list.draw();
 });
 
-for (const id of ["show-requests", "show-messages", "show-sockets", "only-refusals"]) $(id).addEventListener("change", filter);
+function keep() {
+  const checked = Object.fromEntries(FILTERS.map((id) => [id, $(id).checked]));
+  sessionStorage.setItem(KEPT, JSON.stringify({ ...checked, find: $("find-activity").value }));
+  filter();
+}
+
+const { find = "", ...checked } = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
+for (const [id, isChecked] of Object.entries(checked)) $(id).checked = isChecked;
+$("find-activity").value = find;
+showOwn($("show-own").checked);
+for (const id of FILTERS) $(id).addEventListener("change", keep);
+$("find-activity").addEventListener("input", keep);
+$("show-own").addEventListener("change", () => {
+  forget();
+  showOwn($("show-own").checked);
+});
 
 $("log").addEventListener("click", (event) => {
   const slot = list.slots.find(({ element }) => element.contains(event.target));
@@ -148,6 +216,7 @@ $("log").addEventListener("click", (event) => {
 $("log").addEventListener("keydown", (event) => {
   const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
   if (event.key === "Escape") choose(null);
+  if (event.key === "Enter" && chosen) $("detail").focus();
   if (!step) return;
   event.preventDefault();
   const lines = list.items.filter(({ tone }) => tone !== "why");
@@ -179,4 +248,5 @@ export function forget() {
   list.set([]);
 }
 
+onFound(forget);
 onEvents(take);

@@ -25,21 +25,34 @@ export function show(parent, key, makeChildren) {
   if (focused) [...parent.querySelectorAll("[aria-label]")].find((it) => it.getAttribute("aria-label") === focused)?.focus();
 }
 
-// Tell what has been done, or what went wrong, in the one place for it.
-export function say(text, tone = "") {
+// Tell what happened by itself, in the one place for it.
+export function note(text, tone = "") {
   $("said").textContent = text;
   $("said").className = tone;
 }
 
+// Tell what somebody has done, or what went wrong; `undo` takes it back, until something else is done.
+export function say(text, tone = "", undo = null) {
+  note(text, tone);
+  if (!undo && document.activeElement === $("undo")) $("reset").focus();
+  $("undo").hidden = !undo;
+  $("undo").onclick = undo && tell(undo);
+}
+
+const tell = (action) => async (happening) => {
+  try {
+    await action(happening);
+  } catch (error) {
+    say(error.message, "bad");
+  }
+};
+
 // Do something when a button is pressed or a form sent; what is refused is told.
 export function when(element, event, action) {
-  element.addEventListener(event, async (happening) => {
+  const told = tell(action);
+  element.addEventListener(event, (happening) => {
     if (event === "submit") happening.preventDefault();
-    try {
-      await action(happening);
-    } catch (error) {
-      say(error.message, "bad");
-    }
+    return told(happening);
   });
 }
 
@@ -53,12 +66,29 @@ export function inShort(value, longest = 400) {
   return text.length > longest ? `${text.slice(0, longest)} …` : text;
 }
 
-// Ask before something that changes much; `action` is what the button says that does it.
-export function ask(text, action = "Delete") {
+// Ask before something that changes much; `yes` is what the button says that does it.
+export function ask(text, yes = "Delete", no = "Cancel") {
   const dialog = $("asking");
   $("asking-text").textContent = text;
-  $("asking-yes").textContent = action;
+  [$("asking-yes").textContent, $("asking-no").textContent] = [yes, no];
   dialog.returnValue = "no";
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+  return new Promise((resolve) => {
+    dialog.onclose = () => dialog.open || resolve(dialog.returnValue === "yes"); // open: that of the question before, come late
+  });
+}
+
+export async function copy(name, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Over plain http from another machine there is no clipboard to ask for; then the old way.
+    const area = make("textarea", { value: text, class: "hidden" });
+    (document.querySelector("dialog[open]") ?? document.body).append(area);
+    area.select();
+    const isCopied = document.execCommand("copy");
+    area.remove();
+    if (!isCopied) return say("The browser does not let this page copy.", "bad");
+  }
+  say(`${name} is copied.`, "good");
 }

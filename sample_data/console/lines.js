@@ -7,7 +7,7 @@ export class Lines {
   // `make` makes an empty line, `fill` writes an item into one. With `latestFirst` the last item stands on top.
   constructor(scroller, { make, fill, latestFirst = false, most = Infinity }) {
     Object.assign(this, { scroller, make, fill, latestFirst, most });
-    this.list = scroller.querySelector("ul");
+    this.list = scroller.querySelector(".items");
     this.items = [];
     this.gone = 0; // items that were pushed out, so that each keeps its number
     this.slots = [];
@@ -19,7 +19,7 @@ export class Lines {
   }
 
   measure() {
-    this.height = this.scroller.clientHeight;
+    this.height = this.scroller.clientHeight - this.list.offsetTop; // what stands above stays in sight
     this.row = parseFloat(getComputedStyle(this.scroller).getPropertyValue("--row")) * parseFloat(getComputedStyle(document.documentElement).fontSize);
     this.edition++;
     this.draw();
@@ -67,7 +67,7 @@ export class Lines {
       const index = this.latestFirst ? items.length - 1 - at : at;
       const slot = this.slots[(index + this.gone) % this.slots.length];
       used.add(slot);
-      this.place(slot, at, items[index]);
+      this.place(slot, at, items[index], index);
     }
     for (const slot of this.slots) if (!used.has(slot)) slot.element.hidden = true;
     clearTimeout(this.sorting);
@@ -88,12 +88,12 @@ export class Lines {
     }
   }
 
-  place(slot, at, item) {
+  place(slot, at, item, index) {
     if (slot.at !== at) slot.element.style.transform = `translateY(${(slot.at = at) * this.row}px)`;
     if (slot.item !== item || slot.version !== item.version || slot.edition !== this.edition) {
       Object.assign(slot, { item, version: item.version, edition: this.edition });
       slot.element.style.transform = `translateY(${at * this.row}px)`;
-      this.fill(slot, item);
+      this.fill(slot, item, index);
     }
     slot.element.hidden = false;
   }
@@ -103,6 +103,15 @@ export class Lines {
     slot.element.hidden = true;
     this.list.append(slot.element);
     return slot;
+  }
+
+  // The element that shows an item, if it is in sight.
+  elementOf(item) {
+    return this.slots.find((slot) => slot.item === item && !slot.element.hidden)?.element ?? null;
+  }
+
+  get isAtEnd() {
+    return this.scroller.scrollTop + this.height >= this.items.length * this.row - this.row / 2;
   }
 
   // Scroll so that an item is in sight.

@@ -197,7 +197,7 @@ export class Live {
     run.mistrusts = mistrusts;
     const changes = events.filter(({ type, record, endpoint }) => record && type && endpoint === run.endpoint.name);
     for (const change of changes) {
-      const isWhole = recordsOf(change).every(({ data }) => !NOT_KEPT.test(data));
+      const isWhole = recordsOf(change).every(({ data }) => typeof data !== "string" || !NOT_KEPT.test(data));
       if (run.who.isOwner && isWhole) this.take(run, change);
       else if (run.who.isOwner || change.faults?.length) this.readSoon(run);
     }

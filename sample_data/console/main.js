@@ -1,19 +1,21 @@
 // The console of rested-emulator: shows the emulator at work. It speaks the emulated API and the control interface.
 
+import "./route.js";
+import "./records.js";
 import "./activity.js";
 import "./people.js";
+import "./connect.js";
 import "./switches.js";
+import "./trouble.js";
 import "./timeline.js";
-import { forget } from "./activity.js";
-import { $, make, say, show } from "./dom.js";
+import "./keys.js";
+import { $, make, note, say, show } from "./dom.js";
 import { keepToken, look } from "./speak.js";
 import { follow, onChange, onFound, refresh, sayLost, state } from "./state.js";
 
 onChange(() => {
-  const { projects, now, listeners, refusedEdit } = state.status;
-  $("clock").textContent = `${now.slice(0, 19).replace("T", " ")} UTC`;
-  $("clock").dateTime = now;
-  $("listening").textContent = String(listeners);
+  const { projects, listeners, refusedEdit } = state.status;
+  $("listening").textContent = `${listeners} ${listeners === 1 ? "socket" : "sockets"}`;
   show($("refused-edit"), refusedEdit, () => (refusedEdit ? [`The edit of the data file is not taken over: ${refusedEdit}`] : []));
   $("project-choice").hidden = projects.length < 2;
   show($("project"), JSON.stringify(projects.map(({ key, name }) => [key, name])), () =>
@@ -21,6 +23,8 @@ onChange(() => {
   );
   $("project").value = state.project?.key ?? "";
 });
+
+onFound(() => note("The emulator answers again.", "good"));
 
 $("project").addEventListener("change", () => refresh().catch((error) => say(error.message, "bad")));
 
@@ -30,18 +34,13 @@ $("token-form").addEventListener("submit", (event) => {
   begin();
 });
 
-onFound(() => {
-  forget();
-  say("The emulator answers again.", "good");
-});
-
 async function begin() {
   try {
     $("version").textContent = (await look("health")).version;
     await refresh();
     $("token-form").hidden = true;
     document.querySelector("main").hidden = false;
-    say("Everything that happens is shown here.");
+    note("Everything that happens is shown here.");
     await follow(sayLost);
   } catch (error) {
     if (error.status !== 403) {
@@ -50,7 +49,7 @@ async function begin() {
     }
     document.querySelector("main").hidden = true;
     $("token-form").hidden = false;
-    say(error.message, "bad");
+    note(error.message, "bad");
     $("token").focus();
   }
 }

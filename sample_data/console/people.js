@@ -1,9 +1,10 @@
-// Endpoints and how to use them, users, listeners, and the outbox.
+// Endpoints, users, listeners, and the outbox.
 
+import { acting, actFor, setUsers } from "./acting.js";
 import { $, make, plural, say, show, when } from "./dom.js";
-import { acting, actFor, chosenEndpoint, setUsers } from "./records.js";
-import { act, address, look } from "./speak.js";
-import { choose, endpoints, onChange, onEvents, refresh, state } from "./state.js";
+import { addressOf } from "./route.js";
+import { act, look } from "./speak.js";
+import { endpoints, onChange, onEvents, refresh, state } from "./state.js";
 
 const MOST_USERS = 100; // that are shown
 const MOST_READ = 500; // of an endpoint with more users nobody is offered: it would have to be read at every change
@@ -15,50 +16,10 @@ function showEndpoints() {
       const kind = endpoint.authentication ? "authentication" : endpoint.secure ? "secure" : "open";
       const count = plural(endpoint.records, endpoint.authentication ? "user" : "record");
       const text = [kind, count, endpoint.listeners ? plural(endpoint.listeners, "socket") : ""].filter(Boolean).join(" · ");
-      const name = make("b", { text: endpoint.name });
-      const current = String(endpoint.name === state.endpoint);
-      const button = make("button", { "aria-current": current, "aria-label": `${endpoint.name}: ${text}` }, name, make("small", { text }));
-      button.addEventListener("click", () => choose(endpoint.name));
-      return make("li", {}, button);
-    }),
-  );
-}
-
-// Ready to copy
-
-function snippets(endpoint) {
-  const token = acting.token;
-  const url = address(endpoint);
-  const bearer = token ? ` \\\n  -H 'Authorization: Bearer ${token}'` : "";
-  const headers = token ? `, { headers: { Authorization: "Bearer ${token}" } }` : "";
-  const data = endpoint.authentication ? '{"username": "eve", "password": "elder"}' : '{"hello": "world"}';
-  const socket = address(endpoint, { socket: true, accessToken: token });
-  return {
-    curl: `curl '${url}'${bearer} \\\n  -H 'Content-Type: application/json' -d '${data}'`,
-    fetch: `const answer = await fetch(${JSON.stringify(url)}${headers});\nconsole.log(await answer.json());`,
-    WebSocket: `const socket = new WebSocket(${JSON.stringify(socket)});\nsocket.onmessage = (message) => console.log(JSON.parse(message.data));\nsocket.onclose = (event) => console.log(event.code, event.reason);`,
-  };
-}
-
-async function copy(name, pre) {
-  try {
-    await navigator.clipboard.writeText(pre.textContent);
-  } catch {
-    // Over plain http from another machine there is no clipboard to ask for; then the old way.
-    getSelection().selectAllChildren(pre);
-    if (!document.execCommand("copy")) return say("The text is selected; copy it with the keyboard.");
-    getSelection().removeAllRanges();
-  }
-  say(`${name} is copied.`, "good");
-}
-
-function showSnippets() {
-  const endpoint = chosenEndpoint();
-  show($("snippets"), JSON.stringify([endpoint?.name, endpoint?.key, endpoint?.authentication, acting.token]), () =>
-    Object.entries(endpoint ? snippets(endpoint) : {}).map(([name, text]) => {
-      const pre = make("pre", { text, tabIndex: 0, role: "region", "aria-label": `${name}, ready to copy` });
-      const button = make("button", { text: "Copy", "aria-label": `Copy ${name}`, onclick: () => copy(name, pre) });
-      return make("div", { class: "snippet" }, make("div", {}, make("strong", { text: name }), button), pre);
+      const current = endpoint.name === state.endpoint;
+      const link = make("a", { href: addressOf(endpoint.name), text: endpoint.name, title: endpoint.description ?? "" });
+      if (current) link.setAttribute("aria-current", "true");
+      return make("li", {}, link, make("small", { text }));
     }),
   );
 }
@@ -76,6 +37,7 @@ async function readUsers() {
     records.map(({ uniqueId, data }) => ({ endpoint: places[at].name, uniqueId, name: data?.username ?? data?.email })),
   );
   users = users.filter(({ name }) => typeof name === "string").slice(0, MOST_USERS);
+  state.people = users;
   setUsers(users);
 }
 
@@ -83,12 +45,12 @@ function showPeople() {
   const sessions = users.map((user) => state.status.users.filter((one) => one.endpoint === user.endpoint && one.uniqueId === user.uniqueId).length);
   $("no-people").hidden = users.length > 0;
   const places = new Set(users.map((user) => user.endpoint)).size;
-  show($("people"), JSON.stringify([users, sessions, acting.who.id]), () =>
+  show($("people"), JSON.stringify([users, sessions, acting().id]), () =>
     users.map((user, at) => {
       const id = `${user.endpoint}/${user.uniqueId}`;
       const logged = sessions[at] ? plural(sessions[at], "token") : "no token";
       const who = make("span", { class: "who" }, make("strong", { text: user.name }), make("small", { text: places > 1 ? `${user.endpoint} · ${logged}` : logged }));
-      const enter = make("button", { text: "Log in as", "aria-label": `Log in as ${user.name}`, "aria-pressed": String(acting.who.id === id) });
+      const enter = make("button", { text: "Log in as", "aria-label": `Log in as ${user.name}`, "aria-pressed": String(acting().id === id) });
       when(enter, "click", () => actFor(id).then(refresh));
       const expire = make("button", { text: "Expire", "aria-label": `Expire tokens of ${user.name}`, disabled: !sessions[at] });
       when(expire, "click", async () => {
@@ -143,7 +105,6 @@ onChange(() => {
   knownPlaces = places;
   if (stale) readUsers().then(showPeople, () => (stale = true));
   showEndpoints();
-  showSnippets();
   showPeople();
   showListeners();
   showOutbox();

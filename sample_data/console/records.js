@@ -1,86 +1,155 @@
-// The records of the chosen endpoint, live over a WebSocket, as whoever the page acts for sees them.
+// The records of the chosen endpoint as a grid: lines of JSON or a table, of which a text can be found.
 
-import { $, ask, inShort, make, plural, say, show, when } from "./dom.js";
+import { actFor, acting, chosenEndpoint, onActing } from "./acting.js";
+import { $, inShort, make, plural, say, show, when } from "./dom.js";
+import { openEditor, watchEdited } from "./editor.js";
 import { Lines } from "./lines.js";
 import { Live } from "./live.js";
+import { look, onView, view } from "./route.js";
 import { act, request } from "./speak.js";
-import { endpoints, onChange, onEvents, onFound, state } from "./state.js";
+import { onChange, onEvents, onFound, refresh, state } from "./state.js";
+import { undo } from "./undo.js";
 
-const NOBODY = { id: "nobody", label: "nobody, without token" };
-const OWNER = { id: "owner", label: "owner: sees all, only reads" };
-
-export const acting = { who: NOBODY, token: null };
-export let users = []; // of all authentication endpoints
+const MOST_COLUMNS = 8;
+const LOOKED_AT = 200; // records that tell which columns there are
 
 const live = new Live(() => draw());
 let shownFor = ""; // endpoint, options and identity that the records are of
-let editing = null;
-
-function makeLine() {
-  const id = make("small");
-  const data = make("span", { class: "cut grow" });
-  const at = make("small");
-  const slot = { parts: { id, data, at } };
-  const edit = make("button", { class: "edit", onclick: () => openEditor(slot.item) }, id, data, at);
-  const remove = make("button", { class: "remove danger", text: "Delete", onclick: () => deleteRecord(slot.item) });
-  return Object.assign(slot, { edit, remove, element: make("li", {}, edit, remove) });
-}
-
-function fillLine(slot, { record, at }) {
-  const name = record.uniqueId.slice(0, 8);
-  const { id, data, at: time } = slot.parts;
-  id.textContent = name;
-  data.textContent = inShort(record.data);
-  time.textContent = record.updatedAt.slice(0, 19).replace("T", " ");
-  slot.edit.setAttribute("aria-label", `Edit record ${name}: ${data.textContent.slice(0, 80)}`);
-  slot.remove.setAttribute("aria-label", `Delete record ${name}`);
-  slot.element.setAttribute("aria-label", `${record.uniqueId} ${data.textContent.slice(0, 80)}`);
-  slot.element.classList.toggle("fresh", performance.now() - at < 1000);
-}
-
-const list = new Lines($("records"), { make: makeLine, fill: fillLine });
+let columns = null; // names, of a table
+let current = null; // uniqueId of the row that the keys are at
 let dirty = false;
+let shown = 0; // records in the list, the last time
+
+// Rows
+
+function makeRow() {
+  const id = make("span", { class: "id", role: "gridcell" });
+  const data = make("span", { class: "data", role: "gridcell" });
+  const at = make("span", { class: "at", role: "gridcell" });
+  const slot = { id, data, time: at };
+  const remove = make("button", { class: "remove danger", tabIndex: -1, text: "Delete", onclick: () => deleteRecord(slot.item.record) });
+  slot.remove = remove;
+  slot.element = make("div", { role: "row", id: `row-${rows++}` }, id, data, at, make("span", { role: "gridcell" }, remove));
+  return slot;
+}
+let rows = 0;
+
+function fillRow(slot, item, index) {
+  const { record } = item;
+  const text = inShort(record.data);
+  slot.id.textContent = record.uniqueId.slice(0, 8);
+  slot.data.classList.toggle("cells", columns !== null);
+  if (columns) slot.data.replaceChildren(...columns.map((name) => make("span", { class: "cut", text: cellOf(record.data, name) })));
+  else slot.data.textContent = text;
+  slot.time.textContent = record.updatedAt.slice(0, 19).replace("T", " ");
+  slot.remove.setAttribute("aria-label", `Delete ${record.uniqueId}`);
+  slot.element.setAttribute("aria-label", `${record.uniqueId} ${text.slice(0, 80)}`);
+  slot.element.setAttribute("aria-rowindex", index + 1);
+  slot.element.setAttribute("aria-selected", String(record.uniqueId === current));
+  slot.element.classList.toggle("fresh", performance.now() - item.at < 1000);
+}
+
+function cellOf(data, name) {
+  const value = Object.hasOwn(Object(data), name) ? data[name] : undefined;
+  return value === undefined ? "" : typeof value === "string" ? value : inShort(value, 100);
+}
+
+const list = new Lines($("records"), { make: makeRow, fill: fillRow });
+
+// The members that most objects share are columns; where there is none it stays lines.
+function columnsOf(items) {
+  const objects = items.slice(0, LOOKED_AT).map(({ record }) => record.data).filter((data) => data && typeof data === "object" && !Array.isArray(data));
+  const count = new Map();
+  for (const data of objects) for (const name of Object.keys(data)) count.set(name, (count.get(name) ?? 0) + 1);
+  const names = [...count.keys()].filter((name) => count.get(name) * 2 >= objects.length && count.get(name) > 1);
+  return names.length ? names.slice(0, MOST_COLUMNS) : null;
+}
+
+// At most so often, since it is asked in every frame while records pour in.
+const columnsNow = (items) => {
+  if (performance.now() - looked > 300 || items[0] !== lookedAt) [possible, looked, lookedAt] = [columnsOf(items), performance.now(), items[0]];
+  return possible;
+};
+let [possible, looked, lookedAt] = [null, 0, null];
+
+// Finding
+
+const textOf = (item) => {
+  if (item.textOf !== item.record) [item.textOf, item.text] = [item.record, `${item.record.uniqueId} ${JSON.stringify(item.record.data)}`.toLowerCase()];
+  return item.text;
+};
+
+function found() {
+  const all = [...live.items.values()];
+  const wanted = view.find.toLowerCase();
+  return wanted ? all.filter((item) => textOf(item).includes(wanted)) : all;
+}
 
 // Show what is known in the next frame, and not again before.
 function draw() {
   if (dirty) return;
   dirty = true;
-  requestAnimationFrame(() => {
-    dirty = false;
-    list.items = [...live.items.values()];
-    list.draw();
-    tell();
-  });
+  requestAnimationFrame(drawNow);
 }
 
-export const chosenEndpoint = () => endpoints().find((endpoint) => endpoint.name === state.endpoint);
+function drawNow() {
+  dirty = false;
+  const items = found();
+  const follows = list.isAtEnd && items.length > shown && shown > 0;
+  list.items = items;
+  shown = items.length;
+  const names = columnsNow(items);
+  showColumns(view.isTable ? names : null);
+  $("view").disabled = !names && !view.isTable;
+  $("view").setAttribute("aria-pressed", String(view.isTable));
+  list.drawNow();
+  if (follows) list.reveal(items.at(-1));
+  if (current && !live.items.has(current)) setCurrent(null);
+  tell(items.length);
+  if (!live.refusal) watchEdited(live.items);
+}
+
+function showColumns(names) {
+  if (JSON.stringify(names) === JSON.stringify(columns)) return;
+  columns = names;
+  $("columns").hidden = !names;
+  const cell = (text, name) => make("span", { class: name, role: "columnheader", text });
+  $("columns").replaceChildren(...(names ? [cell("uniqueId", "id"), make("span", { class: "data cells" }, ...names.map((name) => cell(name, "cut"))), cell("updatedAt", "at"), cell("", "last")] : []));
+  list.measure();
+}
 
 // How many there are, how the last socket ended, and why reading is refused, with what lifts it.
-function tell() {
+function tell(count) {
   const { items, ended, refusal, canRetry, pill } = live;
   [$("socket-state").textContent, $("socket-state").className] = [pill[0], `pill ${pill[1]}`];
   $("trouble").classList.toggle("refusal", refusal !== null);
   $("trouble").textContent = [ended, refusal?.message].filter(Boolean).join(" · ");
   $("again").hidden = !(canRetry || refusal);
-  $("empty").hidden = items.size > 0;
+  $("empty").hidden = count > 0;
   $("empty").className = refusal ? "empty refusal" : "empty";
-  $("empty").textContent = refusal ? `Nothing to see: ${refusal.title ?? "no answer"}` : "No records.";
-  $("records-title").textContent = state.endpoint ? `${state.endpoint}${refusal ? "" : ` · ${plural(items.size, "record")}`}` : "Records";
+  $("empty").textContent = refusal ? `Nothing to see: ${refusal.title ?? "no answer"}` : items.size ? "No record has this text." : "No records.";
+  const counted = view.find ? `${count} of ${plural(items.size, "record")}` : plural(items.size, "record");
+  $("records-title").textContent = state.endpoint ? `${state.endpoint}${refusal ? "" : ` · ${counted}`}` : "Records";
+  $("records").setAttribute("aria-rowcount", count);
 }
 
-const begin = (isSame) => live.follow(chosenEndpoint(), { isOwner: acting.who === OWNER, token: acting.token }, isSame);
+// Following
 
-when($("again"), "click", () => (acting.token ? actFor(acting.who.id) : begin(true)));
+const begin = (isSame) => live.follow(chosenEndpoint(), acting(), isSame);
+
+when($("again"), "click", () => (acting().token ? actFor(acting().id) : begin(true)));
 
 // What a change of status means for the records on show.
 function follow() {
   const endpoint = chosenEndpoint();
   const { records: _, listeners: __, description: ___, ...options } = endpoint ?? {};
-  const subject = JSON.stringify([endpoint?.name, endpoint?.key, acting.who.id, acting.token]);
+  const { id, token } = acting();
+  const subject = JSON.stringify([endpoint?.name, endpoint?.key, id, token]);
   const wanted = JSON.stringify([subject, options, state.project?.allowedOrigins, state.project?.disallowNoOrigin]);
   if (wanted === shownFor) return;
   const isSame = shownFor !== "" && JSON.parse(shownFor)[0] === subject;
   shownFor = wanted;
+  if (!isSame) [shown, $("records").scrollTop] = [0, 0];
   begin(isSame);
 }
 
@@ -91,94 +160,81 @@ function showChips() {
   if (endpoint?.secure && !endpoint.authentication)
     for (const what of ["Read", "Update", "Delete"]) if (endpoint[`othersCan${what}`]) chips.push([`others ${what.toLowerCase()}`, ""]);
   show($("chips"), JSON.stringify(chips), () => chips.map(([text, tone]) => make("span", { class: `chip ${tone}`, text })));
-  $("description").textContent = endpoint?.description || (endpoint ? "No description." : "Add an endpoint to begin.");
-  $("new-record").disabled = !endpoint || acting.who === OWNER;
-  $("new-record").textContent = endpoint?.authentication ? "New user" : "New record";
+  $("new-record").disabled = !endpoint;
 }
 
-// Who the page acts for
+// Keys
 
-function showActing() {
-  const choices = [NOBODY, OWNER, ...users.map((user) => ({ id: `${user.endpoint}/${user.uniqueId}`, label: `${user.name} · ${user.endpoint}` }))];
-  show($("acting"), JSON.stringify(choices), () => choices.map(({ id, label }) => make("option", { value: id, text: label })));
-  $("acting").value = acting.who.id;
+const at = () => list.items.findIndex(({ record }) => record.uniqueId === current);
+
+function setCurrent(item) {
+  current = item?.record.uniqueId ?? null;
+  if (item) list.reveal(item);
+  list.edition++;
+  list.drawNow();
+  const element = item && list.elementOf(item);
+  if (element) $("records").setAttribute("aria-activedescendant", element.id);
+  else $("records").removeAttribute("aria-activedescendant");
 }
 
-export async function actFor(id) {
-  const user = users.find((one) => `${one.endpoint}/${one.uniqueId}` === id);
-  const who = id === OWNER.id ? OWNER : user ? { id, label: user.name } : NOBODY;
+const STEPS = {
+  ArrowDown: (index) => index + 1,
+  ArrowUp: (index) => index - 1,
+  PageDown: (index) => index + Math.floor(list.height / list.row),
+  PageUp: (index) => index - Math.floor(list.height / list.row),
+  Home: () => 0,
+  End: () => list.items.length - 1,
+};
+
+$("records").addEventListener("keydown", (event) => {
+  if (event.target !== $("records") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const { items } = list;
+  const index = at();
+  if (STEPS[event.key]) setCurrent(items[Math.max(0, Math.min(items.length - 1, STEPS[event.key](index)))]);
+  else if (event.key === "Enter" && items[index]) openEditor(items[index]);
+  else if (event.key === "Delete" && items[index]) deleteRecord(items[index].record);
+  else return;
+  event.preventDefault();
+});
+
+$("records").addEventListener("focus", () => current === null && list.items.length && setCurrent(list.items[0]));
+
+$("records").addEventListener("click", ({ target }) => {
+  const slot = list.slots.find(({ element }) => element.contains(target));
+  if (!slot || target.closest("button")) return;
+  setCurrent(slot.item);
+  openEditor(slot.item);
+});
+
+// Changing
+
+export async function deleteRecord({ uniqueId }) {
+  const endpoint = chosenEndpoint();
+  const { isOwner, token } = acting();
   try {
-    acting.token = user ? (await act("sign-in", { endpoint: user.endpoint, username: user.name })).token : null;
-    acting.who = who;
-    say(user ? `Logged in as ${user.name}; requests and sockets of this page carry the token.` : `Acting as ${who.label}.`, "good");
-  } finally {
-    showActing();
-  }
-  showChips();
-  follow();
-}
-
-when($("acting"), "change", () => actFor($("acting").value));
-
-// A user without a name that could log in is not offered.
-export function setUsers(found) {
-  users = found;
-  showActing();
-}
-
-// Create, edit, delete
-
-function openEditor(item) {
-  editing = item?.record ?? null;
-  $("editor-title").textContent = editing ? `Record ${editing.uniqueId}` : `New record of ${state.endpoint}`;
-  const sample = chosenEndpoint()?.authentication ? { username: "eve", password: "elder" } : { text: "hello" };
-  $("editor-data").value = JSON.stringify(editing ? editing.data : sample, null, 2);
-  $("editor-error").textContent = "";
-  $("editor-delete").hidden = !editing;
-  $("editor-save").textContent = editing ? "Save" : "Create";
-  $("editor").showModal();
-}
-
-async function deleteRecord({ record }) {
-  try {
-    await request(chosenEndpoint(), { method: "DELETE", uniqueId: record.uniqueId, token: acting.token });
-    say(`Deleted ${record.uniqueId}.`, "good");
+    if (isOwner) await act("delete-record", { endpoint: endpoint.name, uniqueId });
+    else await request(endpoint, { method: "DELETE", uniqueId, token });
+    say(`Deleted ${uniqueId}.`, "good", undo(`delete ${uniqueId}`, `${uniqueId} is back.`));
   } catch (error) {
     say(error.message, "bad");
   }
+  await refresh();
 }
 
 $("new-record").addEventListener("click", () => openEditor(null));
-$("editor-cancel").addEventListener("click", () => $("editor").close());
-$("editor-delete").addEventListener("click", () => {
-  $("editor").close();
-  deleteRecord({ record: editing });
+$("find").addEventListener("input", () => look({ find: $("find").value }));
+$("find").addEventListener("keydown", ({ key }) => key === "ArrowDown" && $("records").focus());
+$("view").addEventListener("click", () => look({ isTable: !view.isTable }));
+onView(() => {
+  if ($("find").value !== view.find) $("find").value = view.find;
+  draw();
 });
-
-$("editor-form").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const change = editing ? { method: "PUT", uniqueId: editing.uniqueId } : { method: "POST" };
-  try {
-    const record = await request(chosenEndpoint(), { ...change, text: $("editor-data").value, token: acting.token });
-    $("editor").close();
-    say(`${editing ? "Saved" : "Created"} ${record.uniqueId}.`, "good");
-  } catch (error) {
-    $("editor-error").textContent = error.message;
-  }
-});
-
-export async function askToDeleteEndpoint() {
-  const endpoint = chosenEndpoint();
-  if (!endpoint || !(await ask(`Delete ${endpoint.name} with ${plural(endpoint.records, "record")}, for good?`))) return;
-  const { deleted, closed } = await act("delete-endpoint", { name: endpoint.name });
-  say(`${endpoint.name} is gone, with ${plural(deleted, "record")}; ${plural(closed, "socket")} closed with 1000.`, "good");
-}
+$("find").value = view.find;
 
 onEvents((events) => live.hear(events, state.faults.some(({ kind }) => kind === "messages")));
 onFound(() => live.again());
-
+onActing(follow);
 onChange(() => {
-  showActing();
   showChips();
   follow();
   draw();

@@ -65,10 +65,22 @@ export function address(endpoint, { socket = false, ...parameters } = {}) {
 
 const isJson = (answer) => /json/.test(answer.headers.get("content-type"));
 
+// What the owner does with a record, whoever's it is; the text of its data goes as it is.
+export const putRecord = ({ name }, data, uniqueId) =>
+  control("POST", "put-record", {}, `${JSON.stringify({ endpoint: name, uniqueId }).slice(0, -1)}, "data": ${data}}`);
+
+// A control call as a person would make it.
+export function asCurl(verb, args) {
+  const query = WORLD ? `?key=${encodeURIComponent(WORLD)}` : "";
+  const token = sessionStorage.getItem(TOKEN) ? ' -H "Authorization: Bearer $RESTED_EMULATOR_CONTROL_TOKEN"' : "";
+  const body = JSON.stringify(args).replaceAll("'", "'\\''");
+  return `curl -H 'Content-Type: application/json'${token} -d '${body}' '${location.origin}/__emulator__/${verb}${query}'`;
+}
+
 // One request to the emulated API; the text of a body goes as it is, so that the service judges it.
-export async function request(endpoint, { method = "GET", text, token, ...parameters } = {}) {
+export async function request(endpoint, { method = "GET", text, type = "application/json", token, ...parameters } = {}) {
   const headers = {};
-  if (text !== undefined) headers["Content-Type"] = "application/json";
+  if (text !== undefined) headers["Content-Type"] = type;
   if (token) headers.Authorization = `Bearer ${token}`;
   const url = address(endpoint, { ...parameters, from: "console" });
   const answer = await fetch(url, { method, headers, body: text, credentials: "omit", cache: "no-store" });

@@ -1,6 +1,6 @@
 // What the page knows of the emulator, kept up to date: what happens is waited for, not asked for in vain.
 
-import { $, say } from "./dom.js";
+import { $, note } from "./dom.js";
 import { look, Refused, wait } from "./speak.js";
 
 const QUIET = 100; // milliseconds between two looks at what happened, however much it is
@@ -8,7 +8,7 @@ const FRESH = 400; // between two looks at the state, while things happen
 const MOST_LISTENERS = 500; // beyond, they are counted and not listed
 const SLOW = 2000; // and while nothing seems to: options may change without anybody hearing of it
 
-export const state = { status: null, listeners: [], faults: [], mails: [], recoveries: new Map(), project: null, endpoint: null };
+export const state = { status: null, listeners: [], faults: [], mails: [], people: [], recoveries: new Map(), project: null, endpoint: null };
 const changed = new Set();
 const happened = new Set();
 const found = new Set();
@@ -27,6 +27,13 @@ export function endpoints() {
 export function choose(name) {
   state.endpoint = name;
   settle();
+}
+
+// Show the console's own traffic too, from the beginning, or no more.
+export function showOwn(isShown) {
+  own = isShown;
+  since = 0;
+  leaving?.abort();
 }
 
 function settle() {
@@ -75,6 +82,7 @@ async function refreshNow() {
   const [status, listeners, faults, mails, recoveries] = await Promise.all(looks);
   Object.assign(state, { status, listeners, faults, mails });
   state.recoveries = new Map(recoveries.map((recovery) => [recovery.number, recovery])); // by the number of their CLOSE
+  looked = performance.now();
   settle();
 }
 
@@ -86,15 +94,21 @@ function inSight() {
 
 let since = 0;
 let lost = false;
+let own = false;
+let leaving = null;
 
-setInterval(() => document.hidden || lost || !state.status || refresh().catch(() => {}), SLOW);
+// A broken edit of the data file is an alert until it is mended, and no longer.
+const isDue = () => state.status?.refusedEdit || performance.now() - looked > SLOW;
+let looked = 0;
+setInterval(() => document.hidden || lost || !state.status || !isDue() || refresh().catch(() => {}), 500);
 
 async function waitForEvents() {
-  const leaving = new AbortController();
+  const messages = { since, from: own ? "console" : undefined };
+  leaving = new AbortController();
   const leave = () => document.hidden && leaving.abort();
   document.addEventListener("visibilitychange", leave);
   try {
-    return await wait({ requests: { since, from: "console" }, messages: { since, from: "console" }, timeout: 600 }, leaving.signal);
+    return await wait({ requests: { since, from: "console" }, messages, timeout: 600 }, leaving.signal);
   } catch (error) {
     if (error.name === "AbortError" || error.status === 408) return { requests: [], messages: [] };
     throw error;
@@ -116,7 +130,8 @@ export async function follow(onLost) {
       const events = [...requests, ...messages].sort((one, other) => one.number - other.number);
       if (!events.length) continue;
       since = events.at(-1).number;
-      for (const action of happened) action(events);
+      const shown = own ? events : events.filter(({ url }) => !/[?&]from=console/.test(url));
+      for (const action of happened) action(shown);
       refreshSoon();
       await pause(QUIET);
     } catch (error) {
@@ -130,5 +145,5 @@ export async function follow(onLost) {
 
 export function sayLost(error) {
   const why = error instanceof Refused ? error.message : "The emulator does not answer.";
-  say(`${why} Trying again every second.`, "bad");
+  note(`${why} Trying again every second.`, "bad");
 }

@@ -1,10 +1,12 @@
 // The switches. Each says what it did: how many sockets closed, what is refused from now on.
 
-import { $, ask, inShort, make, plural, say, show, when } from "./dom.js";
-import { forget } from "./activity.js";
-import { askToDeleteEndpoint, chosenEndpoint } from "./records.js";
-import { act, clear, loadData, saveData } from "./speak.js";
-import { choose, onChange, refresh, state } from "./state.js";
+import { chosenEndpoint } from "./acting.js";
+import { doing } from "./doing.js";
+import { $, ask, make, plural, say, show, when } from "./dom.js";
+import { addressOf } from "./route.js";
+import { act, loadData, look, saveData } from "./speak.js";
+import { onChange, refresh, state } from "./state.js";
+import { undo } from "./undo.js";
 
 const OPTIONS = {
   secure: "secure",
@@ -16,17 +18,6 @@ const OPTIONS = {
 const EXAMPLE_ORIGIN = "https://app.example"; // which is no page of this machine
 
 const closing = (closed) => (closed ? `; ${plural(closed, "socket")} closed with 1000` : "; no socket was open");
-
-// Let an action be followed by a look at what it changed.
-function doing(element, event, action) {
-  when(element, event, async (happening) => {
-    try {
-      await action(happening);
-    } finally {
-      await refresh();
-    }
-  });
-}
 
 const project = (changes) => act("change-project", { project: state.project.key, ...changes });
 
@@ -42,20 +33,30 @@ doing($("change-options"), "click", async () => {
   const { closed } = await act("change-endpoint", { name: state.endpoint });
   say(`Options of ${state.endpoint} are saved${closing(closed)}.`, "good");
 });
-doing($("delete-endpoint"), "click", askToDeleteEndpoint);
+doing($("delete-endpoint"), "click", async () => {
+  const endpoint = chosenEndpoint();
+  if (!endpoint || !(await ask(`Delete ${endpoint.name} with ${plural(endpoint.records, "record")}?`))) return;
+  const { deleted, closed } = await act("delete-endpoint", { name: endpoint.name });
+  say(`${endpoint.name} is gone, with ${plural(deleted, "record")}${closing(closed)}.`, "good", undo(`delete-endpoint ${endpoint.name}`, `${endpoint.name} is back.`));
+});
 doing($("new-endpoint"), "submit", async () => {
   const name = $("new-endpoint-name").value.trim();
   await act("change-endpoint", { name });
   $("new-endpoint-name").value = "";
   say(`${name} is there, open to everyone.`, "good");
   await refresh();
-  choose(name);
+  location.hash = addressOf(name);
 });
 
-async function saveOrigins(origins) {
+async function saveOrigins(origins, canUndo = true) {
+  const before = state.project.allowedOrigins;
   const { closed } = await project({ allowedOrigins: origins });
   const allowed = origins.length ? `only ${origins.join(", ")} ${origins.length === 1 ? "is" : "are"} allowed` : "every origin is allowed";
-  say(`Now ${allowed}${closing(closed)}.`, "good");
+  const back = async () => {
+    await saveOrigins(before, false);
+    await refresh();
+  };
+  say(`Now ${allowed}${closing(closed)}.`, "good", canUndo ? back : null);
 }
 
 doing($("origins-form"), "submit", () => saveOrigins($("origins").value.split(/[\s,]+/).filter(Boolean)));
@@ -82,29 +83,13 @@ doing($("frozen"), "change", async () => {
   say($("frozen").checked ? "The clock stands; only Advance moves it." : "The clock goes on.", "good");
 });
 
-// Latency is a fault of kind delay that never ends; there is at most the one that was set here.
-const latency = () => state.faults.find((fault) => fault.kind === "delay" && fault.active && fault.times === undefined && !fault.endpoint && !fault.method);
-
-for (const radio of document.querySelectorAll("[name=latency]")) {
-  doing(radio, "change", async () => {
-    const before = latency();
-    if (before) await clear("faults", { id: before.id });
-    if (radio.value !== "0") await act("faults", { kind: "delay", seconds: Number(radio.value) });
-    say(radio.value === "0" ? "Answers come at once." : `Every answer waits ${radio.value} s from now on.`, "good");
-  });
-}
-
-async function addFault(fault) {
-  const { id, sockets } = await act("faults", fault);
-  say(`Fault ${id}, ${fault.kind}, is on; it hit ${plural(sockets, "open socket")}.`, "good");
-}
-
-for (const button of document.querySelectorAll("[data-fault]")) doing(button, "click", () => addFault(JSON.parse(button.dataset.fault)));
-doing($("fault-form"), "submit", () => addFault(JSON.parse($("fault").value)));
-doing($("clear-faults"), "click", async () => {
-  const { cleared } = await clear("faults");
-  say(`${plural(cleared, "fault")} cleared; nothing goes wrong any more.`, "good");
+doing($("now"), "click", async () => {
+  await act("unfreeze");
+  await act("set-time", { time: new Date().toISOString() });
+  say("The clock shows the time it is.", "good");
 });
+
+// Checkpoints
 
 doing($("checkpoint-form"), "submit", async () => {
   const { name } = await act("checkpoint", { name: $("checkpoint").value });
@@ -114,10 +99,21 @@ doing($("checkpoint-form"), "submit", async () => {
 
 async function restore(name) {
   const { messages, closed } = await act("restore", { name });
-  say(`Back at ${name}: ${plural(messages, "message")} told listeners the difference${closing(closed)}.`, "good");
+  say(`Back at ${name}: ${plural(messages, "message")} told listeners the difference${closing(closed)}.`, "good", undo("restore", `As before going back to ${name}.`));
 }
 
-const BEFORE_LOAD = "before the load";
+// What has changed since each checkpoint, for those that are in sight.
+let counted = new Map();
+const SHOWN = 10;
+
+async function countChanges() {
+  const names = state.status.checkpoints.slice(-SHOWN);
+  const counts = await Promise.all(names.map((checkpoint) => look("changes", { checkpoint })));
+  counted = new Map(names.map((name, at) => [name, counts[at]]));
+}
+
+const inWords = (counts) => Object.entries(counts).filter(([, count]) => count).map(([done, count]) => `${count} ${done}`).join(", ");
+const sinceThen = (changes) => (changes ? inWords(changes.records) || "nothing changed" : "");
 
 when($("save-seed"), "click", async () => {
   const url = URL.createObjectURL(new Blob([await saveData()], { type: "application/json" }));
@@ -131,34 +127,31 @@ doing($("load-file"), "change", async () => {
   const [file] = $("load-file").files;
   const text = await file.text();
   $("load-file").value = ""; // so that the same file can be chosen again
-  if (!(await ask(`Make ${file.name} the state of this world? What is there now can be had back with Undo load.`, "Load"))) return;
-  await act("checkpoint", { name: BEFORE_LOAD });
+  if (!(await ask(`Make ${file.name} the state of this world? Undo takes it back.`, "Load"))) return;
   const { messages, closed } = await loadData(text);
-  $("undo-load").hidden = false;
-  say(`${file.name} is the state: ${plural(messages, "message")} told listeners the difference${closing(closed)}.`, "good");
+  say(`${file.name} is the state: ${plural(messages, "message")} told listeners the difference${closing(closed)}.`, "good", undo("load", "As before the load."));
 });
 
-doing($("undo-load"), "click", async () => {
-  await restore(BEFORE_LOAD);
-  $("undo-load").hidden = true;
-});
+const BEFORE_RESET = "before the reset";
+
+// How much a reset takes, in words.
+function whatResetTakes({ since, records, endpoints }) {
+  const made = `${plural(records.made, "record")} and ${plural(endpoints.made, "endpoint")} made since ${since.slice(0, 19).replace("T", " ")} go`;
+  const other = [records.changed && `${records.changed} changed`, records.deleted && `${records.deleted} deleted`].filter(Boolean);
+  return `${made}${other.length ? `; ${other.join(" and ")} since are as they were` : ""}. A checkpoint is kept, and Undo takes it back.`;
+}
 
 doing($("reset"), "click", async () => {
+  if (!(await ask(whatResetTakes(await look("changes")), "Reset"))) return;
+  await act("checkpoint", { name: BEFORE_RESET });
   const { messages, closed } = await act("reset");
-  forget();
-  say(`Back at the start: ${plural(messages, "message")} told listeners the difference${closing(closed)}.`, "good");
+  say(`Back at the start: ${plural(messages, "message")} told listeners the difference${closing(closed)}.`, "good", undo("reset", "As before the reset; faults stay cleared."));
 });
 
 doing($("close-listeners"), "click", async () => {
   const { closed } = await act("close-listeners");
   say(`${plural(closed, "socket")} closed with 1000.`, "good");
 });
-
-function describe(fault) {
-  const { id, kind, hits, active, times, ...own } = fault;
-  const rest = Object.keys(own).length ? ` ${inShort(own, 120)}` : "";
-  return `${kind}${rest} · ${active ? "on" : "over"}, ${plural(hits, "hit")}${times ? ` of ${times}` : ""}`;
-}
 
 onChange(() => {
   const endpoint = chosenEndpoint();
@@ -172,21 +165,21 @@ onChange(() => {
   $("disallowNoOrigin").checked = Boolean(state.project?.disallowNoOrigin);
   $("frozen").checked = state.status.frozen;
 
-  const seconds = String(latency()?.seconds ?? (latency() ? 1 : 0));
-  for (const radio of document.querySelectorAll("[name=latency]")) radio.checked = radio.value === seconds;
-  $("clear-faults").disabled = !state.faults.length;
-  show($("faults"), JSON.stringify(state.faults), () =>
-    state.faults.map((fault) => {
-      const end = make("button", { text: "End", "aria-label": `End fault ${fault.id}` });
-      doing(end, "click", () => clear("faults", { id: fault.id }));
-      return make("li", {}, make("span", { class: "grow", text: `${fault.id}: ${describe(fault)}` }), end);
-    }),
-  );
-  show($("checkpoints"), JSON.stringify(state.status.checkpoints), () =>
+  const { now, frozen } = state.status;
+  $("clock").textContent = `${now.slice(0, 19).replace("T", " ")} UTC`;
+  $("clock").dateTime = now;
+  $("now").disabled = !frozen && Math.abs(Date.parse(now) - Date.now()) < 3000;
+  $("description").textContent = endpoint?.description || "";
+  if (state.status.checkpoints.length) countChanges().then(showCheckpoints, () => {});
+  showCheckpoints();
+});
+
+function showCheckpoints() {
+  show($("checkpoints"), JSON.stringify([state.status.checkpoints, [...counted]]), () =>
     state.status.checkpoints.map((name) => {
       const back = make("button", { text: "Restore", "aria-label": `Restore ${name}` });
       doing(back, "click", () => restore(name));
-      return make("li", {}, make("span", { class: "grow", text: name }), back);
+      return make("li", {}, make("span", { class: "grow" }, name, make("small", { text: sinceThen(counted.get(name)) })), back);
     }),
   );
-});
+}

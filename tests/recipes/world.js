@@ -27,7 +27,7 @@
  *   "reset": {},
  *   "checkpoint": { name: string },
  *   "restore": { name: string },
- *   "undo": {},
+ *   "undo": { number?: number },
  *   "load": { data: object },
  *   "faults": { kind: Kind, endpoint?: string, method?: string, username?: string, listener?: number, times?: number,
  *     for?: number, chance?: number, seed?: number, status?: number, body?: unknown, headers?: Record<string, string>,

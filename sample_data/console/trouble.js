@@ -1,0 +1,117 @@
+// Faults: presets that somebody presses, one that somebody writes, and those that are on.
+
+import { chosenEndpoint } from "./acting.js";
+import { $, copy, inShort, make, plural, say, show } from "./dom.js";
+import { doing } from "./doing.js";
+import { ONCE, PRESETS } from "./presets.js";
+import { act, asCurl, clear } from "./speak.js";
+import { onChange, state } from "./state.js";
+import { showTab } from "./tabs.js";
+
+// Whom a call is to hit: all, the chosen endpoint, or one user.
+function aimed({ verb = "faults", ...call }) {
+  const [kind, name] = [$("target").value[0], $("target").value.slice(1)];
+  if (kind === "@") call = { ...call, username: name };
+  if (kind === "/" && verb === "faults") call = { ...call, endpoint: state.endpoint };
+  return { ...(verb === "faults" ? {} : { verb }), ...call };
+}
+
+const written = (calls) => (calls.length === 1 ? JSON.stringify(calls[0]) : JSON.stringify(calls));
+const read = () => [JSON.parse($("fault").value)].flat();
+const verbOf = ({ verb = "faults", ...args }) => [verb, args];
+
+async function start(calls, name) {
+  const told = [];
+  for (const call of calls) {
+    const [verb, args] = verbOf(call);
+    told.push(whatItDid(args, await act(verb, args)));
+  }
+  say(`${name ? `${name}: ` : ""}${told.join("; ")}.`, "good");
+}
+
+function whatItDid({ kind }, { id, sockets, expired, closed }) {
+  if (expired !== undefined) return `${plural(expired, "token")} revoked, ${plural(closed, "socket")} closed with 1000`;
+  if (sockets) return `Fault ${id}, ${kind}, hit ${plural(sockets, "open socket")}`;
+  return ["abort", "close", "silence"].includes(kind) ? `Fault ${id}, ${kind}, found no open socket` : `Fault ${id}, ${kind}, strikes when somebody asks`;
+}
+
+function buttonsFor(presets) {
+  return Object.entries(presets).flatMap(([name, calls]) => {
+    const button = make("button", { type: "button", text: name, title: written(calls) });
+    doing(button, "click", () => {
+      const those = calls.map(aimed);
+      $("fault").value = written(those);
+      return start(those, presets === PRESETS ? name : "");
+    });
+    if (presets === ONCE) return [button];
+    const edit = make("button", { type: "button", class: "edit", text: "{}", "aria-label": `{} of ${name}, to see and edit` });
+    edit.addEventListener("click", () => {
+      $("fault").value = written(calls.map(aimed));
+      $("fault").focus();
+    });
+    return [make("span", { class: "pair" }, button, edit)];
+  });
+}
+
+$("presets").append(...buttonsFor(PRESETS));
+$("once").append(...buttonsFor(ONCE));
+doing($("fault-form"), "submit", () => start(read()));
+$("copy-fault").addEventListener("click", () => copy("The call", read().map((call) => asCurl(...verbOf(call))).join("\n")));
+
+// Latency is a fault of kind delay that never ends; there is at most the one that was set here.
+const isLatency = (fault) => fault.kind === "delay" && fault.active && ["times", "endpoint", "method", "username", "for"].every((name) => fault[name] === undefined);
+const latency = () => state.faults.find(isLatency);
+
+for (const radio of document.querySelectorAll("[name=latency]")) {
+  doing(radio, "change", async () => {
+    const before = latency();
+    if (before) await clear("faults", { id: before.id });
+    if (radio.value !== "0") await act("faults", { kind: "delay", seconds: Number(radio.value) });
+    say(radio.value === "0" ? "Answers come at once." : `Every answer waits ${radio.value} s from now on.`, "good");
+  });
+}
+
+doing($("clear-faults"), "click", async () => {
+  const { cleared } = await clear("faults");
+  say(`${plural(cleared, "fault")} cleared; nothing goes wrong any more.`, "good");
+});
+
+$("active-faults").addEventListener("click", (event) => {
+  event.preventDefault();
+  showTab("trouble");
+  $("trouble-title").focus();
+});
+
+function describe(fault) {
+  const { id, kind, hits, active, times, began: _, ended: __, ...own } = fault;
+  const rest = Object.keys(own).length ? ` ${inShort(own, 120)}` : "";
+  const struck = active && !hits ? "strikes when somebody asks" : `${active ? "on" : "over"}, ${plural(hits, "hit")}${times ? ` of ${times}` : ""}`;
+  return `${kind}${rest} · ${struck}`;
+}
+
+function showTargets() {
+  const names = [...new Set(state.people.map(({ name }) => name))];
+  const endpoint = chosenEndpoint()?.name;
+  show($("target"), JSON.stringify([names, endpoint]), () => {
+    const before = $("target").value;
+    const options = [["*", "all"], ...(endpoint ? [["/", `this endpoint, ${endpoint}`]] : []), ...names.map((name) => [`@${name}`, `the user ${name}`])];
+    return options.map(([value, text]) => make("option", { value, text, selected: value === before }));
+  });
+}
+
+onChange(() => {
+  showTargets();
+  const seconds = String(latency()?.seconds ?? (latency() ? 1 : 0));
+  for (const radio of document.querySelectorAll("[name=latency]")) radio.checked = radio.value === seconds;
+  const active = state.faults.filter((fault) => fault.active).length;
+  $("active-faults").hidden = !active;
+  $("active-faults").textContent = `${plural(active, "fault")} active`;
+  $("clear-faults").disabled = !state.faults.length;
+  show($("faults"), JSON.stringify(state.faults), () =>
+    state.faults.map((fault) => {
+      const end = make("button", { text: "End", "aria-label": `End fault ${fault.id}` });
+      doing(end, "click", () => clear("faults", { id: fault.id }));
+      return make("li", {}, make("span", { class: "grow", text: `${fault.id}: ${describe(fault)}` }), end);
+    }),
+  );
+});
