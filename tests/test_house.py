@@ -333,8 +333,8 @@ def test_nobody_is_called_through_a_hook() -> None:
 # What a reader has to take in
 
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
-    "lines": (0, 11_600),
-    "lines of code": (0, 8_060),
+    "lines": (0, 11_700),
+    "lines of code": (0, 8_130),
     "classes": (0, 112),
     "lines of the largest class": (0, 495),
     "methods of the largest class": (0, 51),
