@@ -4627,9 +4627,10 @@ class Hub:
                 self._on_end(listener, CloseCode.LOST, "", rule)
                 how(listener.channel)
 
-    def close_endpoints(self, names: Iterable[str], code: int, reason: str, rule: str) -> int:
-        """Close all listeners of these endpoints."""
-        return self.close([listener for name in names for listener in self.listeners(name)], code, reason, rule)
+    def close_endpoints(self, names: Iterable[str], rule: str = OPTIONS_CHANGED) -> int:
+        """Close all listeners of these endpoints, as changed options do (contract 7.4)."""
+        leaving = [listener for name in names for listener in self.listeners(name)]
+        return self.close(leaving, CloseCode.NORMAL, Message.OPTIONS_CHANGED, rule)
 
     def close_tokens(self, tokens: Iterable[str], rule: str = EXPIRED) -> int:
         """Close the listeners that opened with these tokens, as expired (contract 6.4 and 7.4)."""
@@ -6419,7 +6420,6 @@ class Owner:
         self,
         store: Store,
         clock: Clock,
-        files: Files,
         ids: Ids,
         accounts: Accounts,
         hub: Hub,
@@ -6431,7 +6431,6 @@ class Owner:
         """``take_key`` has a key lead here, and tells whether it may: not where it is that of another world."""
         self._store = store
         self._clock = clock
-        self._files = files
         self._ids = ids
         self._accounts = accounts
         self._hub = hub
@@ -6439,34 +6438,6 @@ class Owner:
         self._evidence = evidence
         self._broadcast = broadcast
         self._take_key = take_key
-        self._clocks = {START: clock.state}
-        store.moments[START] = clock.now()
-        self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
-        self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
-
-    def begin(self, like: Store | None = None, faults: Sequence[Fault] = ()) -> None:
-        """Make this the state that ``reset`` goes back to, or with the data of another store."""
-        self._store.checkpoint(like=like)
-        self._clocks[START] = self._clock.state
-        self._store.moments[START] = self._clock.now()
-        # Checked before any is added, so that a wrong one leaves nothing behind.
-        for fault in faults:
-            if fault.endpoint is not None:
-                self._store.require_endpoint(fault.endpoint)
-        self._standing = tuple(faults)
-        self._add_standing_faults()
-
-    def tell_who_cannot_log_in(self) -> None:
-        """Say in the log which users have no password, as in a seed that leaves it out."""
-        users = self._accounts.without_password()
-        if users:
-            more = f" and {len(users) - 3} more" if len(users) > 3 else ""
-            told = "users without a password, who cannot log in until PUT with the master key or a reset mail sets it"
-            log.warning("%s: %d, which are %s%s", told, len(users), ", ".join(users[:3]), more)
-
-    def _add_standing_faults(self) -> None:
-        for fault in self._standing:
-            self._faults.add(fault)
 
     def change_project(
         self,
@@ -6497,7 +6468,7 @@ class Owner:
         if not changes.keys() - {"token_ttl"}:
             # Lifetimes count for later logins alone, so no socket has to open anew.
             return {"closed": 0}
-        return {"closed": self._close_listeners(item.name for item in self._store.endpoints_of(saved.key))}
+        return {"closed": self._hub.close_endpoints(item.name for item in self._store.endpoints_of(saved.key))}
 
     def change_endpoint(
         self,
@@ -6523,7 +6494,7 @@ class Owner:
             self._check_users(name)
         if saved != before:
             self._store.put_endpoint(saved)
-        return {"closed": self._close_listeners([name])}
+        return {"closed": self._hub.close_endpoints([name])}
 
     def _check_users(self, name: str) -> None:
         """Raise OptionError where an endpoint that is to have users has other records already."""
@@ -6540,7 +6511,7 @@ class Owner:
         with self._store.undoable(f"delete-endpoint {name}"), self._store.batch():
             tokens = self._accounts.revoke(name)
             self._store.drop_endpoint(name)
-        closed = self._close_listeners([name], "call delete-endpoint") + self._hub.close_tokens(tokens)
+        closed = self._hub.close_endpoints([name], "call delete-endpoint") + self._hub.close_tokens(tokens)
         return {"deleted": deleted, "closed": closed}
 
     def put_record(self, endpoint: str, data: Json, *, unique_id: str | None = None) -> dict[str, Json]:
@@ -6584,6 +6555,175 @@ class Owner:
         """Let access tokens expire now: all, one user's (by username or email), or one."""
         ended = self._accounts.expire(username=username, token=token)
         return {"expired": len(ended), "closed": self._hub.close_tokens(ended)}
+
+    def close_listeners(
+        self,
+        *,
+        code: int = CloseCode.NORMAL,
+        reason: str = "",
+        endpoint: str | None = None,
+        username: str | None = None,
+        listener: int | None = None,
+    ) -> dict[str, Json]:
+        """End sockets with a code and reason of one's own: all, or those of an endpoint, a user, or one by number."""
+        check_close_code(code, "code")
+        check_close_reason(reason, "reason")
+        if endpoint is not None:
+            self._store.require_endpoint(endpoint)
+        self._check_aim(username, listener)
+        leaving = [
+            one
+            for one in self._hub.listeners(endpoint)
+            if listener in (None, one.number) and username in (None, *one.client.names)
+        ]
+        return {"closed": self._hub.close(leaving, code, reason, "call close-listeners")}
+
+    def _check_aim(self, username: str | None, listener: int | None) -> None:
+        """Raise OptionError for a user, by username or email, or a listener whom nobody knows."""
+        if username is not None and not self._accounts.has_name(username):
+            users = self._accounts.names()
+            more = f" and {len(users) - 10} more" if len(users) > 10 else ""
+            raise OptionError(f"there is no user {shown(username)}; there are: {', '.join(users[:10]) or 'none'}{more}")
+        numbers = [one.number for one in self._hub.listeners()] if listener is not None else []
+        if listener is not None and listener not in numbers:
+            there = ", ".join(map(str, numbers[:100])) or "none"
+            raise OptionError(f"listener {listener} is not there; GET {CONTROL_PREFIX}listeners has: {there}")
+
+    def add_fault(
+        self,
+        kind: str,
+        *,
+        endpoint: str | None = None,
+        method: str | None = None,
+        username: str | None = None,
+        listener: int | None = None,
+        times: int | None = None,
+        for_: float | None = None,
+        chance: float | None = None,
+        seed: int | None = None,
+        status: int | None = None,
+        body: Json = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float | None = None,
+        when: str | None = None,
+        code: int | None = None,
+        reason: str | None = None,
+        what: str | None = None,
+        mode: str | None = None,
+    ) -> dict[str, Json]:
+        """Make something go wrong, from now on (sample_data/REFERENCE.md, "Faults"); ``clear_faults`` ends it.
+
+        Returns its id, and how many open sockets it has hit at once.
+        """
+        arguments = {name: value for name, value in list(locals().items()) if name not in ("self", "kind")}
+        fault = check_fault(kind, arguments)
+        if fault.endpoint is not None:
+            self._store.require_endpoint(fault.endpoint)
+        self._check_aim(fault.username, fault.listener)
+        number, sockets = self._faults.add(fault)
+        if fault.kind == OUTAGE:
+            self._evidence.coverage.meet(Behaviour.OUTAGE)
+        return {"id": number, "sockets": sockets}
+
+    def clear_faults(self, *, id: int | None = None) -> dict[str, Json]:
+        """Let nothing go wrong any more, or one fault be over; what was held up goes on."""
+        return {"cleared": self._faults.clear() if id is None else self._faults.clear_one(id)}
+
+    def clear_requests(self) -> dict[str, Json]:
+        """Forget the requests that were seen."""
+        return {"cleared": self._evidence.clear_requests()}
+
+    def clear_messages(self) -> dict[str, Json]:
+        """Forget the messages that were seen."""
+        return {"cleared": self._evidence.clear_messages()}
+
+    def clear_recoveries(self) -> dict[str, Json]:
+        """Forget which sockets ended, and how their clients came back."""
+        return {"cleared": self._evidence.clear_recoveries()}
+
+    def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
+        """Log a user in, registering it first if need be; returns the access token.
+
+        The owner needs no password to sign in a user who exists; ``password`` is that of a new one.
+        """
+        options = self._store.require_endpoint(endpoint)
+        for name, text in (("username", username), ("password", password)):
+            check_utf8(text, name)
+        if not options.authentication:
+            raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
+        user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
+        if user is not None:
+            return self._accounts.open_session(options, user.unique_id).token
+        data = encode({"username": username, "password": password})
+        try:
+            self._accounts.check_user(endpoint, data)
+        except BadRequest as refusal:
+            raise OptionError(refusal.hint) from None
+        user = Record.new(self._ids.make(), data, self._clock.timestamp())
+        # User and token together, or a full disk would leave a user without one.
+        with self._store.batch():
+            self._store.put_record(endpoint, user)
+            session = self._accounts.open_session(options, user.unique_id)
+        self._broadcast.publish(options, Change("POST", user))
+        return session.token
+
+
+class States:
+    """The owner's verbs that bring about another state, of all data or of the clock, and what listeners hear of it.
+
+    They answer and fail as those of the Owner. Edits of the data file by hand come in here too.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        files: Files,
+        ids: Ids,
+        accounts: Accounts,
+        hub: Hub,
+        faults: Faults,
+        broadcast: Broadcast,
+        take_key: Callable[[str], bool],
+    ) -> None:
+        """``take_key`` has a key lead here, and tells whether it may: not where it is that of another world."""
+        self._store = store
+        self._clock = clock
+        self._files = files
+        self._ids = ids
+        self._accounts = accounts
+        self._hub = hub
+        self._faults = faults
+        self._broadcast = broadcast
+        self._take_key = take_key
+        self._clocks = {START: clock.state}
+        store.moments[START] = clock.now()
+        self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
+        self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
+
+    def begin(self, like: Store | None = None, faults: Sequence[Fault] = ()) -> None:
+        """Make this the state that ``reset`` goes back to, or with the data of another store."""
+        self._store.checkpoint(like=like)
+        self._clocks[START] = self._clock.state
+        self._store.moments[START] = self._clock.now()
+        # Checked before any is added, so that a wrong one leaves nothing behind.
+        for fault in faults:
+            if fault.endpoint is not None:
+                self._store.require_endpoint(fault.endpoint)
+        self._standing = tuple(faults)
+        self._add_standing_faults()
+
+    def tell_who_cannot_log_in(self) -> None:
+        """Say in the log which users have no password, as in a seed that leaves it out."""
+        users = self._accounts.without_password()
+        if users:
+            more = f" and {len(users) - 3} more" if len(users) > 3 else ""
+            told = "users without a password, who cannot log in until PUT with the master key or a reset mail sets it"
+            log.warning("%s: %d, which are %s%s", told, len(users), ", ".join(users[:3]), more)
+
+    def _add_standing_faults(self) -> None:
+        for fault in self._standing:
+            self._faults.add(fault)
 
     def advance(self, seconds: float) -> dict[str, Json]:
         """Move the clock on; what is due by then happens before the call returns (contract 7.4)."""
@@ -6637,39 +6777,6 @@ class Owner:
         self._hub.watch_expiries(self._store.session)
         # Last, when all that is due has its new moment: nothing rings by an old one.
         self._clock.ring()
-
-    def close_listeners(
-        self,
-        *,
-        code: int = CloseCode.NORMAL,
-        reason: str = "",
-        endpoint: str | None = None,
-        username: str | None = None,
-        listener: int | None = None,
-    ) -> dict[str, Json]:
-        """End sockets with a code and reason of one's own: all, or those of an endpoint, a user, or one by number."""
-        check_close_code(code, "code")
-        check_close_reason(reason, "reason")
-        if endpoint is not None:
-            self._store.require_endpoint(endpoint)
-        self._check_aim(username, listener)
-        leaving = [
-            one
-            for one in self._hub.listeners(endpoint)
-            if listener in (None, one.number) and username in (None, *one.client.names)
-        ]
-        return {"closed": self._hub.close(leaving, code, reason, "call close-listeners")}
-
-    def _check_aim(self, username: str | None, listener: int | None) -> None:
-        """Raise OptionError for a user, by username or email, or a listener whom nobody knows."""
-        if username is not None and not self._accounts.has_name(username):
-            users = self._accounts.names()
-            more = f" and {len(users) - 10} more" if len(users) > 10 else ""
-            raise OptionError(f"there is no user {shown(username)}; there are: {', '.join(users[:10]) or 'none'}{more}")
-        numbers = [one.number for one in self._hub.listeners()] if listener is not None else []
-        if listener is not None and listener not in numbers:
-            there = ", ".join(map(str, numbers[:100])) or "none"
-            raise OptionError(f"listener {listener} is not there; GET {CONTROL_PREFIX}listeners has: {there}")
 
     def reset(self) -> dict[str, Json]:
         """Go back to the state at start: data, users, tokens, options, clock; faults that were added are cleared.
@@ -6763,87 +6870,9 @@ class Owner:
         self._hub.close_tokens(tokens - self._accounts.live_tokens(), rule)
         now = self._readers()
         # Sockets close before the changes are told: who may not read any more is not to hear of them.
-        self._close_listeners((name for name, options in readers.items() if now.get(name) != options), rule)
+        self._hub.close_endpoints((name for name, options in readers.items() if now.get(name) != options), rule)
         closed = listeners - len(self._hub)
         return {"messages": self._tell(changes), "closed": closed}
-
-    def add_fault(
-        self,
-        kind: str,
-        *,
-        endpoint: str | None = None,
-        method: str | None = None,
-        username: str | None = None,
-        listener: int | None = None,
-        times: int | None = None,
-        for_: float | None = None,
-        chance: float | None = None,
-        seed: int | None = None,
-        status: int | None = None,
-        body: Json = None,
-        headers: Mapping[str, str] | None = None,
-        seconds: float | None = None,
-        when: str | None = None,
-        code: int | None = None,
-        reason: str | None = None,
-        what: str | None = None,
-        mode: str | None = None,
-    ) -> dict[str, Json]:
-        """Make something go wrong, from now on (sample_data/REFERENCE.md, "Faults"); ``clear_faults`` ends it.
-
-        Returns its id, and how many open sockets it has hit at once.
-        """
-        arguments = {name: value for name, value in list(locals().items()) if name not in ("self", "kind")}
-        fault = check_fault(kind, arguments)
-        if fault.endpoint is not None:
-            self._store.require_endpoint(fault.endpoint)
-        self._check_aim(fault.username, fault.listener)
-        number, sockets = self._faults.add(fault)
-        if fault.kind == OUTAGE:
-            self._evidence.coverage.meet(Behaviour.OUTAGE)
-        return {"id": number, "sockets": sockets}
-
-    def clear_faults(self, *, id: int | None = None) -> dict[str, Json]:
-        """Let nothing go wrong any more, or one fault be over; what was held up goes on."""
-        return {"cleared": self._faults.clear() if id is None else self._faults.clear_one(id)}
-
-    def clear_requests(self) -> dict[str, Json]:
-        """Forget the requests that were seen."""
-        return {"cleared": self._evidence.clear_requests()}
-
-    def clear_messages(self) -> dict[str, Json]:
-        """Forget the messages that were seen."""
-        return {"cleared": self._evidence.clear_messages()}
-
-    def clear_recoveries(self) -> dict[str, Json]:
-        """Forget which sockets ended, and how their clients came back."""
-        return {"cleared": self._evidence.clear_recoveries()}
-
-    def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
-        """Log a user in, registering it first if need be; returns the access token.
-
-        The owner needs no password to sign in a user who exists; ``password`` is that of a new one.
-        """
-        options = self._store.require_endpoint(endpoint)
-        for name, text in (("username", username), ("password", password)):
-            check_utf8(text, name)
-        if not options.authentication:
-            raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
-        user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
-        if user is not None:
-            return self._accounts.open_session(options, user.unique_id).token
-        data = encode({"username": username, "password": password})
-        try:
-            self._accounts.check_user(endpoint, data)
-        except BadRequest as refusal:
-            raise OptionError(refusal.hint) from None
-        user = Record.new(self._ids.make(), data, self._clock.timestamp())
-        # User and token together, or a full disk would leave a user without one.
-        with self._store.batch():
-            self._store.put_record(endpoint, user)
-            session = self._accounts.open_session(options, user.unique_id)
-        self._broadcast.publish(options, Change("POST", user))
-        return session.token
 
     def take_over_edit(self) -> None:
         """Bring in an edit of the data file, if there is one, and let listeners know."""
@@ -6881,10 +6910,7 @@ class Owner:
         self._hub.close_tokens(tokens - self._accounts.live_tokens(), token_rule)
         self._hub.watch_expiries(self._store.session)
         now = self._options()
-        self._close_listeners((name for name, before in options.items() if now.get(name) != before), options_rule)
-
-    def _close_listeners(self, names: Iterable[str], rule: str = OPTIONS_CHANGED) -> int:
-        return self._hub.close_endpoints(names, CloseCode.NORMAL, Message.OPTIONS_CHANGED, rule)
+        self._hub.close_endpoints((name for name, before in options.items() if now.get(name) != before), options_rule)
 
     def _tell(self, changes: Iterable[tuple[str, Change]]) -> int:
         """Publish changes of endpoints that are still there; returns how many."""
@@ -7071,6 +7097,7 @@ class Emulation:
     evidence: Evidence
     service: Service
     owner: Owner
+    states: States
     reports: Reports
 
     def fork(self, key: str, take_key: Callable[[str], bool], data: Tree | None = None) -> Emulation:
@@ -7083,7 +7110,7 @@ class Emulation:
     def tick(self) -> None:
         """Do what is due: expiries, the timers of the command line, and edits of the data file."""
         self.clock.ring()
-        self.owner.take_over_edit()
+        self.states.take_over_edit()
 
     def stop_waiting(self, why: Message) -> None:
         """Wake everybody who waits, for what a fault holds up or for what is to be seen."""
@@ -7127,9 +7154,10 @@ def emulate(
     faults = Faults(clock, hub)
     broadcast = Broadcast(hub, faults, evidence)
     service = Service(store, clock, gate, files, ids, accounts, hub, evidence, broadcast)
-    owner = Owner(store, clock, files, ids, accounts, hub, faults, evidence, broadcast, take_key)
+    owner = Owner(store, clock, ids, accounts, hub, faults, evidence, broadcast, take_key)
+    states = States(store, clock, files, ids, accounts, hub, faults, broadcast, take_key)
     reports = Reports(store, clock, hub, faults, evidence)
-    return Emulation(clock, store, files, ids, gate, hub, faults, evidence, service, owner, reports)
+    return Emulation(clock, store, files, ids, gate, hub, faults, evidence, service, owner, states, reports)
 
 
 # - Worlds -------------------------------------------------------------------------------------------
@@ -9500,20 +9528,22 @@ CONTROL_ROUTES: Mapping[type, tuple[tuple[str, str, Callable[..., Any]], ...]] =
             ("POST", "delete-record", Owner.delete_record),
             ("POST", "expire-tokens", Owner.expire_tokens),
             ("POST", "close-listeners", Owner.close_listeners),
-            ("POST", "advance", Owner.advance),
-            ("POST", "set-time", Owner.set_time),
-            ("POST", "freeze", Owner.freeze),
-            ("POST", "unfreeze", Owner.unfreeze),
-            ("POST", "reset", Owner.reset),
-            ("POST", "checkpoint", Owner.checkpoint),
-            ("POST", "restore", Owner.restore),
-            ("POST", "undo", Owner.undo),
-            ("POST", "load", Owner.load),
             ("POST", "faults", Owner.add_fault),
             ("DELETE", "faults", Owner.clear_faults),
             ("DELETE", "requests", Owner.clear_requests),
             ("DELETE", "messages", Owner.clear_messages),
             ("DELETE", "recoveries", Owner.clear_recoveries),
+        ),
+        States: (
+            ("POST", "advance", States.advance),
+            ("POST", "set-time", States.set_time),
+            ("POST", "freeze", States.freeze),
+            ("POST", "unfreeze", States.unfreeze),
+            ("POST", "reset", States.reset),
+            ("POST", "checkpoint", States.checkpoint),
+            ("POST", "restore", States.restore),
+            ("POST", "undo", States.undo),
+            ("POST", "load", States.load),
         ),
         Reports: (
             ("GET", "status", Reports.status),
@@ -9554,7 +9584,7 @@ class Subjects:
             return cast("T", self.worlds)
         world = self.worlds.named(key)
         # A Watcher holds nothing between two calls, so each gets its own.
-        parts = (world.owner, world.reports, Watcher(world, self._in_flight))
+        parts = (world.owner, world.states, world.reports, Watcher(world, self._in_flight))
         return next(part for part in parts if isinstance(part, kind))
 
 
@@ -10144,12 +10174,12 @@ def prepare_world(world: Emulation, options: Options, like: Store | None = None,
     faults = [read_fault(text) for text in options.fault]
     # Frozen before the time is set, so that no millisecond passes between.
     if options.freeze:
-        world.owner.freeze()
+        world.states.freeze()
     if options.set_time:
-        world.owner.set_time(options.set_time)
+        world.states.set_time(options.set_time)
     if not is_default:
         faults = [fault for fault in faults if fault.endpoint is None or world.store.endpoint(fault.endpoint)]
-    world.owner.begin(like, faults)
+    world.states.begin(like, faults)
     set_timers(world, options)
 
 
@@ -10578,7 +10608,7 @@ class Server:
             set_up(self.world, options)
             prepare_world(self.world, options, seed_store(seed_tree, options, self.world) if seed_tree else None)
             store.file.save()
-            self.world.owner.tell_who_cannot_log_in()
+            self.world.states.tell_who_cannot_log_in()
         except BaseException:  # Ctrl-C as well: the lock on the data file would stay
             self._scratch.close()
             store.file.unlock()
@@ -10911,15 +10941,15 @@ class Verbs:
     delete_record = _remote(Owner, Owner.delete_record)
     expire_tokens = _remote(Owner, Owner.expire_tokens)
     close_listeners = _remote(Owner, Owner.close_listeners)
-    advance = _remote(Owner, Owner.advance)
-    set_time = _remote(Owner, Owner.set_time)
-    freeze = _remote(Owner, Owner.freeze)
-    unfreeze = _remote(Owner, Owner.unfreeze)
-    reset = _remote(Owner, Owner.reset)
-    checkpoint = _remote(Owner, Owner.checkpoint)
-    restore = _remote(Owner, Owner.restore)
-    undo = _remote(Owner, Owner.undo)
-    load = _remote(Owner, Owner.load)
+    advance = _remote(States, States.advance)
+    set_time = _remote(States, States.set_time)
+    freeze = _remote(States, States.freeze)
+    unfreeze = _remote(States, States.unfreeze)
+    reset = _remote(States, States.reset)
+    checkpoint = _remote(States, States.checkpoint)
+    restore = _remote(States, States.restore)
+    undo = _remote(States, States.undo)
+    load = _remote(States, States.load)
     add_fault = _remote(Owner, Owner.add_fault)
     clear_faults = _remote(Owner, Owner.clear_faults)
     clear_requests = _remote(Owner, Owner.clear_requests)

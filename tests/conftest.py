@@ -192,7 +192,7 @@ class Backend(metaclass=Verbs):
         return self.worlds is None or self.worlds.take(key)
 
     def __getattr__(self, name: str) -> Any:
-        parts = (self.world.service, self.world.owner, self.world.reports, self.world)
+        parts = (self.world.service, self.world.owner, self.world.states, self.world.reports, self.world)
         return getattr(next((part for part in parts if hasattr(part, name)), self.world), name)
 
 

@@ -256,7 +256,7 @@ def worlds(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Worlds:
     """Worlds that share a mebibyte."""
     monkeypatch.setattr(rested_emulator, "MOST_EVIDENCE", 2**20)
     backend.begin()
-    worlds = Worlds(backend.world, ["test-*"], lambda world: world.owner.begin())
+    worlds = Worlds(backend.world, ["test-*"], lambda world: world.states.begin())
     for number in range(5):
         worlds.fork(f"test-{number}")
     return worlds

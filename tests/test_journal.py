@@ -921,9 +921,9 @@ def test_a_timer_that_the_disk_refuses_is_a_warning(path: Path, disk: FaultyDisk
     server = Server(Options.of(data=path, expire_tokens_after=10), StoppedTime())
     server.world.owner.sign_in(GARDENERS, "ada")
     disk.fail("write", errno.ENOSPC)
-    assert server.world.owner.advance(10)["closed"] == 0
+    assert server.world.states.advance(10)["closed"] == 0
     disk.mend()
-    assert server.world.owner.advance(10)["closed"] == 0
+    assert server.world.states.advance(10)["closed"] == 0
     server.world.store.file.close()
 
 

@@ -355,7 +355,7 @@ class Garden:
     def start(self) -> None:
         store = open_store(Options(data=str(self.path)))
         self.backend = Backend(store, Clock(self.time), Gate(), Files(str(self.files)))
-        self.worlds = Worlds(self.backend.world, prepare=lambda world: world.owner.begin())
+        self.worlds = Worlds(self.backend.world, prepare=lambda world: world.states.begin())
         self.state.skew, self.seats, self.draft = 0.0, list[Seat](), None
         yesterday = self.state.now - 86400
         for token in [token for token, found in self.state.tokens.items() if found.expires_at < yesterday]:

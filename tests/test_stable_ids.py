@@ -38,7 +38,7 @@ def world(garden: Tree) -> Iterator[Emulation]:
     """The garden with stable ids."""
     clock = Clock(lambda: NOON)
     made = emulate(Store(JsonFile(None, garden)), clock, Gate(), Files(None), Evidence(clock), stable_ids=True)
-    made.owner.begin()
+    made.states.begin()
     yield made
     made.close()
 
@@ -125,21 +125,21 @@ def test_every_world_has_ids_of_its_own_and_the_same_ones_again(world: Emulation
 
 def test_reset_begins_the_counter_anew(world: Emulation) -> None:
     before = [make(world), make(world), world.owner.sign_in(GARDENERS, "ada")]
-    world.owner.reset()
+    world.states.reset()
     assert [make(world), make(world), world.owner.sign_in(GARDENERS, "ada")] == before
 
 
 def test_restore_goes_on_counting(world: Emulation) -> None:
-    world.owner.checkpoint("here")
+    world.states.checkpoint("here")
     before = make(world)
-    world.owner.restore("here")
+    world.states.restore("here")
     assert make(world) != before
 
 
 def test_an_id_that_the_start_has_is_never_made_again(world: Emulation) -> None:
     before = [make(world), world.owner.sign_in(GARDENERS, "ada")]
-    world.owner.begin()  # as a data file of an earlier run
-    world.owner.reset()
+    world.states.begin()  # as a data file of an earlier run
+    world.states.reset()
     after = [make(world), world.owner.sign_in(GARDENERS, "ada")]
     assert not set(before) & set(after)
     assert len(world.reports.records(PLANTS)) == 5
@@ -147,8 +147,8 @@ def test_an_id_that_the_start_has_is_never_made_again(world: Emulation) -> None:
 
 def test_an_id_that_a_checkpoint_has_is_not_made_again(world: Emulation) -> None:
     token, unique_id = world.owner.sign_in(GARDENERS, "ada"), make(world)
-    world.owner.checkpoint("ada is in")
-    world.owner.reset()
+    world.states.checkpoint("ada is in")
+    world.states.reset()
     assert {world.owner.sign_in(GARDENERS, "ben"), make(world)}.isdisjoint({token, unique_id})
 
 
@@ -156,7 +156,7 @@ def test_an_upload_under_way_keeps_its_id_through_a_reset(world: Emulation) -> N
     sent, body = knock(PLANTS, content=("multipart/form-data; boundary=x", None, b"")), form(FILE)
     upload = world.service.start_upload(sent, 1000)
     upload.feed(body[:-8])
-    world.owner.reset()
+    world.states.reset()
     made = make(world)
     upload.feed(body[-8:])
     uploaded = world.service.upload(sent, upload)

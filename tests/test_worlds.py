@@ -44,7 +44,7 @@ from tests.wire import CHANGED, COOKIE, bearer, call, closing, next_of, open_soc
 def worlds(backend: Backend) -> Worlds:
     """The garden, where keys like test-1 make worlds."""
     backend.begin()
-    backend.worlds = Worlds(backend.world, ["test-*"], lambda world: world.owner.begin())
+    backend.worlds = Worlds(backend.world, ["test-*"], lambda world: world.states.begin())
     return backend.worlds
 
 
@@ -82,7 +82,7 @@ def test_what_happens_in_a_world_stays_there(worlds: Worlds, backend: Backend) -
     one.service.delete(knock(PLANTS, unique_id=TOMATO, key="test-1"))
     one.owner.sign_in(GARDENERS, "eve")
     one.owner.add_fault("messages", what="drop")
-    one.owner.advance(5000)
+    one.states.advance(5000)
     assert [len(ear.heard) for ear in ears] == [0, 2, 0]
     for other in (backend, two):
         assert (len(other.reports.records(PLANTS)), other.clock.now(), other.reports.faults()) == (3, NOON, [])
@@ -253,7 +253,7 @@ def test_a_world_is_found_by_its_new_key_when_it_has_changed(worlds: Worlds) -> 
     world.owner.change_project(key="rotated")
     assert worlds.of("rotated") is worlds.named("rotated") is world
     assert worlds.of("test-1") is world  # where that key is not valid any more
-    world.owner.reset()
+    world.states.reset()
     assert worlds.of("rotated") is worlds.default
 
 
