@@ -3204,11 +3204,11 @@ class Indexes:
         self._own_listings.pop(name, None)
 
 
-class Store:
-    """Projects, endpoints, records, sessions and mails as values of the Model.
+class History:
+    """The tables over time: every change of them passes here, first into the journal, and what was can come back.
 
     TinyDB gives the data file its layout and changes single tables, through Records; it reads nothing. Ours are
-    the journal, the checkpoints, which replace all tables at once, edits by hand, and the values of documents.
+    the journal, the checkpoints, which replace all tables at once, and edits by hand.
     """
 
     def __init__(self, storage: JsonFile, drop_file: Callable[[str], None] = lambda _: None) -> None:
@@ -3377,6 +3377,109 @@ class Store:
         self.file.changed |= has_gone
         return changes_by(steps, old)
 
+    # Going back
+
+    def checkpoints(self) -> list[str]:
+        """Return the names of the checkpoints, the oldest first."""
+        return [name for name in self._checkpoints if name not in (BEFORE, AFTER)]
+
+    def checkpoint(self, name: str = START, like: History | None = None) -> None:
+        """Make the present state, or that of another store, a checkpoint; it replaces one of the same name."""
+        lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
+        # A checkpoint that is made anew becomes the latest, except for the one of the start.
+        if name != START:
+            self._checkpoints.pop(name, None)
+        self._checkpoints[name] = (like or self).file.snapshot()
+        self._forget_files(lost_files)
+
+    def restore(self, name: str = START) -> list[tuple[str, Change]]:
+        """Go back to a checkpoint; returns the changes of records, with the endpoint's name, deletions first.
+
+        The time it takes grows with what has changed since, not with what is stored; only a table in which deleted
+        records come back to their places is gone through once.
+        """
+        return self._become(grow(self._checkpoints[name]))
+
+    @contextlib.contextmanager
+    def undoable(self, what: str) -> Iterator[None]:
+        """Remember the states before and after what is done inside, for ``undo``, in place of the last ones."""
+        self._drop_undo()
+        self.checkpoint(BEFORE)
+        yield
+        self.checkpoint(AFTER)
+        self.undo_number, self.undo_what = self.undo_number + 1, what
+
+    def _drop_undo(self) -> None:
+        for name in (BEFORE, AFTER):
+            lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
+            self._checkpoints.pop(name, None)
+            self._forget_files(lost_files)
+        self.undo_what = ""
+
+    def undo(self) -> list[tuple[str, Change]]:
+        """Put back what was ``undoable``, but for what has changed again since; returns changes as ``restore`` does.
+
+        Raises OptionError where the one contradicts the other, as two users of one name.
+        """
+        then = grow(self.file.tables)
+        before, after = self._checkpoints[BEFORE], self._checkpoints[AFTER]
+        for name in dict.fromkeys([*before, *after]):
+            table = then.setdefault(name, Documents())
+            take_back(table, before.get(name, NO_DOCUMENTS), after.get(name, NO_DOCUMENTS))
+        for name, table in list(then.items()):
+            # Deleted since; and an empty table in the data file would be a new endpoint.
+            if not name.startswith("_") and (name not in then[ENDPOINTS] or not table):
+                del then[name]
+        for name in (SESSIONS, MAILS):
+            for token, document in list(then.get(name, NO_DOCUMENTS).items()):
+                if document["user"] not in then.get(document["endpoint"], NO_DOCUMENTS):
+                    del then[name][token]
+        check_tree_users(complete_tree({name: dict(table) for name, table in then.items()}))
+        changes = self._become(then)
+        self._drop_undo()
+        return changes
+
+    def changes_since(self, name: str) -> Counter[str]:
+        """Count what has changed since a checkpoint: records made, changed and deleted, endpoints likewise."""
+        count: Counter[str] = Counter()
+        then, now = self._checkpoints[name], self.file.tables
+        for step in way_to(then, now):
+            table = then.get(step.table, NO_DOCUMENTS)
+            if step.table == ENDPOINTS or not step.table.startswith("_"):
+                kind = "endpoints" if step.table == ENDPOINTS else "records"
+                done = "deleted" if step.document is None else "changed" if step.document_id in table else "made"
+                count[f"{kind} {done}"] += 1
+        return count
+
+    def data(self) -> bytes:
+        """Write everything as a data file."""
+        return b"".join(blocks_of(self.file.tables))
+
+    def _become(self, then: Tables) -> list[tuple[str, Change]]:
+        """Take other tables in place of those of now, all at once; returns the changes of records."""
+        now = self.file.tables
+        steps = way_to(now, then)
+        if not steps:
+            return []
+        # The journal gets the way, since it continues the data file, which knows no checkpoints.
+        self.file.commit(steps)
+        self.file.tables = then
+        self.file.write(then)
+        gone = [(step.table, step.document_id) for step in steps if step.document is None]
+        for name, key, document, after in steps:
+            if key is None:
+                self._indexes.forget(name)
+            else:
+                # One that is moved was deleted by a step before.
+                old = None if after is not None else now.get(name, NO_DOCUMENTS).get(key)
+                self._indexes.follow(name, key, old, document, is_moved=after is not None)
+        self._forget_files(key for table, key in gone if key and has_file(now[table].get(key)))
+        return changes_by(steps, now)
+
+
+class Store(History):
+    """Projects, endpoints, records, sessions and mails as values of the Model, in tables with a History."""
+
     # Projects and endpoints
 
     def projects(self) -> list[Project]:
@@ -3514,11 +3617,7 @@ class Store:
                 self._change(Step(MAILS, next(iter(mails))))
             self._change(Step(MAILS, mail.token, document))
 
-    # Going back
-
-    def checkpoints(self) -> list[str]:
-        """Return the names of the checkpoints, the oldest first."""
-        return [name for name in self._checkpoints if name not in (BEFORE, AFTER)]
+    # Other states
 
     def fork(self, key: str, drop_file: Callable[[str], None], data: Tree | None = None) -> Store:
         """Make a store in memory of what this one began with, or of data: of the first project, under another key."""
@@ -3537,78 +3636,6 @@ class Store:
         records = {name: table for name, table in begin.items() if name in endpoints}
         return Store(JsonFile(None, {PROJECTS: {key: project}, ENDPOINTS: endpoints, **logins, **records}), drop_file)
 
-    def checkpoint(self, name: str = START, like: Store | None = None) -> None:
-        """Make the present state, or that of another store, a checkpoint; it replaces one of the same name."""
-        lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
-        # A checkpoint that is made anew becomes the latest, except for the one of the start.
-        if name != START:
-            self._checkpoints.pop(name, None)
-        self._checkpoints[name] = (like or self).file.snapshot()
-        self._forget_files(lost_files)
-
-    def restore(self, name: str = START) -> list[tuple[str, Change]]:
-        """Go back to a checkpoint; returns the changes of records, with the endpoint's name, deletions first.
-
-        The time it takes grows with what has changed since, not with what is stored; only a table in which deleted
-        records come back to their places is gone through once.
-        """
-        return self._become(grow(self._checkpoints[name]))
-
-    @contextlib.contextmanager
-    def undoable(self, what: str) -> Iterator[None]:
-        """Remember the states before and after what is done inside, for ``undo``, in place of the last ones."""
-        self._drop_undo()
-        self.checkpoint(BEFORE)
-        yield
-        self.checkpoint(AFTER)
-        self.undo_number, self.undo_what = self.undo_number + 1, what
-
-    def _drop_undo(self) -> None:
-        for name in (BEFORE, AFTER):
-            lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
-            self._checkpoints.pop(name, None)
-            self._forget_files(lost_files)
-        self.undo_what = ""
-
-    def undo(self) -> list[tuple[str, Change]]:
-        """Put back what was ``undoable``, but for what has changed again since; returns changes as ``restore`` does.
-
-        Raises OptionError where the one contradicts the other, as two users of one name.
-        """
-        then = grow(self.file.tables)
-        before, after = self._checkpoints[BEFORE], self._checkpoints[AFTER]
-        for name in dict.fromkeys([*before, *after]):
-            table = then.setdefault(name, Documents())
-            take_back(table, before.get(name, NO_DOCUMENTS), after.get(name, NO_DOCUMENTS))
-        for name, table in list(then.items()):
-            # Deleted since; and an empty table in the data file would be a new endpoint.
-            if not name.startswith("_") and (name not in then[ENDPOINTS] or not table):
-                del then[name]
-        for name in (SESSIONS, MAILS):
-            for token, document in list(then.get(name, NO_DOCUMENTS).items()):
-                if document["user"] not in then.get(document["endpoint"], NO_DOCUMENTS):
-                    del then[name][token]
-        check_tree_users(complete_tree({name: dict(table) for name, table in then.items()}))
-        changes = self._become(then)
-        self._drop_undo()
-        return changes
-
-    def changes_since(self, name: str) -> Counter[str]:
-        """Count what has changed since a checkpoint: records made, changed and deleted, endpoints likewise."""
-        count: Counter[str] = Counter()
-        then, now = self._checkpoints[name], self.file.tables
-        for step in way_to(then, now):
-            table = then.get(step.table, NO_DOCUMENTS)
-            if step.table == ENDPOINTS or not step.table.startswith("_"):
-                kind = "endpoints" if step.table == ENDPOINTS else "records"
-                done = "deleted" if step.document is None else "changed" if step.document_id in table else "made"
-                count[f"{kind} {done}"] += 1
-        return count
-
-    def data(self) -> bytes:
-        """Write everything as a data file."""
-        return b"".join(blocks_of(self.file.tables))
-
     def read(self, data: Mapping[str, Json], *, start: bool = False) -> Tree:
         """Check a data file; one without projects has those of now, or of the start. Raises OptionError."""
         return read_data(data, (self._checkpoints[START] if start else self.file.tables)[PROJECTS])
@@ -3623,27 +3650,6 @@ class Store:
                 for name, document in tree[ENDPOINTS].items()
             }
         return self._become(grow(tree))
-
-    def _become(self, then: Tables) -> list[tuple[str, Change]]:
-        """Take other tables in place of those of now, all at once; returns the changes of records."""
-        now = self.file.tables
-        steps = way_to(now, then)
-        if not steps:
-            return []
-        # The journal gets the way, since it continues the data file, which knows no checkpoints.
-        self.file.commit(steps)
-        self.file.tables = then
-        self.file.write(then)
-        gone = [(step.table, step.document_id) for step in steps if step.document is None]
-        for name, key, document, after in steps:
-            if key is None:
-                self._indexes.forget(name)
-            else:
-                # One that is moved was deleted by a step before.
-                old = None if after is not None else now.get(name, NO_DOCUMENTS).get(key)
-                self._indexes.follow(name, key, old, document, is_moved=after is not None)
-        self._forget_files(key for table, key in gone if key and has_file(now[table].get(key)))
-        return changes_by(steps, now)
 
 
 def take_back(table: Documents, before: Documents, after: Documents) -> None:
