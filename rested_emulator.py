@@ -1705,38 +1705,91 @@ def open_private(path: str, flags: int) -> int:
     return open_bytes(path, flags, 0o600)
 
 
-def take_lock(descriptor: int) -> None:
-    """Lock a file. Raises BlockingIOError or PermissionError if another process has it locked, or another OSError."""
-    if fcntl:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    elif msvcrt:
-        lock_byte(descriptor, msvcrt.LK_NBLCK)  # type: ignore[attr-defined]
-    else:
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+class Lock:
+    """A locked file beside a data file, which keeps other emulators off it.
 
+    It tells of the disk whether a file has an inode that lasts.
+    """
 
-def lock_byte(descriptor: int, mode: int) -> None:
-    """Lock or unlock, on Windows, the one byte that stands for the whole file."""
-    os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
-    try:
-        msvcrt.locking(descriptor, mode, 1)  # type: ignore[attr-defined]
-    finally:
-        os.lseek(descriptor, 0, os.SEEK_SET)
+    def __init__(self, owned: str) -> None:
+        self._owned = owned
+        self._path = f"{owned}.lock"
+        self.file: int | None = None  # its descriptor, while it is locked
+        self.has_inodes = True
 
+    def take(self) -> None:
+        """Make the file and lock it; raises InUseError where another emulator has, or OSError."""
+        file, tries = self._open(), 1
+        # The emulator before this one may have deleted the file after it was opened here: that is no lock. On a disk
+        # that gives the same file another inode each time, the tries run out.
+        while tries < MOST_TRIES and not is_at(self._path, file):
+            os.close(file)
+            file, tries = self._open(), tries + 1
+        self.file = file
+        self.has_inodes = tries < MOST_TRIES and os.fstat(file).st_ino != 0
+        os.ftruncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
 
-def release_lock(descriptor: int, path: str) -> None:
-    """Close a locked file and delete it."""
-    if fcntl:
-        # While it is still locked: after that, it may be the lock of the next emulator.
-        delete_file(path)
-        os.close(descriptor)
-        return
-    if msvcrt:
-        with contextlib.suppress(OSError):
-            lock_byte(descriptor, msvcrt.LK_UNLCK)  # type: ignore[attr-defined]
-    os.close(descriptor)
-    # Windows deletes no file that is open, so this does not hit the lock of the next emulator.
-    delete_file(path)
+    def _open(self) -> int:
+        try:
+            file = open_bytes(self._path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            is_closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            hint = "; its folder has to take its lock and its journal" if is_closed else ""
+            raise OSError(error.errno, f"{error.strerror}{hint}", self._owned) from None
+        try:
+            self._lock(file)
+        except (BlockingIOError, PermissionError):
+            owner = os.read(file, 32).decode(errors="replace").strip() or "unknown"
+            os.close(file)
+            hint = "stop that one, name another data file, or use --memory"
+            raise InUseError(f"{self._owned} is in use by another emulator, process {owner}; {hint}") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(file)
+                raise OSError(error.errno, error.strerror, self._owned) from None
+            told = "%s: the disk has no locks (%s), so nothing keeps a second emulator off it"
+            log.warning(told, self._owned, error.strerror)
+        return file
+
+    def _lock(self, file: int) -> None:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        elif msvcrt:
+            self._lock_byte(file, msvcrt.LK_NBLCK)  # type: ignore[attr-defined]
+        else:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    def _lock_byte(self, file: int, mode: int) -> None:
+        """Lock or unlock, on Windows, the one byte that stands for the whole file."""
+        os.lseek(file, LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, mode, 1)  # type: ignore[attr-defined]
+        finally:
+            os.lseek(file, 0, os.SEEK_SET)
+
+    def release(self) -> None:
+        """Delete the file and let go of it, if it is locked."""
+        if self.file is None:
+            return
+        if fcntl:
+            # While it is still locked: after that, it may be the lock of the next emulator.
+            delete_file(self._path)
+            self.leave()
+            return
+        if msvcrt:
+            with contextlib.suppress(OSError):
+                self._lock_byte(self.file, msvcrt.LK_UNLCK)  # type: ignore[attr-defined]
+        self.leave()
+        # Windows deletes no file that is open, so this does not hit the lock of the next emulator.
+        delete_file(self._path)
+
+    def leave(self) -> None:
+        """Close the file; after a fork the lock stays the parent's."""
+        # To unlock it would take it from the parent: flock(2) belongs to the open file, which both have.
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
 
 
 class FileStamp(NamedTuple):
@@ -1907,54 +1960,21 @@ class JsonFile(Storage):
         self._saved = 0
         # The data file as somebody else wrote it.
         self._edited: FileStamp | None = None
-        self._lock: int | None = None
+        self._lock = Lock(self.path)
         self._was_quiet = False
         self._saves = 0
-        self._inodes_last = True
         self._told: set[str] = set()
 
     def lock(self) -> None:
         """Keep other emulators off this data file; raises InUseError where one has it, or OSError."""
         if not self.path:
             return
-        path = f"{self.path}.lock"
-        lock, tries = self._open_lock(path), 1
-        # The emulator before this one may have deleted the file after it was opened here: that is no lock. On a disk
-        # that gives the same file another inode each time, the tries run out.
-        while tries < MOST_TRIES and not is_at(path, lock):
-            os.close(lock)
-            lock, tries = self._open_lock(path), tries + 1
-        self._lock = lock
-        if tries == MOST_TRIES or not os.fstat(lock).st_ino:
+        self._lock.take()
+        if not self._lock.has_inodes:
             self._forget_inodes()
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
         # What an emulator that was killed has left.
         for draft in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal.path}.tmp"):
             delete_file(draft)
-
-    def _open_lock(self, path: str) -> int:
-        """Open the lock file and lock it. Raises InUseError where another emulator has it, or OSError."""
-        try:
-            lock = open_bytes(path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            is_closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-            hint = "; its folder has to take its lock and its journal" if is_closed else ""
-            raise OSError(error.errno, f"{error.strerror}{hint}", self.path) from None
-        try:
-            take_lock(lock)
-        except (BlockingIOError, PermissionError):
-            owner = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-            os.close(lock)
-            hint = "stop that one, name another data file, or use --memory"
-            raise InUseError(f"{self.path} is in use by another emulator, process {owner}; {hint}") from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                os.close(lock)
-                raise OSError(error.errno, error.strerror, self.path) from None
-            told = "%s: the disk has no locks (%s), so nothing keeps a second emulator off it"
-            self._tell(told, self.path, error.strerror)
-        return lock
 
     def _tell(self, text: str, *values: object) -> None:
         """Log a warning, the first time only."""
@@ -1964,7 +1984,7 @@ class JsonFile(Storage):
 
     def _forget_inodes(self) -> None:
         """Compare files without their inodes, on a disk that gives the same file another one each time."""
-        self._inodes_last = False
+        self._lock.has_inodes = False
         self._tell("%s: the disk has no inodes that last, so an edit is known by size, time and sum alone", self.path)
 
     def load(self, path: str) -> None:
@@ -1986,7 +2006,7 @@ class JsonFile(Storage):
             stamp = FileStamp.of(os.lstat(self._name if self._leads_elsewhere() else self.path))
         except OSError:
             return None
-        return stamp if self._inodes_last else stamp._replace(inode=0)
+        return stamp if self._lock.has_inodes else stamp._replace(inode=0)
 
     def _leads_elsewhere(self) -> bool:
         """Whether the name that was given leads to another file by now."""
@@ -2232,18 +2252,13 @@ class JsonFile(Storage):
 
     def unlock(self) -> None:
         """Close what is open and release the lock, saving nothing."""
-        if self._lock is not None:
-            release_lock(self._lock, f"{self.path}.lock")
-            self._lock = None
-        self.leave_to_parent()
+        self._lock.release()
+        self.journal.close()
 
     def leave_to_parent(self) -> None:
         """Close what is open; after a fork the lock stays the parent's."""
-        # To release it would take it from the parent: flock(2) belongs to the open file, which both have.
         self.journal.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.leave()
 
 
 class Draft(NamedTuple):

@@ -335,9 +335,9 @@ def test_nobody_is_called_through_a_hook() -> None:
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
     "lines": (0, 11_700),
     "lines of code": (0, 8_130),
-    "classes": (0, 114),
-    "lines of the largest class": (0, 375),
-    "methods of the largest class": (0, 34),
+    "classes": (0, 115),
+    "lines of the largest class": (0, 350),
+    "methods of the largest class": (0, 40),
     "functions over 40 lines": (0, 2),
     "comment lines, in percent": (2.9, 100),
 }

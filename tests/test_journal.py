@@ -75,7 +75,7 @@ def opened(path: Path, **options: Any) -> Store:
 def killed(store: Store) -> None:
     """End a store as SIGKILL would: nothing is written, the system takes back the lock."""
     storage = store.file
-    for descriptor in (storage._lock, storage.journal._file):
+    for descriptor in (storage._lock.file, storage.journal._file):
         if descriptor is not None:
             os.close(descriptor)
 
@@ -1533,7 +1533,7 @@ def test_a_kill_between_the_data_file_and_the_shorter_journal_is_nothing_to_tell
         with pytest.raises(KeyboardInterrupt):
             store.file.end_save(draft, written)
     assert ("in the draft" in path.read_text()) == (moment == "after")
-    for descriptor in (store.file._lock, store.file.journal._file):
+    for descriptor in (store.file._lock.file, store.file.journal._file):
         with contextlib.suppress(OSError, TypeError):
             os.close(descriptor)  # type: ignore[arg-type]
     assert state(opened(path)) == before
