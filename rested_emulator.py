@@ -10235,6 +10235,11 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
     if options.cert:
         load_pair(context, "cert", options.cert, "cert_key", options.cert_key or options.cert)
         return Tls(context)
+    return make_certificate(options, context, scratch)
+
+
+def make_certificate(options: Options, context: ssl.SSLContext, scratch: contextlib.ExitStack) -> Tls:
+    """Give the context a certificate by a CA of our own; raises OptionError."""
     try:
         import cryptography  # noqa: F401
         import trustme
