@@ -1310,11 +1310,18 @@ def test_the_console_has_its_picture_taken(
 
 @browser_test
 def test_the_stage_has_its_picture_taken(stage: Stage, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    stage.page.set_viewport_size({"width": 1280, "height": 640})
+    stage.page.set_viewport_size({"width": 1280, "height": 720})
     stage.page.emulate_media(color_scheme="dark")
     add(stage.ben, "Plates for six")
     expect(item(stage.ada, "Plates")).to_have_count(1)
-    stage.press("Lag ada", "Answers to ada take 2 s")
-    add(stage.ada, "Lemonade")
-    expect(item(stage.ben, "Lemonade")).to_have_count(1)
+    stage.press("Drop ben", "ben is away for 4 s")
+    expect(stage.ben.locator("#line")).to_contain_text("again in 2 s")
+    for text in ("Lemonade", "A knife"):
+        add(stage.ada, text)
+        expect(item(stage.ada, text)).to_contain_text("ada")
+    stage.emulator.clear_faults()
+    stage.press("Log both in")
+    expect(item(stage.ben, "A knife")).to_have_count(1)
+    expect(stage.page.locator("#said")).to_contain_text("ben was away")
+    stage.page.wait_for_timeout(500)
     take(stage.page, "stage", tmp_path, pytestconfig)

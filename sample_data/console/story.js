@@ -73,7 +73,8 @@ export class Story {
     this.faults = new Map();
     this.moments = []; // where the emulator's clock began, jumped, or stood: { at, clock, stands, by }
     this.seen = null; // when the clock first said what it says
-    this.last = 0; // the latest moment that was told of, and the latest at which something happened
+    this.last = 0; // the latest moment that was told of, and the first and latest at which something happened
+    this.firstEvent = Infinity;
     this.lastEvent = 0;
     this.since = { messages: 0, requests: 0 }; // the numbers of the latest that were heard of
   }
@@ -85,6 +86,7 @@ export class Story {
     const events = [...messages, ...requests].filter(isNew).sort((one, other) => one.number - other.number);
     for (const event of events) {
       this.since[event.method ? "requests" : "messages"] = event.number;
+      this.firstEvent = Math.min(this.firstEvent, event.uptime);
       this.lastEvent = Math.max(this.lastEvent, event.uptime);
       this.seeClock(event.uptime, Date.parse(event.at) / 1000);
       if (event.method) this.hearRequest(event);

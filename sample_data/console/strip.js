@@ -2,6 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const MINUTE = 60; // seconds
+const LEAST = 20; // are shown, until there is a minute of something to see
 const REACH = 12; // pixels within which something is pointed at
 const LETTER = 0.56; // of the size of the text, about
 const STEPS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
@@ -260,7 +261,7 @@ export class Strip {
     box.after(this.legend);
     this.listen();
     new ResizeObserver(() => this.redraw()).observe(box);
-    matchMedia("(prefers-reduced-motion: reduce)").addEventListener("change", () => this.redraw());
+    this.calm = matchMedia("(prefers-reduced-motion: reduce)");
     requestAnimationFrame(() => this.run());
   }
 
@@ -277,7 +278,8 @@ export class Strip {
   // What is seen, the moments at the left and at the right.
   get seen() {
     const to = this.right ?? this.now;
-    return { from: to - this.length, to };
+    const filled = Math.max(LEAST, (to - this.story.firstEvent) * 1.1);
+    return { from: to - (this.length === MINUTE ? Math.min(MINUTE, filled || LEAST) : this.length), to };
   }
 
   pause(isPaused) {
@@ -299,9 +301,10 @@ export class Strip {
   // Move on by whole pixels, so that an idle minute costs a few frames of a second; a hidden page has none.
   run() {
     requestAnimationFrame(() => this.run());
-    const { from } = this.seen;
-    if (!this.plan || this.isStale || from - this.plan.from > this.length * 0.05) return this.drawNow();
-    const step = matchMedia("(prefers-reduced-motion: reduce)").matches ? this.plan.scale : 1;
+    const { from, to } = this.seen;
+    const length = this.plan?.to - this.plan?.from;
+    if (!this.plan || this.isStale || from - this.plan.from > length * 0.05 || to - from > length * 1.02) return this.drawNow();
+    const step = this.calm.matches ? this.plan.scale : 1;
     const moved = Math.floor(((from - this.plan.from) * this.plan.scale) / step) * step;
     if (moved !== this.moved) this.moving.setAttribute("transform", `translate(${-(this.moved = moved)} 0)`);
   }
