@@ -9,7 +9,7 @@ const SAME = 0.1; // seconds between a handshake and what the emulator tells of 
 const JUMP = 1.5; // a clock that is told in whole seconds may differ by one
 
 const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
-const seconds = (number) => `${number < 9.95 ? number.toFixed(1) : Math.round(number)} s`;
+const seconds = (number) => (number < 0.05 ? "a moment" : `${number < 9.95 ? number.toFixed(1) : Math.round(number)} s`);
 
 // Who somebody without a user is, as far as the headers tell: where the page comes from, and the browser.
 function nameOf({ username, origin, agent }) {
