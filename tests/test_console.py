@@ -795,6 +795,176 @@ def test_hostile_records_stay_text(console: Console) -> None:
     ]
 
 
+# Find, read, make trouble
+
+
+@browser_test
+def test_the_address_says_what_is_on_show(open_console: OpenConsole, emulator: RestedEmulator) -> None:
+    console = open_console(emulator, f"/#/{PLANTS}?view=table&find=tomato")
+    page = console.page
+    expect(console.records).to_have_count(1)
+    expect(page.get_by_role("columnheader", name="waterDaily")).to_be_visible()
+    expect(page.get_by_role("searchbox", name="Find records")).to_have_value("tomato")
+    page.get_by_role("searchbox", name="Find records").fill("e5f2")
+    expect(console.row(ROSEMARY)).to_be_visible()
+    assert page.url.endswith(f"#/{PLANTS}?view=table&find=e5f2")
+    page.reload()
+    expect(console.row(ROSEMARY)).to_be_visible()
+    expect(console.records).to_have_count(1)
+    console.endpoint(DIARY)
+    assert page.url.endswith(f"#/{DIARY}")
+    expect(console.records).to_have_count(2)
+    page.go_back()
+    expect(console.row(ROSEMARY)).to_be_visible()
+    page.get_by_role("button", name="Table").click()
+    expect(console.row(ROSEMARY)).to_contain_text('{"name":"Rosemary"')
+
+
+@browser_test
+def test_a_new_record_is_scrolled_to_where_the_list_was_at_its_end(console: Console) -> None:
+    for number in range(60):
+        call(console.emulator.url(PLANTS), "POST", {"number": number})
+    expect(console.page.locator("#records-title")).to_contain_text("63 records")
+    expect(console.records.filter(has_text='{"number":59}')).to_have_count(1)
+    console.page.get_by_role("grid", name="Records").focus()
+    console.page.keyboard.press("Home")
+    call(console.emulator.url(PLANTS), "POST", "not followed")
+    expect(console.page.locator("#records-title")).to_contain_text("64 records")
+    expect(console.row(TOMATO)).to_be_in_viewport()
+    console.page.keyboard.press("End")
+    call(console.emulator.url(PLANTS), "POST", "followed")
+    expect(console.records.filter(has_text='"followed"')).to_be_in_viewport(ratio=0.9)
+
+
+@browser_test
+@pytest.mark.alone
+def test_a_text_is_found_among_a_hundred_thousand_records(
+    open_console: OpenConsole, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps({PLANTS: [{"name": f"Plant {number}", "bed": number % 7} for number in range(100_000)]}))
+    with RestedEmulator(data=data) as emulator:
+        console = open_console(emulator)
+        expect(console.page.locator("#records-title")).to_contain_text("100000 records")
+        took = console.page.evaluate(
+            """async () => {
+                const took = [];
+                for (const text of ["p", "pl", "plant 9999", "plant 99998"]) {
+                    const since = performance.now();
+                    document.querySelector("#find").value = text;
+                    document.querySelector("#find").dispatchEvent(new Event("input"));
+                    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+                    took.push(performance.now() - since);
+                }
+                return took;
+            }"""
+        )
+        expect(console.records).to_have_count(1)
+        record_property("longest search, ms", max(took))
+        print(f"\nfound among 100,000 in {', '.join(f'{each:.0f} ms' for each in took)}", file=sys.stderr)
+        assert max(took) < 1000  # 200 on an idle machine
+
+
+@browser_test
+def test_activity_is_searched_and_keeps_its_filters(console: Console) -> None:
+    page, url = console.page, console.emulator.url(PLANTS)
+    call(url, "POST", {"name": "Leek", "many": [1, 2]})
+    page.get_by_role("searchbox", name="Find in activity").fill("leek")
+    page.get_by_label("messages", exact=True).uncheck()
+    lines = page.locator("#log li:visible")
+    expect(lines).to_have_count(1)
+    expect(lines).to_contain_text("POST")
+    page.reload()
+    expect(lines).to_have_count(1)
+    expect(page.get_by_label("messages", exact=True)).not_to_be_checked()
+    lines.click()
+    expect(page.locator("#detail")).to_contain_text('"many": [\n    1,')
+    page.get_by_role("searchbox", name="Find in activity").fill("")
+    expect(lines).to_have_count(1)  # what the console itself asks is left out
+    page.get_by_label("own", exact=True).check()
+    console.logs("GET")
+
+
+@browser_test
+def test_a_request_is_copied_as_it_was_and_without_its_token(console: Console) -> None:
+    page = console.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    token = console.emulator.sign_in(GARDENERS, "ada")
+    call(console.emulator.url(CHORES), "POST", {"chore": "it's"}, headers=bearer(token))
+    page.locator("#log li", has_text="POST").filter(has_text="200").first.click()
+    page.get_by_role("button", name="Copy as fetch").click()
+    console.says("is copied")
+    copied = str(page.evaluate("navigator.clipboard.readText()"))
+    assert token not in copied
+    assert page.evaluate(f"(async () => ({copied.removeprefix('await ')}).then((answer) => answer.status))()") == 401
+    page.get_by_role("button", name="Copy as curl").click()
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text.startsWith('curl'))")
+    curl = str(page.evaluate("navigator.clipboard.readText()"))
+    [bash, _] = need("bash", "curl")
+    done = subprocess.run([bash, "-c", curl], capture_output=True, text=True, timeout=20, check=True)
+    assert json.loads(done.stdout)["code"] == 401
+
+
+@browser_test
+def test_snippets_carry_a_token_only_while_it_is_valid(console: Console) -> None:
+    console.log_in_as("ada")
+    console.endpoint(CHORES)
+    console.page.get_by_role("button", name="Use it from curl").click()
+    with_token = console.page.get_by_label("WebSocket URL with token, ready to copy")
+    expect(with_token).to_contain_text("accessToken=")
+    expect(console.page.get_by_label("axios, ready to copy")).to_contain_text("Bearer")
+    console.emulator.expire_tokens()
+    expect(with_token).to_be_hidden()
+    expect(console.page.locator("#snippets")).not_to_contain_text(re.compile("Bearer|accessToken"))
+    expect(console.page.locator("#connect-note")).to_contain_text("is over")
+
+
+PRESETS = ["flaky wifi", "train", "slow 3G", "backend deploy", "rate limit", "token stolen"]
+
+
+@browser_test
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_does_what_its_line_of_json_says(console: Console, name: str) -> None:
+    emulator, line = console.emulator, console.page.get_by_label("Another fault, as JSON")
+    tokens = emulator.sign_in(GARDENERS, "ada"), emulator.sign_in(GARDENERS, "ben")
+    console.page.get_by_label("Trouble for").select_option(label="the user ada")
+    console.button(name).click()
+    console.says(f"{name}: ")
+    presets = console.page.evaluate("import('/presets.js').then((module) => module.PRESETS)")
+    calls = [one | {"username": "ada"} for one in presets[name]]
+    written = json.loads(line.input_value())
+    assert (written if isinstance(written, list) else [written]) == calls
+    kinds = [one["kind"] for one in calls if "kind" in one]
+    assert [fault["kind"] for fault in emulator.faults()] == kinds
+    assert {fault["username"] for fault in emulator.faults()} <= {"ada"}
+    if name == "token stolen":
+        assert [call(emulator.url(DIARY), headers=bearer(token)).status for token in tokens] == [401, 200]
+    if name == "rate limit":
+        reply = call(emulator.url(DIARY), headers=bearer(tokens[0]))
+        assert (reply.status, reply.headers["retry-after"]) == (429, "5")
+
+
+@browser_test
+def test_a_preset_is_seen_edited_and_copied_as_a_call(console: Console) -> None:
+    console.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    console.page.get_by_label("Trouble for").select_option(label=f"this endpoint, {PLANTS}")
+    console.page.get_by_role("button", name="{} of rate limit").click()
+    line = console.page.get_by_label("Another fault, as JSON")
+    expect(line).to_be_focused()
+    assert console.emulator.faults() == []
+    line.fill(line.input_value().replace("429", "418"))
+    console.button("Copy as call").click()
+    console.says("The call is copied.")
+    curl = str(console.page.evaluate("navigator.clipboard.readText()"))
+    [bash, _] = need("bash", "curl")
+    subprocess.run([bash, "-c", curl], capture_output=True, timeout=20, check=True)
+    expect(console.page.locator("#faults li")).to_contain_text("strikes when somebody asks")
+    assert call(console.emulator.url(PLANTS)).status == 418
+    assert call(console.emulator.url(GARDENERS)).status == 401
+    console.page.get_by_role("link", name="1 fault active").click()
+    expect(console.page.get_by_role("heading", name="Trouble")).to_be_focused()
+
+
 # Nobody else's
 
 

@@ -61,15 +61,16 @@ function columnsOf(items) {
   const objects = items.slice(0, LOOKED_AT).map(({ record }) => record.data).filter((data) => data && typeof data === "object" && !Array.isArray(data));
   const count = new Map();
   for (const data of objects) for (const name of Object.keys(data)) count.set(name, (count.get(name) ?? 0) + 1);
-  const names = [...count.keys()].filter((name) => count.get(name) * 2 >= objects.length && count.get(name) > 1);
+  const names = [...count.keys()].filter((name) => count.get(name) * 2 >= objects.length);
   return names.length ? names.slice(0, MOST_COLUMNS) : null;
 }
 
 // At most so often, since it is asked in every frame while records pour in.
-const columnsNow = (items) => {
-  if (performance.now() - looked > 300 || items[0] !== lookedAt) [possible, looked, lookedAt] = [columnsOf(items), performance.now(), items[0]];
+function columnsNow() {
+  const [first] = live.items.values();
+  if (performance.now() - looked > 300 || first !== lookedAt) [possible, looked, lookedAt] = [columnsOf([...live.items.values()]), performance.now(), first];
   return possible;
-};
+}
 let [possible, looked, lookedAt] = [null, 0, null];
 
 // Finding
@@ -79,7 +80,18 @@ const textOf = (item) => {
   return item.text;
 };
 
+// Write the texts of many records before somebody looks for one, while nothing else is to be done.
+let warmed = null;
+function warm(deadline) {
+  for (const item of live.items.values()) {
+    textOf(item);
+    if (deadline.timeRemaining() < 1) return requestIdleCallback(warm);
+  }
+}
+
 function found() {
+  if (warmed !== live.items && live.items.size > LOOKED_AT) globalThis.requestIdleCallback?.(warm);
+  warmed = live.items;
   const all = [...live.items.values()];
   const wanted = view.find.toLowerCase();
   return wanted ? all.filter((item) => textOf(item).includes(wanted)) : all;
@@ -98,7 +110,7 @@ function drawNow() {
   const follows = list.isAtEnd && items.length > shown && shown > 0;
   list.items = items;
   shown = items.length;
-  const names = columnsNow(items);
+  const names = columnsNow();
   showColumns(view.isTable ? names : null);
   $("view").disabled = !names && !view.isTable;
   $("view").setAttribute("aria-pressed", String(view.isTable));
