@@ -3154,6 +3154,8 @@ class Indexes:
                 self._follow_owner(name, key, None, record)
         nobodys, own = (self._owned[name].get(owner, {}) for owner in (None, user))
         if nobodys:
+            # By numbers, which stay in the order of the table while records come and go; places would have to be
+            # counted anew. This list is not kept: everybody would have one with the same records.
             both = nobodys | own
             return Listing(documents[key] for key in sorted(both, key=both.__getitem__))
         listings = self._own_listings.setdefault(name, {})
@@ -3472,6 +3474,7 @@ class History:
 
     def _become(self, then: Tables) -> list[tuple[str, Change]]:
         """Take other tables in place of those of now, all at once; returns the changes of records."""
+        # The difference, and not all that is there: listeners hear of each step, and the journal holds each.
         now = self.file.tables
         steps = way_to(now, then)
         if not steps:
@@ -7332,6 +7335,7 @@ class Worlds:
     def wake(self, clock: Clock) -> None:
         """Take note of when something is due by a clock."""
         wait = clock.until_next()
+        # A tick comes twice a second and there may be a thousand worlds, so only clocks with an alarm are kept.
         if wait < math.inf:
             self._due[clock] = self.default.clock.uptime() + wait
         else:
@@ -7349,6 +7353,7 @@ class Worlds:
             clock.ring()
             self.wake(clock)
         while self._used and self._used[key := next(iter(self._used))] < now - UNUSED_SECONDS:
+            # Whoever listens uses it without asking, so its hour begins anew.
             if len(self._private[key].hub):
                 self._use(key)
             else:

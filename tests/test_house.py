@@ -339,7 +339,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that
     "lines of the largest class": (0, 350),
     "methods of the largest class": (0, 40),
     "functions over 40 lines": (0, 1),
-    "comment lines, in percent": (2.9, 100),
+    "comment lines, in percent": (3.0, 100),
 }
 
 
