@@ -63,6 +63,16 @@ def walk(page: Page, name: str, steps: int) -> list[str]:
     return [re.sub(r"^\d\d:\d\d:\d\d ", "", each) for each in said]
 
 
+def middle_of(page: Page, selector: str) -> tuple[float, float]:
+    """The middle of what is drawn, in one look: a moment later it may be drawn anew."""
+    script = """(selector) => {
+        const { x, y, width, height } = document.querySelector(selector).getBoundingClientRect();
+        return [x + width / 2, y + height / 2];
+    }"""
+    x, y = page.evaluate(script, selector)
+    return x, y
+
+
 def tell(page: Page, script: str, argument: Any = None) -> Any:
     """Run a function with what a Story is, in the page."""
     module = "import('/story.js').then((module) => Object.assign(globalThis, module))"
@@ -140,9 +150,7 @@ def test_what_is_chosen_in_one_place_is_shown_in_the_other(
         expect(page.locator(".timeline-words")).to_contain_text(f"ada opened a socket of {CHORES}.")
         opened.click()
         expect(page.locator("#log li.chosen:visible")).to_have_count(0)
-        box = page.locator("#timeline .open").bounding_box()
-        assert box
-        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.click(*middle_of(page, "#timeline .open"))
         expect(page.locator("#log li.chosen:visible")).to_contain_text("#2 listens")
         post(emulator, tokens["ada"], "Sow lettuce")
         expect(page.locator("#timeline .timeline-box .heard")).to_have_count(1)
@@ -243,11 +251,8 @@ def test_who_is_forgotten_or_of_an_emulator_before_is_drawn_no_more(
 
 def test_what_is_pointed_at_is_said_in_words(page: Page, emulator: RestedEmulator, tokens: dict[str, str]) -> None:
     with listen(emulator, tokens["ada"]):
-        line = page.locator("#timeline .open")
-        expect(line).to_have_count(1)
-        box = line.bounding_box()
-        assert box
-        page.mouse.move(box["x"], box["y"] + box["height"] / 2)
+        expect(page.locator("#timeline .open")).to_have_count(1)
+        page.mouse.move(*middle_of(page, "#timeline .open"))
         expect(page.locator(".timeline-words")).to_contain_text(f"ada opened a socket of {CHORES}.")
         emulator.add_fault("delay", seconds=0.0, endpoint=CHORES)
         expect(page.locator("#timeline .band-fault")).to_have_count(1)
