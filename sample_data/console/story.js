@@ -210,7 +210,7 @@ export class Story {
       const ended = this.closes.get(number)?.uptime;
       const before = this.recoveries.get(number);
       const readAt = read ? (before?.readAt ?? this.firstRead(recovery)) : null;
-      const edition = [attempts.length, more, back, readAt, missed].join();
+      const edition = [ended, attempts.length, more, back, readAt, missed].join();
       if (before?.edition === edition) continue;
       this.recoveries.set(number, { ...recovery, edition, ended, readAt });
       this.tellRecovery(this.recoveries.get(number));

@@ -13,8 +13,9 @@ const { story, strip, hear } = openTimeline(document.getElementById("timeline"),
 
 // Without `from`, so that the console's own traffic is left out, which the activity may show.
 async function lookAt(story, { messages, requests } = story.since) {
-  const [listeners, seen, asked, recoveries, faults] = await Promise.all([
-    messages ? [] : look("listeners"), // later all of them are heard of
+  // Later all of them are heard of. Before the messages, which so have the opening of every one that is still known.
+  const listeners = messages ? [] : await look("listeners");
+  const [seen, asked, recoveries, faults] = await Promise.all([
     look("messages", { since: messages }),
     look("requests", { since: requests, method: "WEBSOCKET" }),
     look("recoveries", {}),
@@ -25,16 +26,20 @@ async function lookAt(story, { messages, requests } = story.since) {
 }
 
 let looking = null;
+let wanted = false;
 
 // Look at what happened now, or once more as soon as the look that is under way is over.
 function lookSoon() {
+  wanted = true;
   looking ??= setTimeout(async () => {
+    wanted = false;
     try {
       hear(await lookAt(story));
     } catch {
       // The one who follows tells that the emulator does not answer.
     }
     looking = null;
+    if (wanted) lookSoon();
   }, QUIET);
 }
 
