@@ -124,7 +124,7 @@ export class Story {
     const moment = this.moments.findLast((one) => one.at <= at) ?? this.moments[0];
     if (!moment) return "";
     const clock = moment.clock + (moment.stands ? 0 : at - moment.at);
-    return new Date(clock * 1000).toISOString().slice(11, 19);
+    return new Date(Math.round(clock * 100) * 10).toISOString().slice(11, 19);
   }
 
   laneOf(client) {

@@ -107,7 +107,9 @@ function drawAxis(story, plan, writer) {
     parts.push(draw("path", { class: "jump", d: `M${x(at)} 0V${bottom}` }));
     parts.push(...writer.writeBeside(x(at), size, name, "", plan));
   }
-  for (let at = Math.ceil(from / step) * step; at <= to; at += step) {
+  const { clock, at: since } = story.moments.at(-1) ?? { clock: 0, at: 0 };
+  const first = (clock - since + from) % step; // so that they stand at whole minutes of the clock as it is now
+  for (let at = from + step - first; at <= to; at += step) {
     parts.push(draw("path", { class: "rule", d: `M${x(at)} ${round(size * 1.25)}V${bottom}` }));
     parts.push(...writer.write(x(at), size, story.clockAt(at), "soft", { anchor: "middle", left: gutter, right: width }));
   }
