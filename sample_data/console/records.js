@@ -39,7 +39,7 @@ function fillRow(slot, item, index) {
   const text = inShort(record.data);
   slot.id.textContent = record.uniqueId.slice(0, 8);
   slot.data.classList.toggle("cells", columns !== null);
-  if (columns) slot.data.replaceChildren(...columns.map((name) => make("span", { class: "cut", text: cellOf(record.data, name) })));
+  if (columns) fillCells(slot.data, record.data);
   else slot.data.textContent = text;
   slot.time.textContent = record.updatedAt.slice(0, 19).replace("T", " ");
   slot.remove.setAttribute("aria-label", `Delete ${record.uniqueId}`);
@@ -47,6 +47,12 @@ function fillRow(slot, item, index) {
   slot.element.setAttribute("aria-rowindex", index + 1);
   slot.element.setAttribute("aria-selected", String(record.uniqueId === current));
   slot.element.classList.toggle("fresh", performance.now() - item.at < 1000);
+}
+
+// In the same elements as before, since a click counts only where it began and ended on one that stays.
+function fillCells(parent, data) {
+  if (parent.children.length !== columns.length) parent.replaceChildren(...columns.map(() => make("span", { class: "cut" })));
+  columns.forEach((name, at) => (parent.children[at].textContent = cellOf(data, name)));
 }
 
 function cellOf(data, name) {
@@ -209,7 +215,9 @@ $("records").addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-$("records").addEventListener("focus", () => current === null && list.items.length && setCurrent(list.items[0]));
+$("records").addEventListener("focus", () => {
+  if (current === null && list.items.length && $("records").matches(":focus-visible")) setCurrent(list.items[0]);
+});
 
 $("records").addEventListener("click", ({ target }) => {
   const slot = list.slots.find(({ element }) => element.contains(target));

@@ -112,7 +112,7 @@ async function countChanges() {
   counted = new Map(names.map((name, at) => [name, counts[at]]));
 }
 
-const inWords = (counts) => Object.entries(counts).filter(([, count]) => count).map(([done, count]) => `${count} ${done}`).join(", ");
+const inWords = (counts) => Object.entries(counts).filter(([, count]) => count).map(([done, count]) => `${done}: ${count}`).join(", ");
 const sinceThen = (changes) => (changes ? inWords(changes.records) || "nothing changed" : "");
 
 when($("save-seed"), "click", async () => {
@@ -136,9 +136,9 @@ const BEFORE_RESET = "before the reset";
 
 // How much a reset takes, in words.
 function whatResetTakes({ since, records, endpoints }) {
-  const made = `${plural(records.made, "record")} and ${plural(endpoints.made, "endpoint")} made since ${since.slice(0, 19).replace("T", " ")} go`;
-  const other = [records.changed && `${records.changed} changed`, records.deleted && `${records.deleted} deleted`].filter(Boolean);
-  return `${made}${other.length ? `; ${other.join(" and ")} since are as they were` : ""}. A checkpoint is kept, and Undo takes it back.`;
+  const made = `${plural(records.made, "record")} and ${plural(endpoints.made, "endpoint")} made since ${since.slice(0, 19).replace("T", " ")}`;
+  const back = inWords({ changed: records.changed, deleted: records.deleted });
+  return `Reset takes away ${made}${back ? `, and brings back what was ${back}` : ""}. A checkpoint is kept, and Undo takes the reset back.`;
 }
 
 doing($("reset"), "click", async () => {
