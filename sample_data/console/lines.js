@@ -9,7 +9,6 @@ export class Lines {
     Object.assign(this, { scroller, make, fill, latestFirst, most });
     this.list = scroller.querySelector(".items");
     this.items = [];
-    this.gone = 0; // items that were pushed out, so that each keeps its number
     this.slots = [];
     this.redrawn = -1;
     this.edition = 0; // of all items: another one has every line filled anew
@@ -28,7 +27,6 @@ export class Lines {
   // Let these be all items.
   set(items) {
     this.items = items;
-    this.gone = 0;
     this.edition++;
     this.draw();
   }
@@ -39,7 +37,6 @@ export class Lines {
     this.items.push(...items);
     const over = Math.max(0, this.items.length - this.most);
     if (over) this.items.splice(0, over);
-    this.gone += over;
     if (reading) this.pushed = (this.pushed ?? 0) + items.length;
     this.draw();
   }
@@ -62,14 +59,13 @@ export class Lines {
     const last = Math.min(items.length, top + Math.ceil(this.height / row) + SPARE);
     const wanted = Math.ceil(this.height / row) + 2 * SPARE + 1;
     while (this.slots.length < wanted) this.slots.push(this.newSlot());
-    const used = new Set();
-    for (let at = first; at < last; at++) {
-      const index = this.latestFirst ? items.length - 1 - at : at;
-      const slot = this.slots[(index + this.gone) % this.slots.length];
-      used.add(slot);
-      this.place(slot, at, items[index], index);
-    }
-    for (const slot of this.slots) if (!used.has(slot)) slot.element.hidden = true;
+    // An item stays in the element that it is in: whoever is about to press its button must not hit another one's.
+    const own = new Map(this.slots.filter(({ element }) => !element.hidden).map((slot) => [slot.item, slot]));
+    const indexes = Array.from({ length: Math.max(0, last - first) }, (_, n) => (this.latestFirst ? items.length - 1 - first - n : first + n));
+    const kept = new Set(indexes.map((index) => own.get(items[index])));
+    const free = this.slots.filter((slot) => !kept.has(slot));
+    indexes.forEach((index, n) => this.place(own.get(items[index]) ?? free.pop(), first + n, items[index], index));
+    for (const { element } of free) element.hidden = true;
     clearTimeout(this.sorting);
     // Tab and screen readers go by the order in the document; while lines pour in it can wait.
     if (this.list.contains(document.activeElement)) this.sort();
