@@ -1736,6 +1736,8 @@ class Lock:
         except OSError as error:
             is_closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
             hint = "; its folder has to take its lock and its journal" if is_closed else ""
+            if error.errno == errno.ENOENT:
+                hint = f"; a data file is made where it is missing, its folder {os.path.dirname(self._owned)} is not"
             raise OSError(error.errno, f"{error.strerror}{hint}", self._owned) from None
         try:
             self._lock(file)
@@ -6665,20 +6667,23 @@ class Owner:
         """Forget which sockets ended, and how their clients came back."""
         return {"cleared": self._evidence.clear_recoveries()}
 
-    def sign_in(self, endpoint: str, username: str, password: str = "password") -> str:
+    def sign_in(self, endpoint: str, username: str, password: str | None = None) -> str:
         """Log a user in, registering it first if need be; returns the access token.
 
-        The owner needs no password to sign in a user who exists; ``password`` is that of a new one.
+        The owner needs no password to sign in a user who exists, and a wrong one is an error. That of a new user is
+        "password" where none is given.
         """
         options = self._store.require_endpoint(endpoint)
-        for name, text in (("username", username), ("password", password)):
+        for name, text in (("username", username), ("password", password or "")):
             check_utf8(text, name)
         if not options.authentication:
             raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
         user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
         if user is not None:
+            if password not in (None, members_of(user.data).get("password")):
+                raise OptionError(f"password: user {shown(username)} has another one, and is signed in without any")
             return self._accounts.open_session(options, user.unique_id).token
-        data = encode({"username": username, "password": password})
+        data = encode({"username": username, "password": "password" if password is None else password})
         try:
             self._accounts.check_user(endpoint, data)
         except BadRequest as refusal:
@@ -6902,6 +6907,8 @@ class States:
         """Bring in an edit of the data file, if there is one, and let listeners know."""
         edit = self._store.file.edit()
         if edit is None:
+            if self._store.refused_edit:
+                log.info("the data file is again as it was before the edit")
             self._refused_edit = self._store.refused_edit = None
             return
         if self._refused_edit == (edit, 2):
@@ -10161,6 +10168,7 @@ def set_up(world: Emulation, options: Options) -> None:
         owner.change_endpoint(name, secure=True)
     for what, _, name in (access.partition(":") for access in options.others_can):
         others: dict[str, Any] = {f"others_can_{what}": True}
+        world.store.require_endpoint(name)  # or a typing error would make an open one
         owner.change_endpoint(name, **others)
 
 

@@ -523,11 +523,14 @@ def test_time_ends_early_enough_for_a_login_to_succeed(backend: Backend) -> None
 
 
 def test_the_owner_signs_in_whom_there_is_without_a_password(backend: Backend) -> None:
-    for name in ("ada", "ada@garden.example"):
-        token = backend.sign_in(GARDENERS, name, "not the password")
+    for name, password in (("ada", None), ("ada@garden.example", None), ("ada", "apricot")):
+        token = backend.sign_in(GARDENERS, name, password)
         user = backend.read(knock(GARDENERS, token=token))
         assert user.unique_id == ADA
+    with pytest.raises(OptionError, match="password: user 'ada' has another one"):
+        backend.sign_in(GARDENERS, "ada", "not the password")
     assert len(users(backend)) == 2
+    assert len(backend.status()["users"]) == 3
 
 
 def test_the_owner_registers_whom_there_is_not(backend: Backend) -> None:

@@ -334,7 +334,7 @@ def test_nobody_is_called_through_a_hook() -> None:
 
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
     "lines": (0, 11_700),
-    "lines of code": (0, 8_130),
+    "lines of code": (0, 8_150),
     "classes": (0, 115),
     "lines of the largest class": (0, 350),
     "methods of the largest class": (0, 40),

@@ -156,7 +156,7 @@ function drawLane(story, lane, plan, writer) {
     if (socket.from >= from) parts.push(draw("path", { class: "open", d: `M${left} ${line - half}v${round(2 * half)}` }));
     if (!socket.close) continue;
     const { word, tone } = story.endOf(socket);
-    const tail = Math.max(left, right - size * 2.5);
+    const tail = Math.max(left, right - size * 0.8);
     parts.push(draw("path", { class: `tail ${tone}`, d: `M${round(tail)} ${line}H${right}` }));
     ends.push(draw("path", { class: `cross ${tone}`, d: `M${right - half} ${line - half}l${2 * half} ${2 * half}m0 ${-2 * half}l${-2 * half} ${2 * half}` }));
     const middle = Math.min(right, plan.width - (word.length * size * 0.85 * LETTER) / 2);

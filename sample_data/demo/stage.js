@@ -116,7 +116,9 @@ let isLively = false; // somebody is away, or a fault is at work, and may end wi
 async function lookAround(seen = {}) {
   const [recoveries, faults, status] = await Promise.all(["recoveries", "faults", "status"].map(look));
   isLively = faults.some(({ active }) => active) || recoveries.some(({ back, read }) => back === null || !read);
-  hear({ ...seen, recoveries, faults, status });
+  const askFor = (endpoint) => look(`requests?${new URLSearchParams({ endpoint, method: "GET", status: 200 })}`);
+  const reads = await Promise.all(story.unread(recoveries).map(askFor));
+  hear({ ...seen, reads: reads.flat(), recoveries, faults, status });
   tellRecoveries(recoveries);
 }
 
