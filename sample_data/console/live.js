@@ -8,7 +8,7 @@ import { address, lookAtRecords, parse, request } from "./speak.js";
 const FIRST_WAIT = 500; // milliseconds between two tries, twice as long each time
 const LONGEST_WAIT = 5000;
 const PATIENCE = 500; // so long may a message take that the emulator has seen leave
-const BETWEEN = 250; // two readings that nobody asked for
+const BETWEEN = 100; // two readings that nobody asked for
 const NOT_KEPT = /^\d+ bytes, which are not kept here$/; // stands for the data of a long record in the evidence
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -117,8 +117,9 @@ export class Live {
     }
     this.become(found);
     this.refusal = failure;
-    for (const change of run.queue) this.apply(change);
+    const lost = run.queue.filter((change) => this.apply(change));
     run.queue = null;
+    if (lost.length) this.readSoon(run);
     run.isRead = !failure;
     this.settle(run);
   }
@@ -157,7 +158,6 @@ export class Live {
       before.delete(record.uniqueId);
     }
     for (const uniqueId of before.keys()) this.deleted.add(uniqueId);
-    this.isReordered = true;
   }
 
   // Changes
@@ -170,7 +170,7 @@ export class Live {
     this.onChange();
   }
 
-  // Make a change; tells whether its place among the others is not known.
+  // Make a change; tells whether its place among the others is not known, so that it waits for the next reading.
   apply({ type, ...change }) {
     let isLost = false;
     for (const record of recordsOf(change)) {
@@ -181,10 +181,8 @@ export class Live {
         continue;
       }
       if (item) Object.assign(item, { record, at: performance.now(), version: item.version + 1 });
-      else {
-        isLost ||= this.deleted.delete(uniqueId) || record.createdAt < (this.latest ?? "");
-        this.items.set(uniqueId, { record, at: performance.now(), version: 0 });
-      }
+      else if (this.deleted.delete(uniqueId) || record.createdAt < (this.latest ?? "")) isLost = true;
+      else this.items.set(uniqueId, { record, at: performance.now(), version: 0 });
       if (type === "POST") this.latest = record.createdAt;
     }
     return isLost;

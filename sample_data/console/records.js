@@ -7,7 +7,7 @@ import { Lines } from "./lines.js";
 import { Live } from "./live.js";
 import { look, onView, view } from "./route.js";
 import { act, request } from "./speak.js";
-import { onChange, onEvents, onFound, refresh, state } from "./state.js";
+import { onChange, onEvents, onFound, refreshAnew, state } from "./state.js";
 import { undo } from "./undo.js";
 
 const MOST_COLUMNS = 8;
@@ -27,7 +27,9 @@ function makeRow() {
   const data = make("span", { class: "data", role: "gridcell" });
   const at = make("span", { class: "at", role: "gridcell" });
   const slot = { id, data, time: at };
-  const remove = make("button", { class: "remove danger", tabIndex: -1, text: "Delete", onclick: () => deleteRecord(slot.item.record) });
+  // The record that the button was pressed at: until it is let go, the line may show another one.
+  const press = () => (slot.pressed = slot.item.record);
+  const remove = make("button", { class: "remove danger", tabIndex: -1, text: "Delete", onpointerdown: press, onclick: () => deleteRecord(slot.pressed ?? slot.item.record) });
   slot.remove = remove;
   slot.element = make("div", { role: "row", id: `row-${rows++}` }, id, data, at, make("span", { role: "gridcell" }, remove));
   return slot;
@@ -49,10 +51,13 @@ function fillRow(slot, item, index) {
   slot.element.classList.toggle("fresh", performance.now() - item.at < 1000);
 }
 
+const isObject = (data) => data !== null && typeof data === "object" && !Array.isArray(data) && !JSON.isRawJSON?.(data);
+
 // In the same elements as before, since a click counts only where it began and ended on one that stays.
 function fillCells(parent, data) {
   if (parent.children.length !== columns.length) parent.replaceChildren(...columns.map(() => make("span", { class: "cut" })));
-  columns.forEach((name, at) => (parent.children[at].textContent = cellOf(data, name)));
+  columns.forEach((name, at) => (parent.children[at].textContent = isObject(data) ? cellOf(data, name) : at ? "" : inShort(data)));
+  parent.children[0].classList.toggle("whole", !isObject(data));
 }
 
 function cellOf(data, name) {
@@ -64,7 +69,7 @@ const list = new Lines($("records"), { make: makeRow, fill: fillRow });
 
 // The members that most objects share are columns; where there is none it stays lines.
 function columnsOf(items) {
-  const objects = items.slice(0, LOOKED_AT).map(({ record }) => record.data).filter((data) => data && typeof data === "object" && !Array.isArray(data));
+  const objects = items.slice(0, LOOKED_AT).map(({ record }) => record.data).filter(isObject);
   const count = new Map();
   for (const data of objects) for (const name of Object.keys(data)) count.set(name, (count.get(name) ?? 0) + 1);
   const names = [...count.keys()].filter((name) => count.get(name) * 2 >= objects.length);
@@ -175,8 +180,8 @@ function showChips() {
   const endpoint = chosenEndpoint();
   const kind = endpoint?.authentication ? "authentication" : endpoint?.secure ? "secure" : "open";
   const chips = endpoint ? [[kind, kind]] : [];
-  if (endpoint?.secure && !endpoint.authentication)
-    for (const what of ["Read", "Update", "Delete"]) if (endpoint[`othersCan${what}`]) chips.push([`others ${what.toLowerCase()}`, ""]);
+  const others = endpoint?.secure && !endpoint.authentication ? ["Read", "Update", "Delete"].filter((what) => endpoint[`othersCan${what}`]) : [];
+  if (others.length) chips.push([`others ${others.join(", ").toLowerCase()}`, ""]);
   show($("chips"), JSON.stringify(chips), () => chips.map(([text, tone]) => make("span", { class: `chip ${tone}`, text })));
   $("new-record").disabled = !endpoint;
 }
@@ -238,7 +243,7 @@ export async function deleteRecord({ uniqueId }) {
   } catch (error) {
     say(error.message, "bad");
   }
-  await refresh();
+  await refreshAnew();
 }
 
 $("new-record").addEventListener("click", () => openEditor(null));

@@ -36,7 +36,8 @@ export function showOwn(isShown) {
   leaving?.abort();
 }
 
-function settle() {
+// Let every part show what is known.
+export function settle() {
   const projects = state.status.projects;
   state.project = projects.find((project) => project.key === $("project").value) ?? projects[0];
   const names = endpoints().map((endpoint) => endpoint.name);
@@ -65,6 +66,9 @@ export function refresh() {
   });
   return refreshing;
 }
+
+// Look at everything from now on: a look that is under way may have seen what was before.
+export const refreshAnew = () => (refreshing ? refreshing.catch(() => {}).then(refresh) : refresh());
 
 let soon = null;
 

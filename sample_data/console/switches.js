@@ -1,7 +1,7 @@
 // The switches. Each says what it did: how many sockets closed, what is refused from now on.
 
 import { chosenEndpoint } from "./acting.js";
-import { doing } from "./doing.js";
+import { doing, showChecked } from "./doing.js";
 import { $, ask, make, plural, say, show, when } from "./dom.js";
 import { addressOf } from "./route.js";
 import { act, loadData, look, saveData } from "./speak.js";
@@ -104,10 +104,14 @@ async function restore(name) {
 
 // What has changed since each checkpoint, for those that are in sight.
 let counted = new Map();
+let countedAt = 0;
 const SHOWN = 10;
+const SELDOM = 3000; // milliseconds between two counts, for nobody waits for them
 
 async function countChanges() {
   const names = state.status.checkpoints.slice(-SHOWN);
+  if (performance.now() - countedAt < SELDOM && names.every((name) => counted.has(name))) return;
+  countedAt = performance.now();
   const counts = await Promise.all(names.map((checkpoint) => look("changes", { checkpoint })));
   counted = new Map(names.map((name, at) => [name, counts[at]]));
 }
@@ -157,13 +161,13 @@ onChange(() => {
   const endpoint = chosenEndpoint();
   $("switched").textContent = endpoint?.name ?? "–";
   for (const option of Object.keys(OPTIONS)) {
-    $(option).checked = Boolean(endpoint?.[option]);
+    showChecked($(option), Boolean(endpoint?.[option]));
     $(option).disabled = !endpoint;
   }
   for (const id of ["change-options", "delete-endpoint"]) $(id).disabled = !endpoint;
   if (document.activeElement !== $("origins")) $("origins").value = state.project?.allowedOrigins.join(", ") ?? "";
-  $("disallowNoOrigin").checked = Boolean(state.project?.disallowNoOrigin);
-  $("frozen").checked = state.status.frozen;
+  showChecked($("disallowNoOrigin"), Boolean(state.project?.disallowNoOrigin));
+  showChecked($("frozen"), state.status.frozen);
 
   const { now, frozen } = state.status;
   $("clock").textContent = `${now.slice(0, 19).replace("T", " ")} UTC`;

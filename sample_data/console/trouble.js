@@ -2,7 +2,7 @@
 
 import { chosenEndpoint } from "./acting.js";
 import { $, copy, inShort, make, plural, say, show } from "./dom.js";
-import { doing } from "./doing.js";
+import { doing, showChecked } from "./doing.js";
 import { ONCE, PRESETS } from "./presets.js";
 import { act, asCurl, clear } from "./speak.js";
 import { onChange, state } from "./state.js";
@@ -102,7 +102,7 @@ function showTargets() {
 onChange(() => {
   showTargets();
   const seconds = String(latency()?.seconds ?? (latency() ? 1 : 0));
-  for (const radio of document.querySelectorAll("[name=latency]")) radio.checked = radio.value === seconds;
+  for (const radio of document.querySelectorAll("[name=latency]")) showChecked(radio, radio.value === seconds);
   const active = state.faults.filter((fault) => fault.active).length;
   $("active-faults").hidden = !active;
   $("active-faults").textContent = `${plural(active, "fault")} active`;

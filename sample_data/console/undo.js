@@ -1,12 +1,12 @@
 // Taking back what the owner has just done, as long as nobody did anything like it since.
 
 import { act } from "./speak.js";
-import { refresh, state } from "./state.js";
+import { refreshAnew, state } from "./state.js";
 import { say } from "./dom.js";
 
 // The emulator remembers its last deletion, reset, restore or load. `what` is what it calls it; `done` is told afterwards.
 export function undo(what, done) {
-  const mine = refresh().then(() => refresh()).then(() => state.status.undo);
+  const mine = refreshAnew().then(() => state.status.undo);
   return async () => {
     const last = await mine;
     if (last?.what !== what) throw new Error("Something else was deleted, reset or loaded at the same time, so this cannot be undone.");
@@ -14,6 +14,6 @@ export function undo(what, done) {
       throw new Error(`This cannot be undone: ${error.message}`);
     });
     say(done, "good");
-    await refresh();
+    await refreshAnew();
   };
 }
