@@ -234,7 +234,8 @@ export class Story {
   firstRead({ endpoint, back }) {
     const sockets = [...this.lanes.values()].flatMap((lane) => lane.sockets);
     const opened = sockets.findLast(({ number }) => number === back);
-    const reads = this.reads.filter((read) => read.endpoint === endpoint && read.number > opened?.event);
+    if (!opened) return null; // not heard of yet
+    const reads = this.reads.filter((read) => read.endpoint === endpoint && read.number > opened.event);
     return reads.length ? Math.min(...reads.map(({ uptime }) => uptime)) : this.last;
   }
 
