@@ -331,6 +331,17 @@ def test_what_the_service_refuses_is_told_in_the_editor(console: Console) -> Non
 
 
 @browser_test
+def test_who_types_a_new_record_writes_over_the_sample(console: Console) -> None:
+    console.button("New record").click()
+    text = console.page.get_by_role("dialog").get_by_role("textbox")
+    assert "mono" in text.evaluate("(area) => getComputedStyle(area).fontFamily")
+    console.page.keyboard.type('{"typed": 1}')
+    console.page.keyboard.press("Control+Enter")
+    console.says("Created")
+    assert call(console.emulator.url(PLANTS)).json[-1]["data"] == {"typed": 1}
+
+
+@browser_test
 def test_the_editor_loses_nothing_that_was_written(console: Console) -> None:
     page, plants = console.page, console.emulator.url(PLANTS)
     console.records.nth(0).click()

@@ -41,6 +41,7 @@ export function openEditor(item) {
   $("theirs").hidden = true;
   dialog.showModal();
   setText(textOf(data));
+  if (!item) area.select(); // the sample is there to be written over
 }
 
 function setText(text) {
