@@ -64,7 +64,7 @@ export class Lines {
     const indexes = Array.from({ length: Math.max(0, last - first) }, (_, n) => (this.latestFirst ? items.length - 1 - first - n : first + n));
     const kept = new Set(indexes.map((index) => own.get(items[index])));
     const free = this.slots.filter((slot) => !kept.has(slot));
-    indexes.forEach((index, n) => this.place(own.get(items[index]) ?? free.pop(), first + n, items[index], index));
+    indexes.forEach((index, n) => this.place(own.get(items[index]) ?? free.shift(), first + n, items[index], index));
     for (const { element } of free) element.hidden = true;
     clearTimeout(this.sorting);
     // Tab and screen readers go by the order in the document; while lines pour in it can wait.
