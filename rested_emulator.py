@@ -3183,27 +3183,26 @@ class Indexes:
         self._listings.pop(name, None)
         if new is None:
             self._values.pop((name, key), None)
-        if is_moved or (old and new and isinstance(old, Record) and old.owner != new.owner):
-            self._forget_owners(name)  # since all places behind it change, too
-        if isinstance(old or new, Record):
-            self._follow_owner(name, key, old, new)
+        # Of most endpoints nobody has asked for an index.
+        if name in self._owned:
+            if is_moved or (old and new and old.owner != new.owner):
+                self._forget_owners(name)  # since all places behind it change, too
+            else:
+                self._follow_owner(name, key, old, new)
+        if name in self._users:
             self._follow_user(name, key, old, new)
 
     def _follow_owner(self, name: str, key: str, old: Record | None, new: Record | None) -> None:
         for record in filter(None, (old, new)):
             self._own_listings.get(name, {}).pop(record.owner, None)
-        owned = self._owned.get(name)
-        if owned is None or (old and new):
-            return
-        if old:
+        owned = self._owned[name]
+        if old and not new:
             del owned[old.owner][key]
-        elif new:
+        elif new and not old:
             owned.setdefault(new.owner, {})[key] = next(self._numbers)
 
     def _follow_user(self, name: str, key: str, old: Record | None, new: Record | None) -> None:
-        users = self._users.get(name)
-        if users is None:
-            return
+        users = self._users[name]
         for pair in credentials_of(old):
             users[pair].discard(key)
             if not users[pair]:
@@ -8616,8 +8615,8 @@ class Exchange:
         if request.is_handshake and not (request.effect.numbers or left):
             return  # one that is let in is told as OPEN, and its end as CLOSE
         seconds = self._front.now() - self._since
-        is_whole = status == 200 and answer.refusal is None and not request.effect.is_cut
-        if is_whole and request.method == "GET" and request.world.evidence.recoveries.unread:
+        may_be_read = status == 200 and request.method == "GET" and request.world.evidence.recoveries.unread
+        if may_be_read and answer.refusal is None and not request.effect.is_cut:
             request.world.service.saw_read(request, seconds)
         request.world.evidence.saw_request(
             method=WEBSOCKET if request.is_handshake else request.method,
