@@ -5423,6 +5423,7 @@ class SeenRequest(NamedTuple):
     refusal: tuple[Message, str] | None  # its message and hint: the exception itself would keep the whole request
     faults: tuple[int, ...]
     left: bool
+    answer: bytes
     size: int  # in memory, about
     warnings: tuple[str, ...] = ()
     is_console: bool = False
@@ -5439,6 +5440,7 @@ class SeenRequest(NamedTuple):
             "headers": dict(self.headers),
             "body": shown_body(self.body),
             "status": self.status,
+            "answer": shown_body(self.answer),
             "seconds": round(self.seconds, 4),
             "refusal": {"message": str(self.refusal[0]), "hint": self.refusal[1]} if self.refusal else None,
             "faults": list(self.faults),
@@ -5799,20 +5801,31 @@ class Evidence:
         refusal: Refusal | None = None,
         faults: tuple[int, ...] = (),
         left: bool = False,
+        answer: bytes = b"",
         warnings: tuple[str, ...] = (),
         is_console: bool = False,
     ) -> None:
-        """Take note of a request that is over; what is long in it is not kept."""
+        """Take note of a request that is over; what is long in it, or in its answer, is not kept."""
         why = (refusal.message, refusal.hint) if refusal else None
         if len(body) > LONGEST_BODY:
             body = encode(f"{len(body)} bytes, which are not kept here")
+        if len(answer) > LONGEST_BODY:
+            answer = encode(f"{len(answer)} bytes, which are not kept here")
         if len(url) > LONGEST_BODY:
             url, endpoint = url[:LONGEST_BODY] + "…", endpoint[:LONGEST_NAME]
         length = len("".join([*headers, *headers.values()]))  # quicker than sums
         if length > LONGEST_BODY:
             headers = short_headers(headers)
-        size = 1000 + len(url) + len(body) + min(length, LONGEST_BODY) + 100 * len(headers) + 200 * len(warnings)
-        shown = method, url, headers, body, endpoint, status, seconds, why, faults, left
+        size = (
+            1000
+            + len(url)
+            + len(body)
+            + len(answer)
+            + min(length, LONGEST_BODY)
+            + 100 * len(headers)
+            + 200 * len(warnings)
+        )
+        shown = method, url, headers, body, endpoint, status, seconds, why, faults, left, answer
         number, at, uptime = self._next()
         seen = SeenRequest(number, at, uptime, *shown, size, warnings, is_console)
         self._keep(self._requests, seen)
@@ -8629,6 +8642,7 @@ class Exchange:
             refusal=answer.refusal,
             faults=request.effect.numbers,
             left=left,
+            answer=b"" if status is None or request.method == "HEAD" else answer.body,
             warnings=request.warnings,
             is_console=request.parameters.from_console,
         )

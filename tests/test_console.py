@@ -879,7 +879,7 @@ def test_a_text_is_found_among_a_hundred_thousand_records(
 @browser_test
 def test_activity_is_searched_and_keeps_its_filters(console: Console) -> None:
     page, url = console.page, console.emulator.url(PLANTS)
-    call(url, "POST", {"name": "Leek", "many": [1, 2]})
+    made = call(url, "POST", {"name": "Leek", "many": [1, 2]})
     page.get_by_role("searchbox", name="Find in activity").fill("leek")
     page.get_by_label("messages", exact=True).uncheck()
     lines = page.locator("#log li:visible")
@@ -890,10 +890,19 @@ def test_activity_is_searched_and_keeps_its_filters(console: Console) -> None:
     expect(page.get_by_label("messages", exact=True)).not_to_be_checked()
     lines.click()
     expect(page.locator("#detail")).to_contain_text('"many": [\n    1,')
+    expect(page.locator("#detail")).to_contain_text(f'"uniqueId": "{made.json["uniqueId"]}"')  # of the answer
     page.get_by_role("searchbox", name="Find in activity").fill("")
     expect(lines).to_have_count(1)  # what the console itself asks is left out
     page.get_by_label("own", exact=True).check()
     console.logs("GET")
+
+
+@browser_test
+def test_activity_says_whose_a_socket_is_and_was(console: Console) -> None:
+    token = console.emulator.sign_in(GARDENERS, "ada")
+    with open_socket(f"{console.emulator.ws_url(DIARY)}&accessToken={token}"):
+        expect(console.page.locator("#log")).to_contain_text(re.compile(r"#\d+ ada listens"))
+    expect(console.page.locator("#log")).to_contain_text(re.compile(r"#\d+ ada 1000"))
 
 
 @browser_test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -161,7 +162,7 @@ def test_what_is_no_json_is_shown_all_the_same(emulator: RestedEmulator, body: b
 
 
 def test_a_request_is_seen_with_all_there_is_to_know(emulator: RestedEmulator) -> None:
-    call(emulator.url(PLANTS), "POST", {"name": "Leek"}, headers={"Origin": PAGE})
+    made = call(emulator.url(PLANTS), "POST", {"name": "Leek"}, headers={"Origin": PAGE})
     call(emulator.url(DIARY), "DELETE", uniqueId=TOMATO)
     good, bad = emulator.requests()
     assert good["seconds"] >= 0  # type: ignore[operator]
@@ -175,6 +176,7 @@ def test_a_request_is_seen_with_all_there_is_to_know(emulator: RestedEmulator) -
         "headers": 0,
         "body": {"name": "Leek"},
         "status": 200,
+        "answer": made.json,
         "seconds": 0,
         "refusal": None,
         "faults": [],
@@ -183,6 +185,18 @@ def test_a_request_is_seen_with_all_there_is_to_know(emulator: RestedEmulator) -
     }
     refusal: Any = bad["refusal"]
     assert (bad["status"], refusal["message"], bool(refusal["hint"])) == (401, texts.NO_TOKEN, True)
+    assert bad["answer"] == {"code": 401, **refusal}
+
+
+def test_of_an_answer_is_seen_what_the_client_got(emulator: RestedEmulator) -> None:
+    emulator.add_fault("cut", when="after", method="POST", times=1)
+    with contextlib.suppress(ConnectionError):
+        call(emulator.url(PLANTS), "POST", {"name": "Leek"})
+    call(emulator.url(PLANTS), "HEAD")
+    long = call(emulator.url(PLANTS), "POST", "x" * 20_000)
+    cut, head, kept = emulator.requests()
+    assert (cut["status"], cut["answer"], head["answer"]) == (None, "", "")
+    assert kept["answer"] == f"{len(long.body)} bytes, which are not kept here"
 
 
 def test_messages_and_ends_are_seen_with_whom_they_reached(backend: Backend, listen: Listen, ada: str) -> None:

@@ -45,9 +45,14 @@ const list = new Lines($("log"), { make: makeLine, fill: fillLine, latestFirst: 
 
 const listenersOf = (event) => (event.to.length > 6 ? `${event.to.length} listeners` : event.to.map((number) => `#${number}`).join(" ") || "nobody");
 
-function userOf(event) {
-  const user = state.listeners.find((listener) => event.to.includes(listener.number))?.user;
-  return user?.username ? ` ${user.username}` : "";
+const names = new Map(); // of users, by the numbers of their sockets
+
+// Whose socket it is, of an end too, which tells only its number.
+function userOf({ type, to: [number], username }) {
+  if (type === "OPEN") names.set(number, username);
+  if (names.size > MOST) names.delete(names.keys().next().value);
+  const name = username ?? names.get(number);
+  return name ? `${name} ` : "";
 }
 
 // The lines that tell of one event, in the order in which they come to stand below each other from the bottom up.
@@ -61,10 +66,10 @@ function linesOf(event) {
     return withReasons({ ...line, badge: event.method, what, tone: refused ? "refusal" : toneOf(event, "request") });
   }
   if (event.type === "OPEN") {
-    return withReasons({ ...line, badge: "open", what: `${listenersOf(event)}${userOf(event)} listens`, tone: toneOf(event, "socket") });
+    return withReasons({ ...line, badge: "open", what: `${listenersOf(event)} ${userOf(event)}listens`, tone: toneOf(event, "socket") });
   }
   if (event.type === "CLOSE") {
-    const what = `${event.to.length ? `${listenersOf(event)} ` : ""}${event.code} ${event.reason}`;
+    const what = `${event.to.length ? `${listenersOf(event)} ` : ""}${userOf(event)}${event.code} ${event.reason}`;
     return withReasons({ ...line, badge: "close", what, tone: event.code === 4000 ? "refusal" : PLAIN.includes(event.code) ? "socket" : "close" });
   }
   const count = Array.isArray(event.record) ? event.record.map((record) => record.data) : event.record.data;
@@ -129,9 +134,9 @@ function pretty(value) {
   return text.length > 20000 ? `${text.slice(0, 20000)} …` : text;
 }
 
-// What there is to read of an event: the body of a request, the data of a message, and the rest.
-function partsOf({ body, record, ...rest }) {
-  const parts = [["Body", body === "" ? undefined : body], ["Record", record], ["Seen", rest]];
+// What there is to read of an event: the body of a request and its answer, the data of a message, and the rest.
+function partsOf({ body, answer, record, ...rest }) {
+  const parts = [["Body", body === "" ? undefined : body], ["Answer", answer === "" ? undefined : answer], ["Record", record], ["Seen", rest]];
   return parts.filter(([, value]) => value !== undefined && value !== null);
 }
 
