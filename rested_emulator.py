@@ -5702,6 +5702,11 @@ class Recoveries:
 Seen: TypeAlias = SeenRequest | SeenMessage | Recovery
 
 
+def kept(body: bytes) -> bytes:
+    """Return what evidence keeps of a body: of a long one how long it was."""
+    return body if len(body) <= LONGEST_BODY else encode(f"{len(body)} bytes, which are not kept here")
+
+
 def shown_body(body: bytes) -> Json:
     """Show a body to the owner: what it says as JSON, or else as text."""
     text = body.decode(errors="replace")
@@ -5807,24 +5812,14 @@ class Evidence:
     ) -> None:
         """Take note of a request that is over; what is long in it, or in its answer, is not kept."""
         why = (refusal.message, refusal.hint) if refusal else None
-        if len(body) > LONGEST_BODY:
-            body = encode(f"{len(body)} bytes, which are not kept here")
-        if len(answer) > LONGEST_BODY:
-            answer = encode(f"{len(answer)} bytes, which are not kept here")
+        body, answer = kept(body), kept(answer)
         if len(url) > LONGEST_BODY:
             url, endpoint = url[:LONGEST_BODY] + "…", endpoint[:LONGEST_NAME]
         length = len("".join([*headers, *headers.values()]))  # quicker than sums
         if length > LONGEST_BODY:
             headers = short_headers(headers)
-        size = (
-            1000
-            + len(url)
-            + len(body)
-            + len(answer)
-            + min(length, LONGEST_BODY)
-            + 100 * len(headers)
-            + 200 * len(warnings)
-        )
+        size = 1000 + len(url) + len(body) + len(answer) + 100 * len(headers) + 200 * len(warnings)
+        size += min(length, LONGEST_BODY)
         shown = method, url, headers, body, endpoint, status, seconds, why, faults, left, answer
         number, at, uptime = self._next()
         seen = SeenRequest(number, at, uptime, *shown, size, warnings, is_console)
@@ -5865,8 +5860,7 @@ class Evidence:
             self.coverage.meet(HEARD_AS.get(hit.fault.what))
         # Evidence keeps the record itself in memory, when it may have left the data long ago.
         if len(change.record.wire) > LONGEST_BODY:
-            note = encode(f"{len(change.record.wire)} bytes, which are not kept here")
-            change = Change(change.type, change.record.with_data(note))
+            change = Change(change.type, change.record.with_data(kept(change.record.wire)))
         to, faults = tuple(map(itemgetter(1), told)), (hit.number,) if hit else ()  # their numbers, in C
         size = 500 + sum(len(record.wire) for record in change.listing or (change.record,))
         # Mostly the same thousands hear one message after the other, and are kept once.

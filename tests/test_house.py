@@ -333,7 +333,7 @@ def test_nobody_is_called_through_a_hook() -> None:
 # What a reader has to take in
 
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
-    "lines": (0, 11_700),
+    "lines": (0, 11_730),
     "lines of code": (0, 8_150),
     "classes": (0, 115),
     "lines of the largest class": (0, 350),
