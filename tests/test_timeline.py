@@ -143,7 +143,7 @@ def test_somebody_without_a_user_is_told_apart_by_page_and_browser(page: Page, e
 def test_what_is_chosen_in_one_place_is_shown_in_the_other(
     page: Page, emulator: RestedEmulator, tokens: dict[str, str]
 ) -> None:
-    ring, opened = page.locator("#timeline .ring"), page.locator("#log li:visible", has_text="#2 listens")
+    ring, opened = page.locator("#timeline .ring"), page.locator("#log li:visible", has_text="#2 ada listens")
     with listen(emulator, tokens["ada"]):
         opened.click()
         expect(ring).to_have_attribute("visibility", "visible")
@@ -151,7 +151,7 @@ def test_what_is_chosen_in_one_place_is_shown_in_the_other(
         opened.click()
         expect(page.locator("#log li.chosen:visible")).to_have_count(0)
         page.mouse.click(*middle_of(page, "#timeline .open"))
-        expect(page.locator("#log li.chosen:visible")).to_contain_text("#2 listens")
+        expect(page.locator("#log li.chosen:visible")).to_contain_text("#2 ada listens")
         post(emulator, tokens["ada"], "Sow lettuce")
         expect(page.locator("#timeline .timeline-box .heard")).to_have_count(1)
         assert walk(page, "ada", 2)[-1] == f"ada heard a POST message of {CHORES}."
