@@ -15,10 +15,11 @@ const { story, strip, hear } = openTimeline(document.getElementById("timeline"),
 async function lookAt(story, { messages, requests } = story.since) {
   // Later all of them are heard of. Before the messages, which so have the opening of every one that is still known.
   const listeners = messages ? [] : await look("listeners");
-  const [seen, asked, recoveries, faults] = await Promise.all([
+  // Before them too, so that every socket that recoveries name is known by its messages.
+  const recoveries = await look("recoveries", {});
+  const [seen, asked, faults] = await Promise.all([
     look("messages", { since: messages }),
     look("requests", { since: requests, method: "WEBSOCKET" }),
-    look("recoveries", {}),
     look("faults"),
   ]);
   const reads = await Promise.all(story.unread(recoveries).map((endpoint) => look("requests", { endpoint, method: "GET", status: 200 })));
