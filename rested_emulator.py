@@ -1716,6 +1716,7 @@ class Lock:
         self._path = f"{owned}.lock"
         self.file: int | None = None  # its descriptor, while it is locked
         self.has_inodes = True
+        self._why_none = ""  # where the disk has no locks
 
     def take(self) -> None:
         """Make the file and lock it; raises InUseError where another emulator has, or OSError."""
@@ -1726,6 +1727,9 @@ class Lock:
             os.close(file)
             file, tries = self._open(), tries + 1
         self.file = file
+        if self._why_none:
+            told = "%s: the disk has no locks (%s), so nothing keeps a second emulator off it"
+            log.warning(told, self._owned, self._why_none)
         self.has_inodes = tries < MOST_TRIES and os.fstat(file).st_ino != 0
         os.ftruncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())
@@ -1750,8 +1754,7 @@ class Lock:
             if error.errno not in NO_LOCKS:
                 os.close(file)
                 raise OSError(error.errno, error.strerror, self._owned) from None
-            told = "%s: the disk has no locks (%s), so nothing keeps a second emulator off it"
-            log.warning(told, self._owned, error.strerror)
+            self._why_none = str(error.strerror)
         return file
 
     def _lock(self, file: int) -> None:
@@ -3401,6 +3404,12 @@ class History:
         """Return the names of the checkpoints, the oldest first."""
         return [name for name in self._checkpoints if name not in (BEFORE, AFTER)]
 
+    def require_checkpoint(self, name: str) -> None:
+        """Raise OptionError where the owner has given no checkpoint that name; the start has none."""
+        names = self.checkpoints()[1:]
+        if name not in names:
+            raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(names) or 'none'}")
+
     def checkpoint(self, name: str = START, like: History | None = None) -> None:
         """Make the present state, or that of another store, a checkpoint; it replaces one of the same name."""
         lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
@@ -3578,8 +3587,7 @@ class Store(History):
 
     def user_names(self, endpoint: str, unique_id: str) -> tuple[str, ...]:
         """Return the username and email that a user has, none where there is no such user."""
-        names = self._indexes.value(endpoint, unique_id, lambda _, user: [name for _, name in credentials_of(user)])
-        return tuple(names or ())
+        return self._indexes.value(endpoint, unique_id, lambda _, user: names_of(user)) or ()
 
     def count(self, name: str) -> int:
         return len(self._documents(name))
@@ -3695,6 +3703,11 @@ def credentials_of(record: Record | None) -> list[tuple[str, str]]:
     """Return the members of CREDENTIALS that a record has as texts, with their values."""
     data = members_of(record.data) if record else {}
     return [(name, value) for name in CREDENTIALS if isinstance(value := data.get(name), str)]
+
+
+def names_of(user: Record) -> tuple[str, ...]:
+    """Return the username and email that a user has, as far as these are texts."""
+    return tuple(name for _, name in credentials_of(user))
 
 
 def has_file(document: object) -> bool:
@@ -6087,8 +6100,7 @@ class Broadcast:
     def publish(self, endpoint: Endpoint, change: Change) -> None:
         """Tell whoever may hear of a change that has happened (contract 7.3)."""
         if endpoint.authentication and change.type == "PUT":
-            names = tuple(name for _, name in credentials_of(change.record))
-            self._hub.rename((endpoint.name, change.record.unique_id), names)
+            self._hub.rename((endpoint.name, change.record.unique_id), names_of(change.record))
         told = self._hub.audience(endpoint, change)
         hit = self._faults.deliver(told, Push.of(endpoint, change)) if told else None
         self._evidence.saw_change(endpoint, change, told, hit)
@@ -6557,10 +6569,7 @@ class Owner:
             data = {"password": members_of(before.data).get("password", ""), **data}
         packed = encode(check_body(data, "data"))
         if options.authentication:
-            try:
-                self._accounts.check_user(endpoint, packed, unique_id)
-            except BadRequest as refusal:
-                raise OptionError(refusal.hint) from None
+            self._check_user(endpoint, packed, unique_id)
         now = self._clock.timestamp()
         record = before.with_data(packed, now) if before else Record.new(self._ids.make(), packed, now)
         self._store.put_record(endpoint, record)
@@ -6575,6 +6584,13 @@ class Owner:
         self._broadcast.publish(options, Change("DELETE", record))
         self._hub.close_tokens(tokens)
         return options.shows(record).public()
+
+    def _check_user(self, endpoint: str, data: bytes, unique_id: str | None = None) -> None:
+        """Raise OptionError for data that a client would be refused for a user."""
+        try:
+            self._accounts.check_user(endpoint, data, unique_id)
+        except BadRequest as refusal:
+            raise OptionError(refusal.hint) from None
 
     def _require_record(self, endpoint: str, unique_id: str) -> Record:
         self._store.require_endpoint(endpoint)
@@ -6690,10 +6706,7 @@ class Owner:
                 raise OptionError(f"password: user {shown(username)} has another one, and is signed in without any")
             return self._accounts.open_session(options, user.unique_id).token
         data = encode({"username": username, "password": "password" if password is None else password})
-        try:
-            self._accounts.check_user(endpoint, data)
-        except BadRequest as refusal:
-            raise OptionError(refusal.hint) from None
+        self._check_user(endpoint, data)
         user = Record.new(self._ids.make(), data, self._clock.timestamp())
         # User and token together, or a full disk would leave a user without one.
         with self._store.batch():
@@ -6731,22 +6744,25 @@ class States:
         self._faults = faults
         self._broadcast = broadcast
         self._take_key = take_key
-        self._clocks = {START: clock.state}
-        store.moments[START] = clock.now()
+        self._clocks: dict[str, ClockState] = {}
+        self._note_clock(START)
         self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
         self._refused_edit: tuple[FileStamp, int] | None = None  # and how often it was looked at
 
     def begin(self, like: Store | None = None, faults: Sequence[Fault] = ()) -> None:
         """Make this the state that ``reset`` goes back to, or with the data of another store."""
         self._store.checkpoint(like=like)
-        self._clocks[START] = self._clock.state
-        self._store.moments[START] = self._clock.now()
+        self._note_clock(START)
         # Checked before any is added, so that a wrong one leaves nothing behind.
         for fault in faults:
             if fault.endpoint is not None:
                 self._store.require_endpoint(fault.endpoint)
         self._standing = tuple(faults)
         self._add_standing_faults()
+
+    def _note_clock(self, checkpoint: str) -> None:
+        self._clocks[checkpoint] = self._clock.state
+        self._store.moments[checkpoint] = self._clock.now()
 
     def tell_who_cannot_log_in(self) -> None:
         """Say in the log which users have no password, as in a seed that leaves it out."""
@@ -6839,15 +6855,12 @@ class States:
             )
         # Trees share what is the same, so this costs nothing that grows with the data.
         self._store.checkpoint(name)
-        self._clocks[name] = self._clock.state
-        self._store.moments[name] = self._clock.now()
+        self._note_clock(name)
         return {"name": name, "checkpoints": list(self._store.checkpoints()[1:])}
 
     def restore(self, name: str) -> dict[str, Json]:
         """Go back to a checkpoint, as ``reset`` goes back to the start; faults stay as they are."""
-        names = self._store.checkpoints()[1:]
-        if name not in names:
-            raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(names) or 'none'}")
+        self._store.require_checkpoint(name)
         return self._go_back(name, "restore")
 
     def undo(self, *, number: int | None = None) -> dict[str, Json]:
@@ -6864,13 +6877,14 @@ class States:
             raise OptionError("there is nothing to undo: no reset, restore, load or deletion by the owner")
         if number not in (None, self._store.undo_number):
             raise OptionError(f"number is {number}; the last that can be undone is {self._store.undo_number}, {what}")
-        options, listeners, tokens = self._options(), len(self._hub), self._accounts.live_tokens()
-        changes = self._store.undo()
-        if what in ("reset", "restore") and self._clock.state == self._clocks[AFTER]:
-            self._set_back(self._clocks[BEFORE])
-        self._close_outdated(options, tokens, "undo", "undo")
-        closed = listeners - len(self._hub)
-        return {"messages": self._tell(changes), "closed": closed}
+
+        def undo() -> list[tuple[str, Change]]:
+            changes = self._store.undo()
+            if what in ("reset", "restore") and self._clock.state == self._clocks[AFTER]:
+                self._set_back(self._clocks[BEFORE])
+            return changes
+
+        return self._switch(undo, "undo")
 
     def load(self, data: Mapping[str, Json]) -> dict[str, Json]:
         """Make a data file the state (sample_data/REFERENCE.md, "The data file"), as ``restore`` goes back to one.
@@ -6886,13 +6900,23 @@ class States:
                 raise OptionError(
                     f'data["{PROJECTS}"]: key {shown(key)} is that of another world; leave that project out'
                 )
-        options, listeners, tokens = self._options(), len(self._hub), self._accounts.live_tokens()
-        with self._store.undoable("load"):
-            changes = self._store.load(tree)
-        self._close_outdated(options, tokens, "load", "load")
-        closed = listeners - len(self._hub)
+
+        def load() -> list[tuple[str, Change]]:
+            with self._store.undoable("load"):
+                return self._store.load(tree)
+
+        done = self._switch(load, "load")
         left_out = [key for key in self._store.file_ids() if self._files.path(key) is None]
-        return {"messages": self._tell(changes), "closed": closed, "filesLeftOut": len(left_out)}
+        return done | {"filesLeftOut": len(left_out)}
+
+    def _switch(self, bring: Callable[[], list[tuple[str, Change]]], rule: str) -> dict[str, Json]:
+        """Bring about other data and options, end the sockets that those of before do not fit, and tell the rest."""
+        options, listeners, tokens = self._options(), len(self._hub), self._accounts.live_tokens()
+        changes = bring()
+        self._close_outdated(options, tokens, rule, rule)
+        # Sockets close before the changes are told: who may not read any more is not to hear of them.
+        closed = listeners - len(self._hub)
+        return {"messages": self._tell(changes), "closed": closed}
 
     def _go_back(self, name: str, rule: str) -> dict[str, Json]:
         # Noted before, since what is to be closed shows only in the difference.
@@ -7028,10 +7052,8 @@ class Reports:
 
     def changes(self, *, checkpoint: str | None = None) -> dict[str, Json]:
         """Report how much has changed since a checkpoint, or since the start or the last reset, and when that was."""
-        names = self._store.checkpoints()
-        if checkpoint is not None and checkpoint not in names[1:]:
-            there = ", ".join(names[1:]) or "none"
-            raise OptionError(f"there is no checkpoint {shown(checkpoint)}; there are: {there}")
+        if checkpoint is not None:
+            self._store.require_checkpoint(checkpoint)
         name = checkpoint or START
         count = self._store.changes_since(name)
         return {

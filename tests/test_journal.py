@@ -1703,6 +1703,16 @@ def test_a_disk_without_locks_is_told_and_works(
     assert os.listdir(path.parent) == ["data.json"]
 
 
+@pytest.mark.warns("the disk has no locks", "no inodes that last")
+def test_that_a_disk_has_no_locks_is_told_once_however_often_one_is_tried(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rested_emulator, "fcntl", None)
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)  # as where no file keeps its inode
+    opened(path).file.close()
+    assert caplog.text.count("no locks") == 1
+
+
 @pytest.mark.warns("the disk has no locks")
 def test_a_system_without_locks_is_told_and_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rested_emulator, "fcntl", None)
