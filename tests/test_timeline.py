@@ -276,10 +276,11 @@ def test_it_is_zoomed_paused_and_dragged(page: Page, emulator: RestedEmulator) -
     with open_socket(emulator.ws_url(PLANTS)):
         pause, zoom = page.get_by_role("button", name="Pause timeline"), page.get_by_role("button", name="10 min")
         expect(shown).to_be_visible()
-        pause.click()
-        expect(pause).to_have_attribute("aria-pressed", "true")
         line = page.locator("#timeline .timeline-box .socket")
         expect(line).to_have_count(1)
+        pause.click()
+        expect(pause).to_have_attribute("aria-pressed", "true")
+        page.evaluate("() => new Promise(requestAnimationFrame)")  # it is drawn as it stands in the next frame
         before = line.get_attribute("d")
         zoom.click()
         expect(zoom).to_have_attribute("aria-pressed", "true")
