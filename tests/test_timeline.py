@@ -228,6 +228,24 @@ def test_of_a_record_that_is_not_theirs_nobody_has_missed_a_message(page: Page) 
     assert missed == [[at, f"ben missed a POST message of {CHORES}"] for at in (3, 4)]
 
 
+def test_of_one_moment_what_came_first_stands_first(page: Page) -> None:
+    """Moments are told in milliseconds, and a socket may hear of a change within the one in which it opened."""
+    client = {"username": "ben", "origin": None, "agent": ""}
+    messages: list[dict[str, Any]] = [
+        {"number": 1, "type": "OPEN", "to": [1], **client},
+        {"number": 2, "type": "POST", "to": [1], "faults": []},
+        {"number": 3, "type": "CLOSE", "to": [1], "code": 1000, "reason": ""},
+    ]
+    for message in messages:
+        message |= {"at": "2026-11-28T10:00:00.000Z", "endpoint": CHORES, "uptime": 1.0}
+    script = """(messages) => {
+        const story = new Story();
+        story.hear({ messages });
+        return story.itemsOf(story.lanes.get("user ben"), 0, 9).map(({ kind }) => kind);
+    }"""
+    assert tell(page, script, messages) == ["open", "heard", "end"]
+
+
 def test_who_is_forgotten_or_of_an_emulator_before_is_drawn_no_more(
     page: Page, emulator: RestedEmulator, tokens: dict[str, str]
 ) -> None:

@@ -297,6 +297,7 @@ export class Story {
         items.push({ at: socket.to, row, kind: "end", event: close.number, words: `${lane.name}: the socket of ${endpoint} ended, ${word}: ${code} (${why})` });
       }
     }
+    items.sort((one, other) => one.at - other.at || one.event - other.event); // two may have one moment
     for (const { marks, ...away } of lane.told.values()) {
       items.push(...marks.filter(({ at }) => at >= from && at <= to));
       if (away.to !== null && away.to >= from && away.to <= to) items.push({ ...away, at: away.to, kind: "back" });
