@@ -3120,8 +3120,8 @@ class Indexes:
 
     def __init__(self, file: JsonFile) -> None:
         self._file = file
-        # By table and id, with the document that was read; and by endpoint.
-        self._values: dict[tuple[str, str], tuple[Document, Any]] = {}
+        # By table and id; and by endpoint.
+        self._values: dict[tuple[str, str], Any] = {}
         self._listings: dict[str, Listing] = {}
         # By endpoint: the ids of users by member and value, and those of records by owner, with numbers in their order.
         self._users: dict[str, dict[tuple[str, str], set[str]]] = {}
@@ -3134,13 +3134,9 @@ class Indexes:
 
     def value(self, table: str, document_id: str, read: Callable[[str, Any], T]) -> T | None:
         """Return the value of a document, which is read once as long as it is not replaced; None without one."""
-        document = self._documents(table).get(document_id)
-        if document is None:
-            return None
-        kept = self._values.get((table, document_id))
-        if kept is None or kept[0] is not document:
-            kept = self._values[table, document_id] = document, read(document_id, document)
-        value: T = kept[1]
+        value: T | None = self._values.get((table, document_id))
+        if value is None and (document := self._documents(table).get(document_id)) is not None:
+            value = self._values[table, document_id] = read(document_id, document)
         return value
 
     def records(self, name: str) -> Listing:
@@ -3184,8 +3180,7 @@ class Indexes:
     def follow(self, name: str, key: str, old: Any, new: Any, *, is_moved: bool) -> None:
         """Take over that a document is replaced, made or deleted, which None stands for, or has another place."""
         self._listings.pop(name, None)
-        if new is None:
-            self._values.pop((name, key), None)
+        self._values.pop((name, key), None)
         # Of most endpoints nobody has asked for an index.
         if name in self._owned:
             if is_moved or (old and new and old.owner != new.owner):
@@ -3300,9 +3295,10 @@ class History:
                     had_files += [key for key, record in self._documents(name).items() if has_file(record)]
                     self._database.drop_table(name)
                     continue
-                if has_file(self._documents(name).get(key)):
+                old = self._documents(name).get(key)
+                if has_file(old):
                     had_files.append(key)
-                self._indexes.follow(name, key, self._documents(name).get(key), document, is_moved=after is not None)
+                self._indexes.follow(name, key, old, document, is_moved=after is not None)
                 if document is None:
                     self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
                     # An empty table in the data file would be a new endpoint at the next start.
@@ -5229,8 +5225,6 @@ class Faults:
         """
         self.owed = 0.0
         effect = NO_EFFECT
-        if not self._faults:
-            return effect
         # Delays first, since the first fault that does not add up ends the loop.
         for active in sorted(self._faults.values(), key=lambda active: not active.kind.adds_up):
             kind = active.kind
@@ -7915,6 +7909,8 @@ class Api(Door):
         if world.faults:
             world.service.check_gate(request, operation)
         self._look(world, operation, request)
+        if not world.faults:
+            return self._carry_out(world.service, operation, request)
         request.effect = effect = self._effect(world, request, method)
         if not effect.takes_effect:
             raise fault_hit(effect)
