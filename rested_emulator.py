@@ -9147,11 +9147,8 @@ def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
 
     Its web framework is imported here, for the first handshake: no other answer needs it.
     """
-    from tornado.httputil import HTTPHeaders
     from tornado.web import Application
     from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
-
-    no_headers = HTTPHeaders()
 
     class Protocol(WebSocketProtocol13):
         """Tells a close frame without a code from a lost connection; to Tornado 6.6.1 both are None."""
@@ -9182,7 +9179,7 @@ def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
             return Protocol(self, False, protocol.params) if isinstance(protocol, WebSocketProtocol13) else protocol
 
         def open(self, *args: str, **kwargs: str) -> None:
-            self.request.headers = no_headers  # nobody asks for them again, and there may be many sockets
+            self.request.headers.clear()  # nobody asks for them again, and there may be many sockets
             self._socket.open(self)
 
         def on_message(self, message: str | bytes) -> None:
@@ -9217,7 +9214,7 @@ def begun_streams() -> Callable[[socket.socket, bytes], IOStream]:
     class Begun(IOStream):
         def __init__(self, connection: socket.socket, received: bytes) -> None:
             super().__init__(connection)
-            self._received = memoryview(received)
+            self._received = received
 
         def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
             size = min(len(buf), len(self._received))
