@@ -10,7 +10,7 @@ import { act, request } from "./speak.js";
 import { onChange, onEvents, onFound, refreshAnew, state } from "./state.js";
 import { undo } from "./undo.js";
 
-const MOST_COLUMNS = 8;
+const MOST_COLUMNS = 30; // they are scrolled sideways where there is no room for all
 const LOOKED_AT = 200; // records that tell which columns there are
 
 const live = new Live(() => draw());
@@ -136,6 +136,7 @@ function showColumns(names) {
   if (JSON.stringify(names) === JSON.stringify(columns)) return;
   columns = names;
   $("columns").hidden = !names;
+  $("records").style.setProperty("--least", names ? `${names.length * 7 + 42}ch` : "0");
   const cell = (text, name) => make("span", { class: name, role: "columnheader", text });
   $("columns").replaceChildren(...(names ? [cell("uniqueId", "id"), make("span", { class: "data cells" }, ...names.map((name) => cell(name, "cut"))), cell("updatedAt", "at"), cell("", "last")] : []));
   list.measure();
