@@ -67,22 +67,11 @@ Errors:
     |   +-- Misfit           what a data file may not say, and where it says so
     +-- DataFileError        a data file or journal that cannot be read
     +-- InUseError           a data file that another emulator has
-    +-- Refusal              what a client is told: status, message, hint, close reason
-        +-- BadRequest       400
-        +-- Unauthenticated  401
-        |   +-- TokenExpired
-        +-- Forbidden        403
-        |   +-- OriginRefused
-        +-- NotFound         404
-        +-- MethodNotAllowed 405
-        +-- NotSeen          408
-        +-- TooLarge         413
-        +-- RangeRefused     416
-        +-- WrongVersion     426
-        +-- NotInstalled     501
-        +-- Overloaded       503
-        +-- NotStored        507
-        +-- FaultHit         any: a fault that was asked for
+    +-- Refusal              what a client is told: message, status, hint, close reason
+        +-- OriginRefused    a page that may neither ask nor read the answer
+        +-- NotSeen          what the owner waits for did not happen in time
+        +-- NotStored        the disk refuses the change
+        +-- FaultHit         a fault that was asked for
 """
 
 from __future__ import annotations
@@ -243,49 +232,59 @@ class CloseCode(IntEnum):
 
 
 class Message(StrEnum):
-    """What refusals and closed sockets say; the service's wording where it is known (contract 5.1)."""
+    """What refusals and closed sockets say, the service's wording where it is known (contract 5.1).
 
-    KEY_MISSING = "API Key missing."
-    NOT_VALID = "Endpoint or API Key not valid."
-    WRONG_MASTER_KEY = "Master Key not valid."
-    ORIGIN_REFUSED = "Origin not allowed."
-    NO_ORIGIN = "Request without origin not allowed."
-    HOST_REFUSED = "Host not allowed."
-    WRONG_HOST = "Host not valid."
-    CONTROL_REFUSED = "Control request not allowed."
-    NO_TOKEN = "No Access token or invalid."
-    TOKEN_EXPIRED = "Access token expired."
+    ``status`` is that of the answer which says it (contract 5.2 to 5.7), 0 where only a socket closes with it.
+    """
+
+    status: int
+
+    def __new__(cls, text: str, status: int = 0) -> Self:
+        message = str.__new__(cls, text)
+        message._value_, message.status = text, status
+        return message
+
+    KEY_MISSING = "API Key missing.", 403
+    NOT_VALID = "Endpoint or API Key not valid.", 400
+    WRONG_MASTER_KEY = "Master Key not valid.", 403
+    ORIGIN_REFUSED = "Origin not allowed.", 403
+    NO_ORIGIN = "Request without origin not allowed.", 403
+    HOST_REFUSED = "Host not allowed.", 403
+    WRONG_HOST = "Host not valid.", 400
+    CONTROL_REFUSED = "Control request not allowed.", 403
+    NO_TOKEN = "No Access token or invalid.", 401
+    TOKEN_EXPIRED = "Access token expired.", 401
     OPTIONS_CHANGED = "Options of the endpoint are changed."
-    WRONG_CREDENTIALS = "Credentials not valid."
-    NO_USER = "No user was found."
-    USER_EXISTS = "User exists already."
-    MEMBER_MISSING = "Username or email and password are required."
-    WRONG_CONTENT_TYPE = "Content-Type must be application/json or text/plain."
-    NO_BODY = "Body is empty."
-    WRONG_BODY = "Body is not valid."
-    WRONG_PARAMETER = "Parameter not valid."
-    ONE_UNIQUE_ID = "Exactly one uniqueId is required."
-    NO_TEMPLATE = "Template was not found."
-    WRONG_VERIFICATION = "Verification token not valid."
-    PASSWORDS_DIFFER = "Password and confirmation are not the same."
-    NO_RECORD = "No record was found."
-    NOT_OWNER = "Only the owner of the data can modify it."
-    NOT_FOUND = "Nothing is here."
-    WRONG_METHOD = "Method not allowed."
-    TOO_LARGE = "Body is too large."
-    WRONG_FILES = "Files are not valid."
-    NO_FILE = "The record has no file."
-    WRONG_HANDSHAKE = "WebSocket handshake not valid."
-    WRONG_RANGE = "Range not satisfiable."
-    WRONG_EXPRESSION = "JSONata expression not valid."
-    NOT_INSTALLED = "A package is missing."
-    TOO_MANY_SOCKETS = "Too many open connections."
-    NOT_STORED = "The change could not be stored."
-    NOT_SEEN = "It did not happen in time."
-    FAULT_HIT = "The emulator fails as it was told to."
-    DROPPED = "The world is dropped."
-    STOPPING = "The emulator stops."
-    BUG = "The emulator failed."
+    WRONG_CREDENTIALS = "Credentials not valid.", 401
+    NO_USER = "No user was found.", 401
+    USER_EXISTS = "User exists already.", 400
+    MEMBER_MISSING = "Username or email and password are required.", 400
+    WRONG_CONTENT_TYPE = "Content-Type must be application/json or text/plain.", 400
+    NO_BODY = "Body is empty.", 400
+    WRONG_BODY = "Body is not valid.", 400
+    WRONG_PARAMETER = "Parameter not valid.", 400
+    ONE_UNIQUE_ID = "Exactly one uniqueId is required.", 400
+    NO_TEMPLATE = "Template was not found.", 400
+    WRONG_VERIFICATION = "Verification token not valid.", 400
+    PASSWORDS_DIFFER = "Password and confirmation are not the same.", 400
+    NO_RECORD = "No record was found.", 400
+    NOT_OWNER = "Only the owner of the data can modify it.", 403
+    NOT_FOUND = "Nothing is here.", 404
+    WRONG_METHOD = "Method not allowed.", 405
+    TOO_LARGE = "Body is too large.", 413
+    WRONG_FILES = "Files are not valid.", 400
+    NO_FILE = "The record has no file.", 400
+    WRONG_HANDSHAKE = "WebSocket handshake not valid.", 400
+    WRONG_RANGE = "Range not satisfiable.", 416
+    WRONG_EXPRESSION = "JSONata expression not valid.", 400
+    NOT_INSTALLED = "A package is missing.", 501
+    TOO_MANY_SOCKETS = "Too many open connections.", 503
+    NOT_STORED = "The change could not be stored.", 507
+    NOT_SEEN = "It did not happen in time.", 408
+    FAULT_HIT = "The emulator fails as it was told to.", 503
+    DROPPED = "The world is dropped.", 503
+    STOPPING = "The emulator stops.", 503
+    BUG = "The emulator failed.", 500
 
 
 class Strategy(StrEnum):
@@ -352,133 +351,71 @@ class Refusal(RestedError):
     """A request that is not carried out.
 
     One value with two faces: HTTP answers it with ``status``, ``message`` and ``hint``, a WebSocket
-    closes with 4000 and ``reason``. ``message`` is fixed text, ``hint`` says which rule refused this
-    request and what lifts it. ``hidden`` refusals may not be read by the page that asked, so their
+    closes with 4000 and ``reason``. ``message`` is fixed text and brings its status, ``hint`` says which rule refused
+    this request and what lifts it. ``hidden`` refusals may not be read by the page that asked, so their
     answer carries no CORS headers.
     """
 
-    status: int = 500
-
-    def __init__(self, message: Message, hint: str, *, reason: Message | None = None, hidden: bool = False) -> None:
+    def __init__(
+        self,
+        message: Message,
+        hint: str,
+        *,
+        status: int | None = None,
+        reason: Message | None = None,
+        hidden: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(f"{message} ({hint})")
         self.message = message
         self.hint = hint
+        self.status = status or message.status
         self.reason = reason or message
         self.hidden = hidden
+        self.headers = headers or {}
 
 
-class BadRequest(Refusal):
-    """400: the request itself is wrong (contract 5.3)."""
-
-    status = 400
-
-
-class Unauthenticated(Refusal):
-    """401: the request has no valid access token, or its credentials are wrong (contract 5.4)."""
-
-    status = 401
-
-
-class TokenExpired(Unauthenticated):
-    """401: the access token was valid once."""
-
-
-class Forbidden(Refusal):
-    """403: the request is understood, and not allowed (contract 5.2 and 5.5)."""
-
-    status = 403
-
-
-class OriginRefused(Forbidden):
-    """403: the page's origin may neither ask nor read the answer (contract 9.1)."""
+class OriginRefused(Refusal):
+    """The page's origin may neither ask nor read the answer (contract 9.1)."""
 
     def __init__(self, hint: str) -> None:
         super().__init__(Message.ORIGIN_REFUSED, hint, hidden=True)
 
 
-class NotFound(Refusal):
-    """404: the path leads to nothing (contract 1.7)."""
-
-    status = 404
-
-
-class MethodNotAllowed(Refusal):
-    """405: a method outside ``allowed`` (contract 1.7)."""
-
-    status = 405
-
-    def __init__(self, method: str, allowed: Sequence[str]) -> None:
-        self.allowed = allowed
-        super().__init__(Message.WRONG_METHOD, f"{shown(method)} is not one of {', '.join(allowed)}.")
-
-
 class NotSeen(Refusal):
-    """408: what the owner waits for did not happen in time."""
-
-    status = 408
+    """What the owner waits for did not happen in time."""
 
     def __init__(self, hint: str) -> None:
         super().__init__(Message.NOT_SEEN, hint)
 
 
-class TooLarge(Refusal):
-    """413: a body over the limit (contract 5.7)."""
-
-    status = 413
-
-
-class RangeRefused(Refusal):
-    """416: a range that begins behind the end of a file of ``size`` bytes (contract 8.2)."""
-
-    status = 416
-
-    def __init__(self, range_header: str, size: int) -> None:
-        self.size = size
-        super().__init__(Message.WRONG_RANGE, f"Range {shown(range_header)} is outside of the {size} bytes.")
-
-
-class WrongVersion(Refusal):
-    """426: a WebSocket of another version than 13 (contract 5.7)."""
-
-    status = 426
-
-    def __init__(self, version: str | None) -> None:
-        what = f"is {shown(version, 20)}" if version else "is missing"
-        super().__init__(Message.WRONG_HANDSHAKE, f"Sec-WebSocket-Version {what}; it takes 13 (RFC 6455).")
-
-
-class NotInstalled(Refusal):
-    """501: a package is not installed that the request takes."""
-
-    status = 501
-
-    def __init__(self, what: str, package: str) -> None:
-        super().__init__(Message.NOT_INSTALLED, f"{what} take a package that is missing: pip install '{package}'")
-
-
-class Overloaded(Refusal):
-    """503: the process has as many sockets as it may open, or it stops."""
-
-    status = 503
-
-
 class FaultHit(Refusal):
-    """Any status: a fault that the owner added has hit the request; ``body`` replaces the usual body of an error."""
+    """A fault that the owner added has hit the request; ``body`` replaces the usual body of an error."""
 
     def __init__(
         self, numbers: Sequence[int], status: int | None, body: Json, headers: Mapping[str, str] | None
     ) -> None:
         which = ", ".join(map(str, numbers))
-        super().__init__(Message.FAULT_HIT, f"Fault {which} was asked for; DELETE /__emulator__/faults clears it.")
-        self.status = status or 503
+        hint = f"Fault {which} was asked for; DELETE /__emulator__/faults clears it."
+        super().__init__(Message.FAULT_HIT, hint, status=status, headers=headers)
         self.body = body
-        self.headers = headers or {}
 
 
 class NotStored(Refusal):
-    """507: the disk refuses the change, so it is not made; reading goes on."""
+    """The disk refuses the change, so it is not made; reading goes on."""
 
-    status = 507
+
+def wrong_method(method: str, allowed: Sequence[str]) -> Refusal:
+    """Make the refusal of a method outside ``allowed`` (contract 1.7)."""
+    names = ", ".join(allowed)
+    hint = f"{shown(method)} is not one of {names}."
+    # RFC 9110, section 15.5.6, wants the header.
+    return Refusal(Message.WRONG_METHOD, hint, headers={"Allow": names})
+
+
+def not_installed(what: str, package: str) -> Refusal:
+    """Make the refusal of a request that takes a package which is not installed."""
+    return Refusal(Message.NOT_INSTALLED, f"{what} take a package that is missing: pip install '{package}'")
 
 
 def not_stored(error: OSError, path: str | None = None) -> NotStored:
@@ -1028,19 +965,19 @@ def look_at_parameters(last: Mapping[str, str]) -> tuple[str, ...]:
 def parse_body(request: Request) -> bytes:
     """Read the data in a body as JSON; text becomes a string (contract 3.3 and 3.4).
 
-    Raises BadRequest for a wrong type, an empty or a malformed body, and TooLarge.
+    Raises Refusal for a wrong type, and for a body that is empty, malformed or too large.
     """
     check_encoding(request.headers.get("Content-Encoding"))
     media_type = check_content_type(request.headers.get("Content-Type"))
     body = request.body
     if body is None:
-        raise TooLarge(Message.TOO_LARGE, "The body is over the limit; raise it with --max-body.")
+        raise Refusal(Message.TOO_LARGE, "The body is over the limit; raise it with --max-body.")
     if not body:
-        raise BadRequest(Message.NO_BODY, "Send the data in the body.")
+        raise Refusal(Message.NO_BODY, "Send the data in the body.")
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise BadRequest(Message.WRONG_BODY, f"The body is not UTF-8: byte {error.start + 1}.") from None
+        raise Refusal(Message.WRONG_BODY, f"The body is not UTF-8: byte {error.start + 1}.") from None
     return encode(text) if media_type == "text/plain" else parse_json(text)
 
 
@@ -1077,17 +1014,17 @@ def look_at_body(request: Request) -> tuple[str, ...]:
 
 
 def check_encoding(encoding: str | None) -> None:
-    """Raise BadRequest for a body that is compressed."""
+    """Raise Refusal for a body that is compressed."""
     if encoding and encoding.strip().lower() != "identity":
-        raise BadRequest(Message.WRONG_BODY, f"Content-Encoding {shown(encoding)} is not understood.")
+        raise Refusal(Message.WRONG_BODY, f"Content-Encoding {shown(encoding)} is not understood.")
 
 
 @functools.lru_cache(8)
 def check_content_type(kind: str | None) -> str:
-    """Return ``application/json`` or ``text/plain``; raise BadRequest for anything else."""
+    """Return ``application/json`` or ``text/plain``; raise Refusal for anything else."""
     media_type, *options = (part.strip(" \t").lower() for part in (kind or "").split(";"))
     if "," in (kind or "") or media_type not in ("application/json", "text/plain"):
-        raise BadRequest(
+        raise Refusal(
             Message.WRONG_CONTENT_TYPE,
             f"Content-Type is {shown(kind) if kind else 'missing'}; send the header Content-Type: application/json"
             + (", and files with POST to an endpoint for records." if media_type == "multipart/form-data" else "."),
@@ -1095,7 +1032,7 @@ def check_content_type(kind: str | None) -> str:
     for option in options:
         name, _, value = option.partition("=")
         if name.strip() == "charset" and value.strip().strip('"') not in ("utf-8", "utf8"):
-            raise BadRequest(Message.WRONG_CONTENT_TYPE, f"Charset {shown(value)} is not utf-8.")
+            raise Refusal(Message.WRONG_CONTENT_TYPE, f"Charset {shown(value)} is not utf-8.")
     return media_type
 
 
@@ -1121,7 +1058,7 @@ def without_collections() -> Iterator[None]:
 
 
 def parse_json(text: str) -> bytes:
-    """Check JSON as RFC 8259 says, nested 512 levels at most (contract 3.4), and write it anew; raises BadRequest."""
+    """Check JSON as RFC 8259 says, nested 512 levels at most (contract 3.4), and write it anew; raises Refusal."""
     try:
         if text.startswith("\ufeff"):
             raise json.JSONDecodeError("A byte order mark is not JSON", text, 0)
@@ -1132,16 +1069,16 @@ def parse_json(text: str) -> bytes:
         return encode(value)
     except json.JSONDecodeError as error:
         hint = f"{error.msg}: line {error.lineno} column {error.colno}.{how_it_begins(text)}"
-        raise BadRequest(Message.WRONG_BODY, hint) from None
+        raise Refusal(Message.WRONG_BODY, hint) from None
     except UnicodeEncodeError:
-        raise BadRequest(Message.WRONG_BODY, "The body has a lone surrogate.") from None
+        raise Refusal(Message.WRONG_BODY, "The body has a lone surrogate.") from None
     except ValueError as error:
         # Python's own words would advise to call sys.set_int_max_str_digits.
         digits = "digits" in str(error)
         why = "a number has more than 4300 digits" if digits else str(error)
-        raise BadRequest(Message.WRONG_BODY, f"Not JSON: {why}.") from None
+        raise Refusal(Message.WRONG_BODY, f"Not JSON: {why}.") from None
     except RecursionError:
-        raise BadRequest(Message.WRONG_BODY, f"Nested deeper than {MAX_DEPTH} levels.") from None
+        raise Refusal(Message.WRONG_BODY, f"Nested deeper than {MAX_DEPTH} levels.") from None
 
 
 MISTAKEN_FOR_JSON = (
@@ -1208,14 +1145,14 @@ def decode(packed: bytes) -> Json:
 
 
 def check_strategy(name: str) -> Strategy:
-    """Return the strategy of that name; raises BadRequest where there is none (contract 4.3)."""
+    """Return the strategy of that name; raises Refusal where there is none (contract 4.3)."""
     if name in tuple(Strategy):
         return Strategy(name)
-    raise BadRequest(Message.WRONG_PARAMETER, f"Strategy {shown(name)} is not one of {', '.join(Strategy)}.")
+    raise Refusal(Message.WRONG_PARAMETER, f"Strategy {shown(name)} is not one of {', '.join(Strategy)}.")
 
 
 def apply_strategy(old: bytes, new: bytes, strategy: Strategy) -> bytes:
-    """Return the data after a PUT, all as JSON (contract 4.3); raises BadRequest."""
+    """Return the data after a PUT, all as JSON (contract 4.3); raises Refusal."""
     if strategy is Strategy.FORCE:
         return new
     before, after = decode(old), decode(new)
@@ -1224,7 +1161,7 @@ def apply_strategy(old: bytes, new: bytes, strategy: Strategy) -> bytes:
     if strategy is Strategy.MERGE and isinstance(before, dict) and isinstance(after, dict):
         return encode(merge(before, after))
     hint = f"Strategy {strategy} cannot put {kind_of(after)} onto {kind_of(before)}; force can."
-    raise BadRequest(Message.WRONG_PARAMETER, hint)
+    raise Refusal(Message.WRONG_PARAMETER, hint)
 
 
 def merge(old: dict[str, Json], new: dict[str, Json]) -> dict[str, Json]:
@@ -3834,10 +3771,10 @@ class Gate:
     any_origin: bool = False
 
     def check_host(self, host: str | None) -> None:
-        """Raise Forbidden for a Host header that names another machine (DNS rebinding), BadRequest for none."""
+        """Raise Refusal for a Host header that is missing, or names another machine (DNS rebinding)."""
         if host is None or "," in host:
             # RFC 9112, section 3.2; Tornado joins several headers of a name with commas.
-            raise BadRequest(Message.WRONG_HOST, "A request has exactly one Host header.", hidden=True)
+            raise Refusal(Message.WRONG_HOST, "A request has exactly one Host header.", hidden=True)
         name = host_name(host)
         if name and (name in self.hosts or is_loopback(name)):
             return
@@ -3846,7 +3783,7 @@ class Gate:
         if self.any_address and address is not None and not address.is_unspecified:
             return
         hint = f"Host {shown(host)} is not this machine; allow it with --allow-host {name or 'NAME'}."
-        raise Forbidden(Message.HOST_REFUSED, hint, hidden=True)
+        raise Refusal(Message.HOST_REFUSED, hint, hidden=True)
 
     def check_origin(
         self, origin: str | None, allowed: Sequence[str], host: str | None = None, *, any_origin: bool | None = None
@@ -3886,17 +3823,17 @@ def same_secret(guess: str, secret: str) -> bool:
 
 
 def check_project(store: Store, request: Request) -> tuple[Project, Endpoint]:
-    """Return the project and endpoint that a request names; raises Forbidden or BadRequest (contract 5.2, 5.3)."""
+    """Return the project and endpoint that a request names; raises Refusal (contract 5.2, 5.3)."""
     key, name = request.parameters.key, request.endpoint
     if not key:
         hint = "Add ?key=KEY to the URL; the banner and GET /__emulator__/status show the key."
-        raise Forbidden(Message.KEY_MISSING, hint, reason=Message.NOT_VALID)
+        raise Refusal(Message.KEY_MISSING, hint, reason=Message.NOT_VALID)
     project, endpoint = store.project(key), store.endpoint(name)
     if endpoint is None:
-        raise BadRequest(Message.NOT_VALID, why_no_endpoint(name, [other.name for other in store.endpoints()]))
+        raise Refusal(Message.NOT_VALID, why_no_endpoint(name, [other.name for other in store.endpoints()]))
     if project is None or endpoint.project != key:
         hint = f"Key {shown(key, 12)} is not the key of the project that endpoint {shown(name)} belongs to."
-        raise BadRequest(Message.NOT_VALID, hint + " The banner and GET /__emulator__/status show it.")
+        raise Refusal(Message.NOT_VALID, hint + " The banner and GET /__emulator__/status show it.")
     return project, endpoint
 
 
@@ -3923,10 +3860,10 @@ def holds_master_key(project: Project | None, request: Request, operation: Opera
 
 
 def check_master_key(project: Project, request: Request, operation: Operation) -> None:
-    """Raise Forbidden for a master key that ``holds_master_key`` found wrong, or where none is set (contract 4.5)."""
+    """Raise Refusal for a master key that ``holds_master_key`` found wrong, or where none is set (contract 4.5)."""
     if request.parameters.master_key is not None and operation.honours_master_key:
         hint = "This is not the project's master key; set it with --master-key or change-project."
-        raise Forbidden(Message.WRONG_MASTER_KEY, hint, hidden=not origin_allowed(project, request.origin))
+        raise Refusal(Message.WRONG_MASTER_KEY, hint, hidden=not origin_allowed(project, request.origin))
 
 
 def origin_allowed(project: Project, origin: str | None) -> bool:
@@ -3937,12 +3874,12 @@ def origin_allowed(project: Project, origin: str | None) -> bool:
 
 
 def check_origin(project: Project, origin: str | None) -> None:
-    """Raise Forbidden where ``origin_allowed`` says no (contract 5.2)."""
+    """Raise Refusal where ``origin_allowed`` says no (contract 5.2)."""
     if origin_allowed(project, origin):
         return
     if origin is None:
         hint = f"Project {shown(project.name)} refuses requests without Origin (disallowNoOrigin)."
-        raise Forbidden(Message.NO_ORIGIN, hint, reason=Message.ORIGIN_REFUSED)
+        raise Refusal(Message.NO_ORIGIN, hint, reason=Message.ORIGIN_REFUSED)
     raise OriginRefused(
         f"Origin {shown(origin)} is not among the allowed origins of project {shown(project.name)} "
         f"({', '.join(project.allowed_origins)}); allow it with --allow-origin {parse_origin(origin) or 'ORIGIN'} "
@@ -4033,23 +3970,23 @@ def client_of(store: Store, request: Request) -> Client:
 
 
 def identify(store: Store, request: Request, endpoint: Endpoint, now: float) -> Session:
-    """Return the session of the request's token (contract 5.4 and 6.7); raises Unauthenticated."""
+    """Return the session of the request's token (contract 5.4 and 6.7); raises Refusal."""
     if not request.token:
         hint = f"Endpoint {shown(endpoint.name)} is only for logged-in users; log in, and send the cookie or the "
         end = "." if endpoint.authentication else ", or change its option secure."
         hint += f"header Authorization: Bearer TOKEN{end}"
-        raise Unauthenticated(Message.NO_TOKEN, " ".join([hint, *why_no_token(request)]))
+        raise Refusal(Message.NO_TOKEN, " ".join([hint, *why_no_token(request)]))
     session = store.session(request.token)
     home = store.endpoint(session.endpoint) if session else None
     user = store.record(session.endpoint, session.user) if session else None
     if session is None or user is None or home is None or home.project != endpoint.project:
         hint = "The access token is unknown here: logged out, from before a reset, of a deleted user or another "
-        raise Unauthenticated(Message.NO_TOKEN, why_no_such_token(request.token) or f"{hint}project.")
+        raise Refusal(Message.NO_TOKEN, why_no_such_token(request.token) or f"{hint}project.")
     if session.expires_at <= now:
         expired_at = timestamp(session.expires_at)
         hint = f"The token expired at {expired_at}; log in again, or start with a longer --token-ttl."
         # A handshake with it is told what one without a token is told (contract 7.2).
-        raise TokenExpired(Message.TOKEN_EXPIRED, hint, reason=Message.NO_TOKEN)
+        raise Refusal(Message.TOKEN_EXPIRED, hint, reason=Message.NO_TOKEN)
     return session
 
 
@@ -4072,16 +4009,16 @@ class Accounts:
         return self._store.user(endpoint, name, value)
 
     def check_user(self, endpoint: str, packed: bytes, unique_id: str | None = None) -> None:
-        """Raise BadRequest for data that is no user's, or has the name of a user of another id (contract 6.2, 6.5)."""
+        """Raise Refusal for data that is no user's, or has the name of a user of another id (contract 6.2, 6.5)."""
         data = decode(packed)
         if why := why_no_user(data):
-            raise BadRequest(Message.MEMBER_MISSING, f"The body makes no user: {why}.")
+            raise Refusal(Message.MEMBER_MISSING, f"The body makes no user: {why}.")
         assert isinstance(data, dict)
         for name in CREDENTIALS:
             other = self.find(endpoint, name, str(data[name])) if name in data else None
             if other is not None and other.unique_id != unique_id:
                 hint = f"Endpoint {shown(endpoint)} has a user with {name} {shown(data[name])}."
-                raise BadRequest(Message.USER_EXISTS, hint)
+                raise Refusal(Message.USER_EXISTS, hint)
 
     def delete_record(self, endpoint: Endpoint, unique_id: str) -> list[str]:
         """Delete a record, with the tokens of one that is a user; returns those tokens."""
@@ -4091,26 +4028,26 @@ class Accounts:
             return self.revoke(endpoint.name, unique_id) if endpoint.authentication else []
 
     def check_password(self, endpoint: str, packed: bytes) -> Record:
-        """Return the user with the name and password of a login (contract 6.3); raises BadRequest, Unauthenticated."""
+        """Return the user with the name and password of a login (contract 6.3); raises Refusal."""
         data = members_of(decode(packed))
         names = [name for name in CREDENTIALS if name in data]
         if len(names) != 1:
             hint = "A login takes an object with password and either username or email, not both."
-            raise BadRequest(Message.MEMBER_MISSING, hint)
+            raise Refusal(Message.MEMBER_MISSING, hint)
         name, password = data[names[0]], data.get("password")
         if not isinstance(name, str) or not name or not isinstance(password, str) or not password:
-            raise BadRequest(Message.MEMBER_MISSING, f"{names[0]} and password must be texts that are not empty.")
+            raise Refusal(Message.MEMBER_MISSING, f"{names[0]} and password must be texts that are not empty.")
         user = self.find(endpoint, names[0], name)
         if user is None:
             who = f"user with {names[0]} {shown(name)}"
             hint = f"Endpoint {shown(endpoint)} has no {who}; register it with a plain POST."
-            raise Unauthenticated(Message.NO_USER, hint)
+            raise Refusal(Message.NO_USER, hint)
         stored = members_of(user.data).get("password")
         if stored is None:
             hint = f"User {shown(name)} has no password yet; set one with PUT and the master key, or by a reset mail."
-            raise Unauthenticated(Message.WRONG_CREDENTIALS, hint)
+            raise Refusal(Message.WRONG_CREDENTIALS, hint)
         if not isinstance(stored, str) or not same_secret(password, stored):
-            raise Unauthenticated(Message.WRONG_CREDENTIALS, f"The password of {shown(name)} is another one.")
+            raise Refusal(Message.WRONG_CREDENTIALS, f"The password of {shown(name)} is another one.")
         return user
 
     def _homes(self) -> list[str]:
@@ -4137,20 +4074,20 @@ class Accounts:
         return users
 
     def send_reset(self, endpoint: Endpoint, packed: bytes) -> Mail:
-        """Put a mail with a verification token into the outbox (contract 6.9); raises BadRequest."""
+        """Put a mail with a verification token into the outbox (contract 6.9); raises Refusal."""
         email, name = map(members_of(decode(packed)).get, ("email", "templateName"))
         if not isinstance(email, str) or not isinstance(name, str):
-            raise BadRequest(Message.MEMBER_MISSING, "A password reset takes an object with email and templateName.")
+            raise Refusal(Message.MEMBER_MISSING, "A password reset takes an object with email and templateName.")
         user = self.find(endpoint.name, "email", email)
         if user is None:
             hint = f"Endpoint {shown(endpoint.name)} has no user with email {shown(email)}."
-            raise BadRequest(Message.NO_USER, hint)
+            raise Refusal(Message.NO_USER, hint, status=400)
         project = self._store.project(endpoint.project)
         templates = project.reset_templates if project else {}
         if name not in templates:
             there = f"there are: {', '.join(templates) or 'none'}"
             hint = f"There is no template {shown(name)} ({there}); add it with --reset-template or change-project."
-            raise BadRequest(Message.NO_TEMPLATE, hint)
+            raise Refusal(Message.NO_TEMPLATE, hint)
         import html
 
         now, token = self._clock.now(), self._make_id()
@@ -4161,22 +4098,22 @@ class Accounts:
         return mail
 
     def reset_password(self, endpoint: str, packed: bytes) -> tuple[Record, bytes, Mail]:
-        """Return the user of a verification token, the new data, and the mail (contract 6.9); raises BadRequest."""
+        """Return the user of a verification token, the new data, and the mail (contract 6.9); raises Refusal."""
         members = ("verificationToken", "password", "passwordConfirmation")
         token, password, confirmation = map(members_of(decode(packed)).get, members)
         if not all(isinstance(value, str) and value for value in (token, password, confirmation)):
-            raise BadRequest(Message.MEMBER_MISSING, f"A new password takes an object with {', '.join(members)}.")
+            raise Refusal(Message.MEMBER_MISSING, f"A new password takes an object with {', '.join(members)}.")
         if password != confirmation:
-            raise BadRequest(Message.PASSWORDS_DIFFER, "Send the same text as password and passwordConfirmation.")
+            raise Refusal(Message.PASSWORDS_DIFFER, "Send the same text as password and passwordConfirmation.")
         mail = next((mail for mail in self._store.mails() if mail.token == token), None)
         user = self._store.record(endpoint, mail.user) if mail and mail.endpoint == endpoint else None
         data = members_of(user.data) if user else {}
         if mail is None or user is None or not data:
             hint = f"No mail of endpoint {shown(endpoint)} has this token; GET /__emulator__/mails shows the outbox."
-            raise BadRequest(Message.WRONG_VERIFICATION, hint)
+            raise Refusal(Message.WRONG_VERIFICATION, hint)
         if mail.used or mail.expires_at <= self._clock.now():
             why = "was used already" if mail.used else f"expired at {timestamp(mail.expires_at)}"
-            raise BadRequest(Message.WRONG_VERIFICATION, f"The token {why}; ask for another mail.")
+            raise Refusal(Message.WRONG_VERIFICATION, f"The token {why}; ask for another mail.")
         return user, encode(data | {"password": password}), mail
 
     def open_session(self, endpoint: Endpoint, user: str) -> Session:
@@ -4334,7 +4271,7 @@ class Upload:
     def __init__(self, files: Files, headers: Mapping[str, str], max_fields: int, make_id: Callable[[], str]) -> None:
         """Begin to parse; ``make_id`` makes the ids of files.
 
-        Raises NotInstalled, or BadRequest for a content type that names no boundary.
+        Raises Refusal where a package is missing, or the content type names no boundary.
         """
         content_type = headers.get("Content-Type")
         try:
@@ -4345,17 +4282,17 @@ class Upload:
                 parse_options_header,
             )
         except ImportError:
-            raise NotInstalled("File uploads", "multipart>=2,<3") from None
+            raise not_installed("File uploads", "multipart>=2,<3") from None
         check_encoding(headers.get("Content-Encoding"))
         _, options = parse_options_header(content_type or "")
         boundary = options.get("boundary", "")
         if not boundary:
             hint = f"Content-Type {shown(content_type)} has no boundary: leave the Content-Type header out, "
-            raise BadRequest(Message.WRONG_BODY, hint + "the client makes it.")
+            raise Refusal(Message.WRONG_BODY, hint + "the client makes it.")
         try:
             self._parser = PushMultipartParser(boundary, max_header_size=2**14, max_segment_count=1000)
         except MultipartError as error:
-            raise BadRequest(Message.WRONG_BODY, f"Content-Type {shown(content_type)}: {error}.") from None
+            raise Refusal(Message.WRONG_BODY, f"Content-Type {shown(content_type)}: {error}.") from None
         self._error = MultipartError
         self._files = files
         self._make_id = make_id
@@ -4387,7 +4324,7 @@ class Upload:
         except Refusal as refusal:
             self.refusal = refusal
         except self._error as error:
-            self.refusal = BadRequest(Message.WRONG_BODY, f"The multipart body is not valid: {error}.")
+            self.refusal = Refusal(Message.WRONG_BODY, f"The multipart body is not valid: {error}.")
         except OSError as error:
             self.refusal = not_stored(error, self._files.draft(self._id))
 
@@ -4408,17 +4345,17 @@ class Upload:
         """Open the draft of the part's file."""
         if self._part != "file":
             hint = f"A file came as part {shown(self._part)}; every file is a part named file."
-            raise BadRequest(Message.WRONG_FILES, hint)
+            raise Refusal(Message.WRONG_FILES, hint)
         if len(self._done) == MOST_FILES:
-            raise BadRequest(Message.WRONG_FILES, f"There are more than {MOST_FILES} files.")
+            raise Refusal(Message.WRONG_FILES, f"There are more than {MOST_FILES} files.")
         self._id, self._size = self._make_id(), 0
         self._out = self._files.open_draft(self._id)
 
     def _count(self, size: int) -> None:
-        """Count bytes of text fields; raises TooLarge where they are too many for the memory."""
+        """Count bytes of text fields; raises Refusal where they are too many for the memory."""
         self._fields_size += size
         if self._fields_size > self._max_fields:
-            raise TooLarge(Message.TOO_LARGE, "The text fields are over the limit; raise it with --max-body.")
+            raise Refusal(Message.TOO_LARGE, "The text fields are over the limit; raise it with --max-body.")
 
     def _take(self, chunk: bytes) -> None:
         """Keep bytes of the part's content."""
@@ -4432,7 +4369,7 @@ class Upload:
             assert self._out is not None
         self._size += len(chunk)
         if self._size > LARGEST_FILE:
-            raise TooLarge(Message.TOO_LARGE, f"File {shown(self._name)} is over {LARGEST_FILE} bytes.")
+            raise Refusal(Message.TOO_LARGE, f"File {shown(self._name)} is over {LARGEST_FILE} bytes.")
         while chunk:
             chunk = chunk[os.write(self._out, chunk) :]
 
@@ -4450,17 +4387,17 @@ class Upload:
             try:
                 self._parser.close()
             except self._error as error:
-                self.refusal = BadRequest(Message.WRONG_BODY, f"The multipart body is not valid: {error}.")
+                self.refusal = Refusal(Message.WRONG_BODY, f"The multipart body is not valid: {error}.")
         if self.refusal is not None:
             raise self.refusal
         if not self._done:
-            raise BadRequest(Message.WRONG_FILES, "There is no file; send it as a part named file.")
+            raise Refusal(Message.WRONG_FILES, "There is no file; send it as a part named file.")
         texts: dict[str, list[Json]] = {}
         for name, value in self._fields:
             try:
                 texts.setdefault(name, []).append(value.decode())
             except UnicodeDecodeError:
-                raise BadRequest(Message.WRONG_BODY, f"Field {shown(name)} is not UTF-8.") from None
+                raise Refusal(Message.WRONG_BODY, f"Field {shown(name)} is not UTF-8.") from None
         # A field that comes several times is a list.
         return self._done, {name: values if len(values) > 1 else values[0] for name, values in texts.items()}
 
@@ -4497,7 +4434,7 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     """Return first byte and length of a Range header; None where it is to be ignored (contract 8.2).
 
     RFC 9110, section 14.2, lets a server ignore what is malformed, of another unit or of several ranges.
-    Raises RangeRefused.
+    Raises Refusal for one that begins behind the end of the file.
     """
     # The pattern goes through many spaces again and again, for minutes; no range is that long.
     if len(header) > 200:
@@ -4513,7 +4450,9 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
         if last and int(last) < start:
             return None
     if start >= size or end < start:
-        raise RangeRefused(header, size)
+        hint = f"Range {shown(header)} is outside of the {size} bytes."
+        # RFC 9110, section 15.5.17, wants the header.
+        raise Refusal(Message.WRONG_RANGE, hint, headers={"Content-Range": f"bytes */{size}"})
     return start, end - start + 1
 
 
@@ -5719,7 +5658,7 @@ def shown_body(body: bytes) -> Json:
     text = body.decode(errors="replace")
     try:
         return decode(parse_json(text))
-    except BadRequest:
+    except Refusal:
         return text
 
 
@@ -6204,7 +6143,7 @@ class Service:
             caller = Caller(identify(self._store, request, endpoint, self._clock.now()))
         # After the user (contract 5.6): a stranger is told to log in, whatever the query.
         if request.parameters.malformed:
-            raise BadRequest(Message.WRONG_PARAMETER, "The query is not UTF-8.")
+            raise Refusal(Message.WRONG_PARAMETER, "The query is not UTF-8.")
         return endpoint, caller
 
     # Verbs
@@ -6230,7 +6169,7 @@ class Service:
             try:
                 data = encode({**facts, "metadata": metadata})
             except UnicodeEncodeError:
-                raise BadRequest(Message.WRONG_BODY, f"The name {shown(file.original_name)} is not UTF-8.") from None
+                raise Refusal(Message.WRONG_BODY, f"The name {shown(file.original_name)} is not UTF-8.") from None
             records.append(Record.of(file.unique_id, data, now, now, caller.user, {"file": facts}))
         with self._store.batch():
             for record in records:
@@ -6265,7 +6204,7 @@ class Service:
             records = [self._find(endpoint, caller, unique_id) for unique_id in dict.fromkeys(ids)]
             readable = [endpoint.shows(record) for record in records if record is not None]
             if not readable:
-                raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, ids))
+                raise Refusal(Message.NO_RECORD, self._why_not_found(endpoint, ids))
             return readable[0] if len(ids) == 1 else Listing(readable)
         if endpoint.authentication:  # a user has read the own record above, so the holder of the master key is left
             return Listing(map(endpoint.shows, self._store.records(endpoint.name)))
@@ -6280,11 +6219,11 @@ class Service:
         unique_id = self._one_unique_id(endpoint, request)
         record = self._find(endpoint, caller, unique_id)
         if record is None:
-            raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, [unique_id]))
+            raise Refusal(Message.NO_RECORD, self._why_not_found(endpoint, [unique_id]))
         path = self._files.path(unique_id) if record.file else None
         if record.file is None or path is None:
             why = "its file is not on disk any more" if record.file else "it was made without one"
-            raise BadRequest(Message.NO_FILE, f"Record {shown(unique_id)} has no file: {why}.")
+            raise Refusal(Message.NO_FILE, f"Record {shown(unique_id)} has no file: {why}.")
         return record.file, path
 
     def update(self, request: Request) -> Record:
@@ -6328,9 +6267,9 @@ class Service:
         endpoint, _ = self.admit(request, Operation.LOGOUT)
         try:
             session = identify(self._store, request, endpoint, self._clock.now())
-        except Unauthenticated as refusal:
+        except Refusal as refusal:
             # 400 and not 401 (contract 6.4): logout is open to everyone, and the token is its argument.
-            raise BadRequest(refusal.message, refusal.hint) from None
+            raise Refusal(refusal.message, refusal.hint, status=400) from None
         self._store.drop_session(session.token)
         self._hub.close_tokens([session.token])
 
@@ -6418,9 +6357,9 @@ class Service:
         if record and caller.may_change(endpoint, record, operation):
             return record
         if record is None or not caller.may_read(endpoint, record):
-            raise BadRequest(Message.NO_RECORD, self._why_not_found(endpoint, [unique_id]))
+            raise Refusal(Message.NO_RECORD, self._why_not_found(endpoint, [unique_id]))
         hint = f"Record {shown(unique_id)} belongs to another user; others may {operation} it with --others-can "
-        raise Forbidden(Message.NOT_OWNER, f"{hint}{operation}:{endpoint.name} or change-endpoint.")
+        raise Refusal(Message.NOT_OWNER, f"{hint}{operation}:{endpoint.name} or change-endpoint.")
 
     def _why_not_found(self, endpoint: Endpoint, ids: Sequence[str]) -> str:
         hint = f"Endpoint {shown(endpoint.name)} has no record {shown(', '.join(ids))} that this request may see."
@@ -6445,7 +6384,7 @@ class Service:
         ids = self._unique_ids(endpoint, request)
         if len(ids) == 1:
             return ids[0]
-        raise BadRequest(Message.ONE_UNIQUE_ID, f"This request has {len(ids)}; the URL takes one &uniqueId=ID.")
+        raise Refusal(Message.ONE_UNIQUE_ID, f"This request has {len(ids)}; the URL takes one &uniqueId=ID.")
 
 
 class Owner:
@@ -6583,7 +6522,7 @@ class Owner:
         """Raise OptionError for data that a client would be refused for a user."""
         try:
             self._accounts.check_user(endpoint, data, unique_id)
-        except BadRequest as refusal:
+        except Refusal as refusal:
             raise OptionError(refusal.hint) from None
 
     def _require_record(self, endpoint: str, unique_id: str) -> Record:
@@ -7497,15 +7436,10 @@ def refuse(refusal: Refusal, warnings: Sequence[str] = ()) -> Answer:
     if isinstance(refusal, FaultHit) and refusal.body is not None:
         body = encode(refusal.body)
     answer = Answer(refusal.status, body, refusal=refusal)
-    if isinstance(refusal, FaultHit) and refusal.headers:
+    if isinstance(refusal, FaultHit):
         add_headers(answer, refusal.headers)
-    # What RFC 9110, sections 15.5.6 and 15.5.17, and RFC 6455, section 4.4, want these to carry.
-    if isinstance(refusal, MethodNotAllowed):
-        answer.headers.append(("Allow", ", ".join(refusal.allowed)))
-    if isinstance(refusal, RangeRefused):
-        answer.headers.append(("Content-Range", f"bytes */{refusal.size}"))
-    if isinstance(refusal, WrongVersion):
-        answer.headers.append(("Sec-WebSocket-Version", "13"))
+    else:
+        answer.headers += refusal.headers.items()
     return answer
 
 
@@ -7523,7 +7457,7 @@ def add_headers(answer: Answer, headers: Mapping[str, str]) -> None:
 
 
 def send_file(path: str, content_type: str, request: HttpRequest, *, ranges: bool = True) -> Answer:
-    """Answer with a file, or with ``ranges`` the part that is asked for; raises RangeRefused, or OSError."""
+    """Answer with a file, or with ``ranges`` the part that is asked for; raises Refusal, or OSError."""
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(open(path, "rb"))
         size = os.fstat(file.fileno()).st_size
@@ -7663,11 +7597,11 @@ def stop_evaluator(process: subprocess.Popen[bytes]) -> None:
 
 
 def check_jsonata() -> None:
-    """Raise NotInstalled where there is no JSONata."""
+    """Raise Refusal where there is no JSONata."""
     import importlib.util
 
     if importlib.util.find_spec("jsonata") is None:
-        raise NotInstalled("JSONata expressions", "jsonata-python>=0.6,<0.8")
+        raise not_installed("JSONata expressions", "jsonata-python>=0.6,<0.8")
 
 
 class Evaluator:
@@ -7692,8 +7626,8 @@ class Evaluator:
     async def evaluate(self, expression: str, data: bytes) -> bytes:
         """Evaluate an expression on data; both data and result are JSON.
 
-        Raises BadRequest, with position, where it fails; Overloaded when the emulator stops before it is done;
-        and a Refusal where there is no process to be had.
+        Raises Refusal, with position, where it fails; also when the emulator stops before it is done, and where
+        there is no process to be had.
         """
         left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(self._take_turn(expression.encode(errors="replace"), data, left))
@@ -7708,12 +7642,12 @@ class Evaluator:
             raise
         outcome = task.result()
         if outcome is None:
-            raise Overloaded(Message.STOPPING, "It stops before the JSONata expression is evaluated.")
+            raise Refusal(Message.STOPPING, "It stops before the JSONata expression is evaluated.")
         sign, answer = outcome
         if sign == b"+":
             return answer
         why = answer.decode(errors="replace")
-        raise BadRequest(Message.WRONG_EXPRESSION, f"Expression {shown(expression)} fails: {shown(why, 300)[1:-1]}.")
+        raise Refusal(Message.WRONG_EXPRESSION, f"Expression {shown(expression)} fails: {shown(why, 300)[1:-1]}.")
 
     def _has_ended(self, task: asyncio.Task[Any]) -> None:
         del self._asking[task]
@@ -7900,11 +7834,11 @@ class Api(Door):
             names = [endpoint.name for endpoint in world.store.endpoints()]
             if like := closest(request.path.rpartition("/ce/")[2], names):
                 hint += f" Did you mean {API_PREFIX}{like}?"
-            raise NotFound(Message.NOT_FOUND, hint)
+            raise Refusal(Message.NOT_FOUND, hint)
         method = served_as(request.method, request)
         if method not in METHODS:
             world.service.check_gate(request)
-            raise MethodNotAllowed(method, METHODS)
+            raise wrong_method(method, METHODS)
         operation = world.service.operation(request, method)
         if world.faults:
             world.service.check_gate(request, operation)
@@ -7936,7 +7870,7 @@ class Api(Door):
         check_handshake(request)
         if self.worlds.count_listeners() >= self._most_sockets:
             hint = f"{self._most_sockets} are open; raise the limit of open files (ulimit -n)."
-            raise Overloaded(Message.TOO_MANY_SOCKETS, hint)
+            raise Refusal(Message.TOO_MANY_SOCKETS, hint)
         with contextlib.suppress(OriginRefused):  # a foreign page uses no fault up
             world.service.check_gate(request)
             request.effect = effect = self._effect(world, request, WEBSOCKET)
@@ -7981,10 +7915,10 @@ class Api(Door):
     def check_head(self, request: HttpRequest) -> None:
         world = self._find_world(request)
         if not request.path.startswith(API_PREFIX):
-            raise NotFound(Message.NOT_FOUND, "")
+            raise Refusal(Message.NOT_FOUND, "")
         method = served_as(request.method, request)
         if method not in METHODS:
-            raise MethodNotAllowed(method, METHODS)
+            raise wrong_method(method, METHODS)
         operation = world.service.operation(request, method)
         world.service.admit(request, operation)
         if request.method in ("POST", "PUT") and operation is not Operation.LOGOUT:
@@ -8041,7 +7975,7 @@ class Api(Door):
             answer = send_file(path, kind, request, ranges=request.parameters.stream)
         except OSError as error:
             log.error("%s: %s", path, error.strerror)
-            raise BadRequest(Message.NO_FILE, f"The file is not readable: {error.strerror}.") from None
+            raise Refusal(Message.NO_FILE, f"The file is not readable: {error.strerror}.") from None
         answer.headers.append(("Content-Disposition", content_disposition(file["originalName"])))
         answer.headers += HARMLESS
         return answer
@@ -8125,10 +8059,13 @@ def check_handshake(request: HttpRequest) -> None:
     elif not HANDSHAKE_KEY.match(request.headers.get("Sec-Websocket-Key", "")):
         why = "It takes one header Sec-WebSocket-Key, of 16 bytes in base64."
     elif (asked := request.headers.get("Sec-Websocket-Version")) != "13":
-        raise WrongVersion(asked)
+        what = f"is {shown(asked, 20)}" if asked else "is missing"
+        hint = f"Sec-WebSocket-Version {what}; it takes 13 (RFC 6455)."
+        # Its section 4.4 wants status and header.
+        raise Refusal(Message.WRONG_HANDSHAKE, hint, status=426, headers={"Sec-WebSocket-Version": "13"})
     else:
         return
-    raise BadRequest(Message.WRONG_HANDSHAKE, why)
+    raise Refusal(Message.WRONG_HANDSHAKE, why)
 
 
 def content_disposition(name: str) -> str:
@@ -8275,7 +8212,7 @@ class Static(Door):
         host = request.headers.get("Host")
         self._service.check_page(request.headers.get("Origin"), host)
         if request.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(request.method, ("GET", "HEAD"))
+            raise wrong_method(request.method, ("GET", "HEAD"))
 
     def perform(self, request: HttpRequest) -> Answer:
         self.check_head(request)
@@ -8307,7 +8244,7 @@ class Static(Door):
     def _find(self, target: bytes, request: HttpRequest) -> str | None:
         """Follow a path and all links to a file or folder, None where there is none.
 
-        Raises NotFound where that is outside, or not served.
+        Raises Refusal where that is outside, or not served.
         """
         try:
             name = target.decode().lstrip("/")
@@ -8324,14 +8261,14 @@ class Static(Door):
             hint = (
                 f"A part of {shown(request.path)} begins with a dot; --static serves none of these, .well-known aside."
             )
-            raise NotFound(Message.NOT_FOUND, hint)
+            raise Refusal(Message.NOT_FOUND, hint)
         if not (os.path.isfile(real) or os.path.isdir(real)):
             return None
         if self._is_own(real):
             hint = (
                 "is, or is named after, the emulator's own (data, seed, uploads, a key), which --static never serves."
             )
-            raise NotFound(Message.NOT_FOUND, f"{shown(request.path)} {hint}")
+            raise Refusal(Message.NOT_FOUND, f"{shown(request.path)} {hint}")
         return real
 
     def _is_own(self, path: str) -> bool:
@@ -8343,8 +8280,8 @@ class Static(Door):
         ways = itertools.accumulate(inside, os.path.join, initial=self._folder)
         return any(file_identity(way) in own for way in ways)
 
-    def _missing(self, request: HttpRequest, why: str = "") -> NotFound:
-        return NotFound(Message.NOT_FOUND, f"There is no file {shown(request.path)} in the folder of --static{why}.")
+    def _missing(self, request: HttpRequest, why: str = "") -> Refusal:
+        return Refusal(Message.NOT_FOUND, f"There is no file {shown(request.path)} in the folder of --static{why}.")
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
         return []
@@ -8359,7 +8296,7 @@ class Notice(Door):
     def perform(self, request: HttpRequest) -> Answer:
         self._gate.check_host(request.headers.get("Host"))
         if request.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(request.method, ("GET", "HEAD"))
+            raise wrong_method(request.method, ("GET", "HEAD"))
         return Answer(body=NOTICE.encode(), content_type=TEXT_TYPE)
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
@@ -9535,9 +9472,9 @@ class Watcher:
         return {"seconds": round(loop.time() - since, 3)}
 
     def _check_goes_on(self) -> None:
-        """Raise Overloaded where there is nothing to wait for any more."""
+        """Raise Refusal where there is nothing to wait for any more."""
         if self._world.evidence.over:
-            raise Overloaded(self._world.evidence.over, "Nothing more will happen there, so waiting has ended too.")
+            raise Refusal(self._world.evidence.over, "Nothing more will happen there, so waiting has ended too.")
 
     def _left(self) -> tuple[int, int, int]:
         """Count requests under way, messages that are to come later, and listeners that have not taken all."""
@@ -9691,9 +9628,9 @@ class Control(Door):
             like = closest(name, list(self._verbs))
             guess = f"did you mean {like}? There are" if like else "there are"
             names = ", ".join(self._verbs)
-            raise NotFound(Message.NOT_FOUND, f"There is no control verb {shown(name)}; {guess}: {names}.")
+            raise Refusal(Message.NOT_FOUND, f"There is no control verb {shown(name)}; {guess}: {names}.")
         if request.method not in verbs:
-            raise MethodNotAllowed(request.method, (*verbs, "OPTIONS"))
+            raise wrong_method(request.method, (*verbs, "OPTIONS"))
         if request.method == "POST":
             self._check_type(request)
         return verbs[request.method]
@@ -9720,14 +9657,14 @@ class Control(Door):
                 "Control wants Authorization: Bearer and the control token, which the banner shows: that of "
                 "--control-token, or beyond loopback (--host) one that was made up."
             )
-            raise Forbidden(Message.CONTROL_REFUSED, hint)
+            raise Refusal(Message.CONTROL_REFUSED, hint)
 
     def _check_type(self, request: HttpRequest) -> None:
         """Let in only a type that a page of another origin cannot send without a preflight (CSRF)."""
         kind = request.headers.get("Content-Type", "")
         if kind.partition(";")[0].strip(" \t").lower() != "application/json":
             hint = f"Content-Type is {shown(kind) if kind else 'missing'}; send application/json."
-            raise Forbidden(Message.CONTROL_REFUSED, hint)
+            raise Refusal(Message.CONTROL_REFUSED, hint)
 
     def _call(self, kind: type, verb: Callable[..., Any], request: HttpRequest) -> Answer:
         """Call the verb of the world that is meant, with the arguments in the query or in the body."""
@@ -9761,12 +9698,12 @@ class Control(Door):
 
 @contextlib.contextmanager
 def explained(name: str, verb: Callable[..., object]) -> Iterator[None]:
-    """Turn an OptionError into a BadRequest that lists the arguments there are."""
+    """Turn an OptionError into a Refusal that lists the arguments there are."""
     try:
         yield
     except OptionError as error:
         names = ", ".join(camel(argument) for argument in list(inspect.signature(verb).parameters)[1:]) or "none"
-        raise BadRequest(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {names}.") from None
+        raise Refusal(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {names}.") from None
 
 
 def read_body(verb: str, request: HttpRequest) -> Json:
@@ -9774,7 +9711,7 @@ def read_body(verb: str, request: HttpRequest) -> Json:
     if request.body == b"":
         return {}
     if verb in DATA_VERBS and request.body is None:
-        raise TooLarge(Message.TOO_LARGE, f"{verb} takes {LARGEST_DATA} bytes at most, a data file and all.")
+        raise Refusal(Message.TOO_LARGE, f"{verb} takes {LARGEST_DATA} bytes at most, a data file and all.")
     packed = parse_body(request)
     given = decode(packed)
     if verb in DATA_VERBS and isinstance(given, dict) and isinstance(given.get("data"), dict):
