@@ -2082,9 +2082,12 @@ class JsonFile(Storage):
         self._was_quiet = True
         if not is_time or not self.path or not self._wants_saving():
             return None
+        return self._draft("draft")
+
+    def _draft(self, ending: str) -> Draft:
         self._saves += 1
-        watched_path = self.path if self._watched else None
-        return Draft(f"{self.path}.draft", self.snapshot(), self._saves, self.journal.size, watched_path)
+        path = f"{self.path}.{ending}"
+        return Draft(self.path, path, self.snapshot(), self._saves, self.journal.size, self._watched)
 
     def end_save(self, draft: Draft, written: tuple[FileContent, int | None]) -> None:
         """Put a written draft in the place of the data file; the journal keeps what came since. Raises OSError.
@@ -2123,20 +2126,9 @@ class JsonFile(Storage):
         """Write the data file if anything changed: whole and at once, or not at all. Raises OSError."""
         if not self.path or not self._wants_saving():
             return
-        self._saves += 1
-        content = self._write_draft(self.path)
-        if self._is_edited(sum_of(self.path) if self._watched else None):
-            os.unlink(f"{self.path}.tmp")
-            return
-        self.remember(self.snapshot(), self._replace(f"{self.path}.tmp", content))
-        self.drop_journal()
-
-    def _write_draft(self, path: str) -> FileContent:
-        """Write all tables to ``<path>.tmp``. Raises OSError that names the path."""
-        try:
-            return write_tree(f"{path}.tmp", self.tables)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from None
+        # Under a name of its own, since another thread may be writing the draft of ``begin_save``.
+        draft = self._draft("tmp")
+        self.end_save(draft, draft.write())
 
     def _replace(self, draft: str, content: FileContent) -> FileContent:
         """Let a draft take the data file's place and mode, and return it with its stamp there. Raises OSError."""
@@ -2185,7 +2177,7 @@ class JsonFile(Storage):
         try:
             self.save()
             if self.edit():
-                self._write_draft(f"{self.path}.kept")
+                write_tree(f"{self.path}.kept", f"{self.path}.kept.tmp", self.tables)
                 self._put_in_place(f"{self.path}.kept.tmp", f"{self.path}.kept")
                 told = "%s was edited, and that is not taken over; what the emulator had is in %s.kept"
                 log.warning(told, *[self.path] * 2)
@@ -2206,16 +2198,17 @@ class JsonFile(Storage):
 class Draft(NamedTuple):
     """A data file to be: the tables, the number of the save, and how many bytes of the journal are in them."""
 
+    data_path: str
     path: str
     tables: Tables
     number: int
     journaled: int
-    watched_path: str | None
+    is_watched: bool
 
     def write(self) -> tuple[FileContent, int | None]:
         """Write the draft, in any thread; return it and the sum of the data file to replace. Raises OSError."""
-        content = write_tree(self.path, self.tables)
-        return content, sum_of(self.watched_path) if self.watched_path else None
+        content = write_tree(self.data_path, self.path, self.tables)
+        return content, sum_of(self.data_path) if self.is_watched else None
 
 
 def is_at(path: str, descriptor: int) -> bool:
@@ -2225,19 +2218,21 @@ def is_at(path: str, descriptor: int) -> bool:
     return False
 
 
-def write_tree(path: str, tree: Tables) -> FileContent:
-    """Write tables to a file and fsync it, or leave no file. Raises OSError."""
+def write_tree(path: str, draft: str, tree: Tables) -> FileContent:
+    """Write tables to the draft of a file and fsync it, or leave no draft. Raises OSError that names the file."""
     total = 0
     try:
-        with open(path, "wb") as file:
+        with open(draft, "wb") as file:
             for block in blocks_of(tree):
                 total = zlib.crc32(block, total)
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
             stamp = FileStamp.of(os.fstat(file.fileno()))
-    except BaseException:
-        delete_file(path)
+    except BaseException as error:
+        delete_file(draft)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, path) from None
         raise
     return FileContent(stamp, total)
 
