@@ -504,11 +504,6 @@ class Record(NamedTuple):
         updated_at = updated_at or self.updated_at
         return Record.of(self.unique_id, data, self.created_at, updated_at, self.owner, self.more)
 
-    @classmethod
-    def new(cls, unique_id: str, data: bytes, now: str, owner: str | None = None) -> Self:
-        """Make a record that was never updated."""
-        return cls.of(unique_id, data, now, now, owner)
-
     def without_password(self) -> Record:
         """Copy a user's record without the password, which no answer shows (contract 6.5)."""
         # Decoding a record takes longer than searching it for the name of a member.
@@ -1303,7 +1298,7 @@ class Clock:
         self._on_earlier = on_earlier
         self._last = self._started = self._read()
         self._lost = 0.0  # seconds that the machine's clock was set back
-        self._state = ClockState()
+        self.state = ClockState()  # how it is set, for ``restore``
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._timers: list[tuple[float, Callable[[], object]]] = []
         self._numbers = itertools.count()
@@ -1322,12 +1317,12 @@ class Clock:
 
     def now(self) -> float:
         """Return the present moment; it goes back only by ``restore``."""
-        skew, frozen = self._state
+        skew, frozen = self.state
         return (self._machine_time() if frozen is None else frozen) + skew
 
     def moments(self) -> tuple[float, float]:
         """Return what ``now`` and ``uptime`` do, by one look at the machine's clock."""
-        skew, frozen = self._state
+        skew, frozen = self.state
         time = self._machine_time()
         return (time if frozen is None else frozen) + skew, time - self._started
 
@@ -1369,7 +1364,7 @@ class Clock:
     def until_next(self) -> float:
         """Return the seconds until the next alarm; infinite without one, or while the clock is frozen."""
         wait = max(0.0, self._alarms[0][0] - self.now()) if self._alarms else math.inf
-        return math.inf if wait and self._state.frozen is not None else wait
+        return math.inf if wait and self.state.frozen is not None else wait
 
     def ring(self) -> None:
         """Do everything that is due by now, in the order of its moments."""
@@ -1379,31 +1374,26 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Move the time on; what is due by then happens before the call returns."""
-        self._state = self._state._replace(skew=self._state.skew + seconds)
+        self.state = self.state._replace(skew=self.state.skew + seconds)
         self.ring()
         # Whoever asked ``until_next`` before would wait too long now.
         self._on_earlier(self)
 
     def freeze(self) -> None:
         """Stop the clock; ``advance`` still moves it."""
-        if self._state.frozen is None:
-            self._state = self._state._replace(frozen=self._machine_time())
+        if self.state.frozen is None:
+            self.state = self.state._replace(frozen=self._machine_time())
 
     def unfreeze(self) -> None:
         """Let a frozen clock go on from where it stands."""
-        skew, frozen = self._state
+        skew, frozen = self.state
         if frozen is not None:
-            self._state = ClockState(skew + frozen - self._machine_time())
+            self.state = ClockState(skew + frozen - self._machine_time())
             self._on_earlier(self)
-
-    @property
-    def state(self) -> ClockState:
-        """How the clock is set, for ``restore``."""
-        return self._state
 
     def restore(self, state: ClockState) -> None:
         """Set the clock as it was; timers begin anew, other alarms are forgotten."""
-        self._state = state
+        self.state = state
         self._alarms.clear()
         for seconds, action in self._timers:
             self._start_timer(self.now(), seconds, action)
@@ -2714,16 +2704,11 @@ def check_tree(tree: object) -> Tree:
     Raises Misfit for what a data file may not say, and ValueError for what Python reads and JSON cannot hold: NaN,
     1e400, lone surrogates.
     """
-    checked = complete_tree(read_tree(tree))
-    check_tree_users(checked)
-    return checked
-
-
-def read_tree(tree: object) -> Tree:
-    """Return a decoded data file with its records as Records. Raises as ``check_tree`` does."""
     with misfits_at():
         tables = check_object(tree, "the file", 'an object of tables, as {"notes/open": {"a1": {"data": 1}}}')
-    return {name: read_table(name, table) for name, table in tables.items() if name != WRITTEN}
+    checked = complete_tree({name: read_table(name, table) for name, table in tables.items() if name != WRITTEN})
+    check_tree_users(checked)
+    return checked
 
 
 def read_table(name: str, table: object) -> dict[str, Any]:
@@ -6336,7 +6321,8 @@ class Service:
         return listener is not None
 
     def _add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
-        record = Record.new(self._ids.make(), data, self._clock.timestamp(), owner)
+        now = self._clock.timestamp()
+        record = Record.of(self._ids.make(), data, now, now, owner)
         self._store.put_record(endpoint.name, record)
         self._broadcast.publish(endpoint, Change("POST", record))
         return record
@@ -6499,7 +6485,7 @@ class Owner:
         if options.authentication:
             self._check_user(endpoint, packed, unique_id)
         now = self._clock.timestamp()
-        record = before.with_data(packed, now) if before else Record.new(self._ids.make(), packed, now)
+        record = before.with_data(packed, now) if before else Record.of(self._ids.make(), packed, now, now)
         self._store.put_record(endpoint, record)
         self._broadcast.publish(options, Change("PUT" if before else "POST", record))
         return options.shows(record).public()
@@ -6635,7 +6621,8 @@ class Owner:
             return self._accounts.open_session(options, user.unique_id).token
         data = encode({"username": username, "password": "password" if password is None else password})
         self._check_user(endpoint, data)
-        user = Record.new(self._ids.make(), data, self._clock.timestamp())
+        now = self._clock.timestamp()
+        user = Record.of(self._ids.make(), data, now, now)
         # User and token together, or a full disk would leave a user without one.
         with self._store.batch():
             self._store.put_record(endpoint, user)
