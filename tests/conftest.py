@@ -144,6 +144,19 @@ def options_of(words: list[str], **environment: str) -> Options:
     return read_command_line(words, environment)[0]
 
 
+@pytest.fixture
+def help_at(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[int], str]:
+    """Read the help as a terminal of that width has it."""
+
+    def help_at(columns: int) -> str:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit, match=r"^0$"):
+            options_of(["--help"])
+        return capsys.readouterr().out
+
+    return help_at
+
+
 class StoppedTime:
     """A machine's time that moves only when a test says so."""
 
@@ -173,11 +186,12 @@ class Backend(metaclass=Verbs):
         gate: Gate,
         files: Files | None = None,
         evidence: Evidence | None = None,
+        **options: Any,
     ) -> None:
         files = files or Files(None)
         store._drop_file = files.drop
         files.finish_drafts(store.has_file)
-        self.world = emulate(store, clock, gate, files, evidence or Evidence(clock), take_key=self.take_key)
+        self.world = emulate(store, clock, gate, files, evidence or Evidence(clock), take_key=self.take_key, **options)
 
     @classmethod
     def of(cls, world: Any) -> Backend:

@@ -36,7 +36,6 @@ from rested_emulator import (
     Server,
     __version__,
     banner,
-    build_parser,
     curl,
     lan_address,
     read_command_line,
@@ -959,15 +958,9 @@ def test_options_take_values_as_well_as_their_texts() -> None:
     )
 
 
-def help_at(columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The help as a terminal of that width has it."""
-    monkeypatch.setenv("COLUMNS", str(columns))
-    return build_parser().format_help()
-
-
-def test_help_has_every_option_in_the_group_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_has_every_option_in_the_group_that_it_names(help_at: Callable[[int], str]) -> None:
     shown: dict[str, list[str]] = {}
-    for title, text in re.findall(r"^([\w ]+):\n((?:  .*\n)+)", help_at(80, monkeypatch), re.MULTILINE):
+    for title, text in re.findall(r"^([\w ]+):\n((?:  .*\n)+)", help_at(80), re.MULTILINE):
         shown[title] = re.findall(r"^  (?:-\w(?: \w+)?, --|--|)([\w-]+)", text, re.MULTILINE)
     del shown["Examples"]
     assert list(shown) == ["data", "endpoints", "access", "time", "trouble", "serving", "in CI", "about"]
@@ -980,14 +973,16 @@ def test_help_has_every_option_in_the_group_that_it_names(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    assert [line for line in help_at(columns, monkeypatch).splitlines() if len(line) > columns] == []
+def test_help_fits_the_terminal(help_at: Callable[[int], str], columns: int) -> None:
+    assert [line for line in help_at(columns).splitlines() if len(line) > columns] == []
 
 
-def test_help_ends_with_three_examples_that_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_help_ends_with_three_examples_that_are_understood(
+    help_at: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dist").mkdir()
-    _, _, examples = help_at(80, monkeypatch).partition("Examples:\n")
+    _, _, examples = help_at(80).partition("Examples:\n")
     commands = re.findall(r"^    rested-emulator (.+)", examples, re.MULTILINE)
     app, slow, run = (read_command_line(shlex.split(words), {}) for words in commands)
     assert (app[0].auth, app[0].secure, app[0].static) == (("my-app/users",), ("my-app/notes",), "dist")

@@ -27,7 +27,7 @@ import pytest
 import rested_emulator
 from rested_emulator import CONTROL_ROUTES, RestedEmulator, World, read_arguments
 from tests.conftest import ROOT, lacking
-from tests.wire import call
+from tests.wire import call, camel
 
 SECTIONS = (
     "Vocabulary",
@@ -505,12 +505,6 @@ def test_a_test_is_skipped_for_what_the_system_lacks_and_for_nothing_else() -> N
 Verb = Callable[..., object]
 EVERYWHERE = {verb.__name__: verb for routes in CONTROL_ROUTES.values() for _, _, verb in routes}
 del EVERYWHERE["health"]
-
-
-def camel(name: str) -> str:
-    """A name as JSON spells it."""
-    first, *rest = name.split("_")
-    return first + "".join(map(str.capitalize, rest))
 
 
 def owners_verbs() -> set[str]:

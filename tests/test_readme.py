@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +18,16 @@ import yaml
 
 from rested_emulator import (
     CONTROL_ROUTES,
-    FAULT_KINDS,
+    OptionError,
     Options,
     RestedEmulator,
     Server,
     __version__,
     banner,
-    build_parser,
-    camel,
     read_command_line,
 )
 from tests.conftest import GARDEN, ROOT, need, options_of
-from tests.wire import OTHER_PAGE, bearer, call, closing, open_socket
+from tests.wire import OTHER_PAGE, bearer, call, camel, closing, open_socket
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -66,15 +64,15 @@ def code(cell: str) -> str:
     return found[1]
 
 
-def option_table() -> str:
-    """The options as a table, in the groups of the help; paste it between the marks when a test asks for it."""
+def option_table(text: str) -> str:
+    """The help's options as a table, in its groups; paste it between the marks when a test asks for it."""
+    text = re.sub(r"\n {10,}", "  ", text.partition("Examples:")[0])  # each option and what it means, in one line
     table = ["| option | meaning |", "|---|---|"]
-    for group in filter(lambda group: group._group_actions, build_parser()._action_groups):
-        table.append(f"| **{group.title}** | |")
-        for action in group._group_actions:
-            name = ", ".join(action.option_strings) or str(action.metavar)
-            spelled = f"{name} {action.metavar}" if action.option_strings and action.metavar else name
-            table.append(f"| `{spelled}` | {action.help} |")
+    for title, lines in re.findall(r"^([\w ]+):\n((?:  .*\n)+)", text, re.MULTILINE):
+        table.append(f"| **{title}** | |")
+        for spelled, meaning in re.findall(r"^  (\S.*?) {2,}(.+)$", lines, re.MULTILINE):
+            name = re.sub("^(-.) [A-Z]+,", r"\1,", spelled)  # argparse names what an option takes twice
+            table.append(f"| `{name}` | {meaning} |")
     return "\n".join(table)
 
 
@@ -118,9 +116,9 @@ def test_every_link_leads_somewhere(name: str) -> None:
 # What the program has
 
 
-def test_the_option_table_is_the_parsers() -> None:
+def test_the_option_table_is_that_of_the_help(help_at: Callable[[int], str]) -> None:
     shown = REFERENCE.split("<!-- options -->\n")[1].split("\n<!-- /options -->")[0]
-    assert shown == option_table()
+    assert shown == option_table(help_at(1000))
 
 
 def test_the_table_of_variables_has_every_fact() -> None:
@@ -146,13 +144,32 @@ def test_every_control_verb_is_the_method_that_the_reference_says() -> None:
     assert [name for name in methods if not callable(getattr(RestedEmulator, name, None))] == []
 
 
-def test_the_table_of_faults_has_every_kind_with_what_it_takes() -> None:
+def kinds_of_faults(emulator: RestedEmulator) -> dict[str, set[str]]:
+    """The kinds that a refusal names, each with what it takes besides what all of them do."""
+
+    def refusal(kind: str, **arguments: Any) -> str:
+        with pytest.raises(OptionError) as raised:
+            emulator.add_fault(kind, **arguments)
+        return str(raised.value)
+
+    strange = {"status": {"seconds": 1}, "refuse": {"seconds": 1}}  # which the kind does not take
+    return {
+        kind: set(refusal(kind, **strange.get(kind, {"status": 500})).rpartition("which takes ")[2].split(" and "))
+        - {"nothing of its own"}
+        for kind in refusal("no such kind").rpartition(" one of ")[2].split(", ")
+    }
+
+
+def test_the_table_of_faults_has_every_kind_with_what_it_takes(emulator: RestedEmulator) -> None:
     table = section("Faults").split("| kind |")[1]
     takes = {
         kind: set(re.findall(r"`([a-z]+)`", text)) for kind, text in re.findall(r"^\| `(\w+)` \|([^|]*)\|", table, re.M)
     }
-    assert list(takes) == list(FAULT_KINDS)
-    assert all(set(kind.arguments) <= takes[name] for name, kind in FAULT_KINDS.items())
+    kinds = kinds_of_faults(emulator)
+    assert list(takes) == list(kinds)
+    assert all(takes[kind] >= arguments for kind, arguments in kinds.items())
+    world = (RECIPES / "world.js").read_text()
+    assert set(re.findall(r'"(\w+)"', world.split("} Kind")[0].split("@typedef {")[-1])) == set(kinds)
 
 
 def test_the_version_is_the_programs() -> None:
@@ -483,7 +500,6 @@ def test_the_types_of_world_js_are_those_of_the_verbs() -> None:
     }
     reports = {name for routes in CONTROL_ROUTES.values() for method, name, _ in routes if method == "GET"} - {"health"}
     assert set(re.findall(r'"(\w+)"', world.split("} Report")[0].split("@typedef {")[-1])) == reports
-    assert set(re.findall(r'"(\w+)"', world.split("} Kind")[0].split("@typedef {")[-1])) == set(FAULT_KINDS)
 
 
 def test_the_recipe_for_data_of_ones_own_starts_with_it() -> None:

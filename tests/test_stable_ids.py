@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from rested_emulator import (
-    Clock,
-    Emulation,
-    Evidence,
-    Files,
-    Gate,
-    JsonFile,
-    OptionError,
-    Options,
-    Record,
-    RestedEmulator,
-    Server,
-    Store,
-    Tree,
-    build_parser,
-    emulate,
-)
-from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, knock
+from rested_emulator import Clock, Gate, JsonFile, OptionError, Options, Record, RestedEmulator, Server, Store
+from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, PLANTS, Backend, knock
 from tests.test_uploads import FILE, form
 from tests.wire import HANDSHAKE, answer_on, at, head, wire
 
@@ -34,16 +18,15 @@ ID = re.compile(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}\Z")
 
 
 @pytest.fixture
-def world(garden: Tree) -> Iterator[Emulation]:
+def world(garden: dict[str, Any], clock: Clock) -> Iterator[Any]:
     """The garden with stable ids."""
-    clock = Clock(lambda: NOON)
-    made = emulate(Store(JsonFile(None, garden)), clock, Gate(), Files(None), Evidence(clock), stable_ids=True)
+    made = Backend(Store(JsonFile(None, garden)), clock, Gate(), stable_ids=True).world
     made.states.begin()
     yield made
     made.close()
 
 
-def make(world: Emulation, key: str = KEY) -> str:
+def make(world: Any, key: str = KEY) -> str:
     """Create a record; its id."""
     unique_id: str = world.service.create(knock(PLANTS, {"name": "Leek"}, key=key)).unique_id
     return unique_id
@@ -105,17 +88,17 @@ def test_without_the_option_two_runs_have_other_ids() -> None:
     ]
 
 
-def test_stable_ids_are_uuids_and_differ(world: Emulation) -> None:
+def test_stable_ids_are_uuids_and_differ(world: Any) -> None:
     ids = {make(world) for _ in range(50)}
     assert len(ids) == 50
     assert all(map(ID.match, ids))
 
 
-def another(world: Emulation, key: str) -> Emulation:
+def another(world: Any, key: str) -> Any:
     return world.fork(key, lambda _: True)
 
 
-def test_every_world_has_ids_of_its_own_and_the_same_ones_again(world: Emulation) -> None:
+def test_every_world_has_ids_of_its_own_and_the_same_ones_again(world: Any) -> None:
     ids = {key: [make(fork, key) for _ in range(2)] for key in ("one", "two") for fork in [another(world, key)]}
     assert not set(ids["one"]) & set(ids["two"])
     again = another(world, "one")
@@ -123,20 +106,20 @@ def test_every_world_has_ids_of_its_own_and_the_same_ones_again(world: Emulation
     assert make(world) not in ids["one"] + ids["two"]
 
 
-def test_reset_begins_the_counter_anew(world: Emulation) -> None:
+def test_reset_begins_the_counter_anew(world: Any) -> None:
     before = [make(world), make(world), world.owner.sign_in(GARDENERS, "ada")]
     world.states.reset()
     assert [make(world), make(world), world.owner.sign_in(GARDENERS, "ada")] == before
 
 
-def test_restore_goes_on_counting(world: Emulation) -> None:
+def test_restore_goes_on_counting(world: Any) -> None:
     world.states.checkpoint("here")
     before = make(world)
     world.states.restore("here")
     assert make(world) != before
 
 
-def test_an_id_that_the_start_has_is_never_made_again(world: Emulation) -> None:
+def test_an_id_that_the_start_has_is_never_made_again(world: Any) -> None:
     before = [make(world), world.owner.sign_in(GARDENERS, "ada")]
     world.states.begin()  # as a data file of an earlier run
     world.states.reset()
@@ -145,14 +128,14 @@ def test_an_id_that_the_start_has_is_never_made_again(world: Emulation) -> None:
     assert len(world.reports.records(PLANTS)) == 5
 
 
-def test_an_id_that_a_checkpoint_has_is_not_made_again(world: Emulation) -> None:
+def test_an_id_that_a_checkpoint_has_is_not_made_again(world: Any) -> None:
     token, unique_id = world.owner.sign_in(GARDENERS, "ada"), make(world)
     world.states.checkpoint("ada is in")
     world.states.reset()
     assert {world.owner.sign_in(GARDENERS, "ben"), make(world)}.isdisjoint({token, unique_id})
 
 
-def test_an_upload_under_way_keeps_its_id_through_a_reset(world: Emulation) -> None:
+def test_an_upload_under_way_keeps_its_id_through_a_reset(world: Any) -> None:
     sent, body = knock(PLANTS, content=("multipart/form-data; boundary=x", None, b"")), form(FILE)
     upload = world.service.start_upload(sent, 1000)
     upload.feed(body[:-8])
@@ -174,5 +157,5 @@ def test_the_option_is_refused_beyond_loopback() -> None:
         Server(Options.of(memory=True, stable_ids=True, host=host))
 
 
-def test_the_help_says_that_tokens_can_be_guessed() -> None:
-    assert "so anybody can guess them; not beyond loopback" in " ".join(build_parser().format_help().split())
+def test_the_help_says_that_tokens_can_be_guessed(help_at: Callable[[int], str]) -> None:
+    assert "so anybody can guess them; not beyond loopback" in " ".join(help_at(80).split())

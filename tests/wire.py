@@ -118,6 +118,12 @@ COOKIE, PLAIN_COOKIE = "__Secure-rested-access-token", "rested-access-token"
 JSON, TEXT = "application/json; charset=utf-8", "text/plain; charset=utf-8"
 
 
+def camel(name: str) -> str:
+    """A Python name as JSON spells it."""
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))
+
+
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
