@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import ssl
 import stat
@@ -437,14 +438,18 @@ def test_without_a_package_the_error_says_how_to_install_it(monkeypatch: pytest.
 # What it says of itself
 
 
-def test_the_banner_says_where_the_ca_is_and_how_to_trust_it(start: Start) -> None:
-    emulator = start()
+def test_the_banner_says_where_the_ca_is_and_how_to_trust_it(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+    emulator = start(data=folder / "garden.json")
     facts, lines = emulator.facts, banner_of(emulator).splitlines()
     assert f"  CA            {facts['ca']}" in lines
     [how] = [line for line in lines if "trust it" in line]
     for way in ("curl --cacert", "NODE_EXTRA_CA_CERTS", "browser"):
         assert way in how
-    assert any(line.startswith(f"    curl --cacert {facts['ca']} 'https://localhost:") for line in lines)
+    [tried] = [shlex.split(line) for line in lines if line.startswith("    curl ")]
+    assert tried[:3] == ["curl", "--cacert", facts["ca"]]
+    assert tried[3].startswith("https://localhost:")
 
 
 def test_the_ready_line_has_https_wss_and_the_ca(tmp_path: Path) -> None:

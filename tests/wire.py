@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 import rested_emulator
-from rested_emulator import LogLines, RestedEmulator, banner, limits_of, make_ca
+from rested_emulator import LogStream, RestedEmulator, banner, limits_of, make_ca
 from tests import texts
 from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS, ROOT
 
@@ -269,8 +269,8 @@ def resident() -> int:
 
 
 def shown_in_log(record: logging.LogRecord) -> str:
-    """The line that a terminal shows."""
-    return LogLines().format(record)
+    """The line that the program writes to stderr."""
+    return LogStream().format(record)
 
 
 def banner_of(emulator: RestedEmulator) -> str:
@@ -293,10 +293,12 @@ PROGRAM = (sys.executable, str(ROOT / "rested_emulator.py"))
 
 
 @contextmanager
-def start_program(*arguments: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def start_program(
+    *arguments: str, cwd: Path, start: Sequence[str] = PROGRAM, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """Run the emulator as a program on a free port; its first line is the ready line."""
     process = subprocess.Popen(
-        [*PROGRAM, *arguments, "--port", "0", "--json"],
+        [*start, *arguments, "--port", "0", "--json"],
         cwd=cwd,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
