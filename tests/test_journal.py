@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -15,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinydb import TinyDB
 
 import rested_emulator
 from rested_emulator import (
     Clock,
     DataFileError,
-    FileStamp,
     Gate,
     OptionError,
     Options,
@@ -29,10 +28,7 @@ from rested_emulator import (
     RestedError,
     Server,
     Store,
-    finish_writing,
     open_store,
-    pack_document,
-    write_over,
 )
 from tests import texts
 from tests.conftest import (
@@ -92,12 +88,8 @@ def served(store: Store) -> Backend:
 
 
 def state(store: Store) -> dict[str, Any]:
-    """All that is in the tables, in its order and as a data file has it."""
-    return {
-        name: [(key, json.loads(pack_document(document))) for key, document in table.items()]
-        for name, table in store.file.tables.items()
-        if table
-    }
+    """All that is in the tables, in its order."""
+    return {name: list(table.items()) for name, table in store.file.tables.items() if table}
 
 
 VERBS: dict[str, Callable[[Backend], object]] = {
@@ -153,11 +145,10 @@ def test_after_the_next_start_the_data_file_is_whole_and_the_journal_gone(
     verb(served(store))
     killed(store)
     again = opened(path)
-    with TinyDB(path) as database:
-        tree = database.storage.read()
-        del tree["_written"]
-        assert {name: list(table.items()) for name, table in tree.items() if table} == state(again)
     assert not path.with_name("data.json.journal").exists()
+    copy = path.with_name("copy.json")
+    copy.write_text(json.dumps(json.loads(path.read_text())))  # so that it is read as any JSON is
+    assert state(opened(copy)) == state(again)
 
 
 OF_USERS: dict[str, Callable[[Backend], object]] = {
@@ -402,42 +393,28 @@ def test_of_two_that_race_for_a_data_file_one_has_it(path: Path) -> None:
 
 
 class FaultyDisk:
-    """The system's calls, of which one fails once it is told to."""
+    """The system's calls, of which some fail once it is told so."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._failing: dict[str, int] = {}
-        self._short = False
-        self._order: list[str] | None = None
-        monkeypatch.setattr(rested_emulator, "os", self)
-
-    def __getattr__(self, name: str) -> Any:
-        real = getattr(os, name)
-        if self._order is not None and name in ("unlink", "close"):
-            self._order.append(name)
-        if name not in self._failing:
-            return real
-
-        def fail(*arguments: Any) -> Any:
-            if name == "write" and self._short:
-                return real(arguments[0], arguments[1][:10])
-            raise OSError(self._failing[name], os.strerror(self._failing[name]))
-
-        return fail
+    def __init__(self) -> None:
+        self._patch = pytest.MonkeyPatch()
 
     def fail(self, name: str, number: int, *, short: bool = False) -> None:
-        self._failing[name], self._short = number, short
+        real = getattr(os, name)
+
+        def fail(*arguments: Any, **_: Any) -> Any:
+            if short:
+                return real(arguments[0], arguments[1][:10])
+            raise OSError(number, os.strerror(number))
+
+        self._patch.setattr(os, name, fail)
 
     def mend(self) -> None:
-        self._failing.clear()
-
-    def watch(self, order: list[str]) -> None:
-        """Note the names of calls that take away or close something."""
-        self._order = order
+        self._patch.undo()
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyDisk]:
-    disk = FaultyDisk(monkeypatch)
+def disk() -> Iterator[FaultyDisk]:
+    disk = FaultyDisk()
     yield disk
     disk.mend()
 
@@ -722,7 +699,7 @@ def test_a_user_deleted_over_the_api_still_owns_records_after_a_kill_and_a_start
     store = opened(path)
     served(store).delete(knock(GARDENERS, unique_id=ADA, master_key=MASTER_KEY))
     before = state(store)
-    assert any(document.get("owner") == ADA for table in before.values() for _, document in table)
+    assert ADA in {record.owner for record in store.records(DIARY)}
     killed(store)
     opened(path).file.close()
     assert state(opened(path)) == before
@@ -821,7 +798,7 @@ def test_a_torn_line_that_could_not_be_taken_back_is_taken_back_later(path: Path
     backend = served(store)
     backend.create(knock(PLANTS, "first"))
     disk.fail("write", errno.ENOSPC, short=True)
-    disk.fail("ftruncate", errno.EIO, short=True)
+    disk.fail("ftruncate", errno.EIO)
     with refused(507):
         backend.create(knock(PLANTS, "torn"))
     disk.mend()
@@ -898,10 +875,15 @@ def test_a_journal_that_does_not_go_together_with_the_data_file_stops_the_start(
         opened(path)
 
 
-def test_the_lock_file_is_gone_before_the_lock(path: Path, disk: FaultyDisk) -> None:
+def test_the_lock_file_is_gone_before_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(path)
     order: list[str] = []
-    disk.watch(order)
+
+    def noted(name: str, real: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arguments: (order.append(name), real(*arguments))[1]  # type: ignore[func-returns-value]
+
+    for name in ("unlink", "close"):
+        monkeypatch.setattr(os, name, noted(name, getattr(os, name)))
     store.file.close()
     assert order.index("unlink") < order.index("close")
 
@@ -990,6 +972,17 @@ def make_irreplaceable(monkeypatch: pytest.MonkeyPatch, number: int, path: Path)
         monkeypatch.setattr(os, name, refusing(getattr(os, name)))
 
 
+def write_in_place_by(write: Callable[[io.FileIO, memoryview], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is written into a file that is there, past any buffer, be written so."""
+    real = open
+    slow = type("File", (io.FileIO,), {"write": write})
+
+    def open_file(path: Any, mode: str = "r", *how: Any, **more: Any) -> Any:
+        return slow(path, mode) if mode == "r+b" else real(path, mode, *how, **more)
+
+    monkeypatch.setattr("builtins.open", open_file)
+
+
 every_refusal = pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV, errno.EPERM])
 
 
@@ -1056,34 +1049,52 @@ def test_a_journal_that_is_a_mount_point_is_emptied_where_it_stands(
     again.file.close()
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [(10, 10), (10, 9000), (9000, 10), (4096, 4096), (4000, 4200), (0, 50), (8192, 8191)]
-)
-def test_a_kill_at_any_byte_of_writing_in_place_leaves_the_old_or_the_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int
-) -> None:
-    path, copy = tmp_path / "data.json", tmp_path / "copy.json"
-    before, after = b"o" * old, b"n" * new
-    path.write_bytes(before)
-    states = {before}
-    real = rested_emulator.write_all
+def saved(store: Store, text: str) -> bytes:
+    """Save the record of that text; what the data file has then."""
+    served(store).update(knock(PLANTS, text, unique_id="tomato"))
+    store.file.save()
+    return Path(store.file.path).read_bytes()
 
-    def write_slowly(file: Any, content: bytes) -> None:
-        step = len(content) if content.startswith(b"\n//") else 97  # the mark lies in one page, so it is there or not
-        for begin in range(0, len(content), step):
-            real(file, content[begin : begin + step])
-            states.add(path.read_bytes())
+
+def text_for(store: Store, size: int) -> str:
+    """The text of a record with which the data file has that size."""
+    text = ""
+    for attempt in range(100):  # the file ends with a sum, which has not always as many digits
+        missing = size - len(saved(store, text))
+        if not missing:
+            return text
+        text = f"{attempt:02}".ljust(len(text) + missing, "x")
+    raise AssertionError(f"no data file of {size} bytes")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(600, 600), (600, 9000), (9000, 600), (4096, 4096), (4000, 4200), (8192, 8191)]
+)
+@pytest.mark.warns("so it is written in place")
+def test_a_kill_at_any_byte_of_writing_in_place_leaves_the_old_or_the_new(
+    path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int
+) -> None:
+    tree = {"_projects": {KEY: {"name": "small"}}, "_endpoints": {}, PLANTS: {"tomato": {"data": ""}}}
+    path.write_text(json.dumps(tree))
+    store = opened(path)
+    texts = text_for(store, new), text_for(store, old)
+    after, before = (saved(store, text) for text in texts)
+    make_irreplaceable(monkeypatch, errno.EBUSY, path)
+    states = {before}
+
+    def write_a_little(file: io.FileIO, content: memoryview) -> int:
+        states.add(path.read_bytes())
+        # The mark lies in one page, so it is there or not.
+        return io.FileIO.write(file, content if bytes(content[:3]) == b"\n//" else content[: 1 + new // 20])
 
     with monkeypatch.context() as during:
-        during.setattr(rested_emulator, "write_all", write_slowly)
-        write_over(str(path), after)
-    assert path.read_bytes() == after
+        write_in_place_by(write_a_little, during)
+        assert saved(store, texts[0]) == after
+    copy = path.with_name("copy.json")
     ends = set()
     for torn in states:
         copy.write_bytes(torn)
-        for _ in range(2):
-            finish_writing(str(copy))
-            assert copy.read_bytes() in (before, after)
+        opened(copy).file.close()
         ends.add(copy.read_bytes())
     assert ends == {before, after}
 
@@ -1097,14 +1108,13 @@ def test_a_disk_that_is_full_while_writing_in_place_takes_nothing_away(
     backend = served(store)
     backend.create(knock(PLANTS, "first"))
     before = path.read_bytes()
-    real = rested_emulator.write_all
 
-    def write_half(file: Any, content: bytes) -> None:
-        real(file, content[: len(content) // 2])
+    def write_half(file: io.FileIO, content: memoryview) -> int:
+        io.FileIO.write(file, content[: len(content) // 2])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as during:
-        during.setattr(rested_emulator, "write_all", write_half)
+        write_in_place_by(write_half, during)
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             store.file.save()
     assert path.read_bytes() == before
@@ -1163,6 +1173,21 @@ def disguised(path: Path) -> bytes:
     return content
 
 
+def hide_edits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk say of every file of that size what it says of this one now, its time of change too."""
+    found = path.stat()
+
+    def hiding(real: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def look(*arguments: Any, **options: Any) -> os.stat_result:
+            status = real(*arguments, **options)
+            return found if status.st_size == found.st_size else status
+
+        return look
+
+    for name in ("stat", "lstat", "fstat"):
+        monkeypatch.setattr(os, name, hiding(getattr(os, name)))
+
+
 def test_an_edit_that_keeps_size_and_time_is_taken_over(path: Path) -> None:
     store = opened(path)
     backend = served(store)
@@ -1175,9 +1200,7 @@ def test_an_edit_that_keeps_size_and_time_is_taken_over(path: Path) -> None:
 def test_an_edit_on_a_disk_that_hides_it_is_seen_before_it_is_written_over(
     path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[Store], None]
 ) -> None:
-    found = path.stat()
-    stamp = FileStamp(found.st_size, found.st_mtime_ns, found.st_mtime_ns, found.st_ino)
-    monkeypatch.setattr(FileStamp, "of", classmethod(lambda _cls, other: stamp if other.st_size == stamp[0] else found))
+    hide_edits(path, monkeypatch)
     store = opened(path)
     backend = served(store)
     content = disguised(path)
@@ -1196,8 +1219,7 @@ def test_an_edit_on_a_disk_that_hides_it_is_seen_before_it_is_written_over(
 
 @pytest.mark.warns("data.json.kept")
 def test_an_edit_that_is_seen_only_at_the_end_is_not_written_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stamp = FileStamp.of(path.stat())
-    monkeypatch.setattr(FileStamp, "of", lambda _: stamp)
+    hide_edits(path, monkeypatch)
     store = opened(path)
     served(store).create(knock(PLANTS, "mine"))
     content = disguised(path)
@@ -1235,7 +1257,8 @@ def test_a_look_at_a_data_file_that_nobody_touched_does_not_read_it(
     store = opened(path)
     served(store).create(knock(PLANTS, "new"))
     store.file.save()
-    monkeypatch.setattr(rested_emulator, "sum_of", lambda _: pytest.fail("it was read"))
+    for opener in ("builtins.open", "os.open"):
+        monkeypatch.setattr(opener, lambda *_, **__: pytest.fail("it was read"))
     assert store.file.edit() is None
 
 
