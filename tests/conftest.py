@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from rested_emulator import (
+# Compiling the tests and the module anew takes each worker three seconds, and each program a tenth.
+sys.dont_write_bytecode = False
+from rested_emulator import (  # noqa: E402
     Clock,
     Endpoint,
     Evidence,

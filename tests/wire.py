@@ -289,7 +289,9 @@ def made_ca(hosts: Sequence[str], days_ago: int = 0) -> trustme.CA:
 
 # The program
 
-PROGRAM = (sys.executable, str(ROOT / "rested_emulator.py"))
+# As ``python -m rested_emulator`` does it, which reads its bytecode, but from every folder.
+RUN = "import runpy, sys; sys.path[0] = {!r}; runpy.run_module('rested_emulator', run_name='__main__', alter_sys=True)"
+PROGRAM = (sys.executable, "-c", RUN.format(str(ROOT)))
 
 
 @contextmanager
