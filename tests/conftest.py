@@ -75,10 +75,10 @@ NOON = 1_800_000_000.0  # 2027-01-15T08:00:00Z, a moment that tests can count fr
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rounds", type=int, default=5, help="how often test_crash.py kills the emulator")
-    parser.addoption("--sequences", type=int, default=300, help="how many sequences test_sequences.py goes through")
+    parser.addoption("--rounds", type=int, default=3, help="how often test_crash.py kills the emulator")
+    parser.addoption("--sequences", type=int, default=100, help="how many sequences test_sequences.py goes through")
     parser.addoption(
-        "--listeners", type=int, default=200, help="how many sockets test_many_sockets.py opens; all: 1000"
+        "--listeners", type=int, default=100, help="how many sockets test_many_sockets.py opens; all: 1000"
     )
     parser.addoption("--megabytes", type=int, default=20, help="the size of the ten files in test_uploads.py")
     parser.addoption("--drills", type=int, default=15, help="how many mishaps test_console.py has")

@@ -23,6 +23,7 @@ from tinydb import TinyDB
 
 from rested_emulator import Options, open_store
 from tests.conftest import ROOT
+from tests.wire import PROGRAM
 
 ENDPOINT = "examples/unsecure-endpoint"
 IN_PLACE = """
@@ -51,7 +52,7 @@ WRITERS = 4
 def emulator(data: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """The real program on a data file; killed at the end, whatever happens."""
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "rested_emulator.py"), str(data), "--port", "0", "--json", "-q"],
+        [*PROGRAM, str(data), "--port", "0", "--json", "-q"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -195,7 +196,7 @@ def test_a_kill_while_the_data_file_is_written_in_place_leaves_a_whole_one(
 
 def test_of_two_programs_that_race_for_a_data_file_one_has_it(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     data = tmp_path / "data.json"
-    command = [sys.executable, str(ROOT / "rested_emulator.py"), str(data), "--port", "0", "--json", "-q"]
+    command = [*PROGRAM, str(data), "--port", "0", "--json", "-q"]
     for _ in range(pytestconfig.getoption("--rounds")):
         racers = [
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)

@@ -924,7 +924,7 @@ def test_slow_clients_delay_nobody_and_are_closed(
 def test_a_body_that_trickles_in_is_closed_like_one_that_stops(
     shared: RestedEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drop_idle_after(1.0, monkeypatch)
+    drop_idle_after(0.3, monkeypatch)
     with wire(shared) as connection:
         connection.sendall(head("POST", at(PLANTS), AS_JSON, "Content-Length: 100000"))
         assert any(is_cut(connection) for _ in range(100))

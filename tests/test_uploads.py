@@ -56,6 +56,7 @@ from tests.wire import (
     bearer,
     call,
     cors_of,
+    give_up_at_stop_after,
     head,
     next_of,
     open_socket,
@@ -623,7 +624,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(kept: RestedEmulator, how: str
         wait_for(kept, lambda: not names_on_disk(kept))
 
 
-def test_an_upload_is_broken_off_by_the_end_of_the_emulator(tmp_path: Path) -> None:
+def test_an_upload_is_broken_off_by_the_end_of_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_up_at_stop_after(0.2, monkeypatch)
     with keep(tmp_path) as emulator, wire(emulator) as connection:
         begin(connection)
         wait_for(emulator, lambda: len(names_on_disk(emulator)) == 2)

@@ -45,6 +45,7 @@ from tests.wire import (
     bearer,
     call,
     closing,
+    give_up_at_stop_after,
     head,
     listeners_of,
     next_of,
@@ -377,7 +378,7 @@ def test_sockets_beyond_the_limit_of_the_system_are_refused(monkeypatch: pytest.
 
 
 def test_who_leaves_before_a_delayed_handshake_leaves_no_seat() -> None:
-    with RestedEmulator(data=GARDEN, latency=0.5) as emulator:
+    with RestedEmulator(data=GARDEN, latency=0.2) as emulator:
         health = f"{emulator.facts['controlUrl']}/health"
         with wire(emulator) as connection:
             connection.sendall(head("GET", at(PLANTS), *HANDSHAKE))
@@ -669,7 +670,8 @@ def test_two_hundred_sockets_end_all_alike(emulator: RestedEmulator) -> None:
     assert listeners_of(emulator) == 0
 
 
-def test_a_socket_is_told_that_the_emulator_stops(emulator: RestedEmulator) -> None:
+def test_a_socket_is_told_that_the_emulator_stops(emulator: RestedEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_up_at_stop_after(0.2, monkeypatch)
     with open_socket(emulator.ws_url(PLANTS)) as listener, raw_socket(emulator) as connection:
         emulator.stop()
         assert closing(listener)[0] == 1001
@@ -723,7 +725,10 @@ def test_a_listener_that_stopped_reading_is_cut_and_the_others_lose_nothing() ->
         assert_open(emulator, listener)
 
 
-def test_a_listener_that_does_not_read_does_not_hold_up_the_end(emulator: RestedEmulator) -> None:
+def test_a_listener_that_does_not_read_does_not_hold_up_the_end(
+    emulator: RestedEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_up_at_stop_after(0.2, monkeypatch)
     with raw_socket(emulator, receive_buffer=4096), open_socket(emulator.ws_url(PLANTS)) as listener:
         for number in range(9):
             call(emulator.url(PLANTS), "POST", str(number) * 900_000)
