@@ -66,17 +66,10 @@ def ended(process: subprocess.Popen[str]) -> Iterator[None]:
         process.communicate(timeout=10)
 
 
-STARTED = """
-import asyncio, enum, os, pathlib, runpy, shutil, signal, sys
-{}
-sys.argv = sys.argv[2:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 def program_after(code: str) -> tuple[str, ...]:
     """The words that run the emulator as a program, in a process that has run this code before."""
-    return sys.executable, "-c", STARTED.format(code), *PROGRAM
+    *python, run = PROGRAM
+    return (*python, f"import asyncio, enum, os, pathlib, shutil, signal, sys\n{code}\n{run}")
 
 
 def until(condition: Callable[[], bool]) -> None:
