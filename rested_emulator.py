@@ -9884,15 +9884,18 @@ def check_template(value: object) -> str:
     raise OptionError(f"{shown(value)} is not NAME=FILE")
 
 
-def option(
-    group: str, default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", flags: tuple[str, ...] = ()
-) -> Any:
+def option(group: str, default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", *flags: str) -> Any:
     """Declare an option, from which come parser, help, environment variable, keyword argument and check.
 
-    A tuple as default makes it repeatable, False makes it a flag. The help shows those of a group together.
+    A tuple as default makes it repeatable. The help shows those of a group together.
     """
     metadata = {"group": group, "check": check, "help": help, "metavar": metavar, "flags": flags}
     return field(default=default, metadata=metadata)
+
+
+def switch(group: str, help: str, *flags: str) -> Any:
+    """Declare an option that is off until it is named."""
+    return option(group, False, check_flag, help, "", *flags)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -9902,11 +9905,11 @@ class Options:
     data: str | None = option(
         "data", None, check_path, f"the data file; default {DEFAULT_DATA}, made if missing", "DATA"
     )
-    memory: bool = option("data", False, check_flag, "keep nothing on disk; DATA, if given, is only read")
+    memory: bool = switch("data", "keep nothing on disk; DATA, if given, is only read")
     seed: str | None = option(
         "data", None, check_path, "what a new data file begins with, and what reset goes back to", "FILE"
     )
-    no_watch: bool = option("data", False, check_flag, "do not look for edits of the data file while running")
+    no_watch: bool = switch("data", "do not look for edits of the data file while running")
 
     endpoint: tuple[str, ...] = option("endpoints", (), check_name, "make an endpoint if it is missing", "NAME")
     auth: tuple[str, ...] = option("endpoints", (), check_name, "an authentication endpoint", "NAME")
@@ -9931,10 +9934,8 @@ class Options:
         "an origin that the project allows; without any it allows every one",
         "ORIGIN",
     )
-    disallow_no_origin: bool = option("access", False, check_flag, "refuse requests without an origin")
-    allow_any_origin: bool = option(
-        "access", False, check_flag, "let pages of other sites in, as far as the project does"
-    )
+    disallow_no_origin: bool = switch("access", "refuse requests without an origin")
+    allow_any_origin: bool = switch("access", "let pages of other sites in, as far as the project does")
     allow_host: tuple[str, ...] = option("access", (), check_allowed_host, "answer to this host name too", "NAME")
     control_token: str | None = option(
         "access",
@@ -9943,9 +9944,7 @@ class Options:
         "what control and console want to be shown; beyond loopback one is made up",
         "TOKEN",
     )
-    plain_cookie: bool = option(
-        "access", False, check_flag, "set a second cookie that every browser keeps over plain http"
-    )
+    plain_cookie: bool = switch("access", "set a second cookie that every browser keeps over plain http")
 
     token_ttl: float | None = option(
         "time", None, check_duration, "how long access tokens live; default 1h", "DURATION"
@@ -9963,7 +9962,7 @@ class Options:
     set_time: str | None = option(
         "time", None, check_time_of_day, "the time it is at the start, as 2030-01-01T00:00:00Z", "TIME"
     )
-    freeze: bool = option("time", False, check_flag, "let the clock stand")
+    freeze: bool = switch("time", "let the clock stand")
 
     fault: tuple[str, ...] = option(
         "trouble", (), check_fault_option, "something that goes wrong, as for POST faults", "JSON"
@@ -9977,7 +9976,7 @@ class Options:
     )
 
     port: int = option(
-        "serving", DEFAULT_PORT, check_port, f"the port; default {DEFAULT_PORT}, and 0 takes a free one", "N", ("-p",)
+        "serving", DEFAULT_PORT, check_port, f"the port; default {DEFAULT_PORT}, and 0 takes a free one", "N", "-p"
     )
     host: str = option(
         "serving",
@@ -9985,11 +9984,9 @@ class Options:
         check_text,
         "the address; default localhost, which means 127.0.0.1 and ::1",
         "ADDR",
-        ("-H",),
+        "-H",
     )
-    tls: bool = option(
-        "serving", False, check_flag, "https and wss, with a certificate for localhost that is made here"
-    )
+    tls: bool = switch("serving", "https and wss, with a certificate for localhost that is made here")
     cert: str | None = option("serving", None, check_path, "https and wss, with this certificate (PEM)", "FILE")
     cert_key: str | None = option(
         "serving", None, check_path, "the key of --cert, where it is in a file of its own", "FILE"
@@ -9998,17 +9995,11 @@ class Options:
     static: str | None = option(
         "serving", None, check_folder, "also serve this folder at /, and its index.html for an app's own paths", "DIR"
     )
-    quiet: bool = option("serving", False, check_flag, "log only what needs attention", flags=("-q",))
-    verbose: bool = option(
-        "serving",
-        False,
-        check_flag,
-        "log also what the console asks, and each request's origin and agent",
-        flags=("-v",),
-    )
+    quiet: bool = switch("serving", "log only what needs attention", "-q")
+    verbose: bool = switch("serving", "log also what the console asks, and each request's origin and agent", "-v")
 
-    json: bool = option("in CI", False, check_flag, "print one line of JSON when ready, instead of the banner")
-    with_parent: bool = option("in CI", False, check_flag, "end when the process ends that started it")
+    json: bool = switch("in CI", "print one line of JSON when ready, instead of the banner")
+    with_parent: bool = switch("in CI", "end when the process ends that started it")
     fork_keys: tuple[str, ...] = option(
         "in CI",
         (),
@@ -10016,11 +10007,8 @@ class Options:
         "an API key of this shape, as test-*, makes a world of its own at first use",
         "PATTERN",
     )
-    stable_ids: bool = option(
-        "in CI",
-        False,
-        check_flag,
-        "ids and tokens are the same on every run, so anybody can guess them; not beyond loopback",
+    stable_ids: bool = switch(
+        "in CI", "ids and tokens are the same on every run, so anybody can guess them; not beyond loopback"
     )
     coverage: str | None = option(
         "in CI", None, check_path, "write what the clients met of the service, as Markdown", "FILE"
