@@ -10886,16 +10886,6 @@ class Verbs:
 
         return call
 
-    @staticmethod
-    def _decoded(verb: Callable[Concatenate[Verbs, P], bytes]) -> Callable[Concatenate[Verbs, P], dict[str, Json]]:
-        """Make a method that returns the object of what is JSON already."""
-
-        @functools.wraps(verb)
-        def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> dict[str, Json]:
-            return cast("dict[str, Json]", decode(verb(verbs, *args, **options)))
-
-        return call
-
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return self.call(lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop()))
 
@@ -10933,7 +10923,11 @@ class Verbs:
     coverage = _remote(Reports, Reports.coverage)
     mails = _remote(Reports, Reports.mails)
     changes = _remote(Reports, Reports.changes)
-    data = _decoded(_remote(Reports, Reports.data))
+    _data = _remote(Reports, Reports.data)
+
+    def data(self) -> dict[str, Json]:
+        """Return everything as a data file, as ``Reports.data`` does."""
+        return cast("dict[str, Json]", decode(self._data()))
 
 
 class World(Verbs):
@@ -11354,17 +11348,22 @@ def takes_colours(stream: TextIO | None, environment: Mapping[str, str]) -> bool
     return os.name != "nt" or "WT_SESSION" in environment  # the older console of Windows may show the bare codes
 
 
-class LogLines(logging.Formatter):
-    """Writes the time of day before each line; it is spelled out once a second, for that is most of the work."""
+class LogStream(logging.StreamHandler[TextIO]):
+    """Writes lines to stderr with the time of day before each, those of a twentieth of a second together.
 
-    def __init__(self, *, coloured: bool = False) -> None:
-        super().__init__(datefmt="%H:%M:%S")
-        self._second, self._time = -1, ""
-        self._coloured = coloured
+    Warnings and errors are written without delay.
+    """
 
-    def paint(self, level: int, text: str) -> str:
+    def __init__(self) -> None:
+        super().__init__()
+        self._formatter = logging.Formatter()
+        self._is_coloured = takes_colours(self.stream, os.environ)
+        self._second, self._time = -1, ""  # spelled out once a second, for that is most of the work
+        self._lines: list[str] = []
+
+    def _paint(self, level: int, text: str) -> str:
         """Return a line as it is shown: on a terminal warnings are yellow, errors and refusals red."""
-        if not self._coloured:
+        if not self._is_coloured:
             return text
         if level == logging.WARNING:
             return f"{YELLOW}{text}{PLAIN}"
@@ -11372,28 +11371,18 @@ class LogLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         if int(record.created) != self._second:
-            self._second, self._time = int(record.created), self.formatTime(record, self.datefmt)
+            self._second, self._time = int(record.created), self._formatter.formatTime(record, "%H:%M:%S")
         message = record.getMessage()
         if len(message) > LONGEST_LINE:
             message = message[:LONGEST_LINE] + "…"
-        trace = self.formatException(record.exc_info).split("\n") if record.exc_info else ()
-        line = self.paint(record.levelno, printable(message))
+        trace = self._formatter.formatException(record.exc_info).split("\n") if record.exc_info else ()
+        line = self._paint(record.levelno, printable(message))
         return "\n".join([f"{self._time} {line}", *map(printable, trace)])
-
-
-class LogStream(logging.StreamHandler[TextIO]):
-    """Writes lines to stderr, those of a twentieth of a second together, but warnings and errors without delay."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._form = LogLines(coloured=takes_colours(self.stream, os.environ))
-        self.setFormatter(self._form)
-        self._lines: list[str] = []
 
     def tell(self, level: int, text: str) -> None:
         """Write a line as if it was logged; one that waits with others costs a fifth of that, and has their time."""
         if self._lines and level < logging.WARNING and len(text) < LONGEST_LINE:
-            self._lines.append(f"{self._lines[0][:TIME_LENGTH]} {self._form.paint(level, printable(text))}")
+            self._lines.append(f"{self._lines[0][:TIME_LENGTH]} {self._paint(level, printable(text))}")
         else:
             log.log(level, text)
 
