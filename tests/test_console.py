@@ -1373,6 +1373,28 @@ def stage(context: BrowserContext) -> Iterator[Stage]:
 
 
 @browser_test
+def test_beyond_loopback_the_stage_wants_the_token(context: BrowserContext) -> None:
+    with RestedEmulator(data=SAMPLES / "demo.json", static=DEMO, host="0.0.0.0") as emulator:
+        token = str(emulator.facts["controlToken"])
+        page = context.new_page()
+        page.goto(f"{base(emulator)}/stage.html")
+        page.get_by_label("Control token").fill("wrong")
+        page.get_by_label("Control token").press("Enter")
+        expect(page.locator("#said")).to_contain_text("403")
+        page.get_by_label("Control token").fill(token)
+        page.get_by_label("Control token").press("Enter")
+        expect(page.get_by_label("Control token")).to_be_hidden()
+        stage = Stage(page, emulator)
+        stage.are_live()
+        stage.press("Change options", "sockets closed with 1000")
+        page = context.new_page()
+        page.goto(f"{base(emulator)}/stage.html#token={token}")
+        assert token not in page.url
+        Stage(page, emulator).are_live()
+        expect(page.get_by_label("Control token")).to_be_hidden()
+
+
+@browser_test
 def test_what_one_does_the_other_sees(stage: Stage) -> None:
     expect(stage.ada.locator("#me")).to_have_text("ada")
     expect(stage.ben.locator("#me")).to_have_text("ben")

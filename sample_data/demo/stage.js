@@ -1,6 +1,7 @@
 // Two panes with the app in them, logged in as different people, and what can happen to a connection.
 
 import { openTimeline } from "/__emulator__/panel.js";
+import { act, clear, keepToken, look } from "/__emulator__/speak.js";
 import { sentence } from "/__emulator__/story.js";
 
 const PEOPLE = [
@@ -13,30 +14,9 @@ const OUTAGE = 5;
 const READING = 1500; // milliseconds until somebody who is back has read, if ever
 const SHORT = 1; // seconds that nobody notices
 const QUIET = 100; // between two looks at what happened
-const TOKEN = "rested-emulator-control-token"; // the console keeps it in the same place
 
 const $ = (id) => document.getElementById(id);
 const ITEMS = "picnic/items";
-
-const brought = new URLSearchParams(location.hash.slice(1)).get("token");
-if (brought) {
-  sessionStorage.setItem(TOKEN, brought);
-  history.replaceState(null, "", location.pathname + location.search);
-}
-
-async function control(method, verb, args) {
-  const headers = { "Content-Type": "application/json" };
-  const token = sessionStorage.getItem(TOKEN);
-  if (token) headers.Authorization = `Bearer ${token}`;
-  const answer = await fetch(`/__emulator__/${verb}`, { method, headers, body: args && JSON.stringify(args), credentials: "omit" });
-  const value = await answer.json();
-  $("token-form").hidden = answer.status !== 403;
-  if (!answer.ok) throw Object.assign(new Error(value.hint ?? value.message), { status: answer.status });
-  return value;
-}
-
-const look = (verb) => control("GET", verb);
-const act = (verb, args = {}) => control("POST", verb, args);
 
 function say(text) {
   $("said").textContent = text;
@@ -83,7 +63,7 @@ function seat(person) {
   });
   on(person.lag, async () => {
     const lags = lagsOf(username, await look("faults"));
-    for (const { id } of lags) await control("DELETE", `faults?id=${id}`);
+    for (const { id } of lags) await clear("faults", { id });
     if (!lags.length) await act("faults", { kind: "delay", seconds: LAG, username });
     person.lag.ariaPressed = String(!lags.length);
     say(lags.length ? `Answers to ${username} come at once.` : `Answers to ${username} take ${LAG} s: the list shows a change before it is saved.`);
@@ -114,10 +94,9 @@ const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 let isLively = false; // somebody is away, or a fault is at work, and may end without any event
 
 async function lookAround(seen = {}) {
-  const [recoveries, faults, status] = await Promise.all(["recoveries", "faults", "status"].map(look));
+  const [recoveries, faults, status] = await Promise.all(["recoveries", "faults", "status"].map((verb) => look(verb)));
   isLively = faults.some(({ active }) => active) || recoveries.some(({ back, read }) => back === null || !read);
-  const askFor = (endpoint) => look(`requests?${new URLSearchParams({ endpoint, method: "GET", status: 200 })}`);
-  const reads = await Promise.all(story.unread(recoveries).map(askFor));
+  const reads = await Promise.all(story.unread(recoveries).map((endpoint) => look("requests", { endpoint, method: "GET", status: 200 })));
   hear({ ...seen, reads: reads.flat(), recoveries, faults, status });
   tellRecoveries(recoveries);
 }
@@ -133,7 +112,7 @@ async function follow() {
       await lookAround(seen);
       await pause(QUIET);
     } catch (error) {
-      if (error.status === 403) return say(error.message);
+      if (error.status === 403) throw error;
       isLost = error.status !== 408;
       if (isLost) await pause(1000);
     }
@@ -141,6 +120,7 @@ async function follow() {
 }
 
 async function begin() {
+  $("token-form").hidden = true;
   try {
     showLags(await look("faults"));
     for (const { number, back } of await look("recoveries")) if (back !== null) toldOf.add(number); // before our time
@@ -148,6 +128,7 @@ async function begin() {
     setInterval(() => isLively && !document.hidden && lookAround().catch(() => {}), 1000);
     await follow();
   } catch (error) {
+    $("token-form").hidden = error.status !== 403;
     say(error.message);
   }
 }
@@ -190,7 +171,7 @@ else {
 
   $("token-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    sessionStorage.setItem(TOKEN, $("token").value.trim());
+    keepToken($("token").value.trim());
     begin();
   });
 
