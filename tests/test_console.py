@@ -1548,7 +1548,6 @@ def test_the_stage_has_its_picture_taken(stage: Stage, tmp_path: Path, pytestcon
         add(stage.ada, text)
         expect(item(stage.ada, text)).to_contain_text("ada")
     stage.emulator.clear_faults()
-    stage.press("Log both in")
     expect(item(stage.ben, "A knife")).to_have_count(1)
     expect(stage.page.locator("#said")).to_contain_text("ben was away")
     stage.page.wait_for_timeout(500)
