@@ -103,6 +103,7 @@ VERBS: dict[str, Callable[[Backend], object]] = {
     "delete the endpoint": lambda backend: backend.delete_endpoint(PLANTS),
     "change the project": lambda backend: backend.change_project(allowed_origins=["http://localhost:3000"]),
     "change the key": lambda backend: backend.change_project(key="another"),
+    "load": lambda backend: backend.load({PLANTS: ["loaded"]}),
     "reset": lambda backend: (backend.delete(knock(PLANTS, unique_id=TOMATO)), backend.reset()),
 }
 every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())

@@ -21,7 +21,6 @@ from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine
 from tornado.iostream import IOStream
 
-import rested_emulator
 from rested_emulator import RestedEmulator
 from tests.conftest import GARDEN, PLANTS, ROSEMARY, TOMATO
 from tests.wire import PAGE, answer_on, at, at_end, base, call, drop_idle_after, head, wire
@@ -550,11 +549,7 @@ def test_evidence_is_the_same_on_both_ways(emulator: RestedEmulator, past: Reste
     assert len(evidence(emulator)) == len(sent)
 
 
-def test_tls_and_loops_without_readers_have_no_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_has_no_lane() -> None:
     pytest.importorskip("trustme")
     with RestedEmulator(tls=True) as emulator:
         assert emulator.call(lambda server: server._intake.lane) is None
-    monkeypatch.setattr(rested_emulator, "watches_sockets", lambda _: False)
-    with RestedEmulator() as emulator:
-        assert emulator.call(lambda server: server._intake.lane) is None
-        assert call(emulator.url("examples/unsecure-endpoint")).status == 200

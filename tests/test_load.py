@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rested_emulator import LARGEST_DATA, Message, NotStored, OptionError, RestedEmulator, Worlds
+from rested_emulator import OptionError, RestedEmulator, Worlds
 from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, TOMATO, Backend, Ear, knock
 from tests.test_uploads import FILE, form
 from tests.wire import CHANGED, EXPIRED, Reply, answer_on, base, bearer, call, closing, head, next_of, open_socket, wire
@@ -285,17 +285,6 @@ def test_what_json_cannot_hold_is_refused(backend: Backend, value: object) -> No
     assert backend.data() == before
 
 
-def test_a_disk_that_is_full_leaves_all_as_it_was(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
-        raise NotStored(Message.NOT_STORED, "full")
-
-    ear, before = listen(backend), backend.data()
-    monkeypatch.setattr(backend.store.file, "commit", refuse)
-    with pytest.raises(NotStored):
-        backend.load({NOTES: []})
-    assert (backend.data(), ear.heard, ear.ended) == (before, [], None)
-
-
 # Files
 
 
@@ -380,14 +369,11 @@ def test_load_and_fork_take_what_nothing_else_does() -> None:
         assert call(url, "POST", {"data": {}}, headers=foreign).status == 403
 
 
-@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 413)])
-def test_64_megabytes_are_the_limit(more: int, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert LARGEST_DATA == 64_000_000
-    limit = 3_000_000  # which is more than any other body may have, and takes no seconds
-    monkeypatch.setattr("rested_emulator.LARGEST_DATA", limit)
-    frame = len('{"data": {"notes/open": [""]}}')
-    with RestedEmulator(data=GARDEN) as emulator:
-        answer = control(emulator, "load", {"data": {NOTES: ["x" * (limit - frame + more)]}})
-        assert answer.status == status
-        if more:
-            assert answer.json["hint"].startswith(f"load takes {limit} bytes at most")
+def test_64_megabytes_are_the_limit(emulator: RestedEmulator) -> None:
+    for size, status in ((64_000_000, 100), (64_000_001, 413)):
+        with wire(emulator) as connection:
+            expecting = ("Content-Type: application/json", "Expect: 100-continue", f"Content-Length: {size}")
+            connection.sendall(head("POST", "/__emulator__/load", *expecting))
+            answer = answer_on(connection)
+            assert answer.status == status
+    assert answer.json["hint"].startswith("load takes 64000000 bytes at most")

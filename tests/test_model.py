@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rested_emulator import Clock, OptionError, Options, Parameters, parse_origin, parse_parameters, read_arguments
+from rested_emulator import Clock, OptionError, Options, Parameters, parse_origin, parse_parameters
 from tests import texts
 from tests.conftest import AGO, NOON, PLANTS, Backend, Sent, knock, packed, record_of, refused
 
@@ -307,50 +307,6 @@ def test_a_size_is_in_bytes(value: str | int, size: int) -> None:
 def test_what_is_no_size_is_refused(value: str | int) -> None:
     with pytest.raises(OptionError, match="is no size"):
         Options.of(max_body=value)
-
-
-@pytest.mark.parametrize(
-    ("verb", "given", "expected"),
-    [
-        ("change_endpoint", {"name": "x", "secure": True}, {"name": "x", "secure": True}),
-        ("change_endpoint", {"name": "x", "othersCanRead": None}, {"name": "x", "others_can_read": None}),
-        ("add_fault", {"kind": "x", "times": 3, "seconds": 2.5}, {"kind": "x", "times": 3, "seconds": 2.5}),
-        ("advance", {"seconds": 3}, {"seconds": 3}),
-        ("change_project", {"allowedOrigins": ["a", "b"]}, {"allowed_origins": ("a", "b")}),
-        ("change_project", {"allowedOrigins": []}, {"allowed_origins": ()}),
-    ],
-)
-def test_a_value_of_the_right_kind_is_kept(
-    backend: Backend, verb: str, given: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    assert read_arguments(getattr(backend, verb), given) == expected
-
-
-@pytest.mark.parametrize(
-    ("verb", "name", "value", "words"),
-    [
-        ("change_endpoint", "secure", 1, "true or false"),
-        ("change_endpoint", "secure", "true", "true or false"),
-        ("change_endpoint", "name", None, "a text"),
-        ("change_endpoint", "description", 1, "a text"),
-        ("add_fault", "times", True, "a whole number"),
-        ("add_fault", "times", 1.0, "a whole number"),
-        ("advance", "seconds", True, "a number"),
-        ("advance", "seconds", "1", "a number"),
-        ("advance", "seconds", float("nan"), "a finite number"),
-        ("advance", "seconds", float("inf"), "a finite number"),
-        pytest.param("advance", "seconds", 10**400, "a finite number", id="400 digits"),
-        ("change_project", "allowedOrigins", "a", "a list of texts"),
-        ("change_project", "allowedOrigins", ["a", 1], "a list of texts"),
-        ("change_project", "resetTemplates", {"a": 1}, "an object of texts"),
-    ],
-)
-def test_a_value_of_another_kind_is_refused_and_the_right_kind_named(
-    backend: Backend, verb: str, name: str, value: object, words: str
-) -> None:
-    others: dict[str, Any] = {"add_fault": {"kind": "status"}, "change_endpoint": {"name": "notes"}}.get(verb, {})
-    with pytest.raises(OptionError, match=f"^{name} is .*; it takes {words}"):
-        read_arguments(getattr(backend, verb), others | {name: value})
 
 
 # Parameters
