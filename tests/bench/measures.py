@@ -67,6 +67,18 @@ def measure_start(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:
             yield Figure(f"start{way}@{records}", 1000 * server.seconds)
             time.sleep(size.seconds / 2)
             yield Figure(f"memory{way}@{records}", server.resident() / 2**20)
+            if started is peer and records == few and isinstance(peer, Emulator):
+                yield from measure_first(server, peer)
+
+
+def measure_first(server: Server, peer: Emulator) -> Iterator[Figure]:
+    """Time of the first requests that need more of the program than a GET of a record does."""
+    with connected(server.port) as connection:
+        yield Figure("first-page-ms", 1000 * connection.timed(peer.console()))
+    start = time.perf_counter()
+    listener = peer.listen(server.port)
+    yield Figure("first-socket-ms", 1000 * (time.perf_counter() - start))
+    listener.close()
 
 
 def measure_records(stock: Stock, peer: Peer, size: Size) -> Iterator[Figure]:

@@ -170,6 +170,9 @@ class Emulator(Peer):
     def status(self) -> bytes:
         return request("GET", "/__emulator__/status")
 
+    def console(self) -> bytes:
+        return request("GET", "/")
+
 
 class Crowded(Emulator):
     """The emulator with as many users as records, and with as many notes that are theirs."""

@@ -111,6 +111,8 @@ def emulators_rows(size: Size) -> list[Row]:
             Row(f"{name}-growth", f"{title}: {size.users[1]:,} users over {size.users[0]:,}", (Target(1.5, 1.2),))
             for name, title in USERS_TITLES.items()
         ),
+        Row("first-page-ms", "the first page of the console after a start, ms", (Target(150),)),
+        Row("first-socket-ms", "… the first WebSocket, ms", (Target(150),)),
         Row("status-ms", f"GET status with {size.sessions:,} sessions, ms", (Target(5, 1),)),
         Row("pause-ms", f"longest GET while {size.records[-1]:,} records are written to disk, ms", (Target(20, 5),)),
         Row("quiet-ms", "… in as long a time without, ms"),
