@@ -4512,6 +4512,8 @@ class Hub:
         self.send = send
         self._on_end = on_end
         self._listeners: dict[str, dict[Channel, Listener]] = {}
+        # All listeners of an endpoint together, until one of them changes.
+        self._everybody: dict[str, tuple[Listener, ...]] = {}
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
@@ -4534,6 +4536,7 @@ class Hub:
         """Let somebody listen to an endpoint from now on."""
         listener = Listener(endpoint, next(self._numbers), channel, caller, client)
         self._listeners.setdefault(endpoint, {})[channel] = listener
+        self._everybody.pop(endpoint, None)
         if caller.session is not None:
             # The alarm stays when the listener leaves: it closes whoever is there and expired when it rings.
             self._clock.at(caller.session.expires_at, self._close_expired)
@@ -4543,26 +4546,32 @@ class Hub:
         """Take a listener out and return it; None where it was gone already."""
         listeners = self._listeners.get(endpoint, {})
         listener = listeners.pop(channel, None)
+        self._everybody.pop(endpoint, None)
         if not listeners:
             self._listeners.pop(endpoint, None)
         return listener
 
     def rename(self, user: tuple[str, str], names: tuple[str, ...]) -> None:
         """Let a user's listeners go by the names that the user has now."""
+        self._everybody.clear()
         for listeners in self._listeners.values():
             for channel, listener in listeners.items():
                 if listener.client.user == user:
                     # A key that is there may be set while the dictionary is gone through.
                     listeners[channel] = listener._replace(client=listener.client._replace(names=names))
 
-    def audience(self, endpoint: Endpoint, change: Change) -> list[Listener]:
+    def audience(self, endpoint: Endpoint, change: Change) -> tuple[Listener, ...]:
         """Return the listeners that may read the record, and so hear of the change (contract 7.3 and 7.5)."""
         listeners = self._listeners.get(endpoint.name)
         if not listeners:
-            return []
+            return ()
+        everybody = self._everybody.get(endpoint.name)
+        if everybody is None:
+            everybody = self._everybody[endpoint.name] = tuple(listeners.values())
         if not endpoint.needs_token:
-            return list(listeners.values())
-        return [listener for listener in listeners.values() if listener.caller.may_read(endpoint, change.record)]
+            # As they are: merely to look at each of a thousand takes longer than the write that they hear of.
+            return everybody
+        return tuple(listener for listener in everybody if listener.caller.may_read(endpoint, change.record))
 
     def close(self, leaving: Iterable[Listener], code: int, reason: str, rule: str) -> int:
         """End these listeners, by a rule that is told to the owner; returns how many were still there."""
@@ -4592,6 +4601,7 @@ class Hub:
 
     def watch_expiries(self, session_of: Callable[[str], Session | None]) -> None:
         """Close each socket when its token expires by the sessions as they are now, not as they were when it opened."""
+        self._everybody.clear()
         for listeners in self._listeners.values():
             for channel, listener in listeners.items():
                 session = listener.caller.session and session_of(listener.caller.session.token)
@@ -5708,7 +5718,8 @@ class Evidence:
         self._numbers = itertools.count(1)
         self._requests: deque[SeenRequest] = deque(maxlen=MOST_SEEN)
         self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
-        self._told: dict[str, tuple[int, ...]] = {}  # the last audience of each endpoint
+        # The last audience of each endpoint, and its numbers.
+        self._told: dict[str, tuple[Sequence[Listener], tuple[int, ...]]] = {}
         self.size = 0
         self._deleted: deque[str] = deque(maxlen=MOST_SEEN)
         self.recoveries = Recoveries(clock)
@@ -5787,15 +5798,15 @@ class Evidence:
         # Evidence keeps the record itself in memory, when it may have left the data long ago.
         if len(change.record.wire) > LONGEST_BODY:
             change = Change(change.type, change.record.with_data(kept(change.record.wire)))
-        to, faults = tuple(map(itemgetter(1), told)), (hit.number,) if hit else ()  # their numbers, in C
         size = 500 + sum(len(record.wire) for record in change.listing or (change.record,))
         # Mostly the same thousands hear one message after the other, and are kept once.
-        last = self._told.get(endpoint.name)
-        if to == last:
-            to = last
-        else:
-            self._told[endpoint.name] = to
-            size += 8 * len(to)
+        before, to = self._told.get(endpoint.name, ((), ()))
+        if told is not before:
+            numbers = tuple(map(itemgetter(1), told))  # in C
+            if numbers != to:
+                to, size = numbers, size + 8 * len(numbers)
+            self._told[endpoint.name] = told, to
+        faults = (hit.number,) if hit else ()
         push = endpoint, change
         self._saw(SeenMessage(*self._next(), change.type, endpoint.name, to, size, push, faults=faults))
 
@@ -5824,6 +5835,7 @@ class Evidence:
     ) -> None:
         """Take note of the end of a socket: without a ``rule`` its client closed it, or it was ``refused``."""
         endpoint = endpoint[:LONGEST_NAME]
+        self._told.pop(endpoint, None)  # or it would keep a listener in memory who is gone
         client = listener.client if listener else refused
         is_console = client is not None and client.is_console
         ends_by_us = rule not in (None, LOST_BY_CLIENT) or listener is None

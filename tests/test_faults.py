@@ -764,11 +764,19 @@ def test_sockets_of_a_user_are_closed_by_name_or_email(backend: Backend, listen:
 
 def test_a_user_is_aimed_at_by_the_name_of_now(emulator: RestedEmulator) -> None:
     ada = bearer(emulator.sign_in(GARDENERS, "ada"))
-    with open_socket(emulator.ws_url(DIARY), additional_headers=ada) as there:
+    with (
+        open_socket(emulator.ws_url(DIARY), additional_headers=ada) as there,
+        open_socket(emulator.ws_url(PLANTS), additional_headers=ada) as listener,
+    ):
         itself = call(emulator.url(GARDENERS), headers=ada).json
+        call(emulator.url(PLANTS), "POST", "heard by ada")
         renamed = {"username": "adele", "password": "apricot"}
         assert call(emulator.url(GARDENERS), "PUT", renamed, headers=ada, uniqueId=itself["uniqueId"]).status == 200
-        assert emulator.close_listeners(username="adele", code=4001) == {"closed": 1}
+        emulator.add_fault("messages", what="drop", username="adele", times=1)
+        for text in ("lost", "heard by adele"):
+            call(emulator.url(PLANTS), "POST", text)
+        assert [next_of(listener)["record"]["data"] for _ in range(2)] == ["heard by ada", "heard by adele"]
+        assert emulator.close_listeners(username="adele", code=4001) == {"closed": 2}
         assert closing(there)[0] == 4001
     assert emulator.recoveries()[0]["username"] == "adele"
 
