@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, FrameLocator, Locator, Page, expect
+from playwright.sync_api import BrowserContext, FrameLocator, Locator, Page, Route, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from rested_emulator import RestedEmulator
@@ -612,6 +612,31 @@ def test_latency_holds_answers_up_until_it_is_none(console: Console) -> None:
 
 
 @browser_test
+def test_what_is_chosen_stays_chosen_while_it_is_under_way(console: Console) -> None:
+    """Whatever is told meanwhile: of radio buttons, one that shows what was so before would take it back."""
+    console.page.get_by_label("0.3 s").check()
+    console.says("Every answer waits 0.3 s")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.method == "POST":
+            held.append(route)
+        else:
+            route.continue_()
+
+    chosen = console.page.get_by_label("1 s", exact=True)
+    console.page.route("**/__emulator__/faults*", hold)
+    chosen.click()
+    console.emulator.put_record(PLANTS, {"name": "Leek"})
+    expect(console.page.locator("#faults li")).to_have_count(0)  # the page has seen that the one before is gone
+    expect(chosen).to_be_checked()
+    [route] = held
+    route.continue_()
+    console.says("Every answer waits 1 s")
+    expect(chosen).to_be_checked()
+
+
+@browser_test
 def test_faults_strike_are_listed_and_end(console: Console) -> None:
     console.button("Next request: 503").click()
     console.says("Fault 1, status, strikes when somebody asks")
@@ -834,9 +859,10 @@ def test_the_address_says_what_is_on_show(open_console: OpenConsole, emulator: R
 @browser_test
 def test_a_table_has_all_columns_and_scrolls_where_there_is_no_room(console: Console) -> None:
     for _ in range(4):  # so that most records have them
-        console.emulator.put_record(PLANTS, {f"member{number}": number for number in range(12)})
+        console.emulator.put_record(PLANTS, {f"member{number}": number for number in range(24)})
     console.button("Table").click()
-    last = console.page.get_by_role("columnheader", name="member11")
+    last = console.page.get_by_role("columnheader", name="member23")
+    expect(last).to_be_attached()
     expect(last).not_to_be_in_viewport()
     last.scroll_into_view_if_needed()
     expect(last).to_be_in_viewport()

@@ -18,7 +18,8 @@ export function doing(element, event, action) {
   });
 }
 
-// Let a switch show what is so.
+// Let a switch show what is so; of radio buttons one that is chosen unchecks the others.
 export function showChecked(element, isChecked) {
-  if (!underWay.has(element)) element.checked = isChecked;
+  const isChosen = (one) => one === element || (one.type === "radio" && one.name === element.name);
+  if (![...underWay].some(isChosen)) element.checked = isChecked;
 }
