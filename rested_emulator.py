@@ -1899,8 +1899,6 @@ class JsonFile(Storage):
 
     def lock(self) -> None:
         """Keep other emulators off this data file; raises InUseError where one has it, or OSError."""
-        if not self.path:
-            return
         self._lock.take()
         if not self._lock.has_inodes:
             self._forget_inodes()
@@ -2219,11 +2217,9 @@ def write_tree(path: str, draft: str, tree: Tables) -> FileContent:
             file.flush()
             os.fsync(file.fileno())
             stamp = FileStamp.of(os.fstat(file.fileno()))
-    except BaseException as error:
+    except OSError as error:
         delete_file(draft)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, path) from None
-        raise
+        raise OSError(error.errno, error.strerror, path) from None
     return FileContent(stamp, total)
 
 
@@ -2496,13 +2492,11 @@ def is_as_written(given: Tree) -> bool:
 
 
 def way_in(data: Any, way: Iterable[str | int]) -> str:
-    """Write the way to a part of a data file, as far as it is there: ``data["notes/open"]["a1"]``."""
+    """Write the way to a part of a data file: ``data["notes/open"]["a1"]``."""
     place = "data"
     for step in way:
         if isinstance(data, dict) and isinstance(step, int):
             step = list(data)[step]
-        if isinstance(data, dict) and step not in data:
-            break
         data = data[step]
         place += f"[{encode(step).decode()}]"
     return place
@@ -2611,15 +2605,13 @@ def skip(text: str, at: int, pattern: re.Pattern[str]) -> int:
 
 
 def find_in(text: str, way: Sequence[str | int]) -> int:
-    """Return the index where a part of JSON begins, or the last part on the way to it that is there."""
+    """Return the index where a part of JSON begins."""
     at = begin = skip(text, 0, SPACES)
     for step in way:
         for number, (name, where, value) in enumerate(parts_of(text, at)):
             if step in (name, number):
                 begin, at = where, value
                 break
-        else:
-            break
     return begin
 
 
@@ -10890,16 +10882,16 @@ class Verbs:
 
         @functools.wraps(verb)
         def call(verbs: Verbs, /, *args: P.args, **options: P.kwargs) -> T:
+            coroutine = verb(verbs, *args, **options)
             # No variable for the future: it holds the exception, whose traceback holds this frame: a cycle.
             try:
-                return verbs._submit(verb(verbs, *args, **options)).result()
+                return verbs.call(
+                    lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop())
+                ).result()
             except NotSeen as refusal:
                 raise TimeoutError(refusal.hint) from None
 
         return call
-
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        return self.call(lambda _: asyncio.run_coroutine_threadsafe(coroutine, asyncio.get_running_loop()))
 
     wait = _awaited(_remote(Watcher, Watcher.wait))
     settle = _awaited(_remote(Watcher, Watcher.settle))
