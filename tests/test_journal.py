@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-import rested_emulator
 from rested_emulator import (
     Clock,
     DataFileError,
@@ -53,7 +52,7 @@ from tests.conftest import (
     record_of,
     refused,
 )
-from tests.wire import call, open_socket
+from tests.wire import call, emulator_with, open_socket
 
 
 @pytest.fixture
@@ -1577,13 +1576,18 @@ def test_a_kill_after_an_edit_was_taken_over_is_nothing_to_tell(path: Path) -> N
 # Windows, imitated
 
 
+def served_by(module: Any, path: Path) -> Backend:
+    return Backend.of(module.Server(module.Options.of(data=path), StoppedTime()).world)
+
+
 class WindowsLocks:
     """What Windows' msvcrt offers: bytes of a file that one descriptor has, and others can neither lock nor read."""
 
     LK_UNLCK, LK_NBLCK = 0, 2
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held: dict[tuple[int, int], int] = {}
+        self.emulator = emulator_with(monkeypatch, fcntl=None, msvcrt=self)
 
     def locking(self, descriptor: int, mode: int, count: int) -> None:
         place = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
@@ -1602,10 +1606,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> WindowsLocks:
     """Windows as far as the data file is concerned: other locks, and nothing that is open is replaced or deleted."""
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("what is open is looked up in /proc")
-    locks = WindowsLocks()
-    monkeypatch.setattr(rested_emulator, "fcntl", None)
-    monkeypatch.setattr(rested_emulator, "msvcrt", locks)
-    monkeypatch.setattr(rested_emulator, "NOT_REPLACED", (*rested_emulator.NOT_REPLACED, errno.EACCES))
+    locks = WindowsLocks(monkeypatch)
 
     def refusing(real: Callable[..., None]) -> Callable[..., None]:
         def call(*paths: str) -> None:
@@ -1626,19 +1627,19 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> WindowsLocks:
 
 
 def test_the_locks_of_windows_keep_a_second_emulator_off(path: Path, windows: WindowsLocks) -> None:
-    store = opened(path)
-    with pytest.raises(RestedError, match=f"process {os.getpid()};"):
-        opened(path)
+    backend = served_by(windows.emulator, path)
+    with pytest.raises(windows.emulator.RestedError, match=f"process {os.getpid()};"):
+        served_by(windows.emulator, path)
     assert len(windows.held) == 1
-    store.file.close()
+    backend.store.file.close()
     assert windows.held == {}
-    opened(path).file.close()
+    served_by(windows.emulator, path).store.file.close()
     assert os.listdir(path.parent) == ["data.json"]
 
 
 def test_nothing_that_is_open_is_replaced_or_deleted(path: Path, windows: WindowsLocks) -> None:
-    store = opened(path)
-    backend = served(store)
+    backend = served_by(windows.emulator, path)
+    store = backend.store
     backend.create(knock(PLANTS, "in the draft"))
     store.file.begin_save()
     draft = store.file.begin_save()
@@ -1661,10 +1662,10 @@ def test_nothing_that_is_open_is_replaced_or_deleted(path: Path, windows: Window
 def test_a_data_file_that_another_program_has_open_is_written_in_place_on_windows(
     path: Path, windows: WindowsLocks
 ) -> None:
-    store = opened(path)
-    served(store).create(knock(PLANTS, "new"))
+    backend = served_by(windows.emulator, path)
+    backend.create(knock(PLANTS, "new"))
     with path.open():
-        store.file.close()
+        backend.store.file.close()
     assert (len(json.loads(path.read_text())[PLANTS]), windows.held) == (4, {})
 
 
@@ -1731,16 +1732,14 @@ def test_a_disk_without_locks_is_told_and_works(
 def test_that_a_disk_has_no_locks_is_told_once_however_often_one_is_tried(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(rested_emulator, "fcntl", None)
     monkeypatch.setattr(os.path, "samestat", lambda *_: False)  # as where no file keeps its inode
-    opened(path).file.close()
+    served_by(emulator_with(monkeypatch, fcntl=None), path).store.file.close()
     assert caplog.text.count("no locks") == 1
 
 
 @pytest.mark.warns("the disk has no locks")
 def test_a_system_without_locks_is_told_and_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rested_emulator, "fcntl", None)
-    opened(path).file.close()
+    served_by(emulator_with(monkeypatch, fcntl=None), path).store.file.close()
     assert os.listdir(path.parent) == ["data.json"]
 
 

@@ -58,11 +58,17 @@ from tests.wire import (
     call,
     closing,
     drop_idle_after,
+    emulator_with,
     head,
     open_socket,
     take,
     wire,
 )
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 
 def test_the_fixture_of_the_readme_does_what_it_says() -> None:
@@ -509,7 +515,7 @@ def test_a_connection_that_sends_no_whole_request_is_closed_and_others_are_not(m
 # The limits of the system
 
 
-INFINITE = getattr(getattr(rested_emulator, "resource"), "RLIM_INFINITY", -1)
+INFINITE = getattr(resource, "RLIM_INFINITY", -1)
 
 
 @pytest.mark.parametrize(
@@ -529,12 +535,11 @@ INFINITE = getattr(getattr(rested_emulator, "resource"), "RLIM_INFINITY", -1)
 def test_as_many_files_as_the_system_allows(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, most_allowed: int, sockets: int
 ) -> None:
-    resource = pytest.importorskip("resource")
-
     def setrlimit(_: int, limits: tuple[int, int]) -> None:
         if limits[0] > most_allowed:
             raise ValueError("not allowed to raise maximum limit")
 
+    pytest.importorskip("resource")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
     assert most_sockets() == sockets
@@ -547,14 +552,12 @@ def test_too_few_files_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPat
 
 
 def test_without_limits_of_the_system_as_on_windows_connections_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rested_emulator, "resource", None)
-    assert most_sockets() == 192
-    allow_sockets(20 - 64, monkeypatch)
-    with RestedEmulator() as emulator, contextlib.ExitStack() as connections:
-        *first, last = [connections.enter_context(wire(emulator)) for _ in range(21)]
+    elsewhere = emulator_with(monkeypatch, resource=None)
+    with elsewhere.RestedEmulator() as emulator, contextlib.ExitStack() as connections:
+        *first, last = [connections.enter_context(wire(emulator)) for _ in range(192 + 64 + 1)]
         assert answer_on(last).status == 503
-        first[0].sendall(head("GET", "/__emulator__/health"))
-        assert answer_on(first[0]).status == 200
+        first[-1].sendall(head("GET", "/__emulator__/health"))
+        assert answer_on(first[-1]).status == 200
 
 
 class NoReaders(asyncio.SelectorEventLoop):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import json
 import logging
 import os
@@ -256,6 +257,19 @@ def impatient(patch: pytest.MonkeyPatch, *, stalled: float = 10.0, ping: float =
 def allow_sockets(number: int, patch: pytest.MonkeyPatch) -> None:
     """Let the system have room for so many sockets."""
     patch.setattr(rested_emulator, "most_sockets", lambda: number)
+
+
+def emulator_with(patch: pytest.MonkeyPatch, **modules: Any) -> Any:
+    """The emulator's module as Python makes it where these modules are others, or None where they are missing."""
+    for name, module in modules.items():
+        patch.setitem(sys.modules, name, module)
+    spec = importlib.util.spec_from_file_location("elsewhere", rested_emulator.__file__)
+    assert spec
+    assert spec.loader
+    elsewhere = importlib.util.module_from_spec(spec)
+    patch.setitem(sys.modules, "elsewhere", elsewhere)
+    spec.loader.exec_module(elsewhere)
+    return elsewhere
 
 
 def resident() -> int:
