@@ -1125,7 +1125,7 @@ def test_a_thousand_messages_a_second_do_not_freeze_the_page(
                 server.world.service.create(knock(PLANTS, {"name": "Leek", "number": number, "text": "x" * 80}))
 
         since = time.monotonic()
-        for tick in range(300):
+        for tick in range(100):
             console.emulator.call(ten)
             time.sleep(max(0.0, since + (tick + 1) / 100 - time.monotonic()))
 
@@ -1133,16 +1133,15 @@ def test_a_thousand_messages_a_second_do_not_freeze_the_page(
     since = time.monotonic()
     pouring.start()
     page.get_by_label("requests", exact=True).uncheck()  # the page is usable meanwhile
-    page.wait_for_timeout(3000)
     pouring.join()
     seconds = time.monotonic() - since
-    expect(page.locator("#records-title")).to_contain_text("3003 records")
+    expect(page.locator("#records-title")).to_contain_text("1003 records")
     console.logs('to #1: {"name":"Leek"')
     gaps = page.evaluate("window.gaps")
     longest, typical = max(gaps), sorted(gaps)[len(gaps) // 2]
     record_property("longest frame gap, ms", longest)
     print(
-        f"\n3000 messages in {seconds:.1f} s: frames {typical:.0f} ms apart, at most {longest:.0f} ms", file=sys.stderr
+        f"\n1000 messages in {seconds:.1f} s: frames {typical:.0f} ms apart, at most {longest:.0f} ms", file=sys.stderr
     )
     assert longest < 400
     assert page.evaluate("window.shifts") < 0.01
@@ -1240,7 +1239,7 @@ def test_the_screen_shows_what_get_answers_whatever_has_happened(
     shutil.copy(GARDEN, data)
     page = context.new_page()
     page.set_viewport_size({"width": 1280, "height": 1400})
-    names = [*DRILLS] * (1 + pytestconfig.getoption("--drills") // len(DRILLS))
+    names = [*DRILLS] * (pytestconfig.getoption("--drills") // len(DRILLS))
     chance.shuffle(names)
     port = "0"
     while names:
@@ -1265,12 +1264,13 @@ TABS = ["Data", "Activity", "People", "Trouble"]
 
 
 def assert_axe_is_content(page: Page) -> None:
-    schemes: tuple[Scheme, ...] = ("light", "dark")
-    for scheme in schemes:
+    """Hold all rules against the page in light, and in dark those of colours, which are all that is another there."""
+    schemes: dict[Scheme, dict[str, Any]] = {"light": {}, "dark": {"runOnly": ["color-contrast", "link-in-text-block"]}}
+    for scheme, options in schemes.items():
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         found = [
             (scheme, violation["id"], [node["html"] for node in violation["nodes"]])
-            for violation in Axe().run(page).response["violations"]
+            for violation in Axe().run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
             if violation["impact"] in ("serious", "critical")
         ]
         assert found == []
@@ -1527,7 +1527,8 @@ def test_reset_brings_both_back_to_the_start(stage: Stage) -> None:
 
 
 def take(page: Page, name: str, folder: Path, config: pytest.Config) -> None:
-    """Take a picture; with --screenshots it is kept."""
+    """Take a picture; with --screenshots it is kept, once all that moves has come to rest."""
+    page.wait_for_timeout(1500 if config.getoption("--screenshots") else 0)
     path = folder / f"{name}.png"
     page.screenshot(path=path, animations="disabled", caret="hide")
     assert path.stat().st_size <= LARGEST_PICTURE
@@ -1558,7 +1559,6 @@ def test_the_console_has_its_picture_taken(
             console.page.get_by_role("button", name="Table").click()
             expect(console.records).to_have_count(6)
             console.logs("read again")
-            console.page.wait_for_timeout(1500)
             take(console.page, "console", tmp_path, pytestconfig)
 
 
@@ -1569,12 +1569,11 @@ def test_the_stage_has_its_picture_taken(stage: Stage, tmp_path: Path, pytestcon
     add(stage.ben, "Plates for six")
     expect(item(stage.ada, "Plates")).to_have_count(1)
     stage.press("Drop ben", "ben is away for 4 s")
-    expect(stage.ben.locator("#line")).to_contain_text("again in 2 s")
+    expect(stage.ben.locator("#line")).to_contain_text("again in 0.5 s")
     for text in ("Lemonade", "A knife"):
         add(stage.ada, text)
         expect(item(stage.ada, text)).to_contain_text("ada")
     stage.emulator.clear_faults()
     expect(item(stage.ben, "A knife")).to_have_count(1)
     expect(stage.page.locator("#said")).to_contain_text("ben was away")
-    stage.page.wait_for_timeout(500)
     take(stage.page, "stage", tmp_path, pytestconfig)
