@@ -2393,13 +2393,16 @@ def read_data_file(path: str) -> tuple[Tree, bool]:
             raise DataFileError(f"{path}: {error}") from None
 
 
+WRITTEN_KEY = re.compile(rb'  "(?:[^"\\]|\\.)*"')
+
+
 def load_written(path: str) -> Tree | None:
     """Read a data file that is as ``blocks_of`` wrote it; None if somebody edited it.
 
     What the emulator wrote is valid, and has a line for each document, so records need not be parsed again.
     """
     tree: Tree = {}
-    name = ""
+    name, is_endpoint = "", False
     table: dict[str, Any] = {}
     # In a third of the time of Record(...), which counts with 100,000 records.
     make = functools.partial(tuple.__new__, Record)
@@ -2408,15 +2411,17 @@ def load_written(path: str) -> Tree | None:
             return None
         for line in file:
             if line[:3] == b'  "':
-                # Most ids have 32 characters. One with a quote or backslash is rare, and left to the slow way.
-                end = 35 if line[35:38] == b'": ' else line.index(b'": ')
+                end = line.index(b'"', 3)
                 text = line[3:end]
                 if b"\\" in text:
-                    return None
-                key = text.decode()
+                    end = cast("re.Match[bytes]", WRITTEN_KEY.match(line)).end() - 1
+                    key = json.loads(line[2 : end + 1])
+                else:
+                    key = text.decode()
                 packed = line[end + 3 : -2 if line[-2:] == b",\n" else -1]
-                # What clients get ends like this; a record with more is parsed.
-                if packed[-41:-26] == b'","createdAt":"':
+                # What clients get ends with a time as its last member, and has no other quote there; a record with
+                # more is parsed.
+                if is_endpoint and packed[-41:-26] == b'","createdAt":"' and packed.find(b'"', -26) == len(packed) - 2:
                     table[key] = make((key, packed, None, None))
                 else:
                     table[key] = read_document(name, key, json.loads(packed))
@@ -2424,6 +2429,7 @@ def load_written(path: str) -> Tree | None:
                 text, _, _ = line.partition(b": {")
                 name = json.loads(text)
                 table = tree[name] = {}
+                is_endpoint = not name.startswith("_")
     del tree[WRITTEN]
     return tree
 

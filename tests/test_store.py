@@ -193,23 +193,56 @@ RECORDS = [
     Record.of("like", b"1", BEFORE, AFTER, "ada", {"note": '","createdAt":"2021-06-28T17:18:44.000Z'}),
     Record.of("nested", b"1", BEFORE, AFTER, None, {"old": {"createdAt": BEFORE}}),
     Record.of("newer", b"1", BEFORE, AFTER, None, {"note": BEFORE}),
+    note("1", {"signature": ": )"}),  # which begins where the name of a longer id ends
+    note(": x", 1),
+    note('\\"": ', 1),
+    note("y", "the end", AFTER, "ada"),
+    Record.of("private", b"1", BEFORE, AFTER, "ada", {"meta": {"createdAt": "2021-06-28 17:18:44.123"}}),
 ]
 
 
 @pytest.mark.parametrize("chosen", [RECORDS[:count] for count in range(len(RECORDS) + 1)] + [[one] for one in RECORDS])
 def test_a_file_that_stands_as_written_reads_like_any_other(store: Store, path: Path, chosen: list[Record]) -> None:
     store.put_endpoint(Endpoint("notes/empty", SAMPLE_KEY, description='"_written": {'))
+    store.put_endpoint(Endpoint("my-app/invoice", SAMPLE_KEY, description=": x"))
     store.put_endpoint(Endpoint("notes/users", SAMPLE_KEY, authentication=True))
     store.put_record("notes/users", note("ada", {"username": "ada"}))
     for record in chosen:
         store.put_record("notes/some", record)
     store.file.save()
-    as_written, tree = load_written(str(path)), load_tree(str(path))
+    assert load_written(str(path)) is not None
+    tree = load_tree(str(path))
     path.write_bytes(path.read_bytes() + b" ")
     assert load_written(str(path)) is None
     assert load_tree(str(path)) == tree
-    assert (as_written is None) == any('"' in one.unique_id or "\\" in one.unique_id for one in chosen)
     assert opened(path).records("notes/some") == tuple(chosen)
+
+
+PIECES = ['": ', '"', "\\", ": ", '{"', "},", '"}', ',"uniqueId":"', '","createdAt":"', BEFORE, "b" * 9, "\u2028", "é"]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
+VALUES = st.recursive(TEXTS | st.none(), lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=6)
+
+
+@pytest.mark.warns("is kept, and means nothing to the emulator")
+@given(st.dictionaries(TEXTS.map(lambda text: text[:32] or "x"), st.tuples(VALUES, st.none() | VALUES), max_size=4))
+def test_whatever_it_says_a_file_that_stands_as_written_reads_like_any_other(
+    tmp_path_factory: pytest.TempPathFactory, records: dict[str, tuple[object, object]]
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "data.json"
+    given = {
+        "_projects": {SAMPLE_KEY: {"name": "examples", "createdAt": BEFORE}, 'a"b': {"name": "other"}},
+        "_endpoints": {NOTES: {"project": 'a"b', "description": ": x"}},
+        NOTES: {
+            key: {"data": data} | ({} if more is None else {"meta": more}) for key, (data, more) in records.items()
+        },
+    }
+    store = Store(JsonFile(str(path), load_tree(str(written(path, given)))))
+    store.put_endpoint(Endpoint("notes/new", SAMPLE_KEY))
+    store.file.save()
+    assert load_written(str(path)) is not None
+    tree = load_tree(str(path))
+    path.write_bytes(path.read_bytes() + b" ")
+    assert load_tree(str(path)) == tree
 
 
 @pytest.mark.parametrize(
