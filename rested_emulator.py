@@ -957,7 +957,7 @@ def look_at_parameters(last: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(warnings[:MOST_WARNINGS])
 
 
-def parse_body(request: Request) -> bytes:
+def parse_body(request: Request, deepest: int = MAX_DEPTH) -> bytes:
     """Read the data in a body as JSON; text becomes a string (contract 3.3 and 3.4).
 
     Raises Refusal for a wrong type, and for a body that is empty, malformed or too large.
@@ -973,7 +973,7 @@ def parse_body(request: Request) -> bytes:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise Refusal(Message.WRONG_BODY, f"The body is not UTF-8: byte {error.start + 1}.") from None
-    return encode(text) if media_type == "text/plain" else parse_json(text)
+    return encode(text) if media_type == "text/plain" else parse_json(text, deepest)
 
 
 # What fetch and XMLHttpRequest send with a text whose type the page does not name.
@@ -1052,14 +1052,14 @@ def without_collections() -> Iterator[None]:
             gc.enable()
 
 
-def parse_json(text: str) -> bytes:
+def parse_json(text: str, deepest: int = MAX_DEPTH) -> bytes:
     """Check JSON as RFC 8259 says, nested 512 levels at most (contract 3.4), and write it anew; raises Refusal."""
     try:
         if text.startswith("\ufeff"):
             raise json.JSONDecodeError("A byte order mark is not JSON", text, 0)
         with without_collections() if len(text) > MANY_OBJECTS else contextlib.nullcontext():
             value: Json = DECODER.decode(text)
-        check_depth(text)
+        check_depth(text, deepest)
         # Writing finds what Python reads and JSON cannot hold: 1e400, lone surrogates.
         return encode(value)
     except json.JSONDecodeError as error:
@@ -1073,7 +1073,7 @@ def parse_json(text: str) -> bytes:
         why = "a number has more than 4300 digits" if digits else str(error)
         raise Refusal(Message.WRONG_BODY, f"Not JSON: {why}.") from None
     except RecursionError:
-        raise Refusal(Message.WRONG_BODY, f"Nested deeper than {MAX_DEPTH} levels.") from None
+        raise Refusal(Message.WRONG_BODY, f"Nested deeper than {deepest} levels.") from None
 
 
 MISTAKEN_FOR_JSON = (
@@ -1098,14 +1098,14 @@ def how_it_begins(text: str) -> str:
     return f" The body begins with {shown(first[0])}{looks}."
 
 
-def check_depth(text: str) -> None:
+def check_depth(text: str, deepest: int = MAX_DEPTH) -> None:
     """Raise ValueError where JSON is nested too deep."""
     # Most bodies have fewer brackets than that in all, and are done with.
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
+    if text.count("[") + text.count("{") <= deepest:
         return
     steps = STRING.sub("", text).encode().translate(BRACKETS, NO_BRACKETS)
-    if max(itertools.accumulate(memoryview(steps).cast("b")), default=0) > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if max(itertools.accumulate(memoryview(steps).cast("b")), default=0) > deepest:
+        raise ValueError(f"nested deeper than {deepest} levels")
 
 
 def count_members(text: str) -> int:
@@ -1341,7 +1341,9 @@ class Clock:
             self._on_earlier(self)
 
     def every(self, seconds: float, action: Callable[[], object]) -> None:
-        """Call ``action`` every so many seconds, the first time after as many."""
+        """Call ``action`` every so many seconds, of which a thousandth is the fewest, the first time after as many."""
+        # A moment is a float, to which too little adds nothing: the next one would be now for ever.
+        seconds = max(seconds, 0.001)
         self._timers.append((seconds, action))
         self._start_timer(self.now(), seconds, action)
 
@@ -3288,16 +3290,21 @@ class History:
                 log.warning(told, self.file.journal.path, told_changes(changes))
         self.file.changed |= os.path.exists(self.file.journal.path)
 
-    def take_over_edit(self) -> list[tuple[str, Change]]:
+    def take_over_edit(self, check_keys: Callable[[Iterable[str]], None]) -> list[tuple[str, Change]]:
         """Make the changes that a person wrote into the data file; returns those of records, with the endpoint's name.
 
-        Raises DataFileError if the file cannot be read, NotStored, or OSError.
+        ``check_keys`` raises OptionError for keys that projects may not have. Raises DataFileError if the file cannot
+        be read or has such a key, NotStored, or OSError.
         """
         has_more = self.file.changed
         old = self.file.snapshot()
         steps, edited, content = self.file.read_edit()
         more, has_gone = consequences(old, steps, self.file.path)
         steps += more
+        try:
+            check_keys(step.document_id or "" for step in steps if step.table == PROJECTS and step.document)
+        except OptionError as error:
+            raise DataFileError(f"{self.file.path}: {error}") from None
         self._change(*steps)
         self.file.remember(edited, content)
         # Nothing but the edit was in the journal, and the data file has that. A journal that stays does no harm.
@@ -3320,6 +3327,10 @@ class History:
         names = self.checkpoints()[1:]
         if name not in names:
             raise OptionError(f"there is no checkpoint {shown(name)}; there are: {', '.join(names) or 'none'}")
+
+    def keys(self, name: str) -> list[str]:
+        """Return the keys that projects had at a checkpoint."""
+        return list(self._checkpoints[name][PROJECTS])
 
     def checkpoint(self, name: str = START, like: History | None = None) -> None:
         """Make the present state, or that of another store, a checkpoint; it replaces one of the same name."""
@@ -3354,15 +3365,25 @@ class History:
             self._forget_files(lost_files)
         self.undo_what = ""
 
-    def undo(self) -> list[tuple[str, Change]]:
+    def undo(self, check_keys: Callable[[Iterable[str]], None]) -> list[tuple[str, Change]]:
         """Put back what was ``undoable``, but for what has changed again since; returns changes as ``restore`` does.
 
-        Raises OptionError where the one contradicts the other, as two users of one name.
+        Raises OptionError where the one contradicts the other, as two users of one name; so does ``check_keys`` for
+        keys that projects may not have.
         """
         then = grow(self.file.tables)
         before, after = self._checkpoints[BEFORE], self._checkpoints[AFTER]
+        for key, project in after[PROJECTS].items():
+            # Or there would be two of it, by its key of before and by that of now.
+            if then[PROJECTS].get(key) != project and (key not in before[PROJECTS] or key not in then[PROJECTS]):
+                why = f"project {shown(key)} was changed since, and has another key before or after"
+                raise OptionError(f"{self.undo_what} cannot be undone: {why}")
         for name in dict.fromkeys([*before, *after]):
             table = then.setdefault(name, Documents())
+            # Ids that --stable-ids makes may be those of records that went with the state of before.
+            if not name.startswith("_") and (key := taken_since(table, before.get(name), after.get(name))):
+                why = f"the id {shown(key)} in {name} is another record's by now"
+                raise OptionError(f"{self.undo_what} cannot be undone: {why}; delete that first")
             take_back(table, before.get(name, NO_DOCUMENTS), after.get(name, NO_DOCUMENTS))
         for name, table in list(then.items()):
             # Deleted since; and an empty table in the data file would be a new endpoint.
@@ -3373,6 +3394,7 @@ class History:
                 if document["user"] not in then.get(document["endpoint"], NO_DOCUMENTS):
                     del then[name][token]
         check_tree_users(complete_tree({name: dict(table) for name, table in then.items()}))
+        check_keys(then[PROJECTS])
         changes = self._become(then)
         self._drop_undo()
         return changes
@@ -3588,6 +3610,13 @@ class Store(History):
                 for name, document in tree[ENDPOINTS].items()
             }
         return self._become(grow(tree))
+
+
+def taken_since(table: Documents, before: Documents | None, after: Documents | None) -> str | None:
+    """Return the id of a document that was deleted between before and after, and that another one has now."""
+    before, after = before or NO_DOCUMENTS, after or NO_DOCUMENTS
+    gone = (key for key in before.changed(after) if key not in after)
+    return next((key for key in gone if key in table and table[key] != before.get(key)), None)
 
 
 def take_back(table: Documents, before: Documents, after: Documents) -> None:
@@ -4272,7 +4301,7 @@ class Upload:
         except MultipartError as error:
             raise Refusal(Message.WRONG_BODY, f"Content-Type {shown(content_type)}: {error}.") from None
         self._error = MultipartError
-        self._files = files
+        self.files = files  # those of the world that it is for
         self._make_id = make_id
         self._max_fields = max_fields
         self._fields_size = 0
@@ -4304,7 +4333,7 @@ class Upload:
         except self._error as error:
             self.refusal = Refusal(Message.WRONG_BODY, f"The multipart body is not valid: {error}.")
         except OSError as error:
-            self.refusal = not_stored(error, self._files.draft(self._id))
+            self.refusal = not_stored(error, self.files.draft(self._id))
 
     def _begin(self, part: Any) -> None:
         """Begin a part, by its headers."""
@@ -4327,7 +4356,7 @@ class Upload:
         if len(self._done) == MOST_FILES:
             raise Refusal(Message.WRONG_FILES, f"There are more than {MOST_FILES} files.")
         self._id, self._size = self._make_id(), 0
-        self._out = self._files.open_draft(self._id)
+        self._out = self.files.open_draft(self._id)
 
     def _count(self, size: int) -> None:
         """Count bytes of text fields; raises Refusal where they are too many for the memory."""
@@ -4385,7 +4414,7 @@ class Upload:
             os.close(self._out)
             self._out = None
         for unique_id in filter(None, {self._id, *(file.unique_id for file in self._done)}):
-            self._files.drop_draft(unique_id)
+            self.files.drop_draft(unique_id)
 
 
 def file_name(part: Any) -> str | None:
@@ -4731,14 +4760,14 @@ def check_status(value: int, name: str) -> int:
 def check_body(value: Json, name: str) -> Json:
     """Return what can be written as JSON; raise OptionError for anything else."""
     try:
-        encode(value)
-    except (TypeError, ValueError, RecursionError):
-        raise OptionError(f"{name} cannot be written as JSON") from None
+        check_depth(encode(value).decode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OptionError(f"{name} cannot be written as JSON: {error}") from None
     return value
 
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, section 5.6.2)
-HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+HEADER_VALUE = re.compile(r"(?![\t ])[\t\x20-\x7e\x80-\xff]*(?<![\t ])")  # without spaces around it (section 5.5)
 FRAMING_HEADERS = ("content-length", "transfer-encoding", "connection")
 
 
@@ -6151,6 +6180,8 @@ class Service:
     def upload(self, request: Request, upload: Upload) -> Record | Listing:
         """Store a record for each file that has arrived; one message tells of all (contract 8.1)."""
         endpoint, caller = self.admit(request, Operation.CREATE)
+        if upload.files is not self._files:
+            raise Refusal(Message.DROPPED, "The upload began in a world that has ended since; send it once more.")
         files, metadata = upload.finish()
         now = self._clock.timestamp()
         records = []
@@ -6626,8 +6657,10 @@ class Owner:
             raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
         user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
         if user is not None:
-            if password not in (None, members_of(user.data).get("password")):
-                raise OptionError(f"password: user {shown(username)} has another one, and is signed in without any")
+            own = members_of(user.data).get("password")
+            if password not in (None, own):
+                has = "has none yet" if own is None else "has another one"
+                raise OptionError(f"password: user {shown(username)} {has}, and is signed in without any")
             return self._accounts.open_session(options, user.unique_id).token
         data = encode({"username": username, "password": "password" if password is None else password})
         self._check_user(endpoint, data)
@@ -6761,8 +6794,9 @@ class States:
         back by itself. Tokens made since are revoked, which ends their sockets like an expiry; the
         sockets of an endpoint that is gone, or is read by others than before, end like an option change.
         """
+        self._check_keys(self._store.keys(START))
+        # Before the data: what faults hold up are messages of the state that is left.
         self._faults.clear()
-        # Faults first: what they hold up are messages of the state that is left.
         done = self._go_back(START, "reset")
         self._store.moments[START] = self._clock.now()
         self._ids.begin()
@@ -6786,7 +6820,15 @@ class States:
     def restore(self, name: str) -> dict[str, Json]:
         """Go back to a checkpoint, as ``reset`` goes back to the start; faults stay as they are."""
         self._store.require_checkpoint(name)
+        self._check_keys(self._store.keys(name))
         return self._go_back(name, "restore")
+
+    def _check_keys(self, keys: Iterable[str]) -> None:
+        """Raise OptionError where a project would have the key that another world has got by now."""
+        for key in keys:
+            if self._store.project(key) is None and not self._take_key(key):
+                why = "which is another world's by now; drop that first"
+                raise OptionError(f"a project would have the key {shown(key)} again, {why}")
 
     def undo(self, *, number: int | None = None) -> dict[str, Json]:
         """Take back the last reset, restore, load, or deletion by the owner; GET status says under ``undo`` which.
@@ -6804,7 +6846,7 @@ class States:
             raise OptionError(f"number is {number}; the last that can be undone is {self._store.undo_number}, {what}")
 
         def undo() -> list[tuple[str, Change]]:
-            changes = self._store.undo()
+            changes = self._store.undo(self._check_keys)
             if what in ("reset", "restore") and self._clock.state == self._clocks[AFTER]:
                 self._set_back(self._clocks[BEFORE])
             return changes
@@ -6870,7 +6912,7 @@ class States:
             return
         options, tokens = self._options(), self._accounts.live_tokens()
         try:
-            changes = self._store.take_over_edit()
+            changes = self._store.take_over_edit(self._check_keys)
         except (NotStored, OSError) as error:
             if str(error) != self._store.refused_edit:
                 log.info("the edit is not taken over yet: %s", error)
@@ -6911,9 +6953,12 @@ class States:
         projects = {project.key: replace(project, token_ttl=1.0) for project in self._store.projects()}
         return {item.name: (item, projects.get(item.project)) for item in self._store.endpoints()}
 
-    def _readers(self) -> dict[str, tuple[bool, ...]]:
-        """Return the options of each endpoint that say who reads it."""
-        return {item.name: (item.authentication, item.secure, item.others_can_read) for item in self._store.endpoints()}
+    def _readers(self) -> dict[str, tuple[object, ...]]:
+        """Return the options of each endpoint that say who reads it, and by which key."""
+        return {
+            item.name: (item.authentication, item.secure, item.others_can_read, item.project)
+            for item in self._store.endpoints()
+        }
 
 
 def check_from(whom: str | None) -> None:
@@ -7734,7 +7779,9 @@ class Door:
             answer = refuse(Refusal(Message.BUG, hint, hidden=not is_loopback_origin(origin or "")))
         # Without these headers the browser keeps the answer from the page.
         if origin is not None and not (answer.refusal and answer.refusal.hidden):
-            answer.headers += self.cors(origin)
+            # A fault may have been given one of them, and a browser takes it only once.
+            given = {name.lower() for name, _ in answer.headers}
+            answer.headers += [(name, value) for name, value in self.cors(origin) if name.lower() not in given]
         return answer
 
     def perform(self, request: HttpRequest) -> Answer:
@@ -9597,11 +9644,10 @@ class Control(Door):
     def most_body(self, request: HttpRequest) -> int:
         name = request.path.removeprefix(CONTROL_PREFIX)
         # Whoever may not call it is not to fill the memory.
-        try:
-            is_data = name in DATA_VERBS and self._find_verb(request) is not None
-        except Refusal:
-            return 0
-        return LARGEST_DATA if is_data else 0
+        with contextlib.suppress(Refusal):
+            # A record that a client may store, the owner may store too, with the arguments around it.
+            return LARGEST_DATA if name in (*DATA_VERBS, "put-record") and self._find_verb(request) else 0
+        return 0
 
     def perform(self, request: HttpRequest) -> Answer:
         verb = self._find_verb(request)
@@ -9704,7 +9750,7 @@ def read_body(verb: str, request: HttpRequest) -> Json:
         return {}
     if verb in DATA_VERBS and request.body is None:
         raise Refusal(Message.TOO_LARGE, f"{verb} takes {LARGEST_DATA} bytes at most, a data file and all.")
-    packed = parse_body(request)
+    packed = parse_body(request, MAX_DEPTH + 4)  # the arguments, the tables, a table and a record, around its data
     given = decode(packed)
     if verb in DATA_VERBS and isinstance(given, dict) and isinstance(given.get("data"), dict):
         text = (request.body or b"").decode()
@@ -9717,8 +9763,10 @@ def read_body(verb: str, request: HttpRequest) -> Json:
 def read_query(verb: Callable[..., object], query: str) -> dict[str, Json]:
     """Read the arguments of a verb that only reports from a query; raises OptionError."""
     parameters = inspect.signature(verb).parameters
-    members: dict[str, Json] = {name: value for name, value in parse_qsl(query) if name != "key"}
+    members: dict[str, Json] = {name: value for name, value in parse_qsl(query, True) if name != "key"}
     for name, value in members.items():
+        if value == "":  # of a variable that was not set, mostly, and without it other things would be meant
+            raise OptionError(f"{name} is empty; give it a value, or leave it out")
         if name in parameters and "int" in str(parameters[name].annotation):
             # A query has texts only, so it is the annotation that tells a number.
             if not re.fullmatch(r"\d{1,18}", str(value), re.ASCII):
@@ -9842,9 +9890,9 @@ def check_allowed_origin(value: object) -> str:
 def check_allowed_host(value: object) -> str:
     """Return the name of a host as it stands in a Host header, without port."""
     name = host_name(check_text(value))
-    if name:
+    if name and "*" not in name:
         return name
-    raise OptionError(f"{shown(value)} is no host name")
+    raise OptionError(f"{shown(value)} is no host name, and there are no patterns of them")
 
 
 def check_folder(value: object) -> str:
@@ -10116,6 +10164,9 @@ def seed_store(tree: Tree, options: Options, world: Emulation) -> Store:
     clock = world.clock
     seed = emulate(Store(JsonFile(None, tree)), clock, world.gate, Files(None), Evidence(clock))
     set_up(seed, options)
+    key = world.store.projects()[0].key
+    if seed.store.project(key) is None:  # the data have another key, which clients know, from a start before
+        seed.owner.change_project(key=key)
     return seed.store
 
 

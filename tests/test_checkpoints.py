@@ -44,7 +44,7 @@ from tests.conftest import (
     packed,
     record_of,
 )
-from tests.wire import EXPIRED, call, closing, next_of, open_socket
+from tests.wire import CHANGED, EXPIRED, call, closing, next_of, open_socket
 
 Listen = Callable[..., Ear]
 NOTES, OTHERS = "some/notes", "other/notes"
@@ -439,6 +439,31 @@ def test_undo_leaves_what_others_wrote_since(backend: Backend, listen: Listen) -
     assert [message["record"]["uniqueId"] for message in ear.heard] == [made.unique_id]
     assert since.unique_id in {record["uniqueId"] for record in backend.records(PLANTS)}
     assert backend.status()["now"].startswith("2035")
+
+
+def test_undo_is_refused_where_a_key_has_changed_since(backend: Backend) -> None:
+    backend.change_project(key="second")
+    backend.reset()
+    backend.change_project(key="third")
+    before = everything(backend)
+    with pytest.raises(OptionError, match=f"project '{KEY}' was changed since, and has another key"):
+        backend.undo()
+    assert everything(backend) == before
+    backend.change_project(key=KEY, name="changed")
+    with pytest.raises(OptionError, match="was changed since"):
+        backend.undo()
+    backend.reset()
+    backend.change_project(key="second")
+    backend.reset()
+    backend.undo()
+    assert [project.key for project in backend.store.projects()] == ["second"]
+
+
+def test_reset_ends_the_sockets_of_a_key_that_is_gone(backend: Backend, listen: Listen) -> None:
+    backend.change_project(key="second")
+    ear = listen(PLANTS, key="second")
+    assert backend.reset()["closed"] == 1
+    assert ear.ended == CHANGED
 
 
 def test_undo_is_refused_where_a_user_has_the_name_now(backend: Backend) -> None:

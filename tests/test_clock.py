@@ -181,6 +181,12 @@ def test_a_timer_goes_by_the_time_of_the_machine_too(
     assert rung == ["timer"] * 3
 
 
+def test_a_timer_of_too_little_to_be_told_apart_ends_all_the_same(clock: Clock, rung: list[str], alarm: Alarm) -> None:
+    clock.every(1e-9, alarm("timer"))
+    clock.advance(0.005)
+    assert 1 <= len(rung) <= 6
+
+
 def test_timers_and_alarms_ring_in_the_order_of_their_moments(clock: Clock, rung: list[str], alarm: Alarm) -> None:
     clock.every(4, alarm("four"))
     clock.every(3, alarm("three"))

@@ -808,6 +808,7 @@ def test_the_line_to_try_works_when_it_is_pasted(option: str) -> None:
         (["--others-can", "eat:notes/x"], "--others-can", "read, update or delete"),
         (["--allow-origin", "localhost:3000"], "--allow-origin", "http:// or https://"),
         (["--allow-host", "http://box"], "--allow-host", "host name"),
+        (["--allow-host", "*"], "--allow-host", "host name"),
         (["--key", ""], "--key", "is empty"),
         (["--key", " k"], "--key", "white space around it"),
         (["--master-key", "k\n"], "--master-key", "white space around it"),

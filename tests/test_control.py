@@ -416,6 +416,19 @@ def test_a_broken_body_is_a_400_and_changes_nothing(emulator: RestedEmulator, bo
             assert (reply.status, list(reply.json)) == (400, ["code", "message", "hint"])
 
 
+@pytest.mark.parametrize(
+    ("method", "query"), [("DELETE", "faults?id="), ("GET", "messages?since="), ("GET", "requests?endpoint=")]
+)
+def test_an_empty_value_in_the_query_is_no_value(emulator: RestedEmulator, method: str, query: str) -> None:
+    """As one comes of a variable that was not set: then everything would be meant."""
+    emulator.add_fault("delay", seconds=0)
+    with nothing_happens(emulator):
+        reply = control(emulator, query, method=method)
+    assert_refusal(reply, 400, texts.WRONG_PARAMETER)
+    assert "is empty; give it a value, or leave it out" in reply.json["hint"]
+    assert len(emulator.faults()) == 1
+
+
 def test_a_body_over_the_limit_is_a_413_and_changes_nothing(emulator: RestedEmulator) -> None:
     with nothing_happens(emulator):
         reply = control(

@@ -109,6 +109,8 @@ WRONG: list[tuple[Fault, str]] = [
     ({"kind": "status", "headers": {"X Y": "1"}}, "no header can be"),
     ({"kind": "status", "headers": {"X-Y": "1\r\nX-Z: 2"}}, "no header can be"),
     ({"kind": "status", "headers": {"X-Y": "€"}}, "no header can be"),
+    ({"kind": "status", "headers": {"X-Y": " 2"}}, "no header can be"),
+    ({"kind": "refuse", "headers": {"X-Y": "2\t"}}, "no header can be"),
     ({"kind": "refuse", "headers": {"content-LENGTH": "1"}}, "where the answer ends"),
     ({"kind": "delay", "headers": {"X-Y": "1"}}, "headers means nothing"),
     ({"kind": "status", "when": "amid"}, "before, after"),
@@ -828,6 +830,17 @@ def test_a_fault_from_the_start_takes_a_user_who_is_yet_to_register() -> None:
 
 
 # Refusals that a client can act on, halves of answers, faults that are over by themselves
+
+
+def test_a_header_of_cors_that_a_status_was_given_comes_in_place_of_the_usual_one(emulator: RestedEmulator) -> None:
+    emulator.add_fault("status", headers={"access-control-allow-origin": "*", "X-Y": ""})
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS), f"Origin: {PAGE}", "Connection: close"))
+        lines = b"".join(iter(lambda: connection.recv(2**16), b"")).lower().split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"access-control-allow-origin")] == [
+        b"access-control-allow-origin: *"
+    ]
+    assert b"access-control-allow-credentials: true" in lines
 
 
 def test_a_status_has_headers_that_a_page_can_read(emulator: RestedEmulator) -> None:

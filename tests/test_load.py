@@ -352,12 +352,34 @@ def test_a_world_of_data_without_projects_has_the_options_of_the_start(backend: 
 # How much
 
 
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_what_clients_may_store_is_loaded_and_no_more() -> None:
+    with RestedEmulator(data=GARDEN) as emulator:
+        assert call(emulator.url(PLANTS), "POST", nested(512)).status == 200
+        assert control(emulator, "load", {"data": emulator.data()}).status == 200
+        assert control(emulator, "put-record", {"endpoint": PLANTS, "data": nested(512)}).status == 200
+        assert (
+            "deeper than 512" in control(emulator, "put-record", {"endpoint": PLANTS, "data": nested(513)}).json["hint"]
+        )
+        with pytest.raises(OptionError, match="data cannot be written as JSON: nested deeper than 512 levels"):
+            emulator.put_record(PLANTS, nested(600))
+        with pytest.raises(OptionError, match="deeper than 512"):
+            emulator.load({NOTES: [nested(513)]})
+
+
 def test_load_and_fork_take_what_nothing_else_does() -> None:
     large = {NOTES: ["x" * 900_000, "y" * 900_000]}
     with RestedEmulator(data=GARDEN) as emulator:
         assert control(emulator, "load", {"data": large}).status == 200
         assert control(emulator, "fork", {"key": "one", "data": large}).status == 200
         assert control(emulator, "checkpoint", {"name": large[NOTES][0] * 2}).status == 413
+        assert control(emulator, "put-record", {"endpoint": NOTES, "data": "x" * 999_990}).status == 200
         assert call(emulator.url(NOTES), "POST", large).status == 413
         # Whoever may not call it is refused before the body is there, as anywhere.
         url, foreign = f"{base(emulator)}/__emulator__/load", {"Origin": "http://evil.example"}

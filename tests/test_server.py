@@ -178,6 +178,16 @@ def test_reset_goes_back_to_the_seed_and_the_options_given(tmp_path: Path) -> No
         assert call(emulator.url(PLANTS)).status == 401
 
 
+def test_reset_keeps_the_key_that_the_data_have(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    with RestedEmulator(data=path, memory=False, seed=GARDEN, key="mine"):
+        pass
+    with RestedEmulator(data=path, memory=False, seed=GARDEN) as emulator:
+        assert emulator.facts["key"] == "mine"
+        emulator.reset()
+        assert call(emulator.url(PLANTS)).status == 200
+
+
 def test_without_a_seed_reset_goes_back_to_the_data_as_it_was_at_start(tmp_path: Path) -> None:
     path = tmp_path / "kept.json"
     with RestedEmulator(data=path, memory=False) as emulator:

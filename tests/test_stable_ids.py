@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rested_emulator import Clock, Gate, JsonFile, OptionError, Options, Record, RestedEmulator, Server, Store
-from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, PLANTS, Backend, knock
+from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, MASTER_KEY, PLANTS, Backend, knock
 from tests.test_uploads import FILE, form
 from tests.wire import HANDSHAKE, answer_on, at, head, wire
 
@@ -159,3 +159,16 @@ def test_the_option_is_refused_beyond_loopback() -> None:
 
 def test_the_help_says_that_tokens_can_be_guessed(help_at: Callable[[int], str]) -> None:
     assert "so anybody can guess them; not beyond loopback" in " ".join(help_at(80).split())
+
+
+def test_undo_is_refused_where_an_id_is_another_records_by_now(world: Any) -> None:
+    make(world)
+    world.states.reset()
+    again = world.service.create(knock(PLANTS, "another")).unique_id
+    before = world.store.data()
+    with pytest.raises(OptionError, match=f"the id '{again}' in {PLANTS} is another record's by now; delete that"):
+        world.states.undo()
+    assert world.store.data() == before
+    world.service.delete(knock(PLANTS, unique_id=again, master_key=MASTER_KEY))
+    world.states.undo()
+    assert world.store.record(PLANTS, again) is not None

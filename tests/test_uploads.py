@@ -612,6 +612,21 @@ def begin(connection: socket.socket, target: str = at(PLANTS)) -> None:
     connection.sendall(FILE + file(bytes(2**20))[:-2])
 
 
+def test_an_upload_whose_world_begins_anew_is_told_so(emulator: RestedEmulator) -> None:
+    emulator.world("one")
+    whole = form(FILE)
+    with wire(emulator) as connection:
+        lines = (f"Content-Type: {FORM['Content-Type']}", f"Content-Length: {len(whole)}")
+        connection.sendall(head("POST", at(PLANTS, key="one"), *lines) + whole[:-10])
+        wait_for(emulator, lambda: emulator.call(lambda server: server.worlds.named("one").files._folder is not None))
+        emulator.world("one")
+        connection.sendall(whole[-10:])
+        reply = answer_on(connection)
+    assert_refusal(reply, 503, "The world is dropped.")
+    assert "send it once more" in reply.json["hint"]
+    assert len(emulator.world("one").records(PLANTS)) == 3
+
+
 @pytest.mark.parametrize("how", ["closed", "reset"])
 def test_an_upload_that_breaks_off_leaves_nothing(kept: RestedEmulator, how: str) -> None:
     with nothing_happens(kept, kept.sign_in(GARDENERS, "ada")):

@@ -23,6 +23,7 @@ from rested_emulator import (
 )
 from tests import texts
 from tests.conftest import (
+    CHORES,
     DIARY,
     GARDEN,
     GARDENERS,
@@ -273,6 +274,45 @@ def test_the_default_world_goes_by_its_new_key(worlds: Worlds, backend: Backend)
     worlds.fork("one")
     assert worlds.of("rotated") is worlds.named("rotated") is backend.world
     assert worlds.named("one").store.projects()[0].key == "one"
+
+
+@pytest.mark.parametrize("verb", ["reset", "restore", "undo"])
+def test_a_key_that_was_given_away_does_not_come_back(emulator: RestedEmulator, verb: str) -> None:
+    """Or what clients write with it would go to the world that has it now, and be gone with that."""
+    emulator.checkpoint("here")
+    emulator.delete_endpoint(CHORES)
+    if verb == "undo":
+        emulator.change_project(key="other")
+        emulator.reset()  # with the key of the start, so that the other one is free again
+        emulator.world("other")
+    else:
+        emulator.change_project(key="other")
+        emulator.world(KEY)
+    back: Callable[[], object] = {
+        "reset": emulator.reset, "restore": lambda: emulator.restore("here"), "undo": emulator.undo
+    }[verb]  # fmt: skip
+    before, faults = emulator.data(), emulator.add_fault("delay", seconds=0)
+    with pytest.raises(OptionError, match="which is another world's by now; drop that first"):
+        back()
+    assert emulator.data() == before
+    assert emulator.faults()[0]["id"] == faults["id"]
+    emulator.drop("other" if verb == "undo" else KEY)
+    back()
+
+
+@pytest.mark.warns("neither taken over nor written over")
+def test_an_edit_that_takes_the_key_of_a_world_is_not_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_bytes(GARDEN.read_bytes())
+    with RestedEmulator(data=path, memory=False) as emulator:
+        emulator.world("one")
+        path.write_text(path.read_text().replace(KEY, "one"))
+        for _ in range(3):
+            emulator.call(lambda server: server.world.tick())
+        assert "key 'one' again, which is another world's" in str(emulator.status()["refusedEdit"])
+        assert call(emulator.url(PLANTS)).status == 200
+        path.write_bytes(GARDEN.read_bytes())
+        emulator.call(lambda server: server.world.tick())
 
 
 def test_the_master_key_is_the_default_projects(backend: Backend) -> None:
