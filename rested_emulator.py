@@ -9942,18 +9942,20 @@ def check_template(value: object) -> str:
     raise OptionError(f"{shown(value)} is not NAME=FILE")
 
 
-def option(group: str, default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", *flags: str) -> Any:
+def option(
+    default: Any, check: Callable[[Any], Any], help: str, metavar: str = "", *flags: str, group: str = ""
+) -> Any:
     """Declare an option, from which come parser, help, environment variable, keyword argument and check.
 
-    A tuple as default makes it repeatable. The help shows those of a group together.
+    A tuple as default makes it repeatable. A ``group`` begins with it in the help, and goes on until the next one does.
     """
     metadata = {"group": group, "check": check, "help": help, "metavar": metavar, "flags": flags}
     return field(default=default, metadata=metadata)
 
 
-def switch(group: str, help: str, *flags: str) -> Any:
+def switch(help: str, *flags: str, group: str = "") -> Any:
     """Declare an option that is off until it is named."""
-    return option(group, False, check_flag, help, "", *flags)
+    return option(False, check_flag, help, "", *flags, group=group)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -9961,72 +9963,57 @@ class Options:
     """Everything that can be set from outside; read at start only. Durations are in seconds."""
 
     data: str | None = option(
-        "data", None, check_path, f"the data file; default {DEFAULT_DATA}, made if missing", "DATA"
+        None, check_path, f"the data file; default {DEFAULT_DATA}, made if missing", "DATA", group="data"
     )
-    memory: bool = switch("data", "keep nothing on disk; DATA, if given, is only read")
-    seed: str | None = option(
-        "data", None, check_path, "what a new data file begins with, and what reset goes back to", "FILE"
-    )
-    no_watch: bool = switch("data", "do not look for edits of the data file while running")
+    memory: bool = switch("keep nothing on disk; DATA, if given, is only read")
+    seed: str | None = option(None, check_path, "what a new data file begins with, and what reset goes back to", "FILE")
+    no_watch: bool = switch("do not look for edits of the data file while running")
 
-    endpoint: tuple[str, ...] = option("endpoints", (), check_name, "make an endpoint if it is missing", "NAME")
-    auth: tuple[str, ...] = option("endpoints", (), check_name, "an authentication endpoint", "NAME")
-    secure: tuple[str, ...] = option("endpoints", (), check_name, "an endpoint for logged-in users only", "NAME")
+    endpoint: tuple[str, ...] = option((), check_name, "make an endpoint if it is missing", "NAME", group="endpoints")
+    auth: tuple[str, ...] = option((), check_name, "an authentication endpoint", "NAME")
+    secure: tuple[str, ...] = option((), check_name, "an endpoint for logged-in users only", "NAME")
     others_can: tuple[str, ...] = option(
-        "endpoints",
-        (),
-        check_access,
-        "let other users read, update or delete records of a secure endpoint",
-        "WHAT:NAME",
+        (), check_access, "let other users read, update or delete records of a secure endpoint", "WHAT:NAME"
     )
-    key: str | None = option("endpoints", None, check_given_key, "the API key of the default project", "KEY")
-    master_key: str | None = option("endpoints", None, check_given_key, "the master key of the default project", "KEY")
+    key: str | None = option(None, check_given_key, "the API key of the default project", "KEY")
+    master_key: str | None = option(None, check_given_key, "the master key of the default project", "KEY")
     reset_template: tuple[str, ...] = option(
-        "endpoints", (), check_template, "a template of password reset mails, an HTML file", "NAME=FILE"
+        (), check_template, "a template of password reset mails, an HTML file", "NAME=FILE"
     )
 
     allow_origin: tuple[str, ...] = option(
-        "access",
         (),
         check_allowed_origin,
         "an origin that the project allows; without any it allows every one",
         "ORIGIN",
+        group="access",
     )
-    disallow_no_origin: bool = switch("access", "refuse requests without an origin")
-    allow_any_origin: bool = switch("access", "let pages of other sites in, as far as the project does")
-    allow_host: tuple[str, ...] = option("access", (), check_allowed_host, "answer to this host name too", "NAME")
+    disallow_no_origin: bool = switch("refuse requests without an origin")
+    allow_any_origin: bool = switch("let pages of other sites in, as far as the project does")
+    allow_host: tuple[str, ...] = option((), check_allowed_host, "answer to this host name too", "NAME")
     control_token: str | None = option(
-        "access",
-        None,
-        check_token,
-        "what control and console want to be shown; beyond loopback one is made up",
-        "TOKEN",
+        None, check_token, "what control and console want to be shown; beyond loopback one is made up", "TOKEN"
     )
-    plain_cookie: bool = switch("access", "set a second cookie that every browser keeps over plain http")
+    plain_cookie: bool = switch("set a second cookie that every browser keeps over plain http")
 
     token_ttl: float | None = option(
-        "time", None, check_duration, "how long access tokens live; default 1h", "DURATION"
+        None, check_duration, "how long access tokens live; default 1h", "DURATION", group="time"
     )
     expire_tokens_after: float | None = option(
-        "time", None, check_duration, "all tokens expire that long after the start, and again and again", "DURATION"
+        None, check_duration, "all tokens expire that long after the start, and again and again", "DURATION"
     )
     change_options_after: float | None = option(
-        "time",
-        None,
-        check_duration,
-        "likewise the options of every endpoint change, which ends its sockets",
-        "DURATION",
+        None, check_duration, "likewise the options of every endpoint change, which ends its sockets", "DURATION"
     )
     set_time: str | None = option(
-        "time", None, check_time_of_day, "the time it is at the start, as 2030-01-01T00:00:00Z", "TIME"
+        None, check_time_of_day, "the time it is at the start, as 2030-01-01T00:00:00Z", "TIME"
     )
-    freeze: bool = switch("time", "let the clock stand")
+    freeze: bool = switch("let the clock stand")
 
     fault: tuple[str, ...] = option(
-        "trouble", (), check_fault_option, "something that goes wrong, as for POST faults", "JSON"
+        (), check_fault_option, "something that goes wrong, as for POST faults", "JSON", group="trouble"
     )
     latency: tuple[float, float] = option(
-        "trouble",
         (0.0, 0.0),
         check_latency,
         "every answer of the API waits that long, or a random time between",
@@ -10034,43 +10021,35 @@ class Options:
     )
 
     port: int = option(
-        "serving", DEFAULT_PORT, check_port, f"the port; default {DEFAULT_PORT}, and 0 takes a free one", "N", "-p"
+        DEFAULT_PORT,
+        check_port,
+        f"the port; default {DEFAULT_PORT}, and 0 takes a free one",
+        "N",
+        "-p",
+        group="serving",
     )
     host: str = option(
-        "serving",
-        "localhost",
-        check_text,
-        "the address; default localhost, which means 127.0.0.1 and ::1",
-        "ADDR",
-        "-H",
+        "localhost", check_text, "the address; default localhost, which means 127.0.0.1 and ::1", "ADDR", "-H"
     )
-    tls: bool = switch("serving", "https and wss, with a certificate for localhost that is made here")
-    cert: str | None = option("serving", None, check_path, "https and wss, with this certificate (PEM)", "FILE")
-    cert_key: str | None = option(
-        "serving", None, check_path, "the key of --cert, where it is in a file of its own", "FILE"
-    )
-    max_body: int = option("serving", 1_000_000, parse_size, "the largest JSON or text body; default 1MB", "SIZE")
+    tls: bool = switch("https and wss, with a certificate for localhost that is made here")
+    cert: str | None = option(None, check_path, "https and wss, with this certificate (PEM)", "FILE")
+    cert_key: str | None = option(None, check_path, "the key of --cert, where it is in a file of its own", "FILE")
+    max_body: int = option(1_000_000, parse_size, "the largest JSON or text body; default 1MB", "SIZE")
     static: str | None = option(
-        "serving", None, check_folder, "also serve this folder at /, and its index.html for an app's own paths", "DIR"
+        None, check_folder, "also serve this folder at /, and its index.html for an app's own paths", "DIR"
     )
-    quiet: bool = switch("serving", "log only what needs attention", "-q")
-    verbose: bool = switch("serving", "log also what the console asks, and each request's origin and agent", "-v")
+    quiet: bool = switch("log only what needs attention", "-q")
+    verbose: bool = switch("log also what the console asks, and each request's origin and agent", "-v")
 
-    json: bool = switch("in CI", "print one line of JSON when ready, instead of the banner")
-    with_parent: bool = switch("in CI", "end when the process ends that started it")
+    json: bool = switch("print one line of JSON when ready, instead of the banner", group="in CI")
+    with_parent: bool = switch("end when the process ends that started it")
     fork_keys: tuple[str, ...] = option(
-        "in CI",
-        (),
-        check_given_key,
-        "an API key of this shape, as test-*, makes a world of its own at first use",
-        "PATTERN",
+        (), check_given_key, "an API key of this shape, as test-*, makes a world of its own at first use", "PATTERN"
     )
     stable_ids: bool = switch(
-        "in CI", "ids and tokens are the same on every run, so anybody can guess them; not beyond loopback"
+        "ids and tokens are the same on every run, so anybody can guess them; not beyond loopback"
     )
-    coverage: str | None = option(
-        "in CI", None, check_path, "write what the clients met of the service, as Markdown", "FILE"
-    )
+    coverage: str | None = option(None, check_path, "write what the clients met of the service, as Markdown", "FILE")
 
     @classmethod
     def of(cls, **values: Any) -> Options:
@@ -11212,11 +11191,11 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         add_help=False,
     )
-    items = dataclasses.fields(Options)
-    groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(item.metadata["group"] for item in items)}
-    for item in items:
-        help_text, metavar, flags = (item.metadata[name] for name in ("help", "metavar", "flags"))
-        group, names = groups[item.metadata["group"]], (*flags, flag_of(item.name))
+    for item in dataclasses.fields(Options):
+        title, help_text, metavar, flags = (item.metadata[name] for name in ("group", "help", "metavar", "flags"))
+        if title:
+            group = parser.add_argument_group(title)
+        names = (*flags, flag_of(item.name))
         if item.name == "data":
             group.add_argument("data", nargs="?", metavar=metavar, help=help_text)
         elif item.default is False:

@@ -962,9 +962,11 @@ def test_help_has_every_option_in_the_group_that_it_names(help_at: Callable[[int
     assert list(shown) == ["data", "endpoints", "access", "time", "trouble", "serving", "in CI", "about"]
     assert shown.pop("about") == ["help", "version"]
     wanted: dict[str, list[str]] = {}
+    group = ""
     for item in dataclasses.fields(Options):
         name = "DATA" if item.name == "data" else item.name.replace("_", "-")
-        wanted.setdefault(item.metadata["group"], []).append(name)
+        group = item.metadata["group"] or group
+        wanted.setdefault(group, []).append(name)
     assert shown == wanted
 
 
