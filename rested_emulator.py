@@ -11059,10 +11059,9 @@ class RestedEmulator(Verbs):
             server.bind()
             self._held, self._parent = server, None
             ready: Future[None] = Future()
-            self._ended: Future[None] = Future()
-            arguments = server, ready, self._ended
+            serving = self._serve(server, ready)
             # A daemon, so that a test run that forgets to stop it can end.
-            self._thread = threading.Thread(target=self._run, args=arguments, name="rested-emulator", daemon=True)
+            self._thread = threading.Thread(target=asyncio.run, args=[serving], name="rested-emulator", daemon=True)
             self._thread.start()
             ready.result()
             self._server = server
@@ -11078,34 +11077,28 @@ class RestedEmulator(Verbs):
             if self._server is None:
                 return
             server, self._server = self._server, None
-            thread, ended = self._thread, self._ended
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            thread, loop, is_stopped = self._thread, self._loop, self._is_stopped
+            stopping = asyncio.run_coroutine_threadsafe(server.stop(), loop)
+        # By itself, so that it stops in order also where Ctrl-C ends the waiting for it.
+        stopping.add_done_callback(lambda _: loop.call_soon_threadsafe(is_stopped.set))
         assert thread
         # Outside of the lock, so that other threads are told that it stops instead of waiting.
         thread.join()
         if self._held is server:
             self._held = None
-        ended.result()
-
-    def _run(self, server: Server, ready: Future[None], ended: Future[None]) -> None:
-        try:
-            asyncio.run(self._serve(server, ready))
-        except Exception as error:
-            (ended if ready.done() else ready).set_exception(error)
-        else:
-            ended.set_result(None)
+        stopping.result()
 
     async def _serve(self, server: Server, ready: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
+        self._is_stopped = asyncio.Event()
         try:
             server.start()
-        except Exception:
+        except Exception as error:
             server.close()
-            raise
-        ready.set_result(None)
-        await self._stopping.wait()
-        await server.stop()
+            ready.set_exception(error)
+        else:
+            ready.set_result(None)
+            await self._is_stopped.wait()
 
     def call(self, verb: Callable[[Server], T]) -> T:
         """Run something in the emulator's thread, and return what it returns or raise what it raises."""
