@@ -7800,8 +7800,8 @@ class Door:
         return 0
 
     def cors(self, origin: str) -> list[tuple[str, str]]:
-        """Return the headers that let a page of this origin read the answer."""
-        raise NotImplementedError
+        """Return the headers that let a page of this origin read the answer; none where no other page may."""
+        return []
 
 
 class Api(Door):
@@ -8322,9 +8322,6 @@ class Static(Door):
     def _missing(self, request: HttpRequest, why: str = "") -> Refusal:
         return Refusal(Message.NOT_FOUND, f"There is no file {shown(request.path)} in the folder of --static{why}.")
 
-    def cors(self, origin: str) -> list[tuple[str, str]]:
-        return []
-
 
 class Notice(Door):
     """Says in plain text what runs here, where there is no page to show it."""
@@ -8332,14 +8329,14 @@ class Notice(Door):
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    def perform(self, request: HttpRequest) -> Answer:
+    def check_head(self, request: HttpRequest) -> None:
         self._gate.check_host(request.headers.get("Host"))
         if request.method not in ("GET", "HEAD"):
             raise wrong_method(request.method, ("GET", "HEAD"))
-        return Answer(body=NOTICE.encode(), content_type=TEXT_TYPE)
 
-    def cors(self, origin: str) -> list[tuple[str, str]]:
-        return []
+    def perform(self, request: HttpRequest) -> Answer:
+        self.check_head(request)
+        return Answer(body=NOTICE.encode(), content_type=TEXT_TYPE)
 
 
 WAIT_PATH = f"{CONTROL_PREFIX}wait"

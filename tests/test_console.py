@@ -123,6 +123,7 @@ def test_the_copied_module_says_where_the_console_is_to_be_had(tmp_path: Path) -
             assert (reply.status, reply.headers["content-type"]) == (200, "text/plain; charset=utf-8")
             assert reply.body.startswith(b"rested-emulator")
             assert b"sample_data/console" in reply.body
+            assert call(address + path, "POST", {}, headers={"Expect": "100-continue"}).status == 405
 
 
 @browser_test
