@@ -9596,35 +9596,16 @@ DATA_VERBS = ("load", "fork")  # which take a data file
 OPEN_VERBS = ("health",)  # which whoever starts the emulator may ask before knowing host or token
 
 
-class Subjects:
-    """Finds whose verb the owner calls: that of all worlds together, or of one of a world's parts."""
-
-    def __init__(self, worlds: Worlds, in_flight: Callable[[Emulation], int]) -> None:
-        self.worlds = worlds
-        self._in_flight = in_flight
-
-    def find(self, kind: type[T], key: str | None) -> T:
-        """Find what has the verbs of this class in the world of a key; raises OptionError where there is no such world.
-
-        A key means nothing to the verbs of all worlds, since it may be another one that they are about.
-        """
-        if kind is Worlds:
-            return cast("T", self.worlds)
-        world = self.worlds.named(key)
-        # A Watcher holds nothing between two calls, so each gets its own.
-        parts = (world.owner, world.states, world.reports, Watcher(world, self._in_flight))
-        return next(part for part in parts if isinstance(part, kind))
-
-
 class Control(Door):
     """The owner's verbs over HTTP, those that do something as POST with a JSON object of arguments.
 
     ``?key=`` names the world they are for. With a ``token`` every request has to show it; that is so when others
-    than this machine can connect, and where the owner chose one.
+    than this machine can connect, and where the owner chose one. ``in_flight`` counts requests under way to a world.
     """
 
-    def __init__(self, subjects: Subjects, token: str | None = None) -> None:
-        self._subjects = subjects
+    def __init__(self, worlds: Worlds, in_flight: Callable[[Emulation], int], token: str | None) -> None:
+        self._worlds = worlds
+        self._in_flight = in_flight
         self._token = token
         self._verbs: dict[str, dict[str, tuple[type, Callable[..., Any]]]] = {}  # by name and method
         for kind, routes in CONTROL_ROUTES.items():
@@ -9634,6 +9615,18 @@ class Control(Door):
                 if method == "GET":
                     # HEAD is GET without the body (RFC 9110, section 9.3.2); the Exchange leaves that out.
                     verbs["HEAD"] = kind, verb
+
+    def find(self, kind: type[T], key: str | None) -> T:
+        """Find what has the verbs of this class in the world of a key; raises OptionError where there is no such world.
+
+        A key means nothing to the verbs of all worlds, since it may be another one that they are about.
+        """
+        if kind is Worlds:
+            return cast("T", self._worlds)
+        world = self._worlds.named(key)
+        # A Watcher holds nothing between two calls, so each gets its own.
+        parts = (world.owner, world.states, world.reports, Watcher(world, self._in_flight))
+        return next(part for part in parts if isinstance(part, kind))
 
     def check_head(self, request: HttpRequest) -> None:
         self._find_verb(request)
@@ -9683,7 +9676,7 @@ class Control(Door):
     def _check_gate(self, request: HttpRequest) -> None:
         """Ask the outer gate, without the exceptions that the API has."""
         headers = request.headers
-        service = self._subjects.worlds.default.service
+        service = self._worlds.default.service
         service.check_page(headers.get("Origin"), headers.get("Host"), any_origin=False)
         if self._token is None or request.method == "OPTIONS":
             return
@@ -9717,7 +9710,7 @@ class Control(Door):
                 return encode(bound(**read_arguments(bound, given)))
 
         with explained(name, verb):
-            bound = functools.partial(verb, self._subjects.find(kind, parse_parameters(request.query).key))
+            bound = functools.partial(verb, self.find(kind, parse_parameters(request.query).key))
             if name in DATA_VERBS:
                 return Answer(later=with_data)
             given = read_body(name, request) if request.method == "POST" else read_query(bound, request.query)
@@ -10698,10 +10691,9 @@ class Server:
             max_body=options.max_body,
             most_sockets=self._most,
         )
-        self.subjects = Subjects(self.worlds, lambda world: self._front.in_flight(world))
-        control = Control(self.subjects, self.control_token)
+        self.control = Control(self.worlds, lambda world: self._front.in_flight(world), self.control_token)
         static = Static(options.static, self.world.service, own=own_files(options)) if options.static else api
-        doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, control), (API_PREFIX, api), ("", static)]
+        doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, self.control), (API_PREFIX, api), ("", static)]
         pages = open_pages(options, self.world)
         self._front = Front(doors, opener(self._outbox), options.max_body, pages, self._tell)
         self._intake = Intake(self._front, self.tls.context, self._most + 64, self._sockets)
@@ -10903,7 +10895,7 @@ class Verbs:
             for name, value in signature.bind(verbs, *args, **options).arguments.items():
                 if value is not verbs:
                     check_kind(value, signature.parameters[name].annotation, name)
-            return verbs.call(lambda server: verb(server.subjects.find(kind, verbs.key), *args, **options))
+            return verbs.call(lambda server: verb(server.control.find(kind, verbs.key), *args, **options))
 
         return call
 
