@@ -24,7 +24,6 @@ import pytest
 from tinydb import TinyDB
 
 from rested_emulator import (
-    Clock,
     LogStream,
     OptionError,
     Options,
@@ -35,13 +34,13 @@ from rested_emulator import (
     read_command_line,
 )
 from tests.conftest import GARDEN, GARDENERS, KEY, PLANTS, ROOT, need
-from tests.wire import PROGRAM, banner_of, call, closing, open_socket, shown_in_log, start_program
+from tests.wire import PROGRAM, banner_of, call, closing, open_socket, shown_in_log, start_program, until
 
 
 @contextlib.contextmanager
-def program(*arguments: str, cwd: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """Run the emulator as a program on a free port; yields the process and its ready line."""
-    with start_program(*arguments, cwd=cwd, **environment) as process:
+def program(*arguments: str, **how: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """Run the emulator as ``start_program`` does; yields the process and its ready line."""
+    with start_program(*arguments, **how) as process:
         assert process.stdout
         line = process.stdout.readline()
         if not line:
@@ -70,13 +69,6 @@ def program_after(code: str) -> tuple[str, ...]:
     """The words that run the emulator as a program, in a process that has run this code before."""
     *python, run = PROGRAM
     return (*python, f"import asyncio, enum, os, pathlib, shutil, signal, sys\n{code}\n{run}")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so that nobody tells of."""
-    deadline = Clock().uptime() + 10
-    while not condition():
-        assert Clock().uptime() < deadline
 
 
 # Starting
@@ -221,16 +213,8 @@ def test_a_signal_saves_the_data_and_ends_with_0(tmp_path: Path, number: signal.
 
 
 def test_a_hangup_that_was_ignored_at_the_start_is_ignored(tmp_path: Path) -> None:
-    ignoring = (
-        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", ignoring, *PROGRAM, "--memory", "--port", "0", "--json"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with ended(process):
-        assert process.stdout
-        facts = json.loads(process.stdout.readline())
+    start = program_after("signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    with program("--memory", cwd=tmp_path, start=start) as (process, facts):
         process.send_signal(signal.SIGHUP)
         assert call(f"{facts['controlUrl']}/health").status == 200
         process.terminate()
@@ -258,25 +242,25 @@ SHELL = "/bin/sh"
 limited = pytest.mark.skipif(not os.path.exists(SHELL), reason="there is no ulimit here")
 
 
+def program_within(limits: str) -> tuple[str, ...]:
+    """The words that run the emulator as a program, in a process that has these limits."""
+    return SHELL, "-c", f'ulimit {limits}; exec "$@"', SHELL, *PROGRAM
+
+
 @limited
 def test_with_too_few_files_it_says_so_and_ends(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [SHELL, "-c", f"ulimit -n 127; exec {shlex.join(PROGRAM)} --memory --port 0"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=20,
-    )  # fmt: skip
+    words = [*program_within("-n 127"), "--memory", "--port", "0"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "ulimit -n 1024" in done.stderr
 
 
 @limited
 def test_with_just_enough_files_it_serves_and_says_503_beyond(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [SHELL, "-c", f"ulimit -n 128; exec {shlex.join(PROGRAM)} --memory --port 0 --json"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with ended(process), contextlib.ExitStack() as connections:
-        assert process.stdout
-        facts = json.loads(process.stdout.readline())
+    with (
+        program("--memory", cwd=tmp_path, start=program_within("-n 128")) as (process, facts),
+        contextlib.ExitStack() as connections,
+    ):
         last = None
         for _ in range(150):
             last = connections.enter_context(socket.create_connection(("127.0.0.1", facts["port"]), timeout=10))
@@ -492,9 +476,7 @@ asyncio.SelectorEventLoop.add_signal_handler = asyncio.AbstractEventLoop.add_sig
 
 @pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM"])
 def test_no_signal_has_to_be_there_but_those_of_every_system(tmp_path: Path, ending: str) -> None:
-    with start_program("--memory", cwd=tmp_path, start=program_after(THE_SIGNALS_OF_WINDOWS)) as process:
-        assert process.stdout
-        json.loads(process.stdout.readline())
+    with program("--memory", cwd=tmp_path, start=program_after(THE_SIGNALS_OF_WINDOWS)) as (process, _):
         process.send_signal(signal.Signals[ending])
         assert f"stopping, by {ending}" in process.communicate(timeout=10)[1]
         assert process.returncode == 0
@@ -505,10 +487,8 @@ def test_a_full_disk_at_the_end_is_told_of_the_data_file_and_not_of_the_coverage
     data = tmp_path / "data.json"
     before = json.dumps(json.loads(GARDEN.read_text()) | {"garden/large": ["x" * 100_000]})
     data.write_text(before)
-    start = (SHELL, "-c", 'ulimit -f 64; exec "$@"', SHELL, *PROGRAM)  # what is larger than 32 KiB cannot be written
-    with start_program(str(data), "--coverage", "met.md", cwd=tmp_path, start=start) as process:
-        assert process.stdout
-        facts = json.loads(process.stdout.readline())
+    start = program_within("-f 64")  # what is larger than 32 KiB cannot be written
+    with program(str(data), "--coverage", "met.md", cwd=tmp_path, start=start) as (process, facts):
         assert call(f"{facts['url']}/{PLANTS}?key={KEY}", "POST", {"name": "Leek"}).status == 200
         process.terminate()
         said = process.communicate(timeout=10)[1]

@@ -107,7 +107,6 @@ import contextlib
 import errno
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -126,7 +125,7 @@ from tests.conftest import GARDEN, KEY, PLANTS, knock
 from tests.measured import IS_MEASURABLE, measured
 from tests.test_command_line import finish, program
 from tests.test_journal import save_when_quiet, served
-from tests.wire import PROGRAM, Reply, assert_refusal, at, call, closing, open_socket
+from tests.wire import PROGRAM, Reply, assert_refusal, at, call, closing, free_port, open_socket
 
 MB = 2**20
 NOT_STORED = "The change could not be stored."
@@ -584,14 +583,6 @@ def test_a_signal_waits_two_seconds_at_most_for_a_request_under_way(
         assert process.wait(timeout=10) == 0
         assert monotonic() - start < 4
     assert json.loads((tmp_path / "rested-db.json").read_text()).get(PLANTS, {}).keys() is not None
-
-
-def free_port() -> int:
-    """A port below those that the system gives out by itself, so that nobody takes it meanwhile."""
-    for port in random.sample(range(20_000, 30_000), 50):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("there is no free port")
 
 
 def wait_for(url: str) -> None:

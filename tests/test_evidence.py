@@ -29,7 +29,7 @@ from rested_emulator import (
 )
 from tests import texts
 from tests.conftest import DIARY, GARDEN, GARDENERS, PLANTS, ROOT, TOMATO, Backend, Ear, knock
-from tests.wire import FOREIGN, HANDSHAKE, PAGE, answer_on, at, call, closing, head, next_of, open_socket, wire
+from tests.wire import FOREIGN, HANDSHAKE, PAGE, answer_on, at, call, closing, head, next_of, open_socket, until, wire
 
 Listen = Callable[..., Ear]
 
@@ -472,13 +472,6 @@ def test_wait_says_how_far_it_came(emulator: RestedEmulator) -> None:
 
 def waiting_in(emulator: RestedEmulator) -> int:
     return emulator.call(lambda server: len(server.world.evidence._waiting))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Look again and again, for what has no event of its own."""
-    deadline = machine.monotonic() + 10
-    while not condition():
-        assert machine.monotonic() < deadline
 
 
 WAIT = b'{"requests": {"method": "PUT"}, "timeout": 60}'

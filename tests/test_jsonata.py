@@ -58,6 +58,7 @@ from tests.wire import (
     head,
     next_of,
     open_socket,
+    start_program,
     wire,
 )
 
@@ -826,9 +827,10 @@ def test_stops_amid_expressions_whose_clients_leave_lose_no_process(asked: Semap
 
 # The emulator as a program, which says on stdout when it begins with an expression.
 DRIVER = """
-import sys
+import os, sys
 import rested_emulator
 
+os.setsid()
 really = rested_emulator.Evaluator.evaluate
 
 async def evaluate(evaluator, expression, data):
@@ -844,21 +846,10 @@ sys.exit(rested_emulator.main(sys.argv[2:]))
 @contextmanager
 def program(cwd: Path, seconds: float = 60) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Run the emulator in a process group of its own, with a limit for expressions; yields it and its port."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(seconds), str(GARDEN), "--memory", "--port", "0", "--json", "--quiet"],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
+    start = (sys.executable, "-c", DRIVER, str(seconds))
+    words = (str(GARDEN), "--memory", "--quiet")
+    with start_program(*words, cwd=cwd, start=start, PYTHONPATH=str(ROOT)) as process:
         yield process, json.loads(said(process))["port"]
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=10)
 
 
 def said(process: subprocess.Popen[str]) -> str:

@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from rested_emulator import RestedEmulator, World
 from tests import probe
 from tests.conftest import ROOT, give_up, need, options_of
 from tests.recipes import pull_seed
-from tests.wire import bearer, call
+from tests.wire import bearer, call, free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -51,13 +50,6 @@ TAKE_NOTHING = ("GitHub Actions", "Docker", "Begin with your own data", "Is it s
 NOTES = "examples/unsecure-endpoint"
 
 Run = Callable[..., str]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("localhost", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def put_command(folder: Path, name: str, *command: str) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
@@ -60,6 +60,7 @@ from tests.wire import (
     head,
     next_of,
     open_socket,
+    until,
     wire,
 )
 
@@ -122,14 +123,6 @@ def names_on_disk(emulator: RestedEmulator) -> list[str]:
 def on_disk(emulator: RestedEmulator) -> dict[str, bytes]:
     """All files that are kept, with their content."""
     return {name: (folder(emulator) / name).read_bytes() for name in names_on_disk(emulator)}
-
-
-def wait_for(emulator: RestedEmulator, fact: Callable[[], object]) -> None:
-    """Ask the emulator for this and that until something holds."""
-    deadline = monotonic() + 10
-    while not fact():
-        assert monotonic() < deadline, "waited in vain"
-        emulator.status()
 
 
 def keep(tmp_path: Path, **options: Any) -> RestedEmulator:
@@ -632,18 +625,18 @@ def test_an_upload_that_breaks_off_leaves_nothing(kept: RestedEmulator, how: str
     with nothing_happens(kept, kept.sign_in(GARDENERS, "ada")):
         with wire(kept) as connection:
             begin(connection)
-            wait_for(kept, lambda: len(names_on_disk(kept)) == 2)
+            until(lambda: len(names_on_disk(kept)) == 2)
             assert all(name.endswith(".part") for name in names_on_disk(kept))
             if how == "reset":
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        wait_for(kept, lambda: not names_on_disk(kept))
+        until(lambda: not names_on_disk(kept))
 
 
 def test_an_upload_is_broken_off_by_the_end_of_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give_up_at_stop_after(0.2, monkeypatch)
     with keep(tmp_path) as emulator, wire(emulator) as connection:
         begin(connection)
-        wait_for(emulator, lambda: len(names_on_disk(emulator)) == 2)
+        until(lambda: len(names_on_disk(emulator)) == 2)
         emulator.stop()
         assert not (tmp_path / "garden.json.files").exists()
 
@@ -655,7 +648,7 @@ def test_a_token_that_expires_during_an_upload_lets_nothing_in(kept: RestedEmula
     lines = [f"Content-Type: {FORM['Content-Type']}", f"Content-Length: {len(body)}", f"Authorization: Bearer {token}"]
     with wire(kept) as connection:
         connection.sendall(head("POST", at(DIARY), *lines) + body[:-5])
-        wait_for(kept, lambda: names_on_disk(kept))
+        until(lambda: names_on_disk(kept))
         kept.expire_tokens(token=token)
         connection.sendall(body[-5:])
         assert_refusal(answer_on(connection), 401, texts.TOKEN_EXPIRED)
@@ -756,10 +749,7 @@ def test_after_a_kill_during_an_upload_nothing_is_left_of_it(tmp_path: Path) -> 
         record = call(url, "POST", body=form(FILE), headers=FORM).json
         with socket.create_connection(("127.0.0.1", facts["port"]), timeout=10) as connection:
             begin(connection, at(test_crash.ENDPOINT, key=facts["key"]))
-            deadline = monotonic() + 10
-            while len(list(files.glob("*.part"))) < 2:
-                assert monotonic() < deadline
-                assert call(url).status == 200
+            until(lambda: len(list(files.glob("*.part"))) == 2)
             process.kill()
             process.wait(timeout=10)
     assert len(list(files.glob("*.part"))) == 2

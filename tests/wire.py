@@ -8,16 +8,18 @@ import importlib.util
 import json
 import logging
 import os
+import random
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -299,6 +301,21 @@ def made_ca(hosts: Sequence[str], days_ago: int = 0) -> trustme.CA:
     limits = limits_of(("localhost", "127.0.0.1", "::1", *hosts), trustme)
     ca: trustme.CA = make_ca(limits, datetime.now(UTC) - timedelta(days=days_ago), trustme)
     return ca
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Look again and again whether something is so, that has no event of its own."""
+    deadline = monotonic() + 10
+    while not condition():
+        assert monotonic() < deadline, "waited in vain"
+
+
+def free_port() -> int:
+    """A port below those that the system gives out by itself, so that nobody takes it meanwhile."""
+    for port in random.sample(range(20_000, 30_000), 50):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("there is no free port")
 
 
 # The program
