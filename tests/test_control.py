@@ -30,6 +30,7 @@ from tests.wire import (
     bearer,
     call,
     closing,
+    control,
     cors_of,
     open_socket,
     seen,
@@ -45,19 +46,6 @@ VERBS: dict[str, Any] = {
     "reset": {},
 }
 every_verb = pytest.mark.parametrize("verb", VERBS)
-
-
-def control(
-    emulator: RestedEmulator,
-    verb: str,
-    data: Any = ...,
-    method: str = "POST",
-    *,
-    body: bytes | None = None,
-    headers: dict[str, str] | None = None,
-) -> Reply:
-    """Speak to the control interface."""
-    return call(f"{emulator.facts['controlUrl']}/{verb}", method, data, body=body, headers=headers)
 
 
 def moment(emulator: RestedEmulator) -> datetime:

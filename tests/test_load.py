@@ -11,13 +11,22 @@ import pytest
 from rested_emulator import OptionError, RestedEmulator, Worlds
 from tests.conftest import DIARY, GARDEN, GARDENERS, KEY, NOON, PLANTS, TOMATO, Backend, Ear, knock
 from tests.test_uploads import FILE, form
-from tests.wire import CHANGED, EXPIRED, Reply, answer_on, base, bearer, call, closing, head, next_of, open_socket, wire
+from tests.wire import (
+    CHANGED,
+    EXPIRED,
+    answer_on,
+    base,
+    bearer,
+    call,
+    closing,
+    control,
+    head,
+    next_of,
+    open_socket,
+    wire,
+)
 
 NOTES = "notes/open"
-
-
-def control(emulator: RestedEmulator, verb: str, arguments: Any = ..., method: str = "POST", **query: Any) -> Reply:
-    return call(f"{base(emulator)}/__emulator__/{verb}", method, arguments, **query)
 
 
 def listen(backend: Backend, endpoint: str = PLANTS, token: str | None = None) -> Ear:

@@ -192,6 +192,11 @@ def at(endpoint: str, query: str = "", key: str | None = KEY) -> str:
     return f"/api/1/ce/{endpoint}?" + "&".join(filter(None, [f"key={key}" if key is not None else "", query]))
 
 
+def control(emulator: RestedEmulator, verb: str, data: Any = ..., method: str = "POST", **how: Any) -> Reply:
+    """Speak to the control interface, as ``call`` does."""
+    return call(f"{emulator.facts['controlUrl']}/{verb}", method, data, **how)
+
+
 def seen(emulator: RestedEmulator) -> Any:
     """Everything there is to know about the emulator, the clock aside."""
     status = {name: value for name, value in emulator.status().items() if name not in ("now", "uptime", "undo")}
