@@ -42,7 +42,6 @@ a data file that is a mount point:
     test_journal.py::test_a_kill_at_any_byte_of_writing_in_place_leaves_the_old_or_the_new
 a journal beside another data file:
     test_journal.py::test_a_journal_of_another_data_file_is_brought_in_and_told
-    test_journal.py::test_a_journal_whose_data_file_is_gone_is_brought_in_and_told
     test_journal.py::test_a_record_whose_endpoint_went_with_the_data_file_is_there_at_once_and_after
 edited, replaced or deleted by hand while running:
     test_disk.py::test_a_data_file_replaced_by_another_while_running_is_taken_over

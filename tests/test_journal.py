@@ -554,25 +554,28 @@ def test_an_edit_of_options_ends_the_sockets_of_that_endpoint(path: Path) -> Non
     assert other.ended is None
 
 
-def test_an_edit_that_takes_a_session_away_ends_its_sockets(path: Path) -> None:
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda tree: tree["_sessions"].clear(),
+        lambda tree: [session.update(expiresAt="2020-01-01T00:00:00.000Z") for session in tree["_sessions"].values()],
+        pytest.param(
+            lambda tree: tree[GARDENERS].pop(ADA),
+            marks=pytest.mark.warns("users who are not there, sessions: 1, owners of records: 2"),
+        ),
+    ],
+    ids=["it is gone", "it has expired", "its user is gone"],
+)
+def test_an_edit_that_ends_a_session_ends_its_sockets(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     store = opened(path)
-    backend, ear = served(store), Ear()
-    backend.listen(knock(GARDENERS, token=backend.sign_in(GARDENERS, "ada")), ear)
+    backend, ears = served(store), (Ear(), Ear())
+    token = backend.sign_in(GARDENERS, "ada")
+    for endpoint, ear in zip((GARDENERS, DIARY), ears, strict=True):
+        backend.listen(knock(endpoint, token=token), ear)
     store.file.save()
-    edited(path, lambda tree: tree["_sessions"].clear())
+    edited(path, edit)
     backend.tick()
-    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
-
-
-def test_an_edit_that_lets_a_session_expire_ends_its_sockets(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
-    token, ear = backend.sign_in(GARDENERS, "ada"), Ear()
-    store.file.save()
-    backend.listen(knock(GARDENERS, token=token), ear)
-    edited(path, lambda tree: tree["_sessions"][token].update(expiresAt="2020-01-01T00:00:00.000Z"))
-    backend.tick()
-    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
+    assert [ear.ended for ear in ears] == [(1000, texts.TOKEN_EXPIRED)] * 2
 
 
 def test_an_edit_and_a_kill_leave_the_records_of_a_deleted_user_to_nobody(path: Path) -> None:
@@ -935,17 +938,6 @@ def test_a_sign_in_the_disk_refuses_half_way_is_none(path: Path, monkeypatch: py
     monkeypatch.setattr(os, "write", write)
     backend.sign_in(GARDENERS, "cleo")
     assert len(lines) == 1
-
-
-@pytest.mark.warns("dropped what belonged to users who are not there, sessions: 1, owners of records: 2")
-def test_a_user_deleted_by_hand_loses_their_sockets(path: Path) -> None:
-    store = opened(path)
-    backend, ear = served(store), Ear()
-    backend.listen(knock(PLANTS.replace("plants", "diary"), token=backend.sign_in(GARDENERS, "ada")), ear)
-    store.file.save()
-    edited(path, lambda tree: tree[GARDENERS].pop(ADA))
-    backend.tick()
-    assert ear.ended == (1000, texts.TOKEN_EXPIRED)
 
 
 @pytest.mark.parametrize("verb", [lambda b: b.change_project(key="\ud800"), lambda b: b.sign_in(GARDENERS, "\udcff")])
@@ -1495,7 +1487,11 @@ def test_a_journal_of_another_data_file_is_brought_in_and_told(path: Path) -> No
     assert [record.data for record in opened(path).records(PLANTS)][-3:] == ["of the other", "one", "two"]
 
 
-@pytest.mark.warns("continues another content", f"endpoints that are not listed, which are open ones now: {PLANTS}")
+@pytest.mark.warns(
+    "continues another content",
+    "records added: 1",
+    f"endpoints that are not listed, which are open ones now: {PLANTS}",
+)
 def test_a_record_whose_endpoint_went_with_the_data_file_is_there_at_once_and_after(path: Path) -> None:
     journal_of(path, "one")
     path.unlink()
@@ -1504,15 +1500,6 @@ def test_a_record_whose_endpoint_went_with_the_data_file_is_there_at_once_and_af
     assert [record.data for record in store.records(PLANTS)] == ["one"]
     store.file.close()
     assert opened(path).endpoint(PLANTS) == store.endpoint(PLANTS)
-
-
-@pytest.mark.warns("continues another content", "records added: 1", "endpoints that are not listed")
-def test_a_journal_whose_data_file_is_gone_is_brought_in_and_told(path: Path) -> None:
-    journal_of(path, "one")
-    path.unlink()
-    store = opened(path)
-    assert [record.data for record in store.records(PLANTS)] == ["one"]
-    store.file.close()
 
 
 def test_a_journal_that_moves_with_its_data_file_is_brought_in_without_a_word(tmp_path: Path, path: Path) -> None:

@@ -308,27 +308,19 @@ def test_a_connection_that_closes_after_the_file(served: RestedEmulator) -> None
         assert at_end(connection)
 
 
-def test_a_stop_has_nothing_to_wait_for_once_a_client_has_left(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    give_up_at_stop_after(9.0, monkeypatch)
+@pytest.mark.parametrize(("patience", "leaves"), [(9.0, True), (0.2, False)])
+def test_a_stop_does_not_wait_for_a_client_that_has_left_nor_long_for_one_that_does_not_read(
+    site: Path, monkeypatch: pytest.MonkeyPatch, patience: float, leaves: bool
+) -> None:
+    give_up_at_stop_after(patience, monkeypatch)
     (site / "large.bin").write_bytes(bytes(2**26))
     emulator = RestedEmulator(data=GARDEN, static=site)
     emulator.start()
     with wire(emulator) as connection:
         connection.sendall(head("GET", "/large.bin"))
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-    begun = time.monotonic()
-    emulator.stop()
-    assert time.monotonic() - begun < 8
-
-
-def test_a_stop_does_not_wait_for_a_client_that_does_not_read(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (site / "large.bin").write_bytes(bytes(2**26))
-    give_up_at_stop_after(0.2, monkeypatch)
-    emulator = RestedEmulator(data=GARDEN, static=site)
-    emulator.start()
-    with wire(emulator) as connection:
-        connection.sendall(head("GET", "/large.bin"))
-        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        if leaves:
+            connection.close()
         begun = time.monotonic()
         emulator.stop()
         assert time.monotonic() - begun < 8
