@@ -239,7 +239,7 @@ def test_ctrl_c_before_it_serves_ends_with_0(tmp_path: Path) -> None:
 
 
 SHELL = "/bin/sh"
-limited = pytest.mark.skipif(not os.path.exists(SHELL), reason="there is no ulimit here")
+limited = pytest.mark.skipif(not os.path.exists(SHELL), reason="there is no shell with ulimit here")
 
 
 def program_within(limits: str) -> tuple[str, ...]:
@@ -462,6 +462,7 @@ def test_the_end_of_a_terminal_ends_both(tmp_path: Path) -> None:
         assert not is_running(command)
 
 
+@limited
 def test_a_command_is_run_as_it_was_found(tmp_path: Path) -> None:
     """By its whole path: Windows finds npx.cmd by the name of npx only in a shell."""
     done = finish("--memory", "--port", "0", "-q", "--", "sh", "-c", "echo $0", cwd=tmp_path)
