@@ -563,7 +563,8 @@ def test_too_few_files_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPat
 
 def test_without_limits_of_the_system_as_on_windows_connections_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = emulator_with(monkeypatch, resource=None)
-    with elsewhere.RestedEmulator() as emulator, contextlib.ExitStack() as connections:
+    # The other one knows of limits, and lifts them: here are both ends of each connection.
+    with RestedEmulator(), elsewhere.RestedEmulator() as emulator, contextlib.ExitStack() as connections:
         *first, last = [connections.enter_context(wire(emulator)) for _ in range(192 + 64 + 1)]
         assert answer_on(last).status == 503
         first[-1].sendall(head("GET", "/__emulator__/health"))
