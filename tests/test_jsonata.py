@@ -309,14 +309,14 @@ def test_an_evaluation_says_why_it_fails(
 
 
 def test_a_process_needs_no_source(started: Started, tmp_path: Path) -> None:
-    path = py_compile.compile(str(ROOT / "rested_emulator.py"), str(tmp_path / "rested_emulator.pyc"))
-    script = (
-        "import rested_emulator as it; process = it.start_evaluator(9); print(it.hand_over(process, b'1+1', b'1'), "
-    )
-    script += "it.take_answer(process)); it.stop_evaluator(process)"
-    alone = {"PYTHONPATH": str(Path(str(path)).parent)}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | alone, capture_output=True)
-    assert (done.stdout, done.stderr) == (b"True (b'+', b'2')\n", b"")
+    py_compile.compile(str(ROOT / "rested_emulator.py"), str(tmp_path / "rested_emulator.pyc"), dfile="gone.py")
+    start = (sys.executable, "-m", "rested_emulator")
+    with start_program("--memory", cwd=tmp_path, start=start) as process:
+        facts = json.loads(said(process))
+        url = f"{facts['url']}/examples/unsecure-endpoint?key={facts['key']}"
+        assert call(url, jsonata="1%2B1").json == 2
+        process.terminate()
+        process.wait(timeout=10)
     assert started() == set()
 
 
