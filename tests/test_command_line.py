@@ -821,29 +821,14 @@ def test_a_taken_port_is_named_in_one_line(tmp_path: Path) -> None:
     assert "--port" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("content", "code", "said"),
-    [
-        ("", 1, "line 1 column 1"),
-        ('{"notes/open": {"a": {"data": 1}}, }', 1, "line 1 column 34: not JSON: a trailing comma"),
-        (
-            '{"notes/open": {"a": {"data": 1}, "a": {"data": 2}}}',
-            1,
-            "line 1 column 35: table 'notes/open', 'a'",
-        ),
-        ('{"notes/open": {"a": 1}}', 1, "table 'notes/open', 'a': not an object"),
-        ("[]", 1, "the file: not an object"),
-    ],
-)
-def test_a_broken_data_file_is_left_alone(tmp_path: Path, content: str, code: int, said: str) -> None:
-    data = tmp_path / "broken.json"
+def test_a_broken_data_file_is_left_alone(tmp_path: Path) -> None:
+    data, content = tmp_path / "broken.json", '{"notes/open": {"a": {"data": 1}}, }'
     data.write_text(content)
     done = finish("broken.json", cwd=tmp_path)
-    assert done.returncode == code
-    assert done.stderr.count("\n") == 1
-    assert "broken.json" in done.stderr
-    assert said in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "broken.json: line 1 column 34: not JSON: a trailing comma" in done.stderr
     assert data.read_text() == content
+    assert list(tmp_path.iterdir()) == [data]
 
 
 def test_records_that_are_no_users_are_named_where_an_option_makes_them_users(tmp_path: Path) -> None:
