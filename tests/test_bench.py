@@ -19,24 +19,28 @@ from tests.conftest import GARDEN, PLANTS, ROOT, TOMATO
 from tests.wire import at
 
 
-def test_the_smallest_size_fills_every_row(tmp_path: Path) -> None:
-    output = tmp_path / "table.md"
-    command = [
-        sys.executable,
-        "-m",
-        "tests.bench",
-        "--smallest",
-        "--against",
-        "rested_emulator.py",
-        "--output",
-        str(output),
-    ]
+def report_of(output: Path, *arguments: str) -> str:
+    """What the smallest run says."""
+    command = [sys.executable, "-m", "tests.bench", "--smallest", *arguments, "--output", str(output)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert run.returncode == 0, run.stderr
-    report = output.read_text()
-    lines = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
+    return output.read_text()
+
+
+def cells(report: str) -> list[list[str]]:
+    return [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
+
+
+def test_the_smallest_size_fills_every_row(tmp_path: Path) -> None:
+    lines = cells(report_of(tmp_path / "table.md", "--peers", "E"))
     assert [line[0].removeprefix("| ") for line in lines[2:]] == [row.title for row in rows(SMALLEST)]
     assert all(re.fullmatch(r"[\d,.e+-]+( · [\d,.]+)?", line[1]) for line in lines[2:])
+
+
+def test_every_peer_is_measured_beside_it(tmp_path: Path) -> None:
+    """By what asks each of them everything: who starts, lists, listens and is killed."""
+    report = report_of(tmp_path / "table.md", "--only", "listeners,crash", "--against", "rested_emulator.py")
+    lines = cells(report)
     left_out = [peer.name for peer in PEERS if f"{peer.name} is left out: " in report]
     assert all(peer.name in " ".join(lines[0]) for peer in PEERS if peer.name not in left_out)
     if shutil.which("npm") is None:
