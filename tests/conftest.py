@@ -396,7 +396,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 TIMEOUT = 15_000  # milliseconds, for what is not waited for in a page
 EVIL = "evil.example"
+# The page of the address bar's popup, and a process in reserve, are more than half of what a new page costs; the
+# others are those of Playwright's list, which this one replaces, that change what a page is or does.
+SPARING = (
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,SpareRendererForSitePerProcess,HttpsUpgrades,"
+    "HttpsFirstBalancedModeAutoEnable,NetworkTimeServiceQuerying,OptimizationHints,PaintHolding,"
+    "ThirdPartyStoragePartitioning"
+)
 CHROMIUM_ARGUMENTS = [
+    SPARING,
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -405,11 +413,6 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-proxy-server",
-    # The page of the address bar's popup, and a process in reserve, are more than half of what a new page costs; the
-    # others are those of Playwright's list, which this one replaces, that change what a page is or does.
-    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,SpareRendererForSitePerProcess,HttpsUpgrades,"
-    "HttpsFirstBalancedModeAutoEnable,NetworkTimeServiceQuerying,OptimizationHints,PaintHolding,"
-    "ThirdPartyStoragePartitioning",
     # Nothing leaves this machine, and a foreign name leads to it as it does in DNS rebinding.
     f"--host-resolver-rules=MAP {EVIL} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]

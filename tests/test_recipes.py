@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,7 @@ import yaml
 
 from rested_emulator import RestedEmulator, World
 from tests import probe
-from tests.conftest import ROOT, give_up, need, options_of
+from tests.conftest import ROOT, SPARING, give_up, need, options_of
 from tests.recipes import pull_seed
 from tests.wire import bearer, call, free_port
 
@@ -42,7 +42,7 @@ COMMANDS = [step["run"] for step in STEPS if "run" in step]
 DOWNLOAD = "npx playwright install --with-deps chromium"
 INSTALLING, TESTING = COMMANDS[: COMMANDS.index(DOWNLOAD)], COMMANDS[COMMANDS.index(DOWNLOAD) + 1 :]
 # Whatever a browser would like to look up, nothing leaves this machine.
-OFFLINE = ["--disable-quic", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost"]
+OFFLINE = ["--disable-quic", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost", SPARING]
 
 # They want no package but the emulator's, or name what they build on in their own first words.
 TAKE_NOTHING = ("GitHub Actions", "Docker", "Begin with your own data", "Is it still like the service?")
@@ -52,10 +52,10 @@ NOTES = "examples/unsecure-endpoint"
 Run = Callable[..., str]
 
 
-def put_command(folder: Path, name: str, *command: str) -> None:
-    """Make a command of this name in a folder that is on the path."""
+def put_command(folder: Path, name: str, *command: str, last: Sequence[str] = ()) -> None:
+    """Make a command of this name in a folder that is on the path; ``last`` goes behind its arguments."""
     path = folder / name
-    path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@" {shlex.join(last)}\n')
     path.chmod(0o755)
 
 
@@ -76,7 +76,7 @@ def frontend(tmp_path_factory: pytest.TempPathFactory) -> Frontend:
     shutil.copytree(ROOT / "sample_data" / "console", project / "sample_data" / "console")
     put_command(commands, "python", sys.executable)
     put_command(commands, "pip", sys.executable, "-m", "pip")
-    put_command(commands, "offline-chromium", chromium, *OFFLINE)
+    put_command(commands, "offline-chromium", chromium, last=OFFLINE)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RESTED_", "PYTEST_"))}
     environment |= {
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
@@ -88,7 +88,8 @@ def frontend(tmp_path_factory: pytest.TempPathFactory) -> Frontend:
         "RESTED_EMULATOR_PORT": "0",
         "npm_config_prefer_offline": "true",
     }
-    environment.pop("FORCE_COLOR", None)
+    for name in ("FORCE_COLOR", "PYTHONDONTWRITEBYTECODE"):  # the latter would compile the module at each start
+        environment.pop(name, None)
     return Frontend(project, environment)
 
 
@@ -153,6 +154,7 @@ def test_each_recipe_begins_with_what_it_installs() -> None:
 
 
 def test_the_commands_without_a_block_of_files_are_understood() -> None:
+    shown("RESTED_EMULATOR_STATIC=app python -m rested_emulator --memory -- npx playwright test")  # as the job has it
     pulls, probes = (
         [shlex.split(line)[count:] for line in re.findall(rf"^{command} .*$", PAGE, re.MULTILINE)]
         for command, count in (("python pull_seed.py", 2), ("python -m tests.probe", 3))
@@ -198,7 +200,7 @@ FAILING = """
 import { expect } from "@playwright/test";
 import { notes, test } from "./fixtures.js";
 
-test("fails", async ({ page, world }) => {
+test("ends without the mail", async ({ page, world }) => {
   await page.goto(`/?key=${world.key}`);
   await expect(page.getByRole("status")).toHaveText("online");
   await world.control("faults", { kind: "abort" });
@@ -206,10 +208,6 @@ test("fails", async ({ page, world }) => {
   await world.store(notes, { text: "bread" });
   expect(await world.report("mails")).toHaveLength(1);
 });
-"""
-REFUSED = """
-import { expect } from "@playwright/test";
-import { notes, test } from "./fixtures.js";
 
 for (const refusals of [[], ["No record was found."]]) {
   test.describe(`with ${refusals.length} expected`, () => {
@@ -222,37 +220,28 @@ for (const refusals of [[], ["No record was found."]]) {
 """
 
 
-def fail(run: Run, frontend: Frontend, spec: str) -> tuple[str, Any]:
-    """Let Playwright run a test that fails; what it printed, and the one evidence that it leaves."""
+@pytest.mark.browser
+def test_a_failure_in_playwright_shows_what_was_asked_and_who_came_back(run: Run, frontend: Frontend) -> None:
     failing = frontend.path / "playwright" / "failing.spec.js"
-    failing.write_text(spec)
+    failing.write_text(FAILING)
     try:
         printed = run("! npx playwright test failing", RESTED_TEST_PORT=str(free_port()))
     finally:
         failing.unlink()
-    [path] = frontend.path.glob("test-results/*/evidence.json")
-    return printed, json.loads(path.read_text())
-
-
-@pytest.mark.browser
-def test_a_failure_in_playwright_shows_what_was_asked_and_who_came_back(run: Run, frontend: Frontend) -> None:
-    _, evidence = fail(run, frontend, FAILING)
-    requests, messages, recoveries = (evidence[name] for name in ("requests", "messages", "recoveries"))
+    assert ("2 failed" in printed, "1 passed" in printed) == (True, True)
+    folders = sorted(path.parent for path in frontend.path.glob("test-results/*/evidence.json"))
+    without_mail, refused = (json.loads((folder / "evidence.json").read_text()) for folder in folders)
+    requests, messages, recoveries = (without_mail[name] for name in ("requests", "messages", "recoveries"))
     assert [request["endpoint"] for request in requests if request["method"] == "POST"] == [NOTES]
     assert [push["record"]["data"] for push in messages if push["type"] == "POST"] == [{"text": "bread"}]
     assert [(recovery["rule"], recovery["token"]) for recovery in recoveries] == [("fault 1 abort", "none")]
-    [picture] = frontend.path.glob("test-results/*/timeline.svg")
-    written = {text.text for text in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")}
+    picture = ElementTree.parse(folders[0] / "timeline.svg")
+    written = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
     assert written >= {"connected", "Sockets dropped", "lost"}
     assert any(text and re.fullmatch(r"localhost:\d+ Chrome", text) for text in written)
-
-
-@pytest.mark.browser
-def test_a_refusal_that_was_not_expected_is_a_failure_in_playwright(run: Run, frontend: Frontend) -> None:
-    printed, evidence = fail(run, frontend, REFUSED)
-    assert ("1 failed" in printed, "1 passed" in printed) == (True, True)
+    # A refusal that a test does not say that it expects is a failure as well.
     assert "has refused what the test did not say that it may" in printed
-    [request] = evidence["requests"]
+    [request] = refused["requests"]
     assert request["refusal"]["message"] == "No record was found."
 
 
@@ -427,28 +416,33 @@ def test_recoveries_tell_who_reads_what_it_has_missed(open_diary: Open, client: 
     assert page.get_by_role("listitem").all_inner_texts() == wanted
 
 
+@pytest.fixture(scope="module")
+def my_app(run: Run, frontend: Frontend) -> Path:
+    """An app as the README's command makes it."""
+    [create] = re.findall(r"^npm create .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    run(f"{create} && cd my-app && npm install", npm_config_yes="true")
+    return frontend.path / "my-app"
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("is_proxy", [False, True])
 def test_the_app_of_the_readme_is_made_by_vite_and_runs(
-    run: Run, frontend: Frontend, context: BrowserContext, is_proxy: bool
+    my_app: Path, frontend: Frontend, context: BrowserContext, is_proxy: bool
 ) -> None:
     readme = (ROOT / "README.md").read_text()
     named, app = (
         re.findall(rf"^```js\n({start}.*?)^```$", readme, re.M | re.S)[0] for start in ("const url", "const orders")
     )
     [config] = re.findall(r"^```js\n(// vite.config.js.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    [create] = re.findall(r"^npm create .*$", readme, re.MULTILINE)
-    project = frontend.path / "my-app"
-    shutil.rmtree(project, ignore_errors=True)
-    run(f"{create} && cd my-app && npm install", npm_config_yes="true")
     with RestedEmulator(auth=["my-app/users"], secure=["my-app/orders"]) as emulator:
         here = f"http://{emulator.facts['host']}"
+        proxy = config.replace("http://localhost:7378", here)
+        (my_app / "vite.config.js").write_text(proxy if is_proxy else "export default {}")
         if is_proxy:
-            (project / "vite.config.js").write_text(config.replace("http://localhost:7378", here))
             named = named.replace("http://localhost:7378", "${location.origin}")
-        (project / "src" / "main.js").write_text(named.replace("http://localhost:7378", here) + app)
+        (my_app / "src" / "main.js").write_text(named.replace("http://localhost:7378", here) + app)
         token = emulator.sign_in("my-app/users", "ada", "apricot")
-        with dev_server(Frontend(project, frontend.environment), "npm run dev --") as (url, process):
+        with dev_server(Frontend(my_app, frontend.environment), "npm run dev --") as (url, process):
             line_with("Local:", process)
             page = context.new_page()
             page.goto(url)
@@ -481,15 +475,6 @@ def test_cypress_is_parsed(run: Run) -> None:
 
 
 @pytest.mark.browser
-def test_the_emulator_starts_playwright(run: Run) -> None:
-    command = "python -m rested_emulator --memory -- npx playwright test"
-    # One worker, so that the second test finds what the first one has stored, unless the checkpoint is restored.
-    printed = run(f"{shown(f'RESTED_EMULATOR_STATIC=app {command}')} --workers 1")
-    assert "4 passed" in printed
-    assert "[WebServer]" not in printed
-
-
-@pytest.mark.browser
 def test_node(run: Run) -> None:
     tests = "node --test --test-timeout 20000 node/notes.test.js"
     assert "pass 2\n" in run(shown(f"python -m rested_emulator --memory --port 0 -- {tests}"))
@@ -510,7 +495,11 @@ def test_the_github_job_is_one() -> None:
 @pytest.mark.browser
 def test_the_github_job_does_its_steps(run: Run) -> None:
     assert TESTING[0] == "npx vitest run"  # which a test of its own has run
-    for command in TESTING[1:]:
+    # One worker, so that the second test finds what the first one has stored, unless the checkpoint is restored.
+    printed = run(f"{TESTING[1]} --workers 1")
+    assert "4 passed" in printed
+    assert "[WebServer]" not in printed
+    for command in TESTING[2:]:
         run(command)
     assert "The suite met" in run('cat "$GITHUB_STEP_SUMMARY"')
 
