@@ -37,6 +37,7 @@ def test_the_smallest_size_fills_every_row(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[\d,.e+-]+( · [\d,.]+)?", line[1]) for line in lines[2:])
 
 
+@pytest.mark.browser
 def test_every_peer_is_measured_beside_it(tmp_path: Path) -> None:
     """By what asks each of them everything: who starts, lists, listens and is killed."""
     report = report_of(tmp_path / "table.md", "--only", "listeners,crash", "--against", "rested_emulator.py")
