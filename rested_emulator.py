@@ -3381,8 +3381,8 @@ class History:
         for name in dict.fromkeys([*before, *after]):
             table = then.setdefault(name, Documents())
             # Ids that --stable-ids makes may be those of records that went with the state of before.
-            if not name.startswith("_") and (key := taken_since(table, before.get(name), after.get(name))):
-                why = f"the id {shown(key)} in {name} is another record's by now"
+            if not name.startswith("_") and (taken := taken_since(table, before.get(name), after.get(name))):
+                why = f"the id {shown(taken)} in {name} is another record's by now"
                 raise OptionError(f"{self.undo_what} cannot be undone: {why}; delete that first")
             take_back(table, before.get(name, NO_DOCUMENTS), after.get(name, NO_DOCUMENTS))
         for name, table in list(then.items()):

@@ -611,7 +611,7 @@ def test_an_upload_whose_world_begins_anew_is_told_so(emulator: RestedEmulator) 
     with wire(emulator) as connection:
         lines = (f"Content-Type: {FORM['Content-Type']}", f"Content-Length: {len(whole)}")
         connection.sendall(head("POST", at(PLANTS, key="one"), *lines) + whole[:-10])
-        wait_for(emulator, lambda: emulator.call(lambda server: server.worlds.named("one").files._folder is not None))
+        until(lambda: emulator.call(lambda server: server.worlds.named("one").files._folder is not None))
         emulator.world("one")
         connection.sendall(whole[-10:])
         reply = answer_on(connection)
