@@ -334,8 +334,8 @@ def test_nobody_is_called_through_a_hook() -> None:
 # What a reader has to take in
 
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
-    "lines": (0, 11_600),
-    "lines of code": (0, 8_080),
+    "lines": (0, 11_640),
+    "lines of code": (0, 8_110),
     "classes": (0, 102),
     "lines of the largest class": (0, 350),
     "methods of the largest class": (0, 40),
