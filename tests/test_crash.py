@@ -27,9 +27,8 @@ from tests.wire import PROGRAM
 
 ENDPOINT = "examples/unsecure-endpoint"
 IN_PLACE = """
-import itertools, os, sys
-import rested_emulator
-from rested_emulator import Options, Record, encode, open_store
+import itertools, json, os, sys
+from rested_emulator import Options, Record, open_store
 
 def replace(source, target):
     raise OSError(16, "Device or resource busy")
@@ -38,10 +37,10 @@ os.replace = replace
 store = open_store(Options(data=sys.argv[1]))
 last = store.record("notes/count", "c")
 for number in itertools.count(last.data + 1 if last else 0):
-    record = Record.of(f"n{number}", encode("x" * (number * 7919 % 9000)), *["2027-01-15T08:00:00.000Z"] * 2)
-    store.put_record("notes/open", record)
+    text = json.dumps("x" * (number * 7919 % 9000)).encode()
+    store.put_record("notes/open", Record.of(f"n{number}", text, *["2027-01-15T08:00:00.000Z"] * 2))
     store.drop_record("notes/open", f"n{number - 20}")
-    store.put_record("notes/count", Record.of("c", encode(number), *["2027-01-15T08:00:00.000Z"] * 2))
+    store.put_record("notes/count", Record.of("c", json.dumps(number).encode(), *["2027-01-15T08:00:00.000Z"] * 2))
     print(number, flush=True)
     store.file.save()
 """
