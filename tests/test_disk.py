@@ -73,7 +73,8 @@ port taken, privileged, IPv4-only or IPv6-only machine:
     test_server.py::test_a_taken_port_on_the_second_family_alone_is_taken_too
 SIGTERM, Ctrl-C, twice:
     test_disk.py::test_a_second_signal_leaves_at_once_with_the_file_safe
-    test_disk.py::test_a_signal_waits_two_seconds_at_most_for_a_request_under_way
+    test_disk.py::test_a_signal_waits_for_a_request_under_way
+    test_disk.py::test_a_stop_gives_up_a_request_that_takes_too_long
     test_command_line.py::test_a_signal_saves_the_data_and_ends_with_0
 stdout closed, not a terminal, non-UTF-8 locale, `python -OO`:
     test_disk.py::test_it_goes_on_with_stdout_or_stderr_closed
