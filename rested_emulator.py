@@ -39,7 +39,7 @@ The file is a column of sections. Each uses only what stands above it; ``grep -n
 Down to Worlds everything is synchronous and knows neither Tornado nor a socket: a verb is atomic, and
 messages leave in the order of the writes. A request flows like this:
 
-    bytes -> Exchange -> Request -> Api.answer -> Faults -> Service verb -> Store, then Broadcast
+    bytes -> Exchange -> Request -> Api.answer -> Faults -> Service verb -> Store, then Publish
     bytes <- Exchange <- Answer  <- Record or Refusal        Socket.send <- Faults <-'
 
 Words, one for each concept:
@@ -4011,10 +4011,6 @@ class Accounts:
         self._clock = clock
         self._make_id = make_id
 
-    def find(self, endpoint: str, name: str, value: str) -> Record | None:
-        """Return the user of an endpoint with this ``username`` or ``email``; None if there is none."""
-        return self._store.user(endpoint, name, value)
-
     def check_user(self, endpoint: str, packed: bytes, unique_id: str | None = None) -> None:
         """Raise Refusal for data that is no user's, or has the name of a user of another id (contract 6.2, 6.5)."""
         data = decode(packed)
@@ -4022,7 +4018,7 @@ class Accounts:
             raise Refusal(Message.MEMBER_MISSING, f"The body makes no user: {why}.")
         assert isinstance(data, dict)
         for name in CREDENTIALS:
-            other = self.find(endpoint, name, str(data[name])) if name in data else None
+            other = self._store.user(endpoint, name, str(data[name])) if name in data else None
             if other is not None and other.unique_id != unique_id:
                 hint = f"Endpoint {shown(endpoint)} has a user with {name} {shown(data[name])}."
                 raise Refusal(Message.USER_EXISTS, hint)
@@ -4044,7 +4040,7 @@ class Accounts:
         name, password = data[names[0]], data.get("password")
         if not isinstance(name, str) or not name or not isinstance(password, str) or not password:
             raise Refusal(Message.MEMBER_MISSING, f"{names[0]} and password must be texts that are not empty.")
-        user = self.find(endpoint, names[0], name)
+        user = self._store.user(endpoint, names[0], name)
         if user is None:
             who = f"user with {names[0]} {shown(name)}"
             hint = f"Endpoint {shown(endpoint)} has no {who}; register it with a plain POST."
@@ -4063,7 +4059,7 @@ class Accounts:
 
     def has_name(self, name: str) -> bool:
         """Tell whether a user of any endpoint has this username or email."""
-        return any(self.find(home, kind, name) for home in self._homes() for kind in CREDENTIALS)
+        return any(self._store.user(home, kind, name) for home in self._homes() for kind in CREDENTIALS)
 
     def names(self) -> list[str]:
         """Return the usernames, else emails, of all users."""
@@ -4085,7 +4081,7 @@ class Accounts:
         email, name = map(members_of(decode(packed)).get, ("email", "templateName"))
         if not isinstance(email, str) or not isinstance(name, str):
             raise Refusal(Message.MEMBER_MISSING, "A password reset takes an object with email and templateName.")
-        user = self.find(endpoint.name, "email", email)
+        user = self._store.user(endpoint.name, "email", email)
         if user is None:
             hint = f"Endpoint {shown(endpoint.name)} has no user with email {shown(email)}."
             raise Refusal(Message.NO_USER, hint, status=400)
@@ -6041,24 +6037,19 @@ class Ids:
                 return unique_id
 
 
-class Broadcast:
-    """Tells listeners of changes, by way of the faults, and keeps that as evidence."""
+def tell_change(hub: Hub, faults: Faults, evidence: Evidence, endpoint: Endpoint, change: Change) -> None:
+    """Tell whoever may hear of a change that has happened, by way of the faults (contract 7.3)."""
+    if endpoint.authentication and change.type == "PUT":
+        hub.rename((endpoint.name, change.record.unique_id), names_of(change.record))
+    told = hub.audience(endpoint, change)
+    hit = faults.deliver(told, Push.of(endpoint, change)) if told else None
+    evidence.saw_change(endpoint, change, told, hit)
+    if told:
+        ids = " ".join(record.unique_id for record in change.listing or (change.record,))
+        log.info("push %s %s %s to %d", change.type, endpoint.name, ids, len(told))
 
-    def __init__(self, hub: Hub, faults: Faults, evidence: Evidence) -> None:
-        self._hub = hub
-        self._faults = faults
-        self._evidence = evidence
 
-    def publish(self, endpoint: Endpoint, change: Change) -> None:
-        """Tell whoever may hear of a change that has happened (contract 7.3)."""
-        if endpoint.authentication and change.type == "PUT":
-            self._hub.rename((endpoint.name, change.record.unique_id), names_of(change.record))
-        told = self._hub.audience(endpoint, change)
-        hit = self._faults.deliver(told, Push.of(endpoint, change)) if told else None
-        self._evidence.saw_change(endpoint, change, told, hit)
-        if told:
-            ids = " ".join(record.unique_id for record in change.listing or (change.record,))
-            log.info("push %s %s %s to %d", change.type, endpoint.name, ids, len(told))
+Publish: TypeAlias = Callable[[Endpoint, Change], None]  # tells of a change that has happened, and keeps it as evidence
 
 
 class Service:
@@ -6077,7 +6068,7 @@ class Service:
         accounts: Accounts,
         hub: Hub,
         evidence: Evidence,
-        broadcast: Broadcast,
+        publish: Publish,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -6087,7 +6078,7 @@ class Service:
         self._accounts = accounts
         self._hub = hub
         self._evidence = evidence
-        self._broadcast = broadcast
+        self._publish = publish
 
     # Admission
 
@@ -6204,7 +6195,7 @@ class Service:
                     self._store.drop_record(endpoint.name, record.unique_id)
             raise not_stored(error) from None
         made = Listing(records)
-        self._broadcast.publish(endpoint, Change("POST", made[0], made if len(made) > 1 else None))
+        self._publish(endpoint, Change("POST", made[0], made if len(made) > 1 else None))
         return made[0] if len(made) == 1 else made
 
     def register(self, request: Request) -> Record:
@@ -6260,7 +6251,7 @@ class Service:
             self._accounts.check_user(endpoint.name, data, unique_id)
         record = record.with_data(data, self._clock.timestamp())
         self._store.put_record(endpoint.name, record)
-        self._broadcast.publish(endpoint, Change("PUT", record))
+        self._publish(endpoint, Change("PUT", record))
         return endpoint.shows(record)
 
     def delete(self, request: Request) -> Record:
@@ -6273,7 +6264,7 @@ class Service:
         with undoable(f"delete {record.unique_id}"):
             tokens = self._accounts.delete_record(endpoint, record.unique_id)
         # Before the sockets close: the user's own hear of it too.
-        self._broadcast.publish(endpoint, Change("DELETE", record))
+        self._publish(endpoint, Change("DELETE", record))
         self._hub.close_tokens(tokens)
         return endpoint.shows(record)
 
@@ -6309,7 +6300,7 @@ class Service:
             self._store.put_record(endpoint.name, record)
             self._store.put_mail(replace(mail, used=True))
             tokens = self._accounts.revoke(endpoint.name, record.unique_id)
-        self._broadcast.publish(endpoint, Change("PUT", record))
+        self._publish(endpoint, Change("PUT", record))
         self._hub.close_tokens(tokens)
 
     def listen(
@@ -6365,7 +6356,7 @@ class Service:
         now = self._clock.timestamp()
         record = Record.of(self._ids.make(), data, now, now, owner)
         self._store.put_record(endpoint.name, record)
-        self._broadcast.publish(endpoint, Change("POST", record))
+        self._publish(endpoint, Change("POST", record))
         return record
 
     def _find(self, endpoint: Endpoint, caller: Caller, unique_id: str) -> Record | None:
@@ -6424,7 +6415,7 @@ class Owner:
         hub: Hub,
         faults: Faults,
         evidence: Evidence,
-        broadcast: Broadcast,
+        publish: Publish,
         take_key: Callable[[str], bool],
     ) -> None:
         """``take_key`` has a key lead here, and tells whether it may: not where it is that of another world."""
@@ -6435,7 +6426,7 @@ class Owner:
         self._hub = hub
         self._faults = faults
         self._evidence = evidence
-        self._broadcast = broadcast
+        self._publish = publish
         self._take_key = take_key
 
     def change_project(
@@ -6528,7 +6519,7 @@ class Owner:
         now = self._clock.timestamp()
         record = before.with_data(packed, now) if before else Record.of(self._ids.make(), packed, now, now)
         self._store.put_record(endpoint, record)
-        self._broadcast.publish(options, Change("PUT" if before else "POST", record))
+        self._publish(options, Change("PUT" if before else "POST", record))
         return options.shows(record).public()
 
     def delete_record(self, endpoint: str, unique_id: str) -> dict[str, Json]:
@@ -6536,7 +6527,7 @@ class Owner:
         options, record = self._store.require_endpoint(endpoint), self._require_record(endpoint, unique_id)
         with self._store.undoable(f"delete {unique_id}"):
             tokens = self._accounts.delete_record(options, unique_id)
-        self._broadcast.publish(options, Change("DELETE", record))
+        self._publish(options, Change("DELETE", record))
         self._hub.close_tokens(tokens)
         return options.shows(record).public()
 
@@ -6655,7 +6646,7 @@ class Owner:
             check_utf8(text, name)
         if not options.authentication:
             raise OptionError(f"endpoint {shown(endpoint)} is no authentication endpoint")
-        user = self._accounts.find(endpoint, "username", username) or self._accounts.find(endpoint, "email", username)
+        user = self._store.user(endpoint, "username", username) or self._store.user(endpoint, "email", username)
         if user is not None:
             own = members_of(user.data).get("password")
             if password not in (None, own):
@@ -6670,7 +6661,7 @@ class Owner:
         with self._store.batch():
             self._store.put_record(endpoint, user)
             session = self._accounts.open_session(options, user.unique_id)
-        self._broadcast.publish(options, Change("POST", user))
+        self._publish(options, Change("POST", user))
         return session.token
 
 
@@ -6689,7 +6680,7 @@ class States:
         accounts: Accounts,
         hub: Hub,
         faults: Faults,
-        broadcast: Broadcast,
+        publish: Publish,
         take_key: Callable[[str], bool],
     ) -> None:
         """``take_key`` has a key lead here, and tells whether it may: not where it is that of another world."""
@@ -6700,7 +6691,7 @@ class States:
         self._accounts = accounts
         self._hub = hub
         self._faults = faults
-        self._broadcast = broadcast
+        self._publish = publish
         self._take_key = take_key
         self._clocks: dict[str, ClockState] = {}
         self._note_clock(START)
@@ -6944,7 +6935,7 @@ class States:
         """Publish changes of endpoints that are still there; returns how many."""
         heard = [(endpoint, change) for name, change in changes if (endpoint := self._store.endpoint(name))]
         for endpoint, change in heard:
-            self._broadcast.publish(endpoint, change)
+            self._publish(endpoint, change)
         return len(heard)
 
     def _options(self) -> dict[str, tuple[Endpoint, Project | None]]:
@@ -7181,10 +7172,10 @@ def emulate(
     accounts.forget_expired()
     hub = Hub(clock, send, lambda listener, *how: evidence.saw_end(listener.endpoint, listener, *how))
     faults = Faults(clock, hub)
-    broadcast = Broadcast(hub, faults, evidence)
-    service = Service(store, clock, gate, files, ids, accounts, hub, evidence, broadcast)
-    owner = Owner(store, clock, ids, accounts, hub, faults, evidence, broadcast, take_key)
-    states = States(store, clock, files, ids, accounts, hub, faults, broadcast, take_key)
+    publish = functools.partial(tell_change, hub, faults, evidence)
+    service = Service(store, clock, gate, files, ids, accounts, hub, evidence, publish)
+    owner = Owner(store, clock, ids, accounts, hub, faults, evidence, publish, take_key)
+    states = States(store, clock, files, ids, accounts, hub, faults, publish, take_key)
     reports = Reports(store, clock, hub, faults, evidence)
     return Emulation(clock, store, files, ids, gate, hub, faults, evidence, service, owner, states, reports)
 
