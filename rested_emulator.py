@@ -1709,14 +1709,13 @@ class Lock:
         if fcntl:
             # While it is still locked: after that, it may be the lock of the next emulator.
             delete_file(self._path)
-            self.leave()
-            return
-        if msvcrt:
+        elif msvcrt:
             with contextlib.suppress(OSError):
                 self._lock_byte(self.file, msvcrt.LK_UNLCK)  # type: ignore[attr-defined]
         self.leave()
-        # Windows deletes no file that is open, so this does not hit the lock of the next emulator.
-        delete_file(self._path)
+        if not fcntl:
+            # Windows deletes no file that is open, so this does not hit the lock of the next emulator.
+            delete_file(self._path)
 
     def leave(self) -> None:
         """Close the file; after a fork the lock stays the parent's."""
@@ -2790,12 +2789,10 @@ def complete_tree(tree: Tree) -> Tree:
             if project not in checked[PROJECTS]:
                 raise OptionError(f"endpoint {shown(name)}: project {shown(project)} is not there")
         checked[ENDPOINTS][name] = document | {"project": project}
-    for token, document in checked[SESSIONS].items():
-        with misfits_at(SESSIONS, token):
-            read_session(token, document)
-    for token, document in checked.get(MAILS, {}).items():
-        with misfits_at(MAILS, token):
-            read_mail(token, document)
+    for table, read in ((SESSIONS, read_session), (MAILS, read_mail)):
+        for token, document in checked.get(table, {}).items():
+            with misfits_at(table, token):
+                read(token, document)
     return checked
 
 
