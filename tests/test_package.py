@@ -125,14 +125,18 @@ with RestedEmulator(secure=["my-app/notes"]) as emulator:
 """
 
 
-def test_a_strict_type_checker_sees_the_types_of_what_is_installed(installed: Path, tmp_path: Path) -> None:
+def test_a_strict_type_checker_sees_the_types_of_what_is_installed(
+    installed: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     (tmp_path / "use.py").write_text(USE)
+    cache = tmp_path_factory.getbasetemp() / "mypy"  # what both ask it of the standard library
     mypy = (
         sys.executable,
         "-m",
         "mypy",
         "--strict",
         "--config-file=",
+        f"--cache-dir={cache}",
         "--python-executable",
         str(installed / "python"),
     )
