@@ -10057,6 +10057,12 @@ LOOPBACK = ("127.0.0.1", "::1")
 CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it must be left at a start
 
 
+def check_regular(what: str, path: str | None) -> None:
+    """Raise OptionError for what is there and is no file, as a folder or a pipe."""
+    if path and os.path.exists(path) and not os.path.isfile(path):
+        raise OptionError(f"{what} {path} is not a regular file")
+
+
 def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[str], None] = lambda _: None) -> Store:
     """Open the data that the options name; data that is new begins as ``seed``, or as the sample project.
 
@@ -10064,10 +10070,9 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
     """
     path = options.data or DEFAULT_DATA
     new_data = dict(seed or check_tree(sample_project()))
+    check_regular("data file", path if options.data or not options.memory else None)
     if options.memory:
         return Store(JsonFile(None, load_tree(path) if options.data else new_data), drop_file)
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OptionError(f"data file {path} is not a regular file")
     if os.path.islink(os.path.realpath(path)):  # which follows links to the end, unless they go round
         raise OptionError(f"data file {path} is a symbolic link that leads back to itself")
     if os.path.islink(path) and os.path.exists(f"{path}.journal"):
@@ -10582,6 +10587,7 @@ class Server:
         self._outbox = Outbox()
         clock = Clock(read, self._wake)
         files = open_files(options)
+        check_regular("seed", options.seed)
         seed_tree = load_tree(options.seed) if options.seed else None
         store = open_store(options, seed_tree, files.drop)
         try:

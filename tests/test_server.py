@@ -10,6 +10,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -176,6 +177,16 @@ def test_reset_goes_back_to_the_seed_and_the_options_given(tmp_path: Path) -> No
         assert emulator.reset()["messages"] == 1
         assert len(emulator.records(PLANTS)) == 3
         assert call(emulator.url(PLANTS)).status == 401
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+@pytest.mark.parametrize(("name", "memory"), [("data", True), ("data", False), ("seed", True)])
+def test_what_is_no_file_is_no_data(tmp_path: Path, kind: str, name: str, memory: bool) -> None:
+    path = tmp_path / "data.json"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    given: dict[str, Any] = {name: path, "memory": memory}
+    with pytest.raises(OptionError, match=f"{re.escape(str(path))} is not a regular file$"):
+        RestedEmulator(**given).start()
 
 
 def test_reset_keeps_the_key_that_the_data_have(tmp_path: Path) -> None:
