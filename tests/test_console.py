@@ -42,7 +42,7 @@ from tests.conftest import (
     knock,
     need,
 )
-from tests.wire import base, bearer, call, open_socket
+from tests.wire import base, bearer, call, open_socket, until
 
 SAMPLES = ROOT / "sample_data"
 CONSOLE, DEMO = SAMPLES / "console", SAMPLES / "demo"
@@ -1153,6 +1153,37 @@ def test_a_thousand_messages_a_second_do_not_freeze_the_page(
 
 
 # Never wrong
+
+
+@browser_test
+def test_a_restart_that_no_call_has_noticed_is_noticed(context: BrowserContext, tmp_path: Path) -> None:
+    """Events of another process have other numbers; whoever waits for those of before hears of none."""
+    data = tmp_path / "data.json"
+    shutil.copy(GARDEN, data)
+    page = context.new_page()
+    held: list[Route] = []
+    is_restarting = False
+    page.route("**/__emulator__/wait*", lambda route: held.append(route) if is_restarting else route.continue_())
+    with serving(["-m", "rested_emulator", str(data), "--port", "0"], ROOT) as address:
+        page.goto(address)
+        expect(page.locator("#socket-state")).to_have_text("listening")
+        url = f"{address}/api/1/ce/{PLANTS}?key={KEY}"
+        for number in range(30):
+            call(url, "POST", {"number": number})
+        expect(page.locator("#records-title")).to_contain_text("33 records")
+        is_restarting = True
+        call(url, "POST", {"number": 30})
+        until(lambda: page.evaluate("true") and held)  # to ask the page lets its requests come here
+    with serving(["-m", "rested_emulator", str(data), "--port", address.rpartition(":")[2]], ROOT):
+        is_restarting = False
+        for route in held:
+            route.continue_()
+        expect(page.locator("#socket-state")).to_have_text("listening")
+        expect(page.locator("#records-title")).to_contain_text("34 records")
+        call(f"{address}{CONTROL}faults", "POST", {"kind": "messages", "what": "drop"})
+        call(url, "POST", {"number": "lost"})
+        expect(page.locator("#records-title")).to_contain_text("35 records")
+
 
 DRILLS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "an outage": [("faults", {"kind": "outage", "seconds": 0.7})],

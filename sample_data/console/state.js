@@ -6,6 +6,7 @@ import { look, Refused, wait } from "./speak.js";
 const QUIET = 100; // milliseconds between two looks at what happened, however much it is
 const FRESH = 400; // between two looks at the state, while things happen
 const MOST_LISTENERS = 500; // beyond, they are counted and not listed
+const ROUNDED = 0.05; // seconds, which a clock may be told too late
 const SLOW = 2000; // and while nothing seems to: options may change without anybody hearing of it
 
 export const state = { status: null, listeners: [], faults: [], mails: [], people: [], recoveries: new Map(), project: null, endpoint: null };
@@ -80,14 +81,20 @@ function refreshSoon() {
 }
 
 async function refreshNow() {
+  const began = performance.now();
   const many = state.status?.listeners > MOST_LISTENERS;
   const listening = many ? [] : look("listeners", { from: "console" });
   const looks = [look("status"), listening, look("faults"), look("mails"), look("recoveries")];
   const [status, listeners, faults, mails, recoveries] = await Promise.all(looks);
+  // It was started anew so quickly that no call has failed: its events have other numbers, which nobody waits for.
+  const isAnother = state.status && status.uptime < state.status.uptime + (began - looked) / 1000 - ROUNDED;
   Object.assign(state, { status, listeners, faults, mails });
   state.recoveries = new Map(recoveries.map((recovery) => [recovery.number, recovery])); // by the number of their CLOSE
   looked = performance.now();
   settle();
+  if (!isAnother) return;
+  lost = true;
+  leaving?.abort();
 }
 
 // Resolve once the page is in sight: one that nobody looks at keeps no connection busy.
