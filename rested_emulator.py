@@ -408,9 +408,8 @@ class NotStored(Refusal):
 def wrong_method(method: str, allowed: Sequence[str]) -> Refusal:
     """Make the refusal of a method outside ``allowed`` (contract 1.7)."""
     names = ", ".join(allowed)
-    hint = f"{shown(method)} is not one of {names}."
     # RFC 9110, section 15.5.6, wants the header.
-    return Refusal(Message.WRONG_METHOD, hint, headers={"Allow": names})
+    return Refusal(Message.WRONG_METHOD, f"{shown(method)} is not one of {names}.", headers={"Allow": names})
 
 
 def not_installed(what: str, package: str) -> Refusal:
@@ -2420,8 +2419,7 @@ def load_written(path: str) -> Tree | None:
                 else:
                     key = text.decode()
                 packed = line[end + 3 : -2 if line[-2:] == b",\n" else -1]
-                # What clients get ends with a time as its last member, and has no other quote there; a record with
-                # more is parsed.
+                # As clients get it: the last member is a time, and has no quote inside. A record with more is parsed.
                 if is_endpoint and packed[-41:-26] == b'","createdAt":"' and packed.find(b'"', -26) == len(packed) - 2:
                     table[key] = make((key, packed, None, None))
                 else:
@@ -3377,11 +3375,12 @@ class History:
                 raise OptionError(f"{self.undo_what} cannot be undone: {why}")
         for name in dict.fromkeys([*before, *after]):
             table = then.setdefault(name, Documents())
+            was, became = before.get(name, NO_DOCUMENTS), after.get(name, NO_DOCUMENTS)
             # Ids that --stable-ids makes may be those of records that went with the state of before.
-            if not name.startswith("_") and (taken := taken_since(table, before.get(name), after.get(name))):
+            if not name.startswith("_") and (taken := taken_since(table, was, became)):
                 why = f"the id {shown(taken)} in {name} is another record's by now"
                 raise OptionError(f"{self.undo_what} cannot be undone: {why}; delete that first")
-            take_back(table, before.get(name, NO_DOCUMENTS), after.get(name, NO_DOCUMENTS))
+            take_back(table, was, became)
         for name, table in list(then.items()):
             # Deleted since; and an empty table in the data file would be a new endpoint.
             if not name.startswith("_") and (name not in then[ENDPOINTS] or not table):
@@ -3609,11 +3608,10 @@ class Store(History):
         return self._become(grow(tree))
 
 
-def taken_since(table: Documents, before: Documents | None, after: Documents | None) -> str | None:
+def taken_since(table: Documents, before: Documents, after: Documents) -> str | None:
     """Return the id of a document that was deleted between before and after, and that another one has now."""
-    before, after = before or NO_DOCUMENTS, after or NO_DOCUMENTS
     gone = (key for key in before.changed(after) if key not in after)
-    return next((key for key in gone if key in table and table[key] != before.get(key)), None)
+    return next((key for key in gone if key in table and table[key] != before[key]), None)
 
 
 def take_back(table: Documents, before: Documents, after: Documents) -> None:
@@ -4750,12 +4748,17 @@ def check_status(value: int, name: str) -> int:
     return cast("int", within(200, 599)(value, name))
 
 
+def encode_argument(value: Json, name: str) -> bytes:
+    """Write an argument as JSON; raise OptionError where it cannot be, or is nested too deep."""
+    try:
+        return encode_flat(value)
+    except (OptionError, TypeError, ValueError, RecursionError) as error:
+        raise OptionError(f"{name} cannot be written as JSON: {error}") from None
+
+
 def check_body(value: Json, name: str) -> Json:
     """Return what can be written as JSON; raise OptionError for anything else."""
-    try:
-        check_depth(encode(value).decode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(f"{name} cannot be written as JSON: {error}") from None
+    encode_argument(value, name)
     return value
 
 
@@ -6510,7 +6513,7 @@ class Owner:
         before = None if unique_id is None else self._require_record(endpoint, unique_id)
         if options.authentication and before and isinstance(data, dict):
             data = {"password": members_of(before.data).get("password", ""), **data}
-        packed = encode(check_body(data, "data"))
+        packed = encode_argument(data, "data")
         if options.authentication:
             self._check_user(endpoint, packed, unique_id)
         now = self._clock.timestamp()
@@ -6813,10 +6816,13 @@ class States:
 
     def _check_keys(self, keys: Iterable[str]) -> None:
         """Raise OptionError where a project would have the key that another world has got by now."""
-        for key in keys:
-            if self._store.project(key) is None and not self._take_key(key):
-                why = "which is another world's by now; drop that first"
-                raise OptionError(f"a project would have the key {shown(key)} again, {why}")
+        for key in filter(self._is_another_worlds, keys):
+            why = "which is another world's by now; drop that first"
+            raise OptionError(f"a project would have the key {shown(key)} again, {why}")
+
+    def _is_another_worlds(self, key: str) -> bool:
+        """Tell whether another world has a key; one that nobody has leads here from now on."""
+        return self._store.project(key) is None and not self._take_key(key)
 
     def undo(self, *, number: int | None = None) -> dict[str, Json]:
         """Take back the last reset, restore, load, or deletion by the owner; GET status says under ``undo`` which.
@@ -6849,12 +6855,8 @@ class States:
         records of uploaded files whose contents are not here. Raises OptionError with the place of what is wrong.
         """
         tree = self._store.read(data)
-        own = [project.key for project in self._store.projects()]
-        for key in list(tree[PROJECTS])[1:]:
-            if key not in own and not self._take_key(key):
-                raise OptionError(
-                    f'data["{PROJECTS}"]: key {shown(key)} is that of another world; leave that project out'
-                )
+        for key in filter(self._is_another_worlds, list(tree[PROJECTS])[1:]):
+            raise OptionError(f'data["{PROJECTS}"]: key {shown(key)} is that of another world; leave that project out')
 
         def load() -> list[tuple[str, Change]]:
             with self._store.undoable("load"):
