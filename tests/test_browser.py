@@ -427,7 +427,7 @@ def test_a_foreign_name_that_leads_to_this_machine_opens_nothing(
     page.evaluate(
         "url => void (new WebSocket(url).onclose = event => window.code = event.code)", rebound.replace("http:", "ws:")
     )
-    assert page.wait_for_function("window.code").json_value() == 1006
+    assert page.wait_for_function("() => window.code").json_value() == 1006
     assert len(emulator.records(PLANTS)) == 3
 
 

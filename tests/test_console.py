@@ -957,7 +957,7 @@ def test_a_request_is_copied_as_it_was_and_without_its_token(console: Console) -
     assert token not in copied
     assert page.evaluate(f"(async () => ({copied.removeprefix('await ')}).then((answer) => answer.status))()") == 401
     page.get_by_role("button", name="Copy as curl").click()
-    page.wait_for_function("navigator.clipboard.readText().then((text) => text.startsWith('curl'))")
+    page.wait_for_function("() => navigator.clipboard.readText().then((text) => text.startsWith('curl'))")
     curl = str(page.evaluate("navigator.clipboard.readText()"))
     [bash, _] = need("bash", "curl")
     done = subprocess.run([bash, "-c", curl], capture_output=True, text=True, timeout=20, check=True)

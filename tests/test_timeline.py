@@ -456,5 +456,5 @@ def test_twelve_things_fit_the_stage_on_a_projector(context: BrowserContext) -> 
             expect(items).to_have_count(12)
             frame = page.frame(name=name)
             assert frame
-            last = "document.querySelector('#items li:last-child').getBoundingClientRect().bottom <= innerHeight"
-            frame.wait_for_function(last)
+            last = "document.querySelector('#items li:last-child')"
+            frame.wait_for_function(f"() => {last}.getBoundingClientRect().bottom <= innerHeight")
