@@ -11418,7 +11418,8 @@ class LogStream(logging.StreamHandler[TextIO]):
     def flush(self) -> None:
         lines, self._lines = self._lines, []
         with contextlib.suppress(OSError, ValueError):  # a closed stderr is no reason to stop
-            self.stream.writelines(f"{line}\n" for line in lines)
+            # At once: stderr flushes at each line's end, and by ``writelines`` that is a call of the system for each.
+            self.stream.write("\n".join([*lines, ""]))
             super().flush()
 
 
