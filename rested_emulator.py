@@ -2393,7 +2393,8 @@ def read_data_file(path: str) -> tuple[Tree, bool]:
             raise DataFileError(f"{path}: {error}") from None
 
 
-WRITTEN_KEY = re.compile(rb'  "(?:[^"\\]|\\.)*"')
+# A record as clients get it: the last member is a time, and has no quote inside.
+PLAIN_LINE = re.compile(rb'  "([^"\\]*)": (\{.*","createdAt":"[^"]{24}"\}),?\n')
 
 
 def load_written(path: str) -> Tree | None:
@@ -2410,20 +2411,12 @@ def load_written(path: str) -> Tree | None:
         if not stands_as_written(file):
             return None
         for line in file:
-            if line[:3] == b'  "':
-                end = line.index(b'"', 3)
-                text = line[3:end]
-                if b"\\" in text:
-                    end = cast("re.Match[bytes]", WRITTEN_KEY.match(line)).end() - 1
-                    key = json.loads(line[2 : end + 1])
-                else:
-                    key = text.decode()
-                packed = line[end + 3 : -2 if line[-2:] == b",\n" else -1]
-                # As clients get it: the last member is a time, and has no quote inside. A record with more is parsed.
-                if is_endpoint and packed[-41:-26] == b'","createdAt":"' and packed.find(b'"', -26) == len(packed) - 2:
-                    table[key] = make((key, packed, None, None))
-                else:
-                    table[key] = read_document(name, key, json.loads(packed))
+            if is_endpoint and (plain := PLAIN_LINE.fullmatch(line)):
+                key = plain[1].decode()
+                table[key] = make((key, plain[2], None, None))
+            elif line[:3] == b'  "':
+                [(key, document)] = json.loads(b"{%b}" % line.rstrip(b",\n")).items()
+                table[key] = read_document(name, key, document)
             elif line[:1] == b'"':
                 text, _, _ = line.partition(b": {")
                 name = json.loads(text)
