@@ -8786,7 +8786,7 @@ PING_SECONDS = 20.0  # between two pings, and to wait for an answer to one
 WRITE_BLOCK = 256 * 2**10
 MOST_WAITING = 16 * 2**20
 STALLED_BYTES, STALLED_SECONDS = 2**20, 10.0
-SOCKETS_PER_TURN = 50
+SOCKETS_PER_TURN = 25
 
 
 def text_frame(message: bytes) -> bytes:
@@ -8852,20 +8852,23 @@ class Outbox:
         self._ready: dict[Socket, None] = {}
         self._writing: set[Socket] = set()
         self._messages: list[tuple[Sequence[Listener], bytes]] = []
+        # What goes out now, and who still has to get it.
+        self._block = b""
+        self._left: Iterator[Listener] = iter(())
         self._is_scheduled = False
 
     def send(self, listeners: Sequence[Listener], message: bytes) -> None:
-        """Take a message for many, in place of ``send_to_all``; they get it in the next turn of the loop."""
-        self._messages.append((listeners, message))
+        """Take a message for many, in place of ``send_to_all``; they get it in the next turns of the loop."""
+        self._messages.append((listeners, text_frame(message)))
         self._schedule()
 
     def share_out(self) -> None:
-        """Queue what was left here at each socket, framed once; whoever asks or ends a socket needs it now."""
-        messages, self._messages = self._messages, []
-        for listeners, message in messages:
-            frame = text_frame(message)
+        """Queue what was left here at each socket; whoever asks or ends a socket needs it now."""
+        messages, self._messages = [(self._left, self._block), *self._messages], []
+        self._left = iter(())
+        for listeners, frames in messages:
             for listener in listeners:
-                cast("Socket", listener.channel).queue(frame)
+                cast("Socket", listener.channel).queue(frames)
 
     def add(self, ready: Socket) -> None:
         """Let a socket send in the next turn of the loop."""
@@ -8878,15 +8881,31 @@ class Outbox:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        self.share_out()
-        # After what was left is shared out, which makes sockets ready and would ask for one turn more.
         self._is_scheduled = False
         # Not all in one turn: between two of them the loop reads requests.
         for ready in list(itertools.islice(self._ready, SOCKETS_PER_TURN)):
             del self._ready[ready]
             ready.write_waiting()
-        if self._ready:
+        batch = list(itertools.islice(self._left, SOCKETS_PER_TURN))
+        if not batch and self._messages:
+            self._take_block()
+            batch = list(itertools.islice(self._left, SOCKETS_PER_TURN))
+        for listener in batch:
+            cast("Socket", listener.channel).write(self._block)
+        if self._ready or self._messages or len(batch) == SOCKETS_PER_TURN:
             self._schedule()
+
+    def _take_block(self) -> None:
+        """Begin with the oldest message, and those behind it that are for the same listeners: they go out as one."""
+        everybody, _ = self._messages[0]
+        together = itertools.takewhile(lambda message: message[0] == everybody, self._messages)
+        frames = [frame for _, frame in together]
+        if sum(map(len, frames)) > WRITE_BLOCK:
+            # Every socket gets it in pieces that it can take, and may owe all of one burst.
+            self.share_out()
+            return
+        del self._messages[: len(frames)]
+        self._block, self._left = b"".join(frames), iter(everybody)
 
     def watch(self, writing: Socket) -> None:
         """Look after a socket whose client has not taken everything yet."""
@@ -8961,12 +8980,20 @@ class Socket:
     def send(self, message: bytes) -> None:
         self.queue(text_frame(message))
 
-    def queue(self, frame: bytes) -> None:
-        """Send a frame when its turn comes."""
+    def write(self, frames: bytes) -> None:
+        """Send frames, at once where nothing waits before them."""
+        if self._over or self._ending or self._frames or self._on_their_way:
+            self.queue(frames)
+        else:
+            self._waiting += len(frames)
+            self._hand_over(frames)
+
+    def queue(self, frames: bytes) -> None:
+        """Send frames when their turn comes."""
         if self._over or self._ending:
             return
-        self._frames.append(frame)
-        self._waiting += len(frame)
+        self._frames.append(frames)
+        self._waiting += len(frames)
         if self._on_their_way and self._waiting > MOST_WAITING:  # what comes in one burst is not the client's fault
             self._cut_stalled(f"{self._waiting} bytes wait for it")
         else:
@@ -9019,8 +9046,7 @@ class Socket:
 
     def write_waiting(self) -> None:
         """Give the stream one block of frames, unless it still holds the last one."""
-        stream = self._stream()
-        if self._on_their_way or not self._frames or stream is None:
+        if self._on_their_way or not self._frames:
             return
         count = size = 0
         while count < len(self._frames) and size < WRITE_BLOCK:
@@ -9028,17 +9054,21 @@ class Socket:
             count += 1
         data = b"".join(self._frames[:count])
         del self._frames[:count]
+        self._hand_over(data)
+
+    def _hand_over(self, data: bytes) -> None:
+        stream = self._stream()
+        if stream is None or stream.closed():
+            return  # closed() follows
         is_plain = self._handler.request.protocol == "http"  # TLS has buffers of its own, which the stream sees to
         sent = send_now(stream, data) if is_plain else 0
-        if sent == size:
-            self._waiting -= size
+        if sent == len(data):
+            self._waiting -= sent
             if self._frames:
                 self._outbox.add(self)
             return
-        if stream.closed():
-            return  # closed() follows
         written = stream.write(data[sent:])
-        self._on_their_way = size
+        self._on_their_way = len(data)
         if written.done():
             self._written(written)
         else:

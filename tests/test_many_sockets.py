@@ -236,6 +236,22 @@ def test_a_reset_of_more_than_a_listener_may_owe_cuts_no_healthy_listener(emulat
         assert asker.listeners == 10
 
 
+def test_an_end_amid_a_fan_out_comes_behind_what_was_told_before(emulator: Measured, many: int) -> None:
+    address = "127.0.0.1", emulator.facts["port"]
+    with crowd(emulator.ws_url(PLANTS)) as people, socket.create_connection(address) as connection:
+        members = people.join(many)
+        bodies = [(at(PLANTS), f'{{"n":{number}}}') for number in range(6)]
+        # In one write: each is carried out in a turn of the loop, in which only some listeners get what came before.
+        connection.sendall(
+            b"".join(
+                head("POST", target, f"Content-Length: {len(body)}", "Content-Type: application/json") + body.encode()
+                for target, body in [*bodies, ("/__emulator__/close-listeners", "{}")]
+            )
+        )
+        people.read(lambda: all(member.code or member.is_over for member in members))
+        assert {(member.heard, member.wrong, member.code) for member in members} == {(6, "", 1000)}
+
+
 # Gone ones
 
 
