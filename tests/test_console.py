@@ -376,6 +376,7 @@ def test_the_editor_loses_nothing_that_was_written(console: Console) -> None:
 
 
 @browser_test
+@pytest.mark.alone
 def test_a_large_record_opens_at_once_at_its_beginning(console: Console) -> None:
     text = ("lorem ipsum " * 90_000)[:990_000]
     call(console.emulator.url(PLANTS), "POST", {"text": text, "list": list(range(1000))})
@@ -609,7 +610,7 @@ def test_latency_holds_answers_up_until_it_is_none(console: Console) -> None:
     console.page.get_by_label("none").check()
     console.says("Answers come at once.")
     assert console.emulator.faults() == []
-    assert took() < 0.3
+    assert took() < 1
 
 
 @browser_test
