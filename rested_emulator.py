@@ -4639,6 +4639,7 @@ class Hub:
 
 WEBSOCKET = "WEBSOCKET"  # as a fault's method: handshakes and open sockets
 REQUESTS, WRITES = METHODS[:4], METHODS[1:4]  # what faults hit of requests, and of messages
+TIMES = ("before", "after", "amid")  # when a fault hits, by what the service does; amid its answer
 MOST_FAULTS = 100
 OUTAGE = "outage"
 
@@ -4749,12 +4750,6 @@ def encode_argument(value: Json, name: str) -> bytes:
         raise OptionError(f"{name} cannot be written as JSON: {error}") from None
 
 
-def check_body(value: Json, name: str) -> Json:
-    """Return what can be written as JSON; raise OptionError for anything else."""
-    encode_argument(value, name)
-    return value
-
-
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, section 5.6.2)
 HEADER_VALUE = re.compile(r"(?![\t ])[\t\x20-\x7e\x80-\xff]*(?<![\t ])")  # without spaces around it (section 5.5)
 FRAMING_HEADERS = ("content-length", "transfer-encoding", "connection")
@@ -4799,14 +4794,11 @@ class ActiveFault:
     fault: Fault
     chances: random.Random | None
     uptime: Callable[[], float]
+    began: float
     hits: int = 0
-    began: float = 0.0
     ended: float | None = None
-    kept: tuple[Sequence[Listener], Push] | None = None  # the first of two messages that change places
+    kept: list[tuple[Sequence[Listener], Push]] = field(default_factory=list)  # first ones of two that change places
     held: set[Callable[[], None]] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.began = self.uptime()
 
     @property
     def is_over(self) -> bool:
@@ -4844,10 +4836,14 @@ class ActiveFault:
             return False
         return fault.listener in (None, listener.number) and fault.username in (None, *listener.client.names)
 
+    def is_meant_for(self, endpoint: str, method: str) -> bool:
+        """Tell whether it still hits what is of this endpoint and method."""
+        return not self.is_over and self.fault.endpoint in (None, endpoint) and self.fault.method in (None, method)
+
     def hits_at(self, endpoint: str, method: str) -> bool:
         """Decide by target and chance whether it hits this time, and count it if so."""
         fault = self.fault
-        if self.is_over or fault.endpoint not in (None, endpoint) or fault.method not in (None, method):
+        if not self.is_meant_for(endpoint, method):
             return False
         # After the rest, so that a seed gives the same hits whatever requests go elsewhere.
         if self.chances is not None and self.chances.random() >= fault.chance:
@@ -4960,16 +4956,8 @@ def send_twice(faults: Faults, _: ActiveFault, listeners: Sequence[Listener], pu
     faults.send(listeners, push)
 
 
-def send_never(*_: object) -> None:
-    pass
-
-
-def send_after_next(_: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
-    active.kept = listeners, push
-
-
 def send_before_answer(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
-    faults.owed = active.fault.lasts(0.1)
+    faults.owed = max(faults.owed, active.fault.lasts(0.1))
     faults.send(listeners, push)
 
 
@@ -4982,8 +4970,8 @@ MISHAPS: Mapping[str, Callable[[Faults, ActiveFault, Sequence[Listener], Push], 
     {
         "late": send_late,
         "twice": send_twice,
-        "drop": send_never,
-        "swap": send_after_next,
+        "drop": lambda *_: None,
+        "swap": lambda _, active, *message: active.kept.append(message),
         "before-answer": send_before_answer,
         "after-answer": send_after_answer,
     }
@@ -5007,13 +4995,13 @@ FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
     {
         "status": FaultKind(
             REQUESTS,
-            {"status": check_status, "body": check_body, "headers": check_headers, "when": one_of(("before", "after"))},
+            {"status": check_status, "body": encode_argument, "headers": check_headers, "when": one_of(TIMES[:2])},
             on_request=answer_status,
         ),
         "delay": FaultKind(
             (*REQUESTS, WEBSOCKET), {"seconds": within(0, LONGEST)}, on_request=answer_late, adds_up=True
         ),
-        "cut": FaultKind(REQUESTS, {"when": one_of(("before", "after", "amid"))}, on_request=cut_request),
+        "cut": FaultKind(REQUESTS, {"when": one_of(TIMES)}, on_request=cut_request),
         "refuse": FaultKind(
             (WEBSOCKET,), {"status": within(400, 599), "headers": check_headers}, on_request=answer_status
         ),
@@ -5072,7 +5060,7 @@ class Faults:
                 raise OptionError(f"{MOST_FAULTS} faults are active, which is enough; clear them first")
             self._stop(self._faults.pop(over))
         chances = random.Random(fault.seed) if fault.chance < 1 else None
-        active = ActiveFault(next(self._numbers), fault, chances, self._clock.uptime)
+        active = ActiveFault(next(self._numbers), fault, chances, self._clock.uptime, self._clock.uptime())
         self._faults[active.number] = active
         hit: list[Listener] = []
         if active.kind.on_sockets:
@@ -5140,13 +5128,13 @@ class Faults:
             due[1]()
 
     def _stop(self, active: ActiveFault) -> None:
-        """Stop a fault: what it holds goes on, and the message it has kept is delivered."""
+        """Stop a fault: what it holds goes on, and the messages it has kept are delivered."""
         active.end()
         while active.held:
             active.held.pop()()
-        if active.kept:
-            self.send(*active.kept)
-            active.kept = None
+        for message in active.kept:
+            self.send(*message)
+        active.kept.clear()
 
     def _finish(self, active: ActiveFault) -> None:
         """Stop a fault, and let its late messages come."""
@@ -5190,34 +5178,43 @@ class Faults:
 
     # Messages
 
-    def deliver(self, listeners: Sequence[Listener], push: Push) -> ActiveFault | None:
-        """Bring a message to its listeners; returns the fault that has hit it."""
+    def deliver(self, listeners: Sequence[Listener], push: Push) -> list[ActiveFault]:
+        """Bring a message to its listeners; returns the faults that have hit it, for each listener one at most."""
         if not self._faults:
             self._hub.send(listeners, push.message)
-            return None
-        name = push.endpoint.name
-        swapping = [active for active in self._faults.values() if active.kept and active.kept[1].endpoint.name == name]
+            return []
+        kept = self._take_kept(listeners, push.endpoint.name)
         # The second of two that change places goes out unharmed, and the first one after it.
-        hit = None if swapping else self._hit_message(listeners, push)
-        if hit and hit.kind.on_message:
-            aimed = [listener for listener in listeners if hit.is_aimed_at(listener)]
-            hit.kind.on_message(self, hit, aimed, push)
-            listeners = [listener for listener in listeners if not hit.is_aimed_at(listener)]
-        if listeners:
-            self.send(listeners, push)
-        for active in swapping:
-            if active.kept:
-                self.send(*active.kept)
-                active.kept = None
-        return hit
-
-    def _hit_message(self, listeners: Sequence[Listener], push: Push) -> ActiveFault | None:
-        """Find the fault that hits a message; it counts a hit only if somebody is to hear the message."""
+        swapping = {listener.channel for others, _ in kept for listener in others}
+        self.send([listener for listener in listeners if listener.channel in swapping], push)
+        left = [listener for listener in listeners if listener.channel not in swapping]
+        hits, target = [], (push.endpoint.name, push.change.type)
         for active in self._faults.values():
-            is_meant = active.kind.on_message and any(map(active.is_aimed_at, listeners))
-            if is_meant and active.hits_at(push.endpoint.name, push.change.type):
-                return active
-        return None
+            if active.kind.on_message is None or not active.is_meant_for(*target):
+                continue
+            aimed = list(filter(active.is_aimed_at, left))
+            # It counts a hit only if somebody is to hear the message.
+            if aimed and active.hits_at(*target):
+                hits.append(active)
+                active.kind.on_message(self, active, aimed, push)
+                left = [listener for listener in left if not active.is_aimed_at(listener)]
+        self.send(left, push)
+        for message in kept:
+            self.send(*message)
+        return hits
+
+    def _take_kept(self, listeners: Sequence[Listener], endpoint: str) -> list[tuple[Sequence[Listener], Push]]:
+        """Take the messages that change places with the next one that their listeners, or some of these, hear."""
+        keeping = [active for active in self._faults.values() if active.kept]
+        channels = {listener.channel for listener in listeners} if keeping else set()
+        taken = []
+        for active in keeping:
+            for others, push in active.kept[:]:
+                is_next = any(listener.channel in channels for listener in others)
+                if push.endpoint.name == endpoint and (is_next or not any(map(self._hub.has, others))):
+                    taken.append((others, push))
+                    active.kept.remove((others, push))
+        return taken
 
     def send(self, listeners: Sequence[Listener], push: Push) -> None:
         """Send a message to those listeners who are still there."""
@@ -5802,14 +5799,16 @@ class Evidence:
                 ids = {*values, *itertools.chain.from_iterable(map(split_ids, values))}
                 meet(None if ids.isdisjoint(self._deleted) else Behaviour.CONFLICT)
 
-    def saw_change(self, endpoint: Endpoint, change: Change, told: Sequence[Listener], hit: ActiveFault | None) -> None:
-        """Take note of a change, of who was told, and of the fault that has hit the message."""
+    def saw_change(
+        self, endpoint: Endpoint, change: Change, told: Sequence[Listener], hits: Sequence[ActiveFault]
+    ) -> None:
+        """Take note of a change, of who was told, and of the faults that have hit the message."""
         if change.type == "DELETE":
             self._deleted.append(change.record.unique_id)
         self.recoveries.saw_change(endpoint, change.record)
         if any(not listener.client.is_console for listener in told):
             self.coverage.meet(HEARD_AS[change.type])
-        if hit:
+        for hit in hits:
             self.coverage.meet(HEARD_AS.get(hit.fault.what))
         # Evidence keeps the record itself in memory, when it may have left the data long ago.
         if len(change.record.wire) > LONGEST_BODY:
@@ -5822,7 +5821,7 @@ class Evidence:
             if numbers != to:
                 to, size = numbers, size + 8 * len(numbers)
             self._told[endpoint.name] = told, to
-        faults = (hit.number,) if hit else ()
+        faults = tuple(hit.number for hit in hits)
         push = endpoint, change
         self._saw(SeenMessage(*self._next(), change.type, endpoint.name, to, size, push, faults=faults))
 
@@ -6035,8 +6034,8 @@ def tell_change(hub: Hub, faults: Faults, evidence: Evidence, endpoint: Endpoint
     if endpoint.authentication and change.type == "PUT":
         hub.rename((endpoint.name, change.record.unique_id), names_of(change.record))
     told = hub.audience(endpoint, change)
-    hit = faults.deliver(told, Push.of(endpoint, change)) if told else None
-    evidence.saw_change(endpoint, change, told, hit)
+    hits = faults.deliver(told, Push.of(endpoint, change)) if told else []
+    evidence.saw_change(endpoint, change, told, hits)
     if told:
         ids = " ".join(record.unique_id for record in change.listing or (change.record,))
         log.info("push %s %s %s to %d", change.type, endpoint.name, ids, len(told))

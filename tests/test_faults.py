@@ -249,6 +249,37 @@ def test_every_pair_changes_places(backend: Backend, listen: Listen) -> None:
     assert said(ear) == [1, 0, 3, 2, 5, 4]
 
 
+def test_messages_of_two_endpoints_change_places_each_with_the_next_of_its_own(
+    backend: Backend, listen: Listen, ada: str
+) -> None:
+    plants, diary = listen(PLANTS), listen(DIARY, token=ada)
+    backend.add_fault("messages", what="swap")
+    for number in range(4):
+        endpoint, token = (PLANTS, None) if number % 2 else (DIARY, ada)
+        backend.create(knock(endpoint, number, token=token))
+    assert (said(plants), said(diary)) == ([3, 1], [2, 0])
+
+
+def test_a_message_changes_places_with_the_next_that_its_listener_hears(
+    backend: Backend, listen: Listen, ada: str, ben: str
+) -> None:
+    ear = listen(DIARY, token=ada)
+    listen(DIARY, token=ben)
+    backend.add_fault("messages", what="swap", username="ada", times=1)
+    for text, token in (("first", ada), ("not hers", ben), ("second", ada)):
+        backend.create(knock(DIARY, text, token=token))
+    assert said(ear) == ["second", "first"]
+
+
+def test_a_message_whose_listeners_have_left_is_not_kept_for_the_next(backend: Backend, listen: Listen) -> None:
+    backend.add_fault("messages", what="swap")
+    for number in range(2):
+        ear = listen(PLANTS)
+        post(backend, number)
+        backend.leave(PLANTS, ear, 1000)
+    assert [push.message for fault in backend.world.faults._faults.values() for _, push in fault.kept] == [ANY]
+
+
 def test_messages_change_places_on_an_endpoint_whose_options_change_meanwhile(backend: Backend, listen: Listen) -> None:
     backend.add_fault("messages", what="swap", times=1)
     ear = listen(PLANTS)
@@ -792,6 +823,16 @@ def test_a_message_is_late_for_one_user_and_in_time_for_the_others(
     assert (said(first), said(second)) == (["note"], [])
     backend.advance(5)
     assert (said(first), said(second)) == (["note"], ["note"])
+
+
+def test_two_users_are_aimed_at_side_by_side(backend: Backend, listen: Listen, ada: str, ben: str) -> None:
+    first, second, third = listen(PLANTS, token=ada), listen(PLANTS, token=ben), listen(PLANTS)
+    backend.add_fault("messages", what="drop", username="ada")
+    backend.add_fault("messages", what="twice", username="ben")
+    post(backend)
+    assert (said(first), said(second), said(third)) == ([], ["note"] * 2, ["note"])
+    assert [fault["hits"] for fault in backend.faults()] == [1, 1]
+    assert backend.messages(type="POST")[0]["faults"] == [1, 2]
 
 
 def test_a_message_that_the_user_does_not_hear_uses_nothing_up(backend: Backend, listen: Listen, ada: str) -> None:
