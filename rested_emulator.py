@@ -9136,11 +9136,11 @@ def tornado_side() -> tuple[Application, type[WebSocketHandler]]:
     from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
     class Protocol(WebSocketProtocol13):
-        """Tells a close frame without a code from a lost connection; to Tornado 6.6.1 both are None."""
+        """Tells a close frame without a code, or with no real one, from a lost connection; Tornado 6.6.1 does not."""
 
         def _handle_message(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
             handled: asyncio.Future[None] | None = super()._handle_message(opcode, data)
-            if opcode == CLOSE_FRAME and self.close_code is None:
+            if opcode == CLOSE_FRAME and self.close_code in (None, 0, CloseCode.LOST):
                 self.close_code = CloseCode.NO_CODE
             return handled
 

@@ -566,8 +566,15 @@ def test_a_client_may_close_with_any_code(emulator: RestedEmulator, code: int) -
 
 @pytest.mark.parametrize(
     ("payload", "code"),
-    [(b"", 1005), (b"\x03", 1005), (b"\x03\xe8\xff\xfe", 1000), (b"\x03\xe8" + b"x" * 123, 1000)],
-    ids=["none", "half", "not UTF-8", "long"],
+    [
+        (b"", 1005),
+        (b"\x03", 1005),
+        (b"\0\0", 1005),
+        (b"\x03\xee", 1005),
+        (b"\x03\xe8\xff\xfe", 1000),
+        (b"\x03\xe8" + b"x" * 123, 1000),
+    ],
+    ids=["none", "half", "0", "1006", "not UTF-8", "long"],
 )
 def test_a_client_may_close_without_a_proper_reason(
     emulator: RestedEmulator, payload: bytes, code: int, caplog: pytest.LogCaptureFixture
@@ -578,6 +585,7 @@ def test_a_client_may_close_without_a_proper_reason(
             drain(connection)
         emulator.wait(messages={"type": "CLOSE"})
         assert [one["code"] for one in emulator.messages(type="CLOSE")] == [code]
+        assert emulator.recoveries() == []
         assert f"by the client, {code}" in caplog.text
         assert listeners_of(emulator) == 1
         assert_open(emulator, listener)
