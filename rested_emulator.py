@@ -5540,8 +5540,8 @@ class Recoveries:
             self.forget(self.seen[0])
         # Counted from the first who is away; the difference tells what each of them has missed.
         said = self._said.setdefault(listener.endpoint, {EVERYBODY: 0, EVERY_USER: 0})
-        if user := listener.caller.user:
-            said.setdefault(user, 0)
+        if user := listener.client.user:
+            said.setdefault(user[1], 0)
         heard = self._heard(listener)
         recovery = Recovery(number, listener, at, self._clock.uptime(), code, reason, rule, heard)
         self._away.setdefault(listener.endpoint, {})[number] = recovery
@@ -5564,10 +5564,10 @@ class Recoveries:
 
     def _heard(self, listener: Listener) -> int:
         """Count how many changes a listener could have heard of since somebody has been away from the endpoint."""
-        said, caller = self._said.get(listener.endpoint, {}), listener.caller
-        if caller.user is None:
-            return said.get(EVERYBODY, 0)
-        return sum(said.get(reader, 0) for reader in (EVERYBODY, EVERY_USER, caller.user))
+        said, user = self._said.get(listener.endpoint, {}), listener.client.user
+        # The user's also where no token was needed, for the options may have changed since.
+        readers = (EVERYBODY, EVERY_USER, user[1]) if user else (EVERYBODY,)
+        return sum(said.get(reader, 0) for reader in readers)
 
     def is_away(self, endpoint: str) -> bool:
         """Tell whether anybody's socket at an endpoint has ended, and is not replaced."""
@@ -5589,13 +5589,12 @@ class Recoveries:
         if not away:
             return None
         recovery = away[0]
-        self._part(self._away, recovery)
-        moment = attempt.moment if attempt else self._clock.uptime()
-        recovery.come_back(listener, moment, self._heard(recovery.listener) - recovery.heard)
+        # A handshake that was held up may have begun before this one's socket ended.
+        is_later = attempt is not None and attempt.moment >= recovery.ended
+        moment = attempt.moment if attempt and is_later else self._clock.uptime()
+        recovery.come_back(listener, moment, self.missed(recovery))
         recovery.opened = self._clock.uptime()
-        if listener.endpoint not in self._away:
-            # Nobody is away any more, so nothing is counted there.
-            del self._said[listener.endpoint]
+        self.forget(recovery)
         self.unread.setdefault(listener.endpoint, {})[recovery.number] = recovery
         return recovery
 
@@ -5623,7 +5622,7 @@ class Recoveries:
         return self._heard(recovery.listener) - recovery.heard
 
     def forget(self, recovery: Recovery) -> None:
-        """Do not watch a client any more."""
+        """Do not watch a client any more; where nobody is away, nothing is counted."""
         self._part(self._away, recovery)
         self._part(self.unread, recovery)
         if recovery.endpoint not in self._away:
@@ -9492,6 +9491,7 @@ class Watcher:
         if not is_seen.is_set():
             kinds, fit = " and ".join(filters), encode(requests or messages or recoveries or {}).decode()
             hint = f"There were {waiting.seen} of {count} {kinds} that fit {fit} within {timeout:g} s; "
+            hint += "a recovery counts once its client is back; " if "recoveries" in filters else ""
             raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(filters))} shows all there were.")
         if not waiting.is_over:
             self._check_goes_on()

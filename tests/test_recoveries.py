@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 
 from rested_emulator import RestedEmulator
 from tests import texts
-from tests.conftest import DIARY, GARDENERS, PLANTS, Backend, Ear
+from tests.conftest import DIARY, GARDENERS, PLANTS, Backend, Ear, StoppedTime, knock
 from tests.wire import PAGE, answer_on, at, bearer, call, closing, head, next_of, open_socket, wire
 
 MEMBERS = [
@@ -266,6 +266,35 @@ def test_wait_looks_for_those_who_are_back(emulator: RestedEmulator) -> None:
             headers={"Content-Type": "application/json"},
         )
         assert reply.status == 408
+        assert "a recovery counts once its client is back" in reply.json["hint"]
+
+
+def test_who_came_without_need_of_a_token_misses_what_is_theirs_once_there_is(
+    backend: Backend, listen: Callable[..., Ear]
+) -> None:
+    ada, ben = (backend.sign_in(GARDENERS, name) for name in ("ada", "ben"))
+    listen(PLANTS, token=ada)
+    backend.change_endpoint(PLANTS, secure=True)
+    for token in (ada, ben):
+        backend.create(knock(PLANTS, "note", token=token))
+    listen(PLANTS, token=ada)
+    assert [one["missed"] for one in backend.recoveries()] == [1]
+
+
+def test_a_handshake_from_before_the_end_is_no_attempt_of_a_time_before_it(
+    backend: Backend, listen: Callable[..., Ear], time: StoppedTime
+) -> None:
+    for _ in range(2):
+        listen(PLANTS)
+    backend.close_listeners(listener=1)
+    late, early = (backend.world.service.saw_handshake(knock(PLANTS)) for _ in range(2))
+    time.now += 2
+    backend.close_listeners(listener=2)
+    time.now += 3
+    for attempt in (early, late):
+        backend.world.service.listen(knock(PLANTS), Ear(), attempt=attempt)
+    told: Any = backend.recoveries()
+    assert [(one["back"], one["after"]) for one in told] == [(3, 0.0), (4, 3.0)]
 
 
 def test_of_many_attempts_the_first_are_kept_and_the_rest_counted(emulator: RestedEmulator) -> None:
