@@ -3945,11 +3945,11 @@ class Client(NamedTuple):
         """The name by which reports tell of the user."""
         return self.names[0] if self.names else None
 
-    def is_like(self, other: Client) -> bool:
+    def is_like(self, other: Client, *, of_any_page: bool = False) -> bool:
         """Tell whether they may be one: by user where both have one, else by page and program."""
         if self.user and other.user:
             return self.user == other.user
-        return (self.origin, self.agent) == (other.origin, other.agent)
+        return self.agent == other.agent and (of_any_page or self.origin == other.origin)
 
 
 def client_of(store: Store, request: Request) -> Client:
@@ -5606,8 +5606,7 @@ class Recoveries:
         asked = self._clock.uptime() - seconds
         for recovery in list(self.unread.get(endpoint, {}).values()):
             # Browsers send no Origin with a GET of the same origin (Fetch, section 3.2).
-            mine = recovery.client if client.origin else recovery.client._replace(origin=None)
-            if recovery.opened <= asked and mine.is_like(client):
+            if recovery.opened <= asked and recovery.client.is_like(client, of_any_page=client.origin is None):
                 recovery.read = True
                 self._part(self.unread, recovery)
 
