@@ -2433,8 +2433,7 @@ def stands_as_written(file: BinaryIO) -> bool:
     match = LAST_LINE.search(file.read())
     if match is None:
         return False
-    left = end - len(match[0])
-    total = 0
+    left, total = end - len(match[0]), 0
     file.seek(0)
     while left > 0 and (block := file.read(min(left, 2**20))):
         total = zlib.crc32(block, total)
@@ -2784,7 +2783,8 @@ def complete_tree(tree: Tree) -> Tree:
         for token, document in checked.get(table, {}).items():
             with misfits_at(table, token):
                 read(token, document)
-    return checked
+    # An empty table has done its part: no step of the journal takes it away, so it would bring its endpoint back.
+    return {name: table for name, table in checked.items() if table or name.startswith("_")}
 
 
 def check_table_name(name: str) -> str:
@@ -3374,10 +3374,9 @@ class History:
                 why = f"the id {shown(taken)} in {name} is another record's by now"
                 raise OptionError(f"{self.undo_what} cannot be undone: {why}; delete that first")
             take_back(table, was, became)
-        for name, table in list(then.items()):
-            # Deleted since; and an empty table in the data file would be a new endpoint.
-            if not name.startswith("_") and (name not in then[ENDPOINTS] or not table):
-                del then[name]
+        # The others were deleted since; and an empty table in the data file would be a new endpoint.
+        kept = [name for name, table in then.items() if name.startswith("_") or (table and name in then[ENDPOINTS])]
+        then = {name: then[name] for name in kept}
         for name in (SESSIONS, MAILS):
             for token, document in list(then.get(name, NO_DOCUMENTS).items()):
                 if document["user"] not in then.get(document["endpoint"], NO_DOCUMENTS):
@@ -4178,14 +4177,10 @@ class Files:
 
     def finish_drafts(self, has_file: Callable[[str], bool]) -> None:
         """Keep or delete each draft of an emulator that was killed, as there is a record for it. Raises OSError."""
-        for name in os.listdir(self._folder) if self._folder and os.path.isdir(self._folder) else ():
-            unique_id = name.removesuffix(".part")
-            if unique_id == name:
-                continue
-            if has_file(unique_id):
-                self.keep(unique_id)
-            else:
-                self.drop_draft(unique_id)
+        names = os.listdir(self._folder) if self._folder and os.path.isdir(self._folder) else ()
+        for unique_id in (name.removesuffix(".part") for name in names if name.endswith(".part")):
+            end = self.keep if has_file(unique_id) else self.drop_draft
+            end(unique_id)
 
     def reader(self) -> Files:
         """Make files of another world, which has these too and cannot delete them."""

@@ -922,6 +922,15 @@ def test_an_endpoint_that_was_taken_away_does_not_come_back_open(path: Path) -> 
     assert opened(path).endpoint("garden/secret") is None
 
 
+def test_an_endpoint_of_an_empty_table_that_was_taken_away_does_not_come_back_after_a_kill(path: Path) -> None:
+    path.write_text('{"notes/empty": {}}')
+    store = opened(path)
+    served(store).load({"notes/open": ["loaded"]})
+    before = state(store)
+    killed(store)
+    assert state(opened(path)) == before
+
+
 def test_a_sign_in_the_disk_refuses_half_way_is_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = served(opened(path))
     ear = Ear()
