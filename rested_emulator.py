@@ -2547,8 +2547,7 @@ def parse_tree(text: str) -> object:
     def as_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal says_twice
         value = dict(members)
-        if len(value) < len(members):
-            says_twice = True
+        says_twice |= len(value) < len(members)
         return value
 
     tree = json.loads(text, object_pairs_hook=as_object)
@@ -2571,6 +2570,9 @@ def check_once(text: str, at: int, *way: str | int) -> None:
         is_data = name == "data" and len(way) == 2 and not str(way[0]).startswith("_")
         if text[value] == "{" and not is_data:
             check_once(text, value, *way, name)
+        for number, _, item in parts_of(text, value) if text[value] == "[" and not way else ():
+            if {member for member, _, _ in parts_of(text, item)} == ANSWERED:  # any other item is data
+                check_once(text, item, name, f"item {int(number) + 1}")
 
 
 SPACES = re.compile(r"[ \t\n\r]*")

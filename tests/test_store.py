@@ -751,6 +751,10 @@ def test_a_byte_order_mark_is_read_over_and_not_written(tmp_path: Path) -> None:
             '{"a-b-c": {"a": {"data": {"x": 1, "x": 2}}, "b": {"data": 1},\n"b": {"data": 1}}}',
             "line 2 column 1: table 'a-b-c', 'b' is",
         ),
+        (
+            '{"notes/open": [1, {"uniqueId": "", "createdAt": "", "updatedAt": "", "data": 1,\n"data": 2}]}',
+            "line 2 column 1: table 'notes/open', 'item 2', member 'data' is",
+        ),
     ],
 )
 def test_a_file_that_says_something_twice_is_refused_with_the_place_of_the_second(
