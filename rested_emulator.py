@@ -10100,6 +10100,8 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
             f"data file {path} is a symbolic link, and {path}.journal has what an emulator stored while it was a file;"
             f" move that to {os.path.realpath(path)}.journal, or delete it"
         )
+    for what in ("lock", "journal"):  # to open a pipe would wait for its writer
+        check_regular(what, f"{os.path.realpath(path)}.{what}")
     storage = JsonFile(path, new_data, watched=not options.no_watch)
     try:
         # Locked before it is read: what another emulator still writes would be missed.

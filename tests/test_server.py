@@ -180,6 +180,16 @@ def test_reset_goes_back_to_the_seed_and_the_options_given(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
+@pytest.mark.parametrize("what", ["lock", "journal"])
+def test_what_is_no_file_is_no_lock_and_no_journal(tmp_path: Path, what: str, kind: str) -> None:
+    path = tmp_path / f"data.json.{what}"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(OptionError, match=f"^{what} {re.escape(str(path))} is not a regular file$"):
+        RestedEmulator(data=tmp_path / "data.json", memory=False).start()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
 @pytest.mark.parametrize(("name", "memory"), [("data", True), ("data", False), ("seed", True)])
 def test_what_is_no_file_is_no_data(tmp_path: Path, kind: str, name: str, memory: bool) -> None:
     path = tmp_path / "data.json"
