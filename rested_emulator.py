@@ -1209,7 +1209,8 @@ def check_kind(value: object, kind: str, name: str) -> Any:
         return {check_utf8(key, name): check_utf8(text, name) for key, text in value.items()}
     words = {"bool": "true or false", "str": "a text", "int": "a whole number", "float": "a number"}
     words |= {"Mapping[str, str]": "an object of texts", "Mapping[str, Json]": "an object"}
-    raise OptionError(f"{name} is {shown(value)}; it takes {words.get(annotation, 'a list of texts')}")
+    given = "missing or null" if value is None else shown(value)
+    raise OptionError(f"{name} is {given}; it takes {words.get(annotation, 'a list of texts')}")
 
 
 def are_texts(values: Iterable[object]) -> bool:
@@ -2511,8 +2512,8 @@ def warn_of_unknown(path: str, tree: Tree) -> None:
     for name in tree:
         if name.startswith("_") and name not in (PROJECTS, ENDPOINTS, SESSIONS, MAILS):
             log.warning("%s: table %s is kept, and means nothing to the emulator", path, shown(name))
-    for table, kind in ((PROJECTS, Project), (ENDPOINTS, Endpoint)):
-        options = {camel(item.name) for item in dataclasses.fields(kind)}
+    for table, kind, id_field in ((PROJECTS, Project, "key"), (ENDPOINTS, Endpoint, "name")):
+        options = {camel(item.name) for item in dataclasses.fields(kind)} - {id_field}
         for key, document in tree.get(table, {}).items():
             for name in document.keys() - options:
                 told = "%s: %s of %s %s is kept, and means nothing to the emulator; there are: %s"

@@ -454,6 +454,14 @@ def test_a_table_with_a_reserved_name_is_kept_and_no_endpoint(tmp_path: Path) ->
     assert [endpoint.name for endpoint in store.endpoints()] == [NOTES]
 
 
+@pytest.mark.warns("'key' of project", "'name' of endpoint")
+def test_a_key_or_name_beside_the_one_that_counts_is_told(tmp_path: Path) -> None:
+    tree = {"_projects": {"1": {"key": KEY}}, "_endpoints": {NOTES: {"name": "notes/other"}}}
+    store = opened(written(tmp_path / "data.json", tree))
+    assert [project.key for project in store.projects()] == ["1"]
+    assert [endpoint.name for endpoint in store.endpoints()] == [NOTES]
+
+
 @pytest.mark.warns("'secured' of endpoint", "'allowed_origins' of project", "there are: ")
 def test_an_option_that_there_is_not_is_kept_and_told(tmp_path: Path) -> None:
     tree = {"_projects": {KEY: {"allowed_origins": ["http://a.b"]}}, "_endpoints": {NOTES: {"secured": True}}}
@@ -648,7 +656,7 @@ SOMEWHERE = rf"line \d+|'{NOTES}'"
         pytest.param(b'{"_projects": {"": {}}}', "project", id="project without key"),
         pytest.param(project({"tokenTtl": 0}), "project 'k'.*tokenTtl", id="lifetime of nothing"),
         pytest.param(project({"tokenTtl": 9e11}), "project 'k'.*tokenTtl", id="lifetime beyond the year 9999"),
-        pytest.param(session(), "session 'a-secr': endpoint", id="empty session"),
+        pytest.param(session(), "session 'a-secr': endpoint is missing or null; it takes a text", id="empty session"),
         pytest.param(session(endpoint=NOTES, user=1), "session 'a-secr': user", id="user a number"),
         pytest.param(
             session(endpoint=NOTES, user="a", expiresAt="soon"), "session 'a-secr': expiresAt 'soon'", id="no time"
