@@ -5279,30 +5279,16 @@ class Behaviour(Enum):
         self.how = how
 
 
+# What clients are told, a status or close code and its text, is what the behaviour is called, but for these refusals.
+TOLD_AS = MappingProxyType({behaviour.what: behaviour for behaviour in Behaviour})
 SEEN_AS = MappingProxyType(
     {
-        Message.NO_TOKEN: Behaviour.NO_TOKEN,
-        Message.TOKEN_EXPIRED: Behaviour.TOKEN_EXPIRED,
         Message.WRONG_CREDENTIALS: Behaviour.WRONG_CREDENTIALS,
         Message.NO_USER: Behaviour.WRONG_CREDENTIALS,
-        Message.ORIGIN_REFUSED: Behaviour.ORIGIN_REFUSED,
-        Message.NOT_OWNER: Behaviour.NOT_OWNER,
         Message.WRONG_BODY: Behaviour.WRONG_DATA,
         Message.NO_BODY: Behaviour.WRONG_DATA,
         Message.MEMBER_MISSING: Behaviour.WRONG_DATA,
         Message.WRONG_CONTENT_TYPE: Behaviour.WRONG_DATA,
-        Message.USER_EXISTS: Behaviour.USER_EXISTS,
-        Message.NO_RECORD: Behaviour.NO_RECORD,
-        Message.TOO_LARGE: Behaviour.TOO_LARGE,
-    }
-)
-ENDED_AS = MappingProxyType(
-    {
-        (CloseCode.REFUSED, Message.NOT_VALID): Behaviour.SOCKET_NOT_VALID,
-        (CloseCode.REFUSED, Message.NO_TOKEN): Behaviour.SOCKET_NO_TOKEN,
-        (CloseCode.REFUSED, Message.ORIGIN_REFUSED): Behaviour.SOCKET_ORIGIN,
-        (CloseCode.NORMAL, Message.TOKEN_EXPIRED): Behaviour.SOCKET_EXPIRED,
-        (CloseCode.NORMAL, Message.OPTIONS_CHANGED): Behaviour.SOCKET_OPTIONS,
     }
 )
 HEARD_AS = MappingProxyType(
@@ -5788,7 +5774,7 @@ class Evidence:
             meet(Behaviour.SERVER_ERROR)
         elif seen.refusal is not None:
             message, _ = seen.refusal
-            meet(SEEN_AS.get(message))
+            meet(SEEN_AS.get(message) or TOLD_AS.get(f"{message.status} {message}"))
             # An id that was a record once means two clients at odds; any other is a mistake of one.
             if message is Message.NO_RECORD and seen.method in ("PUT", "DELETE"):
                 values = parse_parameters(seen.url.partition("?")[2]).unique_ids
@@ -5852,7 +5838,7 @@ class Evidence:
         ends_by_us = rule not in (None, LOST_BY_CLIENT) or listener is None
         if ends_by_us and self.over is None and not is_console:  # how the emulator itself ends is no merit of the suite
             lost = Behaviour.SOCKET_LOST if code == CloseCode.LOST else Behaviour.SOCKET_CLOSED
-            self.coverage.meet(next((behaviour for end, behaviour in ENDED_AS.items() if end == (code, reason)), lost))
+            self.coverage.meet(TOLD_AS.get(f"{code:d} {reason}", lost))
         to, size = (listener.number,) if listener else (), 500 + len(hint)
         seen = SeenMessage(
             *self._next(), CLOSE, endpoint, to, size, None, code, reason, (), hint, (), refused, is_console
