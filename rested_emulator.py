@@ -6023,7 +6023,42 @@ def tell_change(hub: Hub, faults: Faults, evidence: Evidence, endpoint: Endpoint
         log.info("push %s %s %s to %d", change.type, endpoint.name, ids, len(told))
 
 
-Publish: TypeAlias = Callable[[Endpoint, Change], None]  # tells of a change that has happened, and keeps it as evidence
+class Parts(NamedTuple):
+    """What all verbs that change something work with.
+
+    ``publish`` tells of a change that has happened, and keeps it as evidence.
+    """
+
+    store: Store
+    clock: Clock
+    ids: Ids
+    accounts: Accounts
+    hub: Hub
+    publish: Callable[[Endpoint, Change], None]
+
+    def add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
+        """Store a new record, and tell of it."""
+        now = self.clock.timestamp()
+        record = Record.of(self.ids.make(), data, now, now, owner)
+        self.store.put_record(endpoint.name, record)
+        self.publish(endpoint, Change("POST", record))
+        return record
+
+    def change(self, endpoint: Endpoint, record: Record, data: bytes) -> Record:
+        """Store other data in a record, and tell of it."""
+        record = record.with_data(data, self.clock.timestamp())
+        self.store.put_record(endpoint.name, record)
+        self.publish(endpoint, Change("PUT", record))
+        return record
+
+    def delete(self, endpoint: Endpoint, record: Record, *, undoable: bool) -> None:
+        """Delete a record, with the tokens of one that is a user, and tell of it."""
+        remembering = self.store.undoable if undoable else contextlib.nullcontext
+        with remembering(f"delete {record.unique_id}"):
+            tokens = self.accounts.delete_record(endpoint, record.unique_id)
+        # Before the sockets close: the user's own hear of it too.
+        self.publish(endpoint, Change("DELETE", record))
+        self.hub.close_tokens(tokens)
 
 
 class Service:
@@ -6032,27 +6067,12 @@ class Service:
     They take what a request shows and return what it gets, or raise a Refusal; a refused verb has changed nothing.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        gate: Gate,
-        files: Files,
-        ids: Ids,
-        accounts: Accounts,
-        hub: Hub,
-        evidence: Evidence,
-        publish: Publish,
-    ) -> None:
-        self._store = store
-        self._clock = clock
+    def __init__(self, parts: Parts, gate: Gate, files: Files, evidence: Evidence) -> None:
+        self._parts = parts
+        self._store, self._clock, self._ids, self._accounts, self._hub, self._publish = parts
         self._gate = gate
         self._files = files
-        self._ids = ids
-        self._accounts = accounts
-        self._hub = hub
         self._evidence = evidence
-        self._publish = publish
 
     # Admission
 
@@ -6135,7 +6155,7 @@ class Service:
     def create(self, request: Request) -> Record:
         """Store the body as a new record (contract 4.1)."""
         endpoint, caller = self.admit(request, Operation.CREATE)
-        return self._add(endpoint, parse_body(request), caller.user)
+        return self._parts.add(endpoint, parse_body(request), caller.user)
 
     def start_upload(self, request: Request, max_fields: int) -> Upload:
         """Begin to take the files of a request that is admitted so far; ``upload`` ends it."""
@@ -6177,7 +6197,7 @@ class Service:
         endpoint, _ = self.admit(request, Operation.REGISTER)
         data = parse_body(request)
         self._accounts.check_user(endpoint.name, data)
-        return self._add(endpoint, data)
+        return self._parts.add(endpoint, data)
 
     def read(self, request: Request) -> Record | Listing:
         """Return one record, several, or all (contract 4.2); on an authentication endpoint the user (6.5)."""
@@ -6223,10 +6243,7 @@ class Service:
         data = apply_strategy(record.packed_data, new, strategy)
         if endpoint.authentication:
             self._accounts.check_user(endpoint.name, data, unique_id)
-        record = record.with_data(data, self._clock.timestamp())
-        self._store.put_record(endpoint.name, record)
-        self._publish(endpoint, Change("PUT", record))
-        return endpoint.shows(record)
+        return endpoint.shows(self._parts.change(endpoint, record, data))
 
     def delete(self, request: Request) -> Record:
         """Delete a record and answer it as it last was (contract 4.4); a user loses every token (6.9)."""
@@ -6234,12 +6251,7 @@ class Service:
         unique_id = self._one_unique_id(endpoint, request)
         record = self._changeable(endpoint, caller, unique_id, Operation.DELETE)
         # Who deletes in the console may want it back; an app cannot, and pays nothing for it.
-        undoable = self._store.undoable if request.parameters.from_console else contextlib.nullcontext
-        with undoable(f"delete {record.unique_id}"):
-            tokens = self._accounts.delete_record(endpoint, record.unique_id)
-        # Before the sockets close: the user's own hear of it too.
-        self._publish(endpoint, Change("DELETE", record))
-        self._hub.close_tokens(tokens)
+        self._parts.delete(endpoint, record, undoable=request.parameters.from_console)
         return endpoint.shows(record)
 
     def login(self, request: Request) -> tuple[Record, Session]:
@@ -6326,13 +6338,6 @@ class Service:
             self._evidence.saw_end(endpoint, listener, code, "", rule)
         return listener is not None
 
-    def _add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
-        now = self._clock.timestamp()
-        record = Record.of(self._ids.make(), data, now, now, owner)
-        self._store.put_record(endpoint.name, record)
-        self._publish(endpoint, Change("POST", record))
-        return record
-
     def _find(self, endpoint: Endpoint, caller: Caller, unique_id: str) -> Record | None:
         """Return the record, unless this caller must not even know of it (contract 6.8)."""
         record = self._store.record(endpoint.name, unique_id)
@@ -6380,27 +6385,12 @@ class Owner:
     They return what they did as a JSON object, and raise OptionError for a wrong argument.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        ids: Ids,
-        accounts: Accounts,
-        hub: Hub,
-        faults: Faults,
-        evidence: Evidence,
-        publish: Publish,
-        take_key: Callable[[str], bool],
-    ) -> None:
+    def __init__(self, parts: Parts, faults: Faults, evidence: Evidence, take_key: Callable[[str], bool]) -> None:
         """``take_key`` has a key lead here, and tells whether it may: not where it is that of another world."""
-        self._store = store
-        self._clock = clock
-        self._ids = ids
-        self._accounts = accounts
-        self._hub = hub
+        self._parts = parts
+        self._store, self._clock, self._ids, self._accounts, self._hub, self._publish = parts
         self._faults = faults
         self._evidence = evidence
-        self._publish = publish
         self._take_key = take_key
 
     def change_project(
@@ -6490,19 +6480,13 @@ class Owner:
         packed = encode_argument(data, "data")
         if options.authentication:
             self._check_user(endpoint, packed, unique_id)
-        now = self._clock.timestamp()
-        record = before.with_data(packed, now) if before else Record.of(self._ids.make(), packed, now, now)
-        self._store.put_record(endpoint, record)
-        self._publish(options, Change("PUT" if before else "POST", record))
+        record = self._parts.change(options, before, packed) if before else self._parts.add(options, packed)
         return options.shows(record).public()
 
     def delete_record(self, endpoint: str, unique_id: str) -> dict[str, Json]:
         """Delete a record, whoever owns it; a user loses every token. Returns it."""
         options, record = self._store.require_endpoint(endpoint), self._require_record(endpoint, unique_id)
-        with self._store.undoable(f"delete {unique_id}"):
-            tokens = self._accounts.delete_record(options, unique_id)
-        self._publish(options, Change("DELETE", record))
-        self._hub.close_tokens(tokens)
+        self._parts.delete(options, record, undoable=True)
         return options.shows(record).public()
 
     def _check_user(self, endpoint: str, data: bytes, unique_id: str | None = None) -> None:
@@ -6645,27 +6629,11 @@ class States:
     They answer and fail as those of the Owner. Edits of the data file by hand come in here too.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        files: Files,
-        ids: Ids,
-        accounts: Accounts,
-        hub: Hub,
-        faults: Faults,
-        publish: Publish,
-        take_key: Callable[[str], bool],
-    ) -> None:
+    def __init__(self, parts: Parts, files: Files, faults: Faults, take_key: Callable[[str], bool]) -> None:
         """``take_key`` has a key lead here, and tells whether it may: not where it is that of another world."""
-        self._store = store
-        self._clock = clock
+        self._store, self._clock, self._ids, self._accounts, self._hub, self._publish = parts
         self._files = files
-        self._ids = ids
-        self._accounts = accounts
-        self._hub = hub
         self._faults = faults
-        self._publish = publish
         self._take_key = take_key
         self._clocks: dict[str, ClockState] = {}
         self._note_clock(START)
@@ -7145,10 +7113,10 @@ def emulate(
     accounts.forget_expired()
     hub = Hub(clock, send, lambda listener, *how: evidence.saw_end(listener.endpoint, listener, *how))
     faults = Faults(clock, hub)
-    publish = functools.partial(tell_change, hub, faults, evidence)
-    service = Service(store, clock, gate, files, ids, accounts, hub, evidence, publish)
-    owner = Owner(store, clock, ids, accounts, hub, faults, evidence, publish, take_key)
-    states = States(store, clock, files, ids, accounts, hub, faults, publish, take_key)
+    parts = Parts(store, clock, ids, accounts, hub, functools.partial(tell_change, hub, faults, evidence))
+    service = Service(parts, gate, files, evidence)
+    owner = Owner(parts, faults, evidence, take_key)
+    states = States(parts, files, faults, take_key)
     reports = Reports(store, clock, hub, faults, evidence)
     return Emulation(clock, store, files, ids, gate, hub, faults, evidence, service, owner, states, reports)
 
