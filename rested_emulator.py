@@ -7044,29 +7044,49 @@ class Reports:
         }
 
 
-@dataclass(frozen=True, eq=False)
 class Emulation:
-    """One emulated service, which users know as a world: the verbs by who calls them, and the parts they use."""
+    """One emulated service, which users know as a world: the verbs by who calls them, and the parts they use.
 
-    clock: Clock
-    store: Store
-    files: Files
-    ids: Ids
-    gate: Gate
-    hub: Hub
-    faults: Faults
-    evidence: Evidence
-    service: Service
-    owner: Owner
-    states: States
-    reports: Reports
+    It is wired here: each part gets what it uses, and uses nothing else. ``send`` brings a message to listeners;
+    ``take_key`` has a key lead here, unless it is another world's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        gate: Gate,
+        files: Files,
+        evidence: Evidence,
+        send: Callable[[Sequence[Listener], bytes], None] = send_to_all,
+        take_key: Callable[[str], bool] = lambda _: True,
+        *,
+        stable_ids: bool = False,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.gate = gate
+        self.files = files
+        self.evidence = evidence
+        self.ids = ids = Ids(store, files, stable=stable_ids)
+        accounts = Accounts(store, clock, ids.make)
+        # Sessions in a data file may be over for years.
+        accounts.forget_expired()
+        self.hub = hub = Hub(clock, send, lambda listener, *how: evidence.saw_end(listener.endpoint, listener, *how))
+        self.faults = faults = Faults(clock, hub)
+        publish = functools.partial(tell_change, hub, faults, evidence)
+        parts = Parts(store, clock, ids, accounts, hub, publish)
+        self.service = Service(parts, gate, files, evidence)
+        self.owner = Owner(parts, faults, evidence, take_key)
+        self.states = States(parts, files, faults, take_key)
+        self.reports = Reports(store, clock, hub, faults, evidence)
 
     def fork(self, key: str, take_key: Callable[[str], bool], data: Tree | None = None) -> Emulation:
         """Make a private copy of how this one began, or one with other data, under another key."""
         files = self.files.reader()
         store, clock = self.store.fork(key, files.drop, data), self.clock.another()
         evidence = self.evidence.another(clock)
-        return emulate(store, clock, self.gate, files, evidence, self.hub.send, take_key, stable_ids=self.ids.stable)
+        return Emulation(store, clock, self.gate, files, evidence, self.hub.send, take_key, stable_ids=self.ids.stable)
 
     def tick(self) -> None:
         """Do what is due: expiries, the timers of the command line, and edits of the data file."""
@@ -7090,35 +7110,6 @@ class Emulation:
         gone = self.store.lost_files()
         self.store.file.close()
         self.files.close(gone)
-
-
-def emulate(
-    store: Store,
-    clock: Clock,
-    gate: Gate,
-    files: Files,
-    evidence: Evidence,
-    send: Callable[[Sequence[Listener], bytes], None] = send_to_all,
-    take_key: Callable[[str], bool] = lambda _: True,
-    *,
-    stable_ids: bool = False,
-) -> Emulation:
-    """Put the parts of an emulation together: each gets what it uses, and uses nothing else.
-
-    ``send`` brings a message to listeners; ``take_key`` has a key lead here, unless it is another world's.
-    """
-    ids = Ids(store, files, stable=stable_ids)
-    accounts = Accounts(store, clock, ids.make)
-    # Sessions in a data file may be over for years.
-    accounts.forget_expired()
-    hub = Hub(clock, send, lambda listener, *how: evidence.saw_end(listener.endpoint, listener, *how))
-    faults = Faults(clock, hub)
-    parts = Parts(store, clock, ids, accounts, hub, functools.partial(tell_change, hub, faults, evidence))
-    service = Service(parts, gate, files, evidence)
-    owner = Owner(parts, faults, evidence, take_key)
-    states = States(parts, files, faults, take_key)
-    reports = Reports(store, clock, hub, faults, evidence)
-    return Emulation(clock, store, files, ids, gate, hub, faults, evidence, service, owner, states, reports)
 
 
 # - Worlds -------------------------------------------------------------------------------------------
@@ -10101,7 +10092,7 @@ def set_up(world: Emulation, options: Options) -> None:
 def seed_store(tree: Tree, options: Options, world: Emulation) -> Store:
     """Return the seed as the options change it: ``reset`` goes back to that, not to the data file at this start."""
     clock = world.clock
-    seed = emulate(Store(JsonFile(None, tree)), clock, world.gate, Files(None), Evidence(clock))
+    seed = Emulation(Store(JsonFile(None, tree)), clock, world.gate, Files(None), Evidence(clock))
     set_up(seed, options)
     key = world.store.projects()[0].key
     if seed.store.project(key) is None:  # the data have another key, which clients know, from a start before
@@ -10570,7 +10561,7 @@ class Server:
         try:
             files.finish_drafts(store.has_file)
             evidence, send, stable = Evidence(clock), self._outbox.send, options.stable_ids
-            self.world = emulate(store, clock, gate, files, evidence, send, self._take_key, stable_ids=stable)
+            self.world = Emulation(store, clock, gate, files, evidence, send, self._take_key, stable_ids=stable)
             prepare = functools.partial(prepare_world, options=options, is_default=False)
             self.worlds = Worlds(self.world, options.fork_keys, prepare)
             self.tls = open_tls(options, self._scratch)

@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, settings
 sys.dont_write_bytecode = False
 from rested_emulator import (  # noqa: E402
     Clock,
+    Emulation,
     Endpoint,
     Evidence,
     Files,
@@ -42,7 +43,6 @@ from rested_emulator import (  # noqa: E402
     RestedEmulator,
     Store,
     Worlds,
-    emulate,
     load_tree,
     read_command_line,
 )
@@ -194,7 +194,9 @@ class Backend(metaclass=Verbs):
         files = files or Files(None)
         store._drop_file = files.drop
         files.finish_drafts(store.has_file)
-        self.world = emulate(store, clock, gate, files, evidence or Evidence(clock), take_key=self.take_key, **options)
+        self.world = Emulation(
+            store, clock, gate, files, evidence or Evidence(clock), take_key=self.take_key, **options
+        )
 
     @classmethod
     def of(cls, world: Any) -> Backend:
