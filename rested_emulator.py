@@ -4945,35 +4945,25 @@ def silence_sockets(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
     hub.cut(hit, active.rule, lambda channel: active.held.add(channel.silence()))
 
 
-def send_late(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
-    faults.send_later(active, active.fault.lasts(1.0), listeners, push)
+MISHAPS = ("late", "twice", "drop", "swap", "before-answer", "after-answer")  # of a message on its way
 
 
-def send_twice(faults: Faults, _: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
-    faults.send(listeners, push)
-    faults.send(listeners, push)
+def send_oddly(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
+    """Bring a message to listeners as the fault wants it; with "drop" that is never."""
+    what = active.fault.what
+    if what in ("late", "after-answer"):
+        faults.send_later(active, active.fault.lasts(1.0 if what == "late" else 0.1), listeners, push)
+    elif what == "twice":
+        faults.send(listeners, push)
+        faults.send(listeners, push)
+    elif what == "swap":
+        active.kept.append((listeners, push))
+    elif what == "before-answer":
+        faults.owed = max(faults.owed, active.fault.lasts(0.1))
+        faults.send(listeners, push)
 
 
-def send_before_answer(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
-    faults.owed = max(faults.owed, active.fault.lasts(0.1))
-    faults.send(listeners, push)
-
-
-def send_after_answer(faults: Faults, active: ActiveFault, listeners: Sequence[Listener], push: Push) -> None:
-    faults.send_later(active, active.fault.lasts(0.1), listeners, push)
-
-
-# What can happen to a message on its way, and to clients in an outage: to requests, and to open sockets.
-MISHAPS: Mapping[str, Callable[[Faults, ActiveFault, Sequence[Listener], Push], None]] = MappingProxyType(
-    {
-        "late": send_late,
-        "twice": send_twice,
-        "drop": lambda *_: None,
-        "swap": lambda _, active, *message: active.kept.append(message),
-        "before-answer": send_before_answer,
-        "after-answer": send_after_answer,
-    }
-)
+# What an outage does to requests, and to open sockets.
 OUTAGE_MODES = MappingProxyType(
     {
         "refuse": (answer_status, cut_sockets),
@@ -4981,11 +4971,6 @@ OUTAGE_MODES = MappingProxyType(
         "reset": (lambda _, effect: effect._replace(takes_effect=False, is_cut=True), cut_sockets),
     }
 )
-
-
-def begin_outage(hub: Hub, active: ActiveFault, hit: list[Listener]) -> None:
-    """Cut off whoever listens."""
-    OUTAGE_MODES[active.fault.mode][1](hub, active, hit)
 
 
 # A kind of fault is declared here and nowhere else; what it takes stands in the Fault and in the verb's signature.
@@ -5012,13 +4997,13 @@ FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
             WRITES,
             {"what": one_of(MISHAPS), "seconds": within(0, LONGEST)},
             required=("what",),
-            on_message=lambda faults, active, *message: MISHAPS[active.fault.what](faults, active, *message),
+            on_message=send_oddly,
         ),
         OUTAGE: FaultKind(
             (*REQUESTS, WEBSOCKET),
             {"seconds": within(0, LONGEST), "mode": one_of(OUTAGE_MODES)},
             on_request=lambda active, effect: OUTAGE_MODES[active.fault.mode][0](active, effect),
-            on_sockets=begin_outage,
+            on_sockets=lambda hub, active, hit: OUTAGE_MODES[active.fault.mode][1](hub, active, hit),
             hits_all=True,
         ),
     }
