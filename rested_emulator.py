@@ -5703,6 +5703,11 @@ class Evidence:
         self.size = 0
         self._deleted: deque[str] = deque(maxlen=MOST_SEEN)
         self.recoveries = Recoveries(clock)
+        self._kinds: dict[str, deque[Any]] = {
+            "requests": self._requests,
+            "messages": self._messages,
+            "recoveries": self.recoveries.seen,
+        }
         self._waiting: list[Waiting] = []
         self.over: Message | None = None
 
@@ -5854,14 +5859,11 @@ class Evidence:
         """Forget so many bytes of what is oldest, but no more than half of all."""
         most = self.size - min(size, self.size // 2)
         while self.size > most:
-            oldest: deque[Any] = min(filter(None, self._all()), key=lambda kept: kept[0].number)
+            oldest: deque[Any] = min(filter(None, self._kinds.values()), key=lambda kept: kept[0].number)
             gone = oldest.popleft()
             self.size -= gone.size
             if isinstance(gone, Recovery):
                 self.recoveries.forget(gone)
-
-    def _all(self) -> tuple[deque[Any], ...]:
-        return self._requests, self._messages, self.recoveries.seen
 
     def _to_wait_for(self) -> Iterator[Seen]:
         """Go through what was seen, of recoveries those whose client is back."""
@@ -5869,29 +5871,19 @@ class Evidence:
         yield from self._messages
         yield from (recovery for recovery in self.recoveries.seen if recovery.back is not None)
 
-    def requests(self, **filters: object) -> list[dict[str, Json]]:
-        """Return the requests that fit ``endpoint``, ``method``, ``status`` and ``since``, a number they come after."""
-        return find_seen(self._requests, filters)
+    def find(self, kind: str, **filters: object) -> list[dict[str, Json]]:
+        """Return the requests or messages that fit, as the owner sees them; ``since`` is a number they come after."""
+        since = cast("int", filters.get("since") or 0)
+        # Of many only the new are looked at.
+        later = itertools.takewhile(lambda one: one.number > since, reversed(self._kinds[kind]))
+        fitting = [one for one in later if fits(one, filters)]
+        return [one.public() for one in fitting[::-1]]
 
-    def messages(self, **filters: object) -> list[dict[str, Json]]:
-        """Return the messages and ends of sockets that fit: ``endpoint``, ``type``, and ``since``."""
-        return find_seen(self._messages, filters)
-
-    def clear_requests(self) -> int:
-        """Forget the requests; how many there were."""
-        return self._clear(self._requests)
-
-    def clear_messages(self) -> int:
-        """Forget the messages; how many there were."""
-        return self._clear(self._messages)
-
-    def clear_recoveries(self) -> int:
-        """Forget the recoveries, and who is still away; how many there were."""
-        for recovery in self.recoveries.seen:
+    def clear(self, kind: str) -> int:
+        """Forget the requests, the messages, or the recoveries and who is still away; returns how many there were."""
+        seen = self._kinds[kind]
+        for recovery in seen if kind == "recoveries" else ():
             self.recoveries.forget(recovery)
-        return self._clear(self.recoveries.seen)
-
-    def _clear(self, seen: deque[Any]) -> int:
         cleared = len(seen)
         self.size -= sum(one.size for one in seen)
         seen.clear()
@@ -5950,14 +5942,6 @@ def fits(seen: Seen, filters: Mapping[str, object]) -> bool:
         elif value is not None and getattr(seen, name) != value:
             return False
     return True
-
-
-def find_seen(seen: deque[Any], filters: Mapping[str, object]) -> list[dict[str, Json]]:
-    """Return those that fit, as the owner sees them."""
-    since = cast("int", filters.get("since") or 0)
-    later = itertools.takewhile(lambda one: one.number > since, reversed(seen))  # of many only the new are looked at
-    fitting = [one for one in later if fits(one, filters)]
-    return [one.public() for one in fitting[::-1]]
 
 
 # - World --------------------------------------------------------------------------------------------
@@ -6568,15 +6552,15 @@ class Owner:
 
     def clear_requests(self) -> dict[str, Json]:
         """Forget the requests that were seen."""
-        return {"cleared": self._evidence.clear_requests()}
+        return {"cleared": self._evidence.clear("requests")}
 
     def clear_messages(self) -> dict[str, Json]:
         """Forget the messages that were seen."""
-        return {"cleared": self._evidence.clear_messages()}
+        return {"cleared": self._evidence.clear("messages")}
 
     def clear_recoveries(self) -> dict[str, Json]:
         """Forget which sockets ended, and how their clients came back."""
-        return {"cleared": self._evidence.clear_recoveries()}
+        return {"cleared": self._evidence.clear("recoveries")}
 
     def sign_in(self, endpoint: str, username: str, password: str | None = None) -> str:
         """Log a user in, registering it first if need be; returns the access token.
@@ -6974,7 +6958,9 @@ class Reports:
     ) -> list[dict[str, Json]]:
         """Report the requests that were seen, of many the latest; ``since`` is a number that they come after."""
         check_from(from_)
-        return self._evidence.requests(endpoint=endpoint, method=method, status=status, since=since, from_=from_)
+        return self._evidence.find(
+            "requests", endpoint=endpoint, method=method, status=status, since=since, from_=from_
+        )
 
     def messages(
         self,
@@ -6986,7 +6972,7 @@ class Reports:
     ) -> list[dict[str, Json]]:
         """Report the messages that were pushed, and the opening and end of sockets (``type`` OPEN and CLOSE)."""
         check_from(from_)
-        return self._evidence.messages(endpoint=endpoint, type=type, since=since, from_=from_)
+        return self._evidence.find("messages", endpoint=endpoint, type=type, since=since, from_=from_)
 
     def recoveries(
         self, *, endpoint: str | None = None, username: str | None = None, since: int | None = None
