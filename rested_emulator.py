@@ -5023,14 +5023,14 @@ class Faults:
         self._numbers = itertools.count(1)
         self._due_numbers = itertools.count(1)
         self._faults: dict[int, ActiveFault] = {}
-        self._due: dict[int, tuple[float, Callable[[], None]]] = {}
-        self._late: dict[int, int] = {}  # those of them that are messages, with the fault that keeps each
+        # What happens later: when, the number of the fault if it is a message that comes late, and what it is.
+        self._due: dict[int, tuple[float, int | None, Callable[[], None]]] = {}
         self.owed = 0.0  # how long the answer that is being made has to wait for its messages
 
     @property
     def waiting(self) -> int:
         """Messages that are still to come."""
-        return len(self._late)
+        return sum(fault is not None for _, fault, _ in self._due.values())
 
     def add(self, fault: Fault) -> tuple[int, int]:
         """Put a fault to work; returns its number, and how many sockets it has hit at once."""
@@ -5072,8 +5072,8 @@ class Faults:
         for active in self._faults.values():
             self._stop(active)
         self._faults.clear()
-        # Messages first, in the order in which they were put off; a list, since each rings itself out of the table.
-        for number in [*self._late, *self._due]:
+        # Messages first, in the order in which they were put off.
+        for number in sorted(self._due, key=lambda number: self._due[number][1] is None):
             self._ring(number)
         self.owed = 0.0
         return cleared
@@ -5092,23 +5092,21 @@ class Faults:
 
     def move(self, seconds: float) -> None:
         """Keep what is due as far away as it was, when the clock was set to another time."""
-        self._due = {number: (moment + seconds, action) for number, (moment, action) in self._due.items()}
-        for number in self._due:
+        for number, (moment, fault, action) in self._due.items():
+            self._due[number] = moment + seconds, fault, action
             self._arm(number)
 
-    def _later(self, seconds: float, action: Callable[[], None]) -> int:
+    def _later(self, seconds: float, action: Callable[[], None], fault: int | None = None) -> None:
         number = next(self._due_numbers)
-        self._due[number] = self._clock.now() + seconds, action
+        self._due[number] = self._clock.now() + seconds, fault, action
         self._arm(number)
-        return number
 
     def _arm(self, number: int) -> None:
         self._clock.at(self._due[number][0], lambda: self._ring(number))
 
     def _ring(self, number: int) -> None:
-        due = self._due.pop(number, None)
-        if due:
-            due[1]()
+        if number in self._due:
+            self._due.pop(number)[2]()
 
     def _stop(self, active: ActiveFault) -> None:
         """Stop a fault: what it holds goes on, and the messages it has kept are delivered."""
@@ -5122,7 +5120,7 @@ class Faults:
     def _finish(self, active: ActiveFault) -> None:
         """Stop a fault, and let its late messages come."""
         self._stop(active)
-        for number in [due for due, fault in self._late.items() if fault == active.number]:
+        for number in [number for number, (_, fault, _) in self._due.items() if fault == active.number]:
             self._ring(number)
 
     # Requests and handshakes
@@ -5205,13 +5203,7 @@ class Faults:
 
     def send_later(self, active: ActiveFault, seconds: float, listeners: Sequence[Listener], push: Push) -> None:
         """Send a message after so many seconds of the Clock, to those who are still there."""
-
-        def send() -> None:
-            del self._late[number]
-            self.send(listeners, push)
-
-        number = self._later(seconds, send)
-        self._late[number] = active.number
+        self._later(seconds, lambda: self.send(listeners, push), active.number)
 
 
 # - Evidence -----------------------------------------------------------------------------------------
