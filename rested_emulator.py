@@ -5292,27 +5292,17 @@ class Coverage:
         if behaviour is not None:
             self._met[behaviour] += 1
 
-    def percent(self) -> float:
-        """Return the share of behaviours that were met."""
-        return 100 * sum(map(bool, self._met.values())) / len(self._met)
-
-    def missed(self) -> list[Behaviour]:
-        """Return the behaviours that were never met."""
-        return [behaviour for behaviour, count in self._met.items() if not count]
-
     def public(self) -> dict[str, Json]:
-        """Show the owner what was met, and what was not."""
-        return {
-            "percent": round(self.percent(), 1),
-            "met": {behaviour.what: count for behaviour, count in self._met.items() if count},
-            "missed": {behaviour.what: behaviour.how for behaviour in self.missed()},
-        }
+        """Show the owner what was met, with the share of it in percent, and what was not."""
+        met: dict[str, Json] = {behaviour.what: count for behaviour, count in self._met.items() if count}
+        missed: dict[str, Json] = {one.what: one.how for one, count in self._met.items() if not count}
+        return {"percent": round(100 * len(met) / len(self._met), 1), "met": met, "missed": missed}
 
     def markdown(self) -> str:
         """Write that as a page of Markdown."""
-        met = sum(map(bool, self._met.values()))
-        lines = ["# Coverage of behaviour", "", f"The suite met {met} of {len(self._met)}, {self.percent():.0f} %.", ""]
-        lines += ["| behaviour | met | how to bring it about |", "|---|---|---|"]
+        met, behaviours = sum(map(bool, self._met.values())), len(self._met)
+        lines = ["# Coverage of behaviour", "", f"The suite met {met} of {behaviours}, {100 * met / behaviours:.0f} %."]
+        lines += ["", "| behaviour | met | how to bring it about |", "|---|---|---|"]
         lines += [f"| {one.what} | {count or 'never'} | {one.how} |" for one, count in self._met.items()]
         return "\n".join([*lines, ""])
 
@@ -7519,7 +7509,7 @@ def stop_evaluator(process: subprocess.Popen[bytes]) -> None:
     process.communicate()
 
 
-def check_jsonata() -> None:
+def encode_argumentata() -> None:
     """Raise Refusal where there is no JSONata."""
     import importlib.util
 
@@ -7909,7 +7899,7 @@ class Api(Door):
         """Answer with what a verb returned (contract 4.7)."""
         expression = request.parameters.jsonata if request.method == "GET" else None
         if expression is not None:
-            check_jsonata()
+            encode_argumentata()
             body = result.packed_data if request.parameters.data_only else result.wire
             return Answer(later=functools.partial(self.evaluator.evaluate, expression, body))
         if not request.parameters.data_only:
