@@ -5646,12 +5646,8 @@ class Room:
 
     def __init__(self) -> None:
         # Weak, so that a world that is dropped gives its room back by itself.
-        self._tenants: weakref.WeakSet[Evidence] = weakref.WeakSet()
+        self.tenants: weakref.WeakSet[Evidence] = weakref.WeakSet()
         self._added = 0
-
-    def enter(self, evidence: Evidence) -> None:
-        """Let one more world's evidence share it."""
-        self._tenants.add(evidence)
 
     def add(self, size: int) -> None:
         """Take note of so many bytes more; all are counted anew when they could be too much by a sixteenth."""
@@ -5660,7 +5656,7 @@ class Room:
         if self._added < MOST_EVIDENCE // 16:
             return
         self._added = 0
-        tenants = list(self._tenants)
+        tenants = list(self.tenants)
         while (over := sum(one.size for one in tenants) - MOST_EVIDENCE // 16 * 15) > 0:
             max(tenants, key=lambda one: one.size).forget_oldest(over)
 
@@ -5676,7 +5672,7 @@ class Evidence:
         self._clock = clock
         self.coverage = coverage or Coverage()
         self._room = room or Room()
-        self._room.enter(self)
+        self._room.tenants.add(self)
         self._numbers = itertools.count(1)
         self._requests: deque[SeenRequest] = deque(maxlen=MOST_SEEN)
         self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
@@ -6448,7 +6444,6 @@ class Owner:
             raise OptionError(refusal.hint) from None
 
     def _require_record(self, endpoint: str, unique_id: str) -> Record:
-        self._store.require_endpoint(endpoint)
         record = self._store.record(endpoint, unique_id)
         if record is None:
             raise OptionError(f"endpoint {shown(endpoint)} has no record {shown(unique_id)}")
@@ -8831,7 +8826,7 @@ class Socket:
         self._on_their_way = 0
         self._since = 0.0  # the last progress, in the loop's time
         self._ending: tuple[int, str] | None = None
-        self._over = False
+        self.is_over = False  # the connection, be the end confirmed or not
 
     def open(self, handler: WebSocketHandler) -> None:
         """Listen, after the handshake."""
@@ -8858,7 +8853,7 @@ class Socket:
 
     def closed(self, code: int | None) -> None:
         """Take note that the connection is over, with the code of the client's close frame."""
-        self._over = True
+        self.is_over = True
         self._frames.clear()
         code = code or CloseCode.LOST
         if self._exchange:  # the client has left before it was open
@@ -8875,7 +8870,7 @@ class Socket:
 
     def write(self, frames: bytes) -> None:
         """Send frames, at once where nothing waits before them."""
-        if self._over or self._ending or self._frames or self._on_their_way:
+        if self.is_over or self._ending or self._frames or self._on_their_way:
             self.queue(frames)
         else:
             self._waiting += len(frames)
@@ -8883,7 +8878,7 @@ class Socket:
 
     def queue(self, frames: bytes) -> None:
         """Send frames when their turn comes."""
-        if self._over or self._ending:
+        if self.is_over or self._ending:
             return
         self._frames.append(frames)
         self._waiting += len(frames)
@@ -8895,7 +8890,7 @@ class Socket:
     @property
     def waiting(self) -> int:
         self._outbox.share_out()
-        return 0 if self._over else self._waiting
+        return 0 if self.is_over else self._waiting
 
     def cut(self) -> None:
         self._is_ending(CloseCode.LOST, "")
@@ -8915,10 +8910,6 @@ class Socket:
         kept = socket.socket(fileno=socket.dup(stream.socket.fileno()))  # not the socket's dup, which TLS does not have
         self.cut()
         return keep_silent(kept)
-
-    def is_closed(self) -> bool:
-        """Tell whether the connection is over, be the end confirmed or not."""
-        return self._over
 
     def close(self, code: int, reason: str) -> None:
         """Send what is queued, then close; a silent peer is dropped after five seconds."""
@@ -8977,7 +8968,7 @@ class Socket:
 
     def is_slow(self) -> bool:
         """Tell whether the client still has to take something, and cut one that has stopped reading."""
-        if not self._on_their_way or self._over:
+        if not self._on_their_way or self.is_over:
             return False
         idle = asyncio.get_running_loop().time() - self._since
         if self._waiting > STALLED_BYTES and idle > STALLED_SECONDS:
@@ -9373,7 +9364,7 @@ class Watcher:
             (reports.requests, requests), (reports.messages, messages), (reports.recoveries, recoveries)
         )
         within(1, MOST_SEEN)(count, "count")
-        self._check_timeout(timeout)
+        within(0, LONGEST_WAIT)(timeout, "timeout")
         evidence, is_seen = self._world.evidence, asyncio.Event()
         waiting = evidence.wait_for(filters, count, is_seen.set)
         try:
@@ -9401,15 +9392,14 @@ class Watcher:
         Returns how long it took, in seconds. Raises OptionError, and NotSeen after ``timeout`` seconds.
         """
         loop = asyncio.get_running_loop()
-        since, limit = loop.time(), self._check_timeout(timeout)
+        since, limit = loop.time(), within(0, LONGEST_WAIT)(timeout, "timeout")
         while any(left := self._left()):
             self._check_goes_on()
             if loop.time() - since > limit:
                 requests, late, listeners = left
-                hint = (
+                raise NotSeen(
                     f"{requests} requests are under way, {late} messages are late, {listeners} listeners do not read."
                 )
-                raise NotSeen(hint)
             # Asked rather than told: to tell would cost every request, and only tests wait for it.
             await asyncio.sleep(0.002)
         return {"seconds": round(loop.time() - since, 3)}
@@ -9427,10 +9417,6 @@ class Watcher:
             world.faults.waiting,
             sum(bool(listener.channel.waiting) for listener in world.hub.listeners()),
         )
-
-    @staticmethod
-    def _check_timeout(timeout: float) -> float:
-        return cast("float", within(0, LONGEST_WAIT)(timeout, "timeout"))
 
 
 def read_filters(*pairs: tuple[Callable[..., Any], Mapping[str, Json] | None]) -> dict[str, dict[str, Any]]:
@@ -10678,7 +10664,7 @@ class Server:
         for world in worlds:
             world.stop(Message.STOPPING)
         sockets = [channel for channel in channels if isinstance(channel, Socket)]
-        await self._wait_for(lambda: all(one.is_closed() for one in sockets), STOP_SECONDS / 2)
+        await self._wait_for(lambda: all(one.is_over for one in sockets), STOP_SECONDS / 2)
         await self._intake.close_connections()
         if self._saving:
             await self._saving  # or its thread and the closing of the store would both write the draft
