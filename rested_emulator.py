@@ -10076,28 +10076,21 @@ def prepare_world(world: Emulation, options: Options, like: Store | None = None,
     set_timers(world, options)
 
 
-class Tls(NamedTuple):
-    """How connections are encrypted.
-
-    ``context`` is None for plain http, ``ca`` the path of the certificate of the CA that was made here, and
-    ``replaced`` says why that CA took the place of an earlier one, where it did.
-    """
-
-    context: ssl.SSLContext | None = None
-    ca: str | None = None
-    replaced: str = ""
+Tls: TypeAlias = "tuple[ssl.SSLContext | None, str | None, str]"
 
 
 def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
     """Read or make the certificate that the options want; raises OptionError.
 
+    Returns the context, None for plain http, and where a CA was made here the path of its certificate, and why it took
+    the place of an earlier one, if it did.
     A CA that is made lies beside the data file and is used again, so that it has to be trusted once; where
     nothing is kept on disk, closing ``scratch`` deletes it.
     """
     if options.cert_key and not options.cert:
         raise OptionError("cert_key: there is no --cert to go with it")
     if not options.tls and not options.cert:
-        return Tls()
+        return None, None, ""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -10106,7 +10099,7 @@ def open_tls(options: Options, scratch: contextlib.ExitStack) -> Tls:
     context.num_tickets = 0
     if options.cert:
         load_pair(context, "cert", options.cert, "cert_key", options.cert_key or options.cert)
-        return Tls(context)
+        return context, None, ""
     return make_certificate(options, context, scratch)
 
 
@@ -10137,7 +10130,7 @@ def make_certificate(options: Options, context: ssl.SSLContext, scratch: context
     ca, path, replaced = open_ca(base, limits, today, trustme)
     days = timedelta(days=1)
     ca.issue_cert(*hosts, not_before=today - days, not_after=today + 365 * days).configure_cert(context)
-    return Tls(context, path, replaced)
+    return context, path, replaced
 
 
 def limits_of(hosts: Sequence[str], trustme: Any) -> list[Any]:
@@ -10503,7 +10496,7 @@ class Server:
             self.world = Emulation(store, clock, gate, files, evidence, send, self._take_key, stable_ids=stable)
             prepare = functools.partial(prepare_world, options=options, is_default=False)
             self.worlds = Worlds(self.world, options.fork_keys, prepare)
-            self.tls = open_tls(options, self._scratch)
+            self._tls, self._ca, self.ca_replaced = open_tls(options, self._scratch)
             set_up(self.world, options)
             prepare_world(self.world, options, seed_store(seed_tree, options, self.world) if seed_tree else None)
             store.file.save()
@@ -10586,7 +10579,7 @@ class Server:
         options = self.options
         api = self._api = Api(
             self.worlds,
-            is_secure=self.tls.context is not None,
+            is_secure=self._tls is not None,
             plain_cookie=options.plain_cookie,
             latency=options.latency,
             max_body=options.max_body,
@@ -10597,7 +10590,7 @@ class Server:
         doors: list[tuple[str, Door]] = [(CONTROL_PREFIX, self.control), (API_PREFIX, api), ("", static)]
         pages = open_pages(options, self.world)
         self._front = Front(doors, opener(self._outbox), options.max_body, pages, self._tell)
-        self._intake = Intake(self._front, self.tls.context, self._most + 64, self._sockets)
+        self._intake = Intake(self._front, self._tls, self._most + 64, self._sockets)
         self._is_serving = True
         for world in self.worlds:
             self.worlds.wake(world.clock)
@@ -10714,7 +10707,7 @@ class Server:
         if name == LOOPBACK[0] or self.world.gate.any_address:
             name = "localhost"  # cookies are kept for one host name, so everyone gets the same
         host = f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
-        s = "s" if self.tls.context else ""
+        s = "s" if self._tls else ""
         return {
             "url": f"http{s}://{host}{API_PREFIX}".removesuffix("/"),
             "wsUrl": f"ws{s}://{host}{API_PREFIX}".removesuffix("/"),
@@ -10726,7 +10719,7 @@ class Server:
             "controlToken": self.control_token,
             "pid": os.getpid(),
             "data": None if self.options.memory else os.path.abspath(self.options.data or DEFAULT_DATA),
-            "ca": self.tls.ca,
+            "ca": self._ca,
         }
 
 
@@ -11189,7 +11182,7 @@ def banner(server: Server) -> str:
         ("Control token", facts["controlToken"]),
         *console_urls(server),
         ("CA", facts["ca"]),
-        ("", server.tls.replaced and f"it is new, take the one before out of your browser: that {server.tls.replaced}"),
+        ("", server.ca_replaced and f"it is new, take the one before out of your browser: that {server.ca_replaced}"),
         ("", facts["ca"] and "trust it: curl --cacert CA, NODE_EXTRA_CA_CERTS=CA, or import it in the browser"),
     ]
     lines += [f"  {name:<14}{printable(str(value))}" for name, value in rows if value]
