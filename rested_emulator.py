@@ -9793,22 +9793,16 @@ def check_time_of_day(value: object) -> str:
     return text
 
 
-def check_fault_option(value: object) -> str:
-    """Return the arguments of a fault, as JSON."""
+def check_fault_option(value: object) -> Fault:
+    """Return a fault, from the arguments of ``add_fault`` as JSON."""
     text = check_text(value)
-    read_fault(text)
-    return text
-
-
-def read_fault(text: str) -> Fault:
-    """Read a fault from the arguments of ``add_fault`` as JSON; raises OptionError."""
     try:
-        value = DECODER.decode(text)
+        members = DECODER.decode(text)
     except ValueError:
-        value = None
-    if not isinstance(value, dict):
+        members = None
+    if not isinstance(members, dict):
         raise OptionError(f'{shown(text)} is no JSON object; write {{"kind": "delay", "seconds": 2}}')
-    arguments = read_arguments(Owner.add_fault, value)
+    arguments = read_arguments(Owner.add_fault, members)
     fault = check_fault(arguments.pop("kind"), arguments)
     if fault.listener is not None:
         raise OptionError("listener is the number of a socket that is open, and at the start there are none")
@@ -9893,7 +9887,7 @@ class Options:
     )
     freeze: bool = switch("let the clock stand")
 
-    fault: tuple[str, ...] = option(
+    fault: tuple[Fault, ...] = option(
         (), check_fault_option, "something that goes wrong, as for POST faults", "JSON", group="trouble"
     )
     latency: tuple[float, float] = option(
@@ -10064,14 +10058,14 @@ def prepare_world(world: Emulation, options: Options, like: Store | None = None,
 
     A world other than the default one has the endpoints of one project alone, and no faults for the others.
     """
-    faults = [read_fault(text) for text in options.fault]
     # Frozen before the time is set, so that no millisecond passes between.
     if options.freeze:
         world.states.freeze()
     if options.set_time:
         world.states.set_time(options.set_time)
+    faults = options.fault
     if not is_default:
-        faults = [fault for fault in faults if fault.endpoint is None or world.store.endpoint(fault.endpoint)]
+        faults = tuple(one for one in faults if one.endpoint is None or world.store.endpoint(one.endpoint))
     world.states.begin(like, faults)
     set_timers(world, options)
 
