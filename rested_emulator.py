@@ -5849,9 +5849,9 @@ class Evidence:
         yield from self._messages
         yield from (recovery for recovery in self.recoveries.seen if recovery.back is not None)
 
-    def find(self, kind: str, **filters: object) -> list[dict[str, Json]]:
+    def find(self, kind: str, **filters: Any) -> list[dict[str, Json]]:
         """Return the requests or messages that fit, as the owner sees them; ``since`` is a number they come after."""
-        since = cast("int", filters.get("since") or 0)
+        since = filters.get("since") or 0
         # Of many only the new are looked at.
         later = itertools.takewhile(lambda one: one.number > since, reversed(self._kinds[kind]))
         fitting = [one for one in later if fits(one, filters)]
@@ -5899,25 +5899,18 @@ class Evidence:
             waiting.then()
 
 
-Filter: TypeAlias = Callable[[Any, Any], bool]  # whether what was seen fits a value
-
-# What filters mean that name no member to be equal to; without a value one lets everything through but the console.
-FILTERS: Mapping[str, Filter] = MappingProxyType(
-    {
-        "since": lambda seen, number: number is None or seen.number > number,
-        "username": lambda seen, name: name in (None, *seen.client.names),
-        "from_": lambda seen, whom: whom == CONSOLE or not seen.is_console,
-    }
-)
-
-
-def fits(seen: Seen, filters: Mapping[str, object]) -> bool:
-    """Tell whether a request, message or recovery has the values that are asked for."""
+def fits(seen: Any, filters: Mapping[str, Any]) -> bool:
+    """Tell whether a request, message or recovery has the values that are asked for; None lets every value through."""
     for name, value in filters.items():
-        if name in FILTERS:
-            if not FILTERS[name](seen, value):
-                return False
-        elif value is not None and getattr(seen, name) != value:
+        if name == "since":
+            fits = value is None or seen.number > value
+        elif name == "username":
+            fits = value in (None, *seen.client.names)
+        elif name == "from_":  # without it the console is left out
+            fits = value == CONSOLE or not seen.is_console
+        else:
+            fits = value is None or getattr(seen, name) == value
+        if not fits:
             return False
     return True
 
