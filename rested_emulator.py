@@ -5966,7 +5966,8 @@ def tell_change(hub: Hub, faults: Faults, evidence: Evidence, endpoint: Endpoint
 class Parts(NamedTuple):
     """What all verbs that change something work with.
 
-    ``publish`` tells of a change that has happened, and keeps it as evidence.
+    ``publish`` tells of a change that has happened, and keeps it as evidence; ``take_key`` has a key lead to this
+    world, and tells whether it may: not where it is that of another one.
     """
 
     store: Store
@@ -5975,6 +5976,7 @@ class Parts(NamedTuple):
     accounts: Accounts
     hub: Hub
     publish: Callable[[Endpoint, Change], None]
+    take_key: Callable[[str], bool]
 
     def add(self, endpoint: Endpoint, data: bytes, owner: str | None = None) -> Record:
         """Store a new record, and tell of it."""
@@ -6009,7 +6011,7 @@ class Service:
 
     def __init__(self, parts: Parts, gate: Gate, files: Files, evidence: Evidence) -> None:
         self._parts = parts
-        self._store, self._clock, self._ids, self._accounts, self._hub, self._publish = parts
+        self._store, self._clock, self._ids, self._accounts, self._hub, self._publish, _ = parts
         self._gate = gate
         self._files = files
         self._evidence = evidence
@@ -6325,13 +6327,11 @@ class Owner:
     They return what they did as a JSON object, and raise OptionError for a wrong argument.
     """
 
-    def __init__(self, parts: Parts, faults: Faults, evidence: Evidence, take_key: Callable[[str], bool]) -> None:
-        """``take_key`` has a key lead here, and tells whether it may: not where it is that of another world."""
+    def __init__(self, parts: Parts, faults: Faults, evidence: Evidence) -> None:
         self._parts = parts
-        self._store, self._clock, self._ids, self._accounts, self._hub, self._publish = parts
+        self._store, self._clock, self._ids, self._accounts, self._hub, self._publish, self._take_key = parts
         self._faults = faults
         self._evidence = evidence
-        self._take_key = take_key
 
     def change_project(
         self,
@@ -6568,12 +6568,10 @@ class States:
     They answer and fail as those of the Owner. Edits of the data file by hand come in here too.
     """
 
-    def __init__(self, parts: Parts, files: Files, faults: Faults, take_key: Callable[[str], bool]) -> None:
-        """``take_key`` has a key lead here, and tells whether it may: not where it is that of another world."""
-        self._store, self._clock, self._ids, self._accounts, self._hub, self._publish = parts
+    def __init__(self, parts: Parts, files: Files, faults: Faults) -> None:
+        self._store, self._clock, self._ids, self._accounts, self._hub, self._publish, self._take_key = parts
         self._files = files
         self._faults = faults
-        self._take_key = take_key
         self._clocks: dict[str, ClockState] = {}
         self._note_clock(START)
         self._standing: tuple[Fault, ...] = ()  # faults that are there from the start
@@ -6988,8 +6986,7 @@ class Reports:
 class Emulation:
     """One emulated service, which users know as a world: the verbs by who calls them, and the parts they use.
 
-    It is wired here: each part gets what it uses, and uses nothing else. ``send`` brings a message to listeners;
-    ``take_key`` has a key lead here, unless it is another world's.
+    It is wired here: each part gets what it uses, and uses nothing else. ``send`` brings a message to listeners.
     """
 
     def __init__(
@@ -7016,10 +7013,10 @@ class Emulation:
         self.hub = hub = Hub(clock, send, lambda listener, *how: evidence.saw_end(listener.endpoint, listener, *how))
         self.faults = faults = Faults(clock, hub)
         publish = functools.partial(tell_change, hub, faults, evidence)
-        parts = Parts(store, clock, ids, accounts, hub, publish)
+        parts = Parts(store, clock, ids, accounts, hub, publish, take_key)
         self.service = Service(parts, gate, files, evidence)
-        self.owner = Owner(parts, faults, evidence, take_key)
-        self.states = States(parts, files, faults, take_key)
+        self.owner = Owner(parts, faults, evidence)
+        self.states = States(parts, files, faults)
         self.reports = Reports(store, clock, hub, faults, evidence)
 
     def fork(self, key: str, take_key: Callable[[str], bool], data: Tree | None = None) -> Emulation:
