@@ -614,9 +614,8 @@ class Change(NamedTuple):
 class Parameters(NamedTuple):
     """The query parameters that the service has; all others are ignored (contract 1.4).
 
-    ``flags`` are the flags that are set, of those that count for some operations only; ``warnings`` name
-    parameters that are ignored and were probably meant to be others. ``from_console`` is the emulator's own, and
-    tells the traffic of its console apart.
+    ``flags`` are the flags that are set, of FLAG_OPERATIONS; ``warnings`` name parameters that are ignored and were
+    probably meant to be others. ``from_console`` is the emulator's own, and tells the traffic of its console apart.
     """
 
     key: str | None = None
@@ -626,12 +625,6 @@ class Parameters(NamedTuple):
     unique_ids: tuple[str, ...] = ()
     strategy: str = Strategy.FORCE
     data_only: bool = False
-    login: bool = False
-    logout: bool = False
-    no_at_cookie: bool = False
-    password_reset: bool = False
-    file_only: bool = False
-    stream: bool = False
     jsonata: str | None = None
     from_console: bool = False
     malformed: bool = False
@@ -667,6 +660,7 @@ class Request:
         return self.headers.get("Host")
 
 
+# The flags that count for some operations only.
 FLAG_OPERATIONS = MappingProxyType(
     {
         "login": (Operation.LOGIN,),
@@ -913,12 +907,6 @@ def parse_query(query: str) -> Parameters:
         unique_ids=tuple(value for name, value in pairs if name == "uniqueId" and value),
         strategy=last.get("strategy", Strategy.FORCE),
         data_only=last.get("dataOnly") == "true",
-        login=last.get("login") == "true",
-        logout=last.get("logout") == "true",
-        no_at_cookie=last.get("noATCookie") == "true",
-        password_reset=last.get("passwordreset") == "true",
-        file_only=last.get("fileOnly") == "true",
-        stream=last.get("stream") == "true",
         jsonata=last.get("jsonata"),
         from_console=last.get("from") == CONSOLE,
         malformed=not query.isascii() or ("%" in query and not is_utf8(unquote_to_bytes(query))),
@@ -6022,16 +6010,16 @@ class Service:
         """Tell which client verb a request means; an authentication endpoint has more of them (contract 6.1)."""
         if method in ("GET", "DELETE"):
             return Operation.READ if method == "GET" else Operation.DELETE
-        endpoint, parameters = self._store.endpoint(request.endpoint), request.parameters
+        endpoint, flags = self._store.endpoint(request.endpoint), request.parameters.flags
         if endpoint is None or not endpoint.authentication:
             return Operation.CREATE if method == "POST" else Operation.UPDATE
         if method == "PUT":
-            return Operation.RESET_PASSWORD if parameters.password_reset else Operation.UPDATE
-        if parameters.login:
+            return Operation.RESET_PASSWORD if "passwordreset" in flags else Operation.UPDATE
+        if "login" in flags:
             return Operation.LOGIN
-        if parameters.logout:
+        if "logout" in flags:
             return Operation.LOGOUT
-        return Operation.SEND_RESET if parameters.password_reset else Operation.REGISTER
+        return Operation.SEND_RESET if "passwordreset" in flags else Operation.REGISTER
 
     def look_at_flags(self, request: Request, operation: Operation, method: str) -> tuple[str, ...]:
         """Warn of flags that are set and count for nothing, as those for users on an endpoint that has none."""
@@ -7842,12 +7830,12 @@ class Api(Door):
     def _carry_out(self, service: Service, operation: Operation, request: HttpRequest) -> Answer:
         if operation is Operation.CREATE and request.upload:
             return self._show(service.upload(request, request.upload), request)
-        if operation is Operation.READ and request.parameters.file_only:
+        if operation is Operation.READ and "fileOnly" in request.parameters.flags:
             return self._send_file(service, request)
         if operation is Operation.LOGIN:
             user, session = service.login(request)
             answer = self._show(user, request)
-            if request.parameters.no_at_cookie:
+            if "noATCookie" in request.parameters.flags:
                 answer.headers.append(("Authorization", f"Bearer {session.token}"))
             else:
                 answer.headers += self._set_cookies(session.token)
@@ -7872,7 +7860,7 @@ class Api(Door):
         # A client has named it, so it may be no header's value at all.
         kind = file["mimeType"] if MIME_TYPE.match(file["mimeType"]) else "application/octet-stream"
         try:
-            answer = send_file(path, kind, request, ranges=request.parameters.stream)
+            answer = send_file(path, kind, request, ranges="stream" in request.parameters.flags)
         except OSError as error:
             log.error("%s: %s", path, error.strerror)
             raise Refusal(Message.NO_FILE, f"The file is not readable: {error.strerror}.") from None
@@ -7946,7 +7934,7 @@ def fault_hit(effect: Effect) -> FaultHit:
 
 def served_as(method: str, request: HttpRequest) -> str:
     """Return the method whose rules count: a HEAD for a file is a GET without its body (contract 1.7)."""
-    return "GET" if method == "HEAD" and request.parameters.file_only else method
+    return "GET" if method == "HEAD" and "fileOnly" in request.parameters.flags else method
 
 
 def check_handshake(request: HttpRequest) -> None:

@@ -62,7 +62,7 @@ LOGIN = {"username": "cleo", "password": "clover"}
 
 def test_a_user_without_a_password_cannot_log_in_and_is_told_how_to(backend: Backend, seeded: Any) -> None:
     with refused(401, texts.WRONG_CREDENTIALS) as refusal:
-        backend.login(knock(GARDENERS, LOGIN, login=True))
+        backend.login(knock(GARDENERS, LOGIN))
     assert "'cleo' has no password yet; set one with PUT" in refusal.value.hint
     token = backend.sign_in(GARDENERS, "cleo")
     assert backend.read(knock(GARDENERS, token=token)) == seeded
@@ -71,7 +71,7 @@ def test_a_user_without_a_password_cannot_log_in_and_is_told_how_to(backend: Bac
 def test_a_user_without_a_password_gets_one_by_the_master_key(backend: Backend, seeded: Any) -> None:
     password = {"password": "clover"}
     backend.update(knock(GARDENERS, password, unique_id="cleo's", master_key=MASTER_KEY, strategy="merge"))
-    assert backend.login(knock(GARDENERS, LOGIN, login=True))[1].user == seeded.unique_id
+    assert backend.login(knock(GARDENERS, LOGIN))[1].user == seeded.unique_id
 
 
 def test_a_user_without_a_password_gets_one_by_a_reset_mail(backend: Backend, seeded: Any) -> None:
@@ -80,7 +80,7 @@ def test_a_user_without_a_password_gets_one_by_a_reset_mail(backend: Backend, se
     token = backend.store.mails()[-1].token
     passwords = {"password": "clover", "passwordConfirmation": "clover"}
     backend.reset_password(knock(GARDENERS, {"verificationToken": token} | passwords))
-    assert backend.login(knock(GARDENERS, LOGIN, login=True))[1].user == seeded.unique_id
+    assert backend.login(knock(GARDENERS, LOGIN))[1].user == seeded.unique_id
 
 
 @pytest.mark.warns("until PUT with the master key or a reset mail sets it: 5, which are 'a' of my/users, 'b' of")
@@ -550,14 +550,14 @@ TEMPLATE = "<p>Dear {{email}}, <a href='https://garden.example/?t={{verification
 def send_mail(backend: Backend, email: str = "ada@garden.example") -> str:
     """Ask for a reset mail; the verification token in it."""
     backend.change_project(reset_templates={"reset": TEMPLATE})
-    backend.send_reset(knock(GARDENERS, {"email": email, "templateName": "reset"}, password_reset=True))
+    backend.send_reset(knock(GARDENERS, {"email": email, "templateName": "reset"}))
     mail: Any = backend.mails()[-1]
     return str(mail["verificationToken"])
 
 
 def new_password(token: str, password: str = "aprikose", endpoint: str = GARDENERS) -> Any:
     data = {"verificationToken": token, "password": password, "passwordConfirmation": password}
-    return knock(endpoint, data, password_reset=True)
+    return knock(endpoint, data)
 
 
 def test_a_reset_mail_is_the_template_filled_in_and_lies_in_the_outbox(backend: Backend, time: StoppedTime) -> None:
@@ -588,7 +588,7 @@ def test_the_token_of_a_mail_sets_a_password_once(backend: Backend) -> None:
     token = send_mail(backend)
     backend.reset_password(new_password(token))
     assert users(backend)[0] == {**ADA_SHOWN, "password": "aprikose"}
-    backend.login(knock(GARDENERS, {"username": "ada", "password": "aprikose"}, login=True))
+    backend.login(knock(GARDENERS, {"username": "ada", "password": "aprikose"}))
     with refused(400) as refusal:
         backend.reset_password(new_password(token, "again"))
     assert (refusal.value.message, "used already" in refusal.value.hint) == (texts.WRONG_VERIFICATION, True)
@@ -656,9 +656,7 @@ def test_a_reset_takes_the_outbox_back_and_makes_a_used_token_fresh(backend: Bac
 def test_of_many_mails_the_outbox_keeps_the_latest_thousand(backend: Backend) -> None:
     tokens = [send_mail(backend) for _ in range(3)]
     for _ in range(998):
-        backend.send_reset(
-            knock(GARDENERS, {"email": "ada@garden.example", "templateName": "reset"}, password_reset=True)
-        )
+        backend.send_reset(knock(GARDENERS, {"email": "ada@garden.example", "templateName": "reset"}))
     tokens.append(send_mail(backend))
     kept = [mail["verificationToken"] for mail in backend.mails() if isinstance(mail, dict)]
     assert (len(kept), kept[0], kept[-1]) == (1000, *tokens[2:])
@@ -668,10 +666,10 @@ def test_of_many_mails_the_outbox_keeps_the_latest_thousand(backend: Backend) ->
     ("parameters", "operation"),
     [
         ({}, "register"),
-        ({"login": True}, "login"),
-        ({"logout": True}, "logout"),
-        ({"password_reset": True}, "send_reset"),
-        ({"password_reset": True, "login": True}, "login"),
+        ({"flags": ("login",)}, "login"),
+        ({"flags": ("logout",)}, "logout"),
+        ({"flags": ("passwordreset",)}, "send_reset"),
+        ({"flags": ("login", "passwordreset")}, "login"),
         ({"master_key": MASTER_KEY}, "register"),
     ],
     ids=str,

@@ -282,7 +282,6 @@ REFUSED = [
     pytest.param(Backend.register, knock(GARDENERS, {"username": "c", "password": [PASSWORD]}), id="odd password"),
     pytest.param(Backend.register, knock(GARDENERS, [SENT]), id="no object"),
     pytest.param(Backend.register, knock(GARDENERS, SENT), id="user exists"),
-    pytest.param(Backend.register, knock(GARDENERS, SENT, password_reset=True), id="password reset"),
     pytest.param(Backend.login, knock(GARDENERS, SENT), id="both names"),
     pytest.param(Backend.login, knock(GARDENERS, PASSWORD), id="text for a login"),
     pytest.param(Backend.login, knock(GARDENERS, {"username": "ada", "password": PASSWORD}), id="wrong password"),

@@ -88,7 +88,7 @@ CHANGES: dict[str, Callable[[Backend], object]] = {
 def send_mail(backend: Backend) -> None:
     backend.change_project(reset_templates={"welcome": "{{verificationtoken}}"})
     backend.register(knock(GARDENERS, {"email": "a@b.c", "password": "x"}))
-    backend.send_reset(knock(GARDENERS, {"email": "a@b.c", "templateName": "welcome"}, password_reset=True))
+    backend.send_reset(knock(GARDENERS, {"email": "a@b.c", "templateName": "welcome"}))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -515,7 +515,7 @@ def test_the_owner_writes_and_deletes_whatever_belongs_to_whom(backend: Backend,
 
 def test_a_user_whom_the_owner_edits_keeps_the_password(backend: Backend) -> None:
     assert "password" not in backend.put_record(GARDENERS, {"username": "eve"}, unique_id=ADA)["data"]
-    backend.login(knock(GARDENERS, {"username": "eve", "password": "apricot"}, login=True))
+    backend.login(knock(GARDENERS, {"username": "eve", "password": "apricot"}))
     with pytest.raises(OptionError, match="username 'ben'"):
         backend.put_record(GARDENERS, {"username": "ben"}, unique_id=ADA)
     with pytest.raises(OptionError, match="makes no user"):

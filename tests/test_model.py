@@ -332,10 +332,10 @@ def test_what_is_no_size_is_refused(value: str | int) -> None:
         ("strategy=merge&strategy=replace", Parameters(strategy="replace")),
         ("strategy=", Parameters(strategy="")),
         ("dataOnly=true", Parameters(data_only=True)),
-        ("login=true", Parameters(login=True)),
-        ("logout=true", Parameters(logout=True)),
-        ("noATCookie=true", Parameters(no_at_cookie=True)),
-        ("passwordreset=true", Parameters(password_reset=True)),
+        ("login=true", Parameters(flags=("login",))),
+        ("logout=true", Parameters(flags=("logout",))),
+        ("noATCookie=true", Parameters(flags=("noATCookie",))),
+        ("passwordreset=true", Parameters(flags=("passwordreset",))),
         ("dataOnly=false&dataOnly=true", Parameters(data_only=True)),
         ("dataOnly=true&dataOnly=false", Parameters()),
         ("dataOnly=true&dataOnly=", Parameters()),
@@ -356,7 +356,7 @@ def test_what_is_no_size_is_refused(value: str | int) -> None:
     ],
 )
 def test_a_query_becomes_parameters(query: str, parameters: Parameters) -> None:
-    assert parse_parameters(query)._replace(flags=(), warnings=()) == parameters
+    assert parse_parameters(query)._replace(warnings=()) == parameters
 
 
 @pytest.mark.parametrize("name", ["dataOnly", "login", "logout", "noATCookie", "passwordreset"])
