@@ -3009,13 +3009,13 @@ BEFORE, AFTER = "\0before", "\0after"
 
 
 class Indexes:
-    """What is found without going through whole tables: derived from them at the first question, and kept in line.
+    """What is read of the tables without going through them: derived at the first question, and kept in line.
 
-    Whoever changes the tables of ``file`` says so to ``follow`` and ``forget``.
+    Whoever changes the tables of ``file`` says so to ``_follow`` and ``_forget``.
     """
 
     def __init__(self, file: JsonFile) -> None:
-        self._file = file
+        self.file = file  # which is told when to save, and to close
         # By table and id; and by endpoint.
         self._values: dict[tuple[str, str], Any] = {}
         self._listings: dict[str, Listing] = {}
@@ -3026,9 +3026,10 @@ class Indexes:
         self._own_listings: dict[str, dict[str | None, Listing]] = {}
 
     def _documents(self, name: str) -> Documents:
-        return self._file.tables.get(name, NO_DOCUMENTS)
+        """Return the live documents of a table, which must not be changed."""
+        return self.file.tables.get(name, NO_DOCUMENTS)
 
-    def value(self, table: str, document_id: str, read: Callable[[str, Any], T]) -> T | None:
+    def _value(self, table: str, document_id: str, read: Callable[[str, Any], T]) -> T | None:
         """Return the value of a document, which is read once as long as it is not replaced; None without one."""
         value: T | None = self._values.get((table, document_id))
         if value is None and (document := self._documents(table).get(document_id)) is not None:
@@ -3036,14 +3037,17 @@ class Indexes:
         return value
 
     def records(self, name: str) -> Listing:
-        """Return all records of an endpoint; the same until one changes, so that their JSON is written once."""
+        """Return all records of an endpoint in the order of creation (contract 3.5).
+
+        They are the same until one changes, so that their JSON is written once.
+        """
         listing = self._listings.get(name)
         if listing is None:
             listing = self._listings[name] = Listing(self._documents(name).values())
         return listing
 
     def records_for(self, name: str, user: str | None) -> Listing:
-        """Return the records that are a user's, kept as all are, and those that are nobody's."""
+        """Return the records of an endpoint that a user may read where others' may not be read (contract 6.8)."""
         documents = self._documents(name)
         if name not in self._owned:
             self._owned[name] = {}
@@ -3061,7 +3065,7 @@ class Indexes:
         return listings[user]
 
     def user(self, endpoint: str, name: str, value: str) -> Record | None:
-        """Return the first record of an endpoint with this text as its member ``name`` of CREDENTIALS."""
+        """Return the first record of an endpoint whose member ``name`` of CREDENTIALS is this text; None without."""
         documents = self._documents(endpoint)
         if endpoint not in self._users:
             self._users[endpoint] = {}
@@ -3073,7 +3077,7 @@ class Indexes:
         user: Record | None = documents.get(oldest)
         return user
 
-    def follow(self, name: str, key: str, old: Any, new: Any, *, is_moved: bool) -> None:
+    def _follow(self, name: str, key: str, old: Any, new: Any, *, is_moved: bool) -> None:
         """Take over that a document is replaced, made or deleted, which None stands for, or has another place."""
         self._listings.pop(name, None)
         self._values.pop((name, key), None)
@@ -3104,7 +3108,7 @@ class Indexes:
         for pair in credentials_of(new):
             users.setdefault(pair, set()).add(key)
 
-    def forget(self, name: str) -> None:
+    def _forget(self, name: str) -> None:
         """Take over that a whole table is gone."""
         self._listings.pop(name, None)
         self._users.pop(name, None)
@@ -3116,7 +3120,7 @@ class Indexes:
         self._own_listings.pop(name, None)
 
 
-class History:
+class History(Indexes):
     """The tables over time: every change of them passes here, first into the journal, and what was can come back.
 
     TinyDB gives the data file its layout and changes single tables, through Records; it reads nothing. Ours are
@@ -3125,13 +3129,12 @@ class History:
 
     def __init__(self, storage: JsonFile, drop_file: Callable[[str], None] = lambda _: None) -> None:
         """Begin with what the storage holds; ``drop_file`` is called with the id of each uploaded file to delete."""
-        self.file = storage  # which is told when to save, and to close
+        super().__init__(storage)
         self._drop_file = drop_file
         self._database = TinyDB(storage=lambda: storage)
         self._database.table_class = Records
         # The oldest first.
         self._checkpoints: dict[str, Tables] = {}
-        self._indexes = Indexes(storage)
         self._batch: list[Step] | None = None
         # Why an edit of the data file is not taken over.
         self.refused_edit: str | None = None
@@ -3145,10 +3148,6 @@ class History:
         table = self._database.table(name)
         assert isinstance(table, Records)
         return table
-
-    def _documents(self, name: str) -> Documents:
-        """Return the live documents of a table, which must not be changed."""
-        return self.file.tables.get(name, NO_DOCUMENTS)
 
     # What changes
 
@@ -3187,14 +3186,14 @@ class History:
                     self._table(name).put_behind(inserted)
                     inserted = {}
                 if key is None:
-                    self._indexes.forget(name)
+                    self._forget(name)
                     had_files += [key for key, record in self._documents(name).items() if has_file(record)]
                     self._database.drop_table(name)
                     continue
                 old = self._documents(name).get(key)
                 if has_file(old):
                     had_files.append(key)
-                self._indexes.follow(name, key, old, document, is_moved=after is not None)
+                self._follow(name, key, old, document, is_moved=after is not None)
                 if document is None:
                     self._table(name).remove(doc_ids=[key])  # type: ignore[list-item]
                     # An empty table in the data file would be a new endpoint at the next start.
@@ -3408,11 +3407,11 @@ class History:
         gone = [(step.table, step.document_id) for step in steps if step.document is None]
         for name, key, document, after in steps:
             if key is None:
-                self._indexes.forget(name)
+                self._forget(name)
             else:
                 # One that is moved was deleted by a step before.
                 old = None if after is not None else now.get(name, NO_DOCUMENTS).get(key)
-                self._indexes.follow(name, key, old, document, is_moved=after is not None)
+                self._follow(name, key, old, document, is_moved=after is not None)
         self._forget_files(key for table, key in gone if key and has_file(now[table].get(key)))
         return changes_by(steps, now)
 
@@ -3426,7 +3425,7 @@ class Store(History):
         return list(filter(None, map(self.project, self._documents(PROJECTS))))
 
     def project(self, key: str) -> Project | None:
-        return self._indexes.value(PROJECTS, key, read_project)
+        return self._value(PROJECTS, key, read_project)
 
     def put_project(self, key: str, project: Project) -> None:
         """Keep a project in place of the one of ``key``; if it has a new key, its endpoints follow."""
@@ -3454,7 +3453,7 @@ class Store(History):
         return list(filter(None, map(self.endpoint, self._documents(ENDPOINTS))))
 
     def endpoint(self, name: str) -> Endpoint | None:
-        return self._indexes.value(ENDPOINTS, name, read_endpoint)
+        return self._value(ENDPOINTS, name, read_endpoint)
 
     def endpoints_of(self, key: str) -> list[Endpoint]:
         """Return the endpoints of the project of that key."""
@@ -3485,21 +3484,9 @@ class Store(History):
 
     # Records
 
-    def records(self, name: str) -> Listing:
-        """Return all records of an endpoint in the order of creation (contract 3.5)."""
-        return self._indexes.records(name)
-
-    def records_for(self, name: str, user: str | None) -> Listing:
-        """Return the records of an endpoint that a user may read where others' may not be read (contract 6.8)."""
-        return self._indexes.records_for(name, user)
-
-    def user(self, endpoint: str, name: str, value: str) -> Record | None:
-        """Return the first record of an endpoint whose member ``name`` of CREDENTIALS is this text; None without."""
-        return self._indexes.user(endpoint, name, value)
-
     def user_names(self, endpoint: str, unique_id: str) -> tuple[str, ...]:
         """Return the username and email that a user has, none where there is no such user."""
-        return self._indexes.value(endpoint, unique_id, lambda _, user: names_of(user)) or ()
+        return self._value(endpoint, unique_id, lambda _, user: names_of(user)) or ()
 
     def count(self, name: str) -> int:
         return len(self._documents(name))
@@ -3528,7 +3515,7 @@ class Store(History):
         ]
 
     def session(self, token: str) -> Session | None:
-        return self._indexes.value(SESSIONS, token, read_session)
+        return self._value(SESSIONS, token, read_session)
 
     def put_session(self, session: Session) -> None:
         document = {
