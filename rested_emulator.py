@@ -4217,15 +4217,6 @@ class Files:
             os.rmdir(self._folder)
 
 
-class UploadedFile(NamedTuple):
-    """A file of an upload, still a draft."""
-
-    unique_id: str
-    original_name: str
-    mime_type: str
-    size: int
-
-
 class Upload:
     """A multipart body, parsed while it arrives: files go to disk, text fields to memory (contract 8.1).
 
@@ -4263,7 +4254,7 @@ class Upload:
         self._max_fields = max_fields
         self._fields_size = 0
         self._fields: list[tuple[str, bytearray]] = []
-        self._done: list[UploadedFile] = []
+        self._done: dict[str, dict[str, Json]] = {}  # by id, the members ``file`` of their records
         # The part that arrives; and of the file in it name, type, id, size and descriptor.
         self._part = ""
         self._name: str | None = None
@@ -4343,10 +4334,10 @@ class Upload:
             return
         out, self._out = self._out, None
         os.close(out)
-        self._done.append(UploadedFile(self._id, self._name or "", self._type, self._size))
+        self._done[self._id] = {"originalName": self._name or "", "mimeType": self._type, "size": self._size}
 
-    def finish(self) -> tuple[list[UploadedFile], dict[str, Json]]:
-        """Return the files and the metadata once all has arrived; raises the Refusal of a wrong body."""
+    def finish(self) -> tuple[dict[str, dict[str, Json]], dict[str, Json]]:
+        """Return the files by id, and the metadata, once all has arrived; raises the Refusal of a wrong body."""
         if self.refusal is None and not self._parser.closed:
             try:
                 self._parser.close()
@@ -4370,7 +4361,7 @@ class Upload:
         if self._out is not None:
             os.close(self._out)
             self._out = None
-        for unique_id in filter(None, {self._id, *(file.unique_id for file in self._done)}):
+        for unique_id in filter(None, {self._id, *self._done}):
             self.files.drop_draft(unique_id)
 
 
@@ -6087,13 +6078,12 @@ class Service:
         files, metadata = upload.finish()
         now = self._clock.timestamp()
         records = []
-        for file in files:
-            facts = {"originalName": file.original_name, "mimeType": file.mime_type, "size": file.size}
+        for unique_id, file in files.items():
             try:
-                data = encode({**facts, "metadata": metadata})
+                data = encode({**file, "metadata": metadata})
             except UnicodeEncodeError:
-                raise Refusal(Message.WRONG_BODY, f"The name {shown(file.original_name)} is not UTF-8.") from None
-            records.append(Record.of(file.unique_id, data, now, now, caller.user, {"file": facts}))
+                raise Refusal(Message.WRONG_BODY, f"The name {shown(file['originalName'])} is not UTF-8.") from None
+            records.append(Record.of(unique_id, data, now, now, caller.user, {"file": file}))
         with self._store.batch():
             for record in records:
                 self._store.put_record(endpoint.name, record)
