@@ -207,6 +207,8 @@ PLAIN_COOKIE = "rested-access-token"
 JSON_TYPE = "application/json; charset=utf-8"
 TEXT_TYPE = "text/plain; charset=utf-8"
 
+STRATEGIES = ("force", "merge", "replace")  # how PUT combines the old data with the new (contract 4.3)
+
 SAMPLE_PROJECT = "examples"
 SAMPLE_KEY = "d59eb2859c284168ac48aef65046d5dd"
 SAMPLE_TIME = "2021-06-28T17:18:44.000Z"
@@ -285,14 +287,6 @@ class Message(StrEnum):
     DROPPED = "The world is dropped.", 503
     STOPPING = "The emulator stops.", 503
     BUG = "The emulator failed.", 500
-
-
-class Strategy(StrEnum):
-    """How PUT combines the old data with the new (contract 4.3)."""
-
-    FORCE = "force"
-    MERGE = "merge"
-    REPLACE = "replace"
 
 
 class Operation(StrEnum):
@@ -623,7 +617,7 @@ class Parameters(NamedTuple):
     access_token: str | None = None
     # Not split at commas: whether a value is one id or several depends on the endpoint's records (contract 4.2).
     unique_ids: tuple[str, ...] = ()
-    strategy: str = Strategy.FORCE
+    strategy: str = "force"
     data_only: bool = False
     jsonata: str | None = None
     from_console: bool = False
@@ -905,7 +899,7 @@ def parse_query(query: str) -> Parameters:
         master_key=last.get("masterKey"),
         access_token=last.get("accessToken"),
         unique_ids=tuple(value for name, value in pairs if name == "uniqueId" and value),
-        strategy=last.get("strategy", Strategy.FORCE),
+        strategy=last.get("strategy", "force"),
         data_only=last.get("dataOnly") == "true",
         jsonata=last.get("jsonata"),
         from_console=last.get("from") == CONSOLE,
@@ -1126,21 +1120,21 @@ def decode(packed: bytes) -> Json:
     return value
 
 
-def check_strategy(name: str) -> Strategy:
-    """Return the strategy of that name; raises Refusal where there is none (contract 4.3)."""
-    if name in tuple(Strategy):
-        return Strategy(name)
-    raise Refusal(Message.WRONG_PARAMETER, f"Strategy {shown(name)} is not one of {', '.join(Strategy)}.")
+def check_strategy(name: str) -> str:
+    """Return the name of a strategy; raises Refusal for another (contract 4.3)."""
+    if name in STRATEGIES:
+        return name
+    raise Refusal(Message.WRONG_PARAMETER, f"Strategy {shown(name)} is not one of {', '.join(STRATEGIES)}.")
 
 
-def apply_strategy(old: bytes, new: bytes, strategy: Strategy) -> bytes:
+def apply_strategy(old: bytes, new: bytes, strategy: str) -> bytes:
     """Return the data after a PUT, all as JSON (contract 4.3); raises Refusal."""
-    if strategy is Strategy.FORCE:
+    if strategy == "force":
         return new
     before, after = decode(old), decode(new)
-    if strategy is Strategy.REPLACE and kind_of(before) == kind_of(after):
+    if strategy == "replace" and kind_of(before) == kind_of(after):
         return new
-    if strategy is Strategy.MERGE and isinstance(before, dict) and isinstance(after, dict):
+    if strategy == "merge" and isinstance(before, dict) and isinstance(after, dict):
         return encode(merge(before, after))
     hint = f"Strategy {strategy} cannot put {kind_of(after)} onto {kind_of(before)}; force can."
     raise Refusal(Message.WRONG_PARAMETER, hint)
