@@ -1708,23 +1708,20 @@ class Lock:
 
 
 class FileStamp(NamedTuple):
-    """What stat(2) says of a file: size in bytes, times of modification and of change in nanoseconds, inode."""
+    """What stat(2) says of a file: size in bytes, times of modification and of change in nanoseconds, inode.
+
+    ``sum`` is the CRC-32 of its bytes, where these were read.
+    """
 
     size: int
     modified: int
     changed: int
     inode: int
+    sum: int | None = None
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileStamp:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-class FileContent(NamedTuple):
-    """One state of a file: its stamp, and the CRC-32 of its bytes."""
-
-    stamp: FileStamp
-    sum: int
 
 
 class Journal:
@@ -1867,12 +1864,11 @@ class JsonFile(Storage):
         self.tables = grow(tree)
         self.changed = False
         self._watched = watched and path is not None
-        # The data file as it was last read or written: its stamp, sum, tables and size.
+        # The data file as it was last read or written: its stamp, sum and tables.
         self._stamp_then: FileStamp | None = None
         self._had_name = True  # when it was read, or since it was made
         self._sum: int | None = None
         self._base: Tables = {}
-        self._saved = 0
         # The data file as somebody else wrote it.
         self._edited: FileStamp | None = None
         self._lock = Lock(self.path)
@@ -1904,9 +1900,9 @@ class JsonFile(Storage):
         """Read the data file, by the name it was given. Raises DataFileError, or OSError."""
         # For writing, so that a file that cannot be written fails now and not at the first change.
         with open(path, "r+b"):
-            content = self._content()
+            stamp = self._summed()
             self.tables = grow(load_tree(path))
-        self.remember(self.snapshot(), content)
+        self.remember(self.snapshot(), stamp)
         # Some disks count no names.
         self._had_name = os.stat(self.path).st_nlink > 0
 
@@ -1927,17 +1923,15 @@ class JsonFile(Storage):
             return True
         return os.path.lexists(self._name) and os.path.realpath(self._name) != os.path.realpath(self.path)
 
-    def _check_place(self) -> None:
-        """Raise OSError if the data file's place has something that may be neither read nor replaced."""
+    def _why_no_place(self) -> str | None:
+        """Say why what is in the data file's place may be neither read nor replaced; None if it may."""
         if self._leads_elsewhere():
-            why = f"leads to {os.path.realpath(self._name)} by now; start anew to use that, or put the data file back"
-        elif os.path.exists(self.path) and not os.path.isfile(self.path):
-            why = "is no regular file by now; put the data file back"
-        elif self._is_unlinked():
-            why = "was replaced outside of its mount, where nobody sees what is written here; mount its folder instead"
-        else:
-            return
-        raise OSError(errno.EINVAL, why, self._name)
+            return f"leads to {os.path.realpath(self._name)} by now; start anew to use that, or put the data file back"
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            return "is no regular file by now; put the data file back"
+        if self._is_unlinked():
+            return "was replaced outside of its mount, where nobody sees what is written here; mount its folder instead"
+        return None
 
     def _is_unlinked(self) -> bool:
         """Whether the data file has no name any more, as one that is mounted by itself and replaced on the host."""
@@ -1946,17 +1940,17 @@ class JsonFile(Storage):
         except OSError:
             return False
 
-    def _content(self) -> FileContent | None:
-        """Return the present state of the data file, after finishing a write that was killed. Raises OSError."""
+    def _summed(self) -> FileStamp | None:
+        """Return the data file's stamp with its sum, after finishing a write that was killed. Raises OSError."""
         finish_writing(self.path)
         stamp, total = self._stamp(), sum_of(self.path)
-        return None if stamp is None or total is None else FileContent(stamp, total)
+        return None if stamp is None or total is None else stamp._replace(sum=total)
 
-    def remember(self, tables: Tables, content: FileContent | None) -> None:
-        """Take note of what the data file holds: these tables, in this content."""
-        self._stamp_then, self._sum = content or (None, None)
+    def remember(self, tables: Tables, stamp: FileStamp | None) -> None:
+        """Take note of what the data file holds: these tables, and of its stamp with its sum."""
+        self._stamp_then = stamp._replace(sum=None) if stamp else None
+        self._sum = stamp.sum if stamp else None
         self._edited = None
-        self._saved = content.stamp.size if content else 0
         self._base = tables if self._watched else {}
 
     def edit(self) -> FileStamp | None:
@@ -1982,22 +1976,20 @@ class JsonFile(Storage):
             finish_writing(self.path)
         return sum_of(self.path)
 
-    def read_edit(self) -> tuple[list[Step], Tables, FileContent | None]:
+    def read_edit(self) -> tuple[list[Step], Tables, FileStamp | None]:
         """Return the steps that an edit of the data file means, and what to ``remember`` once they are done.
 
         A person has edited what the file held, so the edit is compared with that: changes that are in the
         journal alone stay. Raises DataFileError, or OSError.
         """
-        try:
-            self._check_place()
-        except OSError as error:
-            raise DataFileError(f"{error.filename}: {error.strerror}") from None
-        content = self._content()
+        if why := self._why_no_place():
+            raise DataFileError(f"{self._name}: {why}")
+        stamp = self._summed()
         edited, _ = read_data_file(self.path)
         steps: list[Step] = []
         for name in dict.fromkeys([*self._base, *edited]):
             steps += edit_of(name, self._base.get(name, NO_DOCUMENTS), edited.get(name, {}))
-        return steps, grow(edited), content
+        return steps, grow(edited), stamp
 
     def steps_in_journal(self) -> tuple[list[Step], bool]:
         """Read the journal of an emulator that was killed, and tell whether it continues this data file."""
@@ -2049,7 +2041,8 @@ class JsonFile(Storage):
 
         It is time when nothing changed since the last call, or when the journal has outgrown the data file.
         """
-        is_time = self._was_quiet or self.journal.size > max(self._saved, 2**20)
+        saved = self._stamp_then.size if self._stamp_then else 0
+        is_time = self._was_quiet or self.journal.size > max(saved, 2**20)
         self._was_quiet = True
         if not is_time or not self.path or not self._wants_saving():
             return None
@@ -2060,21 +2053,21 @@ class JsonFile(Storage):
         path = f"{self.path}.{ending}"
         return Draft(self.path, path, self.snapshot(), self._saves, self.journal.size, self._watched)
 
-    def end_save(self, draft: Draft, written: tuple[FileContent, int | None]) -> None:
+    def end_save(self, draft: Draft, written: tuple[FileStamp, int | None]) -> None:
         """Put a written draft in the place of the data file; the journal keeps what came since. Raises OSError.
 
         ``written`` is what ``Draft.write`` returned. A draft is deleted unused if something else was saved
         meanwhile, or the data file edited.
         """
-        content, replaced_sum = written
+        stamp, replaced_sum = written
         try:
             if draft.number != self._saves or self._is_edited(replaced_sum):
                 return
             has_more = self.journal.size != draft.journaled
             if has_more:
                 # A kill may come between the two files: then the long journal has to continue the new data file too.
-                self._append(b"", content.sum)
-            self.remember(draft.tables, self._replace(draft.path, content))
+                self._append(b"", stamp.sum)
+            self.remember(draft.tables, self._replace(draft.path, stamp))
             if has_more:
                 self.journal.shorten(draft.journaled, self._sum)
             else:
@@ -2101,10 +2094,11 @@ class JsonFile(Storage):
         draft = self._draft("tmp")
         self.end_save(draft, draft.write())
 
-    def _replace(self, draft: str, content: FileContent) -> FileContent:
-        """Let a draft take the data file's place and mode, and return it with its stamp there. Raises OSError."""
+    def _replace(self, draft: str, written: FileStamp) -> FileStamp:
+        """Let a draft take the data file's place and mode, and return its stamp there. Raises OSError."""
         try:
-            self._check_place()
+            if why := self._why_no_place():
+                raise OSError(errno.EINVAL, why)
             # Some disks have no modes, and the first save replaces no file.
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 os.chmod(draft, stat.S_IMODE(os.stat(self.path).st_mode))
@@ -2114,10 +2108,10 @@ class JsonFile(Storage):
             raise OSError(error.errno, error.strerror, self.path) from None
         stamp = self._stamp()
         # Size or time of modification have changed: somebody has written the file since.
-        if stamp is None or (not is_in_place and stamp[:2] != content.stamp[:2]):
-            return content
+        if stamp is None or (not is_in_place and stamp[:2] != written[:2]):
+            return written
         # A rename changes the time of change, and writing in place everything.
-        return FileContent(stamp, content.sum)
+        return stamp._replace(sum=written.sum)
 
     def _put_in_place(self, draft: str, path: str) -> bool:
         """Let a draft replace a file, and tell whether it had to be copied into it instead. Raises OSError."""
@@ -2176,10 +2170,10 @@ class Draft(NamedTuple):
     journaled: int
     is_watched: bool
 
-    def write(self) -> tuple[FileContent, int | None]:
-        """Write the draft, in any thread; return it and the sum of the data file to replace. Raises OSError."""
-        content = write_tree(self.data_path, self.path, self.tables)
-        return content, sum_of(self.data_path) if self.is_watched else None
+    def write(self) -> tuple[FileStamp, int | None]:
+        """Write the draft, in any thread; return its stamp and the sum of the data file to replace. Raises OSError."""
+        stamp = write_tree(self.data_path, self.path, self.tables)
+        return stamp, sum_of(self.data_path) if self.is_watched else None
 
 
 def is_at(path: str, descriptor: int) -> bool:
@@ -2189,7 +2183,7 @@ def is_at(path: str, descriptor: int) -> bool:
     return False
 
 
-def write_tree(path: str, draft: str, tree: Tables) -> FileContent:
+def write_tree(path: str, draft: str, tree: Tables) -> FileStamp:
     """Write tables to the draft of a file and fsync it, or leave no draft. Raises OSError that names the file."""
     total = 0
     try:
@@ -2199,11 +2193,10 @@ def write_tree(path: str, draft: str, tree: Tables) -> FileContent:
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-            stamp = FileStamp.of(os.fstat(file.fileno()))
+            return FileStamp.of(os.fstat(file.fileno()))._replace(sum=total)
     except OSError as error:
         delete_file(draft)
         raise OSError(error.errno, error.strerror, path) from None
-    return FileContent(stamp, total)
 
 
 def sum_of(path: str) -> int | None:
@@ -3270,7 +3263,7 @@ class History(Indexes):
         """
         has_more = self.file.changed
         old = self.file.snapshot()
-        steps, edited, content = self.file.read_edit()
+        steps, edited, stamp = self.file.read_edit()
         more, has_gone = consequences(old, steps, self.file.path)
         steps += more
         try:
@@ -3278,7 +3271,7 @@ class History(Indexes):
         except OptionError as error:
             raise DataFileError(f"{self.file.path}: {error}") from None
         self._change(*steps)
-        self.file.remember(edited, content)
+        self.file.remember(edited, stamp)
         # Nothing but the edit was in the journal, and the data file has that. A journal that stays does no harm.
         if not has_more:
             with contextlib.suppress(OSError):
