@@ -66,7 +66,6 @@ Errors:
     +-- OptionError          a wrong option, or a wrong argument of an owner's verb
     |   +-- Misfit           what a data file may not say, and where it says so
     +-- DataFileError        a data file or journal that cannot be read
-    +-- InUseError           a data file that another emulator has
     +-- Refusal              what a client is told: message, status, hint, close reason
         +-- OriginRefused    a page that may neither ask nor read the answer
         +-- NotSeen          what the owner waits for did not happen in time
@@ -337,10 +336,6 @@ class DataFileError(RestedError):
     """A data file that cannot be read; the text names the file and the place in it."""
 
 
-class InUseError(RestedError):
-    """A data file that another emulator has open; the text names the file and the process."""
-
-
 class Refusal(RestedError):
     """A request that is not carried out.
 
@@ -378,9 +373,6 @@ class OriginRefused(Refusal):
 
 class NotSeen(Refusal):
     """What the owner waits for did not happen in time."""
-
-    def __init__(self, hint: str) -> None:
-        super().__init__(Message.NOT_SEEN, hint)
 
 
 class FaultHit(Refusal):
@@ -1630,7 +1622,7 @@ class Lock:
         self._why_none = ""  # where the disk has no locks
 
     def take(self) -> None:
-        """Make the file and lock it; raises InUseError where another emulator has, or OSError."""
+        """Make the file and lock it; raises OptionError where another emulator has, or OSError."""
         file, tries = self._open(), 1
         # The emulator before this one may have deleted the file after it was opened here: that is no lock. On a disk
         # that gives the same file another inode each time, the tries run out.
@@ -1660,7 +1652,7 @@ class Lock:
             owner = os.read(file, 32).decode(errors="replace").strip() or "unknown"
             os.close(file)
             hint = "stop that one, name another data file, or use --memory"
-            raise InUseError(f"{self._owned} is in use by another emulator, process {owner}; {hint}") from None
+            raise OptionError(f"{self._owned} is in use by another emulator, process {owner}; {hint}") from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 os.close(file)
@@ -1877,7 +1869,7 @@ class JsonFile(Storage):
         self._told: set[str] = set()
 
     def lock(self) -> None:
-        """Keep other emulators off this data file; raises InUseError where one has it, or OSError."""
+        """Keep other emulators off this data file; raises OptionError where one has it, or OSError."""
         self._lock.take()
         if not self._lock.has_inodes:
             self._forget_inodes()
@@ -7446,7 +7438,7 @@ def stop_evaluator(process: subprocess.Popen[bytes]) -> None:
     process.communicate()
 
 
-def encode_argumentata() -> None:
+def check_jsonata() -> None:
     """Raise Refusal where there is no JSONata."""
     import importlib.util
 
@@ -7836,7 +7828,7 @@ class Api(Door):
         """Answer with what a verb returned (contract 4.7)."""
         expression = request.parameters.jsonata if request.method == "GET" else None
         if expression is not None:
-            encode_argumentata()
+            check_jsonata()
             body = result.packed_data if request.parameters.data_only else result.wire
             return Answer(later=functools.partial(self.evaluator.evaluate, expression, body))
         if not request.parameters.data_only:
@@ -9320,7 +9312,7 @@ class Watcher:
             kinds, fit = " and ".join(filters), encode(requests or messages or recoveries or {}).decode()
             hint = f"There were {waiting.seen} of {count} {kinds} that fit {fit} within {timeout:g} s; "
             hint += "a recovery counts once its client is back; " if "recoveries" in filters else ""
-            raise NotSeen(f"{hint}GET {CONTROL_PREFIX}{next(iter(filters))} shows all there were.")
+            raise NotSeen(Message.NOT_SEEN, f"{hint}GET {CONTROL_PREFIX}{next(iter(filters))} shows all there were.")
         if not waiting.is_over:
             self._check_goes_on()
         seen = {kind: getattr(reports, kind)(**values) for kind, values in filters.items()}
@@ -9339,9 +9331,10 @@ class Watcher:
             self._check_goes_on()
             if loop.time() - since > limit:
                 requests, late, listeners = left
-                raise NotSeen(
+                hint = (
                     f"{requests} requests are under way, {late} messages are late, {listeners} listeners do not read."
                 )
+                raise NotSeen(Message.NOT_SEEN, hint)
             # Asked rather than told: to tell would cost every request, and only tests wait for it.
             await asyncio.sleep(0.002)
         return {"seconds": round(loop.time() - since, 3)}
@@ -9907,7 +9900,7 @@ def check_regular(what: str, path: str | None) -> None:
 def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[str], None] = lambda _: None) -> Store:
     """Open the data that the options name; data that is new begins as ``seed``, or as the sample project.
 
-    Raises DataFileError, InUseError, OSError, or OptionError.
+    Raises DataFileError, OSError, or OptionError.
     """
     path = options.data or DEFAULT_DATA
     new_data = dict(seed or check_tree(sample_project()))
@@ -11434,7 +11427,7 @@ def start(argv: Sequence[str]) -> int:
         server = Server(options, tell=log_stream.tell)
     except DataFileError as error:
         return fail(str(error), 1)
-    except (OptionError, InUseError) as error:
+    except OptionError as error:
         return fail(str(error), 2)
     except NotStored as error:
         return fail(error.hint, 2)
