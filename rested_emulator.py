@@ -2356,7 +2356,7 @@ def read_data_file(path: str) -> tuple[Tree, bool]:
     with without_collections():
         try:
             written = load_written(path)
-            return (load_edited(path), True) if written is None else (complete_tree(written), False)
+            return (load_edited(path), True) if written is None else (complete_tree(written, has_users=True), False)
         except OptionError as error:
             raise DataFileError(f"{path}: {error}") from None
 
@@ -2665,9 +2665,7 @@ def check_tree(tree: object) -> Tree:
     """
     with misfits_at():
         tables = check_object(tree, "the file", 'an object of tables, as {"notes/open": {"a1": {"data": 1}}}')
-    checked = complete_tree({name: read_table(name, table) for name, table in tables.items() if name != WRITTEN})
-    check_tree_users(checked)
-    return checked
+    return complete_tree({name: read_table(name, table) for name, table in tables.items() if name != WRITTEN})
 
 
 def read_table(name: str, table: object) -> dict[str, Any]:
@@ -2729,8 +2727,11 @@ def misfits_at(*way: str | int) -> Iterator[None]:
         raise Misfit(str(error), *way) from None
 
 
-def complete_tree(tree: Tree) -> Tree:
-    """Return a tree with the projects and endpoints that a file may leave out; raises Misfit for a wrong document."""
+def complete_tree(tree: Tree, *, has_users: bool = False) -> Tree:
+    """Return a tree with the projects and endpoints that a file may leave out; raises Misfit for a wrong document.
+
+    Records are taken as they are, but for those of authentication endpoints, unless these are known to be users.
+    """
     checked: Tree = {PROJECTS: {}, ENDPOINTS: {}, SESSIONS: {}} | tree
     checked[ENDPOINTS] = dict(checked[ENDPOINTS])
     if not checked[PROJECTS]:
@@ -2753,6 +2754,9 @@ def complete_tree(tree: Tree) -> Tree:
         for token, document in checked.get(table, {}).items():
             with misfits_at(table, token):
                 read(token, document)
+    for name, document in checked[ENDPOINTS].items():
+        if document.get("authentication") and not has_users:
+            check_users(name, checked.get(name, {}).values())
     # An empty table has done its part: no step of the journal takes it away, so it would bring its endpoint back.
     return {name: table for name, table in checked.items() if table or name.startswith("_")}
 
@@ -2765,13 +2769,6 @@ def check_table_name(name: str) -> str:
         better = f"my/{name.lower()}"
         hint = f"; name the table {better}, or likewise" if ENDPOINT_NAME.match(better) else ""
         raise OptionError(f"table {shown(name)}: {error}{hint}") from None
-
-
-def check_tree_users(tree: Tree) -> None:
-    """Raise Misfit where an authentication endpoint has a record that is no user, or a user twice."""
-    for name, document in tree[ENDPOINTS].items():
-        if document.get("authentication"):
-            check_users(name, tree.get(name, {}).values())
 
 
 def check_users(name: str, records: Iterable[Record]) -> None:
@@ -3215,8 +3212,8 @@ class History(Indexes):
         return [unique_id for name in self._checkpoints for unique_id in self._lost_files(name)]
 
     def _lost_files(self, name: str) -> Iterator[str]:
-        """Return the ids of deleted records with an uploaded file that a checkpoint has."""
-        for table, then in self._checkpoints[name].items():
+        """Return the ids of deleted records with an uploaded file that a checkpoint has, if there is one."""
+        for table, then in self._checkpoints.get(name, {}).items():
             changed = then.changed(self._documents(table))
             yield from (key for key in changed if has_file(then.get(key)) and not self.has_file(key))
 
@@ -3232,7 +3229,6 @@ class History(Indexes):
             self._apply(steps)
             try:
                 whole = complete_tree(self.file.read())
-                check_tree_users(whole)
             except OptionError as error:
                 raise DataFileError(f"{self.file.path} with its journal: {error}") from None
             missing = [name for name in whole[ENDPOINTS] if name not in self._documents(ENDPOINTS)]
@@ -3291,7 +3287,7 @@ class History(Indexes):
 
     def checkpoint(self, name: str = START, like: History | None = None) -> None:
         """Make the present state, or that of another store, a checkpoint; it replaces one of the same name."""
-        lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
+        lost_files = list(self._lost_files(name))
         # A checkpoint that is made anew becomes the latest, except for the one of the start.
         if name != START:
             self._checkpoints.pop(name, None)
@@ -3317,7 +3313,7 @@ class History(Indexes):
 
     def _drop_undo(self) -> None:
         for name in (BEFORE, AFTER):
-            lost_files = list(self._lost_files(name)) if name in self._checkpoints else []
+            lost_files = list(self._lost_files(name))
             self._checkpoints.pop(name, None)
             self._forget_files(lost_files)
         self.undo_what = ""
@@ -3350,7 +3346,7 @@ class History(Indexes):
             for token, document in list(then.get(name, NO_DOCUMENTS).items()):
                 if document["user"] not in then.get(document["endpoint"], NO_DOCUMENTS):
                     del then[name][token]
-        check_tree_users(complete_tree({name: dict(table) for name, table in then.items()}))
+        complete_tree(cast("Tree", then))
         check_keys(then[PROJECTS])
         changes = self._become(then)
         self._drop_undo()
@@ -3418,15 +3414,12 @@ class Store(History):
         if project.key == key or key not in projects:
             self._change(Step(PROJECTS, project.key, document))
             return
+        keys = ["", *projects]
         with self.batch():
-            self._change(Step(PROJECTS))
-            # In their order, since the first project is the default one.
-            for other, unchanged in projects.items():
-                is_it = other == key
-                self._change(Step(PROJECTS, project.key, document) if is_it else Step(PROJECTS, other, unchanged))
-            for endpoint in self.endpoints():
-                if endpoint.project == key:
-                    self.put_endpoint(replace(endpoint, project=project.key))
+            # In its place, since the first project is the default one.
+            self._change(Step(PROJECTS, key), Step(PROJECTS, project.key, document, keys[keys.index(key) - 1]))
+            for endpoint in self.endpoints_of(key):
+                self.put_endpoint(replace(endpoint, project=project.key))
 
     def endpoints(self) -> list[Endpoint]:
         return list(filter(None, map(self.endpoint, self._documents(ENDPOINTS))))
@@ -3639,7 +3632,6 @@ def consequences(old: Tables, steps: Iterable[Step], path: str) -> tuple[list[St
             merged.setdefault(name, {})[key or ""] = document
     try:
         whole = complete_tree({name: dict(table) for name, table in merged.items() if table})
-        check_tree_users(whole)
     except OptionError as error:
         raise DataFileError(f"with what was stored meanwhile: {error}") from None
     tell_dropped(path, drop_gone(whole, deleted))
@@ -3802,12 +3794,9 @@ def why_no_endpoint(name: str, names: Sequence[str]) -> str:
 def holds_master_key(project: Project | None, request: Request, operation: Operation) -> bool:
     """Tell whether the request carries the right master key where it counts (contract 4.5)."""
     key = request.parameters.master_key
-    if key is None:
+    if key is None or project is None or project.master_key is None or not operation.honours_master_key:
         return False
-    secret = project.master_key if project else None
-    if secret is None or not operation.honours_master_key:
-        return False
-    return same_secret(key, secret)
+    return same_secret(key, project.master_key)
 
 
 def check_master_key(project: Project, request: Request, operation: Operation) -> None:
@@ -3912,12 +3901,10 @@ def client_of(store: Store, request: Request) -> Client:
     """Return whose a request is, be its token valid or expired."""
     # Interned, since thousands of sockets have the same few.
     agent = sys.intern(request.headers.get("User-Agent", ""))
-    is_console = request.parameters.from_console
     session = store.session(request.token) if request.token else None
-    if session is None:
-        return Client(None, (), request.token, request.origin, agent, is_console)
-    names = store.user_names(session.endpoint, session.user)
-    return Client((session.endpoint, session.user), names, request.token, request.origin, agent, is_console)
+    user = (session.endpoint, session.user) if session else None
+    names = store.user_names(*user) if user else ()
+    return Client(user, names, request.token, request.origin, agent, request.parameters.from_console)
 
 
 def identify(store: Store, request: Request, endpoint: Endpoint, now: float) -> Session:
@@ -4077,9 +4064,7 @@ class Accounts:
         ended = []
         with self._store.batch():
             for session in self._store.sessions():
-                user = self._store.record(session.endpoint, session.user)
-                data = members_of(user.data) if user and username is not None else {}
-                names = [data.get(name) for name in CREDENTIALS]
+                names = self._store.user_names(session.endpoint, session.user) if username is not None else ()
                 if session.expires_at > now and token in (None, session.token) and username in (None, *names):
                     self._store.put_session(replace(session, expires_at=now))
                     ended.append(session.token)
@@ -4134,10 +4119,14 @@ class Files:
 
     def finish_drafts(self, has_file: Callable[[str], bool]) -> None:
         """Keep or delete each draft of an emulator that was killed, as there is a record for it. Raises OSError."""
-        names = os.listdir(self._folder) if self._folder and os.path.isdir(self._folder) else ()
-        for unique_id in (name.removesuffix(".part") for name in names if name.endswith(".part")):
-            end = self.keep if has_file(unique_id) else self.drop_draft
-            end(unique_id)
+        for name in os.listdir(self._folder) if self._folder and os.path.isdir(self._folder) else ():
+            unique_id = name.removesuffix(".part")
+            if unique_id == name:
+                continue
+            if has_file(unique_id):
+                self.keep(unique_id)
+            else:
+                delete_file(self.draft(unique_id))
 
     def reader(self) -> Files:
         """Make files of another world, which has these too and cannot delete them."""
@@ -4172,10 +4161,6 @@ class Files:
     def keep(self, unique_id: str) -> None:
         """Make a draft the file of its record. Raises OSError."""
         os.replace(self.draft(unique_id), os.path.join(self._folder or "", unique_id))
-
-    def drop_draft(self, unique_id: str) -> None:
-        """Delete a draft; what cannot be deleted stays until the next start."""
-        delete_file(self.draft(unique_id))
 
     def drop(self, unique_id: str) -> None:
         """Delete the file of a record; what cannot be deleted stays."""
@@ -4341,7 +4326,7 @@ class Upload:
             os.close(self._out)
             self._out = None
         for unique_id in filter(None, {self._id, *self._done}):
-            self.files.drop_draft(unique_id)
+            delete_file(self.files.draft(unique_id))
 
 
 def file_name(part: Any) -> str | None:
