@@ -69,8 +69,6 @@ Errors:
     +-- Refusal              what a client is told: message, status, hint, close reason
         +-- OriginRefused    a page that may neither ask nor read the answer
         +-- NotSeen          what the owner waits for did not happen in time
-        +-- NotStored        the disk refuses the change
-        +-- FaultHit         a fault that was asked for
 """
 
 from __future__ import annotations
@@ -342,7 +340,7 @@ class Refusal(RestedError):
     One value with two faces: HTTP answers it with ``status``, ``message`` and ``hint``, a WebSocket
     closes with 4000 and ``reason``. ``message`` is fixed text and brings its status, ``hint`` says which rule refused
     this request and what lifts it. ``hidden`` refusals may not be read by the page that asked, so their
-    answer carries no CORS headers.
+    answer carries no CORS headers. ``body`` replaces the usual body of an error.
     """
 
     def __init__(
@@ -354,6 +352,7 @@ class Refusal(RestedError):
         reason: Message | None = None,
         hidden: bool = False,
         headers: Mapping[str, str] | None = None,
+        body: Json = None,
     ) -> None:
         super().__init__(f"{message} ({hint})")
         self.message = message
@@ -362,6 +361,7 @@ class Refusal(RestedError):
         self.reason = reason or message
         self.hidden = hidden
         self.headers = headers or {}
+        self.body = body
 
 
 class OriginRefused(Refusal):
@@ -373,22 +373,6 @@ class OriginRefused(Refusal):
 
 class NotSeen(Refusal):
     """What the owner waits for did not happen in time."""
-
-
-class FaultHit(Refusal):
-    """A fault that the owner added has hit the request; ``body`` replaces the usual body of an error."""
-
-    def __init__(
-        self, numbers: Sequence[int], status: int | None, body: Json, headers: Mapping[str, str] | None
-    ) -> None:
-        which = ", ".join(map(str, numbers))
-        hint = f"Fault {which} was asked for; DELETE /__emulator__/faults clears it."
-        super().__init__(Message.FAULT_HIT, hint, status=status, headers=headers)
-        self.body = body
-
-
-class NotStored(Refusal):
-    """The disk refuses the change, so it is not made; reading goes on."""
 
 
 def wrong_method(method: str, allowed: Sequence[str]) -> Refusal:
@@ -403,10 +387,10 @@ def not_installed(what: str, package: str) -> Refusal:
     return Refusal(Message.NOT_INSTALLED, f"{what} take a package that is missing: pip install '{package}'")
 
 
-def not_stored(error: OSError, path: str | None = None) -> NotStored:
-    """Make the refusal of a change that the disk refuses."""
+def not_stored(error: OSError, path: str | None = None) -> Refusal:
+    """Make the refusal of a change that the disk refuses, so it is not made; reading goes on."""
     hint = f"{path or error.filename or 'a file'}: {error.strerror}; it works again once that is mended."
-    return NotStored(Message.NOT_STORED, hint)
+    return Refusal(Message.NOT_STORED, hint)
 
 
 def printable(text: str) -> str:
@@ -1990,7 +1974,7 @@ class JsonFile(Storage):
         return steps, self._sum in sums or not sums
 
     def commit(self, steps: Sequence[Step]) -> None:
-        """Append the steps to the journal, all or none; raises NotStored where the disk refuses."""
+        """Append the steps to the journal, all or none; raises Refusal where the disk refuses."""
         if not self.path:
             return
         line = b"[%b]\n" % b",".join([pack_step(step) for step in steps])
@@ -3143,7 +3127,7 @@ class History(Indexes):
         self._change(*steps)
 
     def _change(self, *steps: Step) -> None:
-        """Make steps, first in the journal, then in the tables; every change passes here. Raises NotStored."""
+        """Make steps, first in the journal, then in the tables; every change passes here. Raises Refusal."""
         if self._batch is not None:
             self._batch += steps
         elif steps:
@@ -3247,7 +3231,7 @@ class History(Indexes):
         """Make the changes that a person wrote into the data file; returns those of records, with the endpoint's name.
 
         ``check_keys`` raises OptionError for keys that projects may not have. Raises DataFileError if the file cannot
-        be read or has such a key, NotStored, or OSError.
+        be read or has such a key, Refusal where the disk takes no more, or OSError.
         """
         has_more = self.file.changed
         old = self.file.snapshot()
@@ -6711,7 +6695,7 @@ class States:
         options, tokens = self._options(), self._accounts.live_tokens()
         try:
             changes = self._store.take_over_edit(self._check_keys)
-        except (NotStored, OSError) as error:
+        except (Refusal, OSError) as error:
             if str(error) != self._store.refused_edit:
                 log.info("the edit is not taken over yet: %s", error)
             self._store.refused_edit = str(error)
@@ -7260,10 +7244,10 @@ def refuse(refusal: Refusal, warnings: Sequence[str] = ()) -> Answer:
     refusal.__traceback__ = refusal.__context__ = None
     hint = " ".join([refusal.hint, *warnings])
     body = encode({"code": refusal.status, "message": refusal.message, "hint": hint})
-    if isinstance(refusal, FaultHit) and refusal.body is not None:
+    if refusal.body is not None:
         body = encode(refusal.body)
     answer = Answer(refusal.status, body, refusal=refusal)
-    if isinstance(refusal, FaultHit):
+    if refusal.message is Message.FAULT_HIT:
         add_headers(answer, refusal.headers)
     else:
         answer.headers += refusal.headers.items()
@@ -7868,9 +7852,11 @@ class Api(Door):
         )
 
 
-def fault_hit(effect: Effect) -> FaultHit:
+def fault_hit(effect: Effect) -> Refusal:
     """Make the refusal that a client gets of the faults that hit its request."""
-    return FaultHit(effect.numbers, effect.status, effect.body, effect.headers)
+    which = ", ".join(map(str, effect.numbers))
+    hint = f"Fault {which} was asked for; DELETE {CONTROL_PREFIX}faults clears it."
+    return Refusal(Message.FAULT_HIT, hint, status=effect.status, headers=effect.headers, body=effect.body)
 
 
 def served_as(method: str, request: HttpRequest) -> str:
@@ -9960,7 +9946,7 @@ def set_timers(world: Emulation, options: Options) -> None:
         # It rings in the server's tick or in advance(), neither of which a full disk is to end; and it rings again.
         try:
             world.owner.expire_tokens()
-        except NotStored as error:
+        except Refusal as error:
             log.warning("tokens do not expire: %s", error)
 
     def change_options() -> None:
@@ -11414,7 +11400,7 @@ def start(argv: Sequence[str]) -> int:
         return fail(str(error), 1)
     except OptionError as error:
         return fail(str(error), 2)
-    except NotStored as error:
+    except Refusal as error:
         return fail(error.hint, 2)
     except OSError as error:
         code = 1 if options.coverage and error.filename == options.coverage else 2
