@@ -1593,20 +1593,19 @@ def open_private(path: str, flags: int) -> int:
 
 
 class Lock:
-    """A locked file beside a data file, which keeps other emulators off it.
-
-    It tells of the disk whether a file has an inode that lasts.
-    """
+    """A locked file beside a data file, which keeps other emulators off it."""
 
     def __init__(self, owned: str) -> None:
         self._owned = owned
         self._path = f"{owned}.lock"
         self.file: int | None = None  # its descriptor, while it is locked
-        self.has_inodes = True
         self._why_none = ""  # where the disk has no locks
 
-    def take(self) -> None:
-        """Make the file and lock it; raises OptionError where another emulator has, or OSError."""
+    def take(self) -> bool:
+        """Make the file and lock it; raises OptionError where another emulator has, or OSError.
+
+        Tells whether the disk gives a file an inode that lasts.
+        """
         file, tries = self._open(), 1
         # The emulator before this one may have deleted the file after it was opened here: that is no lock. On a disk
         # that gives the same file another inode each time, the tries run out.
@@ -1617,9 +1616,9 @@ class Lock:
         if self._why_none:
             told = "%s: the disk has no locks (%s), so nothing keeps a second emulator off it"
             log.warning(told, self._owned, self._why_none)
-        self.has_inodes = tries < MOST_TRIES and os.fstat(file).st_ino != 0
         os.ftruncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())
+        return tries < MOST_TRIES and os.fstat(file).st_ino != 0
 
     def _open(self) -> int:
         try:
@@ -1848,14 +1847,14 @@ class JsonFile(Storage):
         # The data file as somebody else wrote it.
         self._edited: FileStamp | None = None
         self._lock = Lock(self.path)
+        self._has_inodes = True
         self._was_quiet = False
         self._saves = 0
         self._told: set[str] = set()
 
     def lock(self) -> None:
         """Keep other emulators off this data file; raises OptionError where one has it, or OSError."""
-        self._lock.take()
-        if not self._lock.has_inodes:
+        if not self._lock.take():
             self._forget_inodes()
         # What an emulator that was killed has left.
         for draft in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal.path}.tmp"):
@@ -1869,7 +1868,7 @@ class JsonFile(Storage):
 
     def _forget_inodes(self) -> None:
         """Compare files without their inodes, on a disk that gives the same file another one each time."""
-        self._lock.has_inodes = False
+        self._has_inodes = False
         self._tell("%s: the disk has no inodes that last, so an edit is known by size, time and sum alone", self.path)
 
     def load(self, path: str) -> None:
@@ -1891,7 +1890,7 @@ class JsonFile(Storage):
             stamp = FileStamp.of(os.lstat(self._name if self._leads_elsewhere() else self.path))
         except OSError:
             return None
-        return stamp if self._lock.has_inodes else stamp._replace(inode=0)
+        return stamp if self._has_inodes else stamp._replace(inode=0)
 
     def _leads_elsewhere(self) -> bool:
         """Whether the name that was given leads to another file by now."""
@@ -2947,19 +2946,18 @@ class Records(Table):
 
     def put(self, document_id: str, document: Document | Record) -> None:
         """Add a document, or replace the one of that id where it stands."""
-        self._update_table(lambda table: table.__setitem__(document_id, document))  # type: ignore
+        self._update_table(lambda table: table.__setitem__(document_id, document))
 
     def put_behind(self, documents: Mapping[str, tuple[str, Document | Record]]) -> None:
         """Insert documents behind others, as ``Documents.put_behind`` does."""
-        self._update_table(lambda table: table.put_behind(documents))  # type: ignore[attr-defined]
+        self._update_table(lambda table: table.put_behind(documents))
 
-    def _update_table(self, updater: Callable[[dict[int, Mapping[str, Any]]], None]) -> None:
+    def _update_table(self, updater: Callable[[Any], None]) -> None:
         """Change the table; TinyDB calls this for every change."""
-        tables = self._storage.read()
-        assert tables is not None
+        tables: Any = self._storage.read()
         if self.name not in tables:
-            tables[self.name] = Documents()  # type: ignore[assignment]
-        updater(tables[self.name])  # type: ignore[arg-type]
+            tables[self.name] = Documents()
+        updater(tables[self.name])
         self._storage.write(tables)
 
 
@@ -3105,9 +3103,7 @@ class History(Indexes):
 
     def _table(self, name: str) -> Records:
         """Return TinyDB's table of that name, for changes."""
-        table = self._database.table(name)
-        assert isinstance(table, Records)
-        return table
+        return cast("Records", self._database.table(name))
 
     # What changes
 
@@ -4179,11 +4175,7 @@ class Upload:
         content_type = headers.get("Content-Type")
         try:
             # Another package of this module's name, python-multipart, lacks the first of these.
-            from multipart import (  # type: ignore[import-untyped]
-                MultipartError,
-                PushMultipartParser,
-                parse_options_header,
-            )
+            from multipart import MultipartError, PushMultipartParser, parse_options_header
         except ImportError:
             raise not_installed("File uploads", "multipart>=2,<3") from None
         check_encoding(headers.get("Content-Encoding"))
@@ -4213,7 +4205,7 @@ class Upload:
         self.refusal: Refusal | None = None
 
     def feed(self, chunk: bytes) -> None:
-        """Parse the next bytes; those after the last part, or after a refusal, are ignored."""
+        """Parse the next bytes, of which none is the end; those after the last part, or a refusal, are ignored."""
         if self.refusal is not None or self._parser.closed:
             return
         try:
@@ -4286,11 +4278,7 @@ class Upload:
 
     def finish(self) -> tuple[dict[str, dict[str, Json]], dict[str, Json]]:
         """Return the files by id, and the metadata, once all has arrived; raises the Refusal of a wrong body."""
-        if self.refusal is None and not self._parser.closed:
-            try:
-                self._parser.close()
-            except self._error as error:
-                self.refusal = Refusal(Message.WRONG_BODY, f"The multipart body is not valid: {error}.")
+        self.feed(b"")
         if self.refusal is not None:
             raise self.refusal
         if not self._done:
@@ -7294,7 +7282,7 @@ def evaluate_expression(expression: str, data: bytes) -> tuple[bytes, bytes]:
     # Inside, since nothing but its code goes to the other process.
     import json
 
-    from jsonata import JException, Jsonata  # type: ignore[import-untyped]
+    from jsonata import JException, Jsonata
 
     try:
         result = json_value(Jsonata(expression).evaluate(json.loads(data)))
