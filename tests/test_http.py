@@ -22,7 +22,6 @@ from tests import texts
 from tests.conftest import (
     ADA,
     BEN,
-    CHORE_OF_BEN,
     CHORES,
     DIARY,
     DIARY_OF_ADA,
@@ -100,25 +99,6 @@ def user(query: str, body: bytes, message: str, status: int = 400) -> Row:
     return Row("POST", at(GARDENERS, query), status, message, AS_JSON, body)
 
 
-MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
-
-
-def part(disposition: bytes, content: bytes = b"abc") -> bytes:
-    """A part of a multipart body, with the boundary before it."""
-    return b"--x\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (disposition, content)
-
-
-FILE = part(b'name="file"; filename="a.txt"')
-
-
-def upload(parts: bytes, message: str = texts.WRONG_FILES, status: int = 400, end: bytes = b"--x--\r\n") -> Row:
-    """A POST of files that is refused."""
-    return post(parts + end, message, MULTIPART, status)
-
-
-VERIFY = b'{"verificationToken": "%b", "password": "%b", "passwordConfirmation": "%b"}'
-
-
 def put_password(body: bytes, message: str) -> Row:
     """A new password that is refused."""
     return Row("PUT", at(GARDENERS, "passwordreset=true"), 400, message, AS_JSON, body)
@@ -130,6 +110,7 @@ def from_origin(origin: str | None, message: str = texts.ORIGIN_REFUSED, **proje
     return Row("POST", at(PLANTS), 403, message, headers, b"{}", project)
 
 
+SECRET = "s3cret"  # what no refusal repeats
 REFUSED = {
     # Addresses and methods (1.7)
     "no address": Row("GET", "/nothing", 404, texts.NOT_FOUND),
@@ -140,8 +121,6 @@ REFUSED = {
     # Key and endpoint (5.2, 5.3), names (2.3)
     "no key": Row("POST", at(PLANTS, key=None), 403, texts.KEY_MISSING, AS_JSON, b"{}"),
     "no query": Row("GET", f"/api/1/ce/{PLANTS}", 403, texts.KEY_MISSING),
-    "empty key": Row("POST", at(PLANTS, key=""), 403, texts.KEY_MISSING, AS_JSON, b"{}"),
-    "upper case parameter": Row("POST", at(PLANTS, f"KEY={KEY}", key=None), 403, texts.KEY_MISSING, AS_JSON, b"{}"),
     "key not UTF-8": Row("POST", at(PLANTS, key="%ff"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
     "wrong key": Row("POST", at(PLANTS, key="wrong"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
     "unknown endpoint": Row("POST", at("garden/weeds"), 400, texts.NOT_VALID, AS_JSON, b"{}"),
@@ -155,189 +134,61 @@ REFUSED = {
     "foreign origin at the root": Row("GET", "/", 403, texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
     "foreign origin and method": Row("PATCH", at(PLANTS), 403, texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
     "foreign origin without key": Row("GET", at(PLANTS, key=None), 403, texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
-    "foreign origin and logout": Row(
-        "POST", at(GARDENERS, "logout=true"), 403, texts.ORIGIN_REFUSED, AS_ADA | {"Origin": FOREIGN}
-    ),
-    "preflight of a foreign origin": Row("OPTIONS", at(PLANTS), 403, texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
-    "preflight of a refused origin": Row(
-        "OPTIONS", at(PLANTS), 403, texts.ORIGIN_REFUSED, {"Origin": OTHER_PAGE}, None, ONLY_PAGE
-    ),
     # The master key (4.5)
-    "wrong master key": Row("POST", at(PLANTS, "masterKey=x"), 403, texts.WRONG_MASTER_KEY, AS_JSON, b"{}"),
-    "empty master key": Row("POST", at(PLANTS, "masterKey="), 403, texts.WRONG_MASTER_KEY, AS_JSON, b"{}"),
-    "wrong master key to read": Row("GET", at(DIARY, "masterKey=x"), 403, texts.WRONG_MASTER_KEY),
-    "wrong master key and a token": Row("GET", at(DIARY, "masterKey=x"), 403, texts.WRONG_MASTER_KEY, AS_ADA),
-    "no master key is set": Row(
-        "GET", at(PLANTS, f"masterKey={MASTER_KEY}"), 403, texts.WRONG_MASTER_KEY, project={"master_key": ""}
-    ),
+    "wrong master key": Row("POST", at(PLANTS, f"masterKey={SECRET}"), 403, texts.WRONG_MASTER_KEY, AS_JSON, b"{}"),
     # Access tokens (5.4, 6.1, 6.8)
     "read without token": Row("GET", at(DIARY), 401, texts.NO_TOKEN),
     "create without token": Row("POST", at(DIARY), 401, texts.NO_TOKEN, AS_JSON, b"{}"),
-    "update without token": Row("PUT", at(DIARY, f"uniqueId={DIARY_OF_ADA}"), 401, texts.NO_TOKEN, AS_JSON, b"{}"),
-    "delete without token": Row("DELETE", at(DIARY, f"uniqueId={DIARY_OF_ADA}"), 401, texts.NO_TOKEN),
     "read users without token": Row("GET", at(GARDENERS), 401, texts.NO_TOKEN),
     "update users without token": Row("PUT", at(GARDENERS, f"uniqueId={ADA}"), 401, texts.NO_TOKEN, AS_JSON, b"{}"),
     "delete users without token": Row("DELETE", at(GARDENERS, f"uniqueId={ADA}"), 401, texts.NO_TOKEN),
-    "token of another scheme": Row("GET", at(DIARY), 401, texts.NO_TOKEN, {"Authorization": "Basic {ada}"}),
-    "token without scheme": Row("GET", at(DIARY), 401, texts.NO_TOKEN, {"Authorization": "{ada}"}),
-    "token in the query": Row("GET", at(DIARY, "accessToken={ada}"), 401, texts.NO_TOKEN),
+    "unknown token": Row("GET", at(DIARY), 401, texts.NO_TOKEN, bearer(SECRET)),
     "expired token in a cookie": Row("GET", at(DIARY), 401, texts.TOKEN_EXPIRED, {"Cookie": COOKIE + "={expired}"}),
     # Bodies (3.3, 3.4)
     "no body": post(None, texts.NO_BODY),
+    "no JSON": post(b'{"password": s3cret}', texts.WRONG_BODY),
     "one byte too many": post(b'"' + b"x" * 999_999 + b'"', texts.TOO_LARGE, status=413),
-    "a login too large": Row("POST", at(GARDENERS, "login=true"), 413, texts.TOO_LARGE, AS_JSON, b" " * 1_000_001),
-    "an update too large": Row(
-        "PUT", at(PLANTS, f"uniqueId={TOMATO}"), 413, texts.TOO_LARGE, AS_JSON, b" " * 1_000_001
-    ),
     # Records (4.2 to 4.4)
     "read what is not there": Row("GET", at(PLANTS, "uniqueId=nobody"), 400, texts.NO_RECORD),
     "read several that are not there": Row("GET", at(PLANTS, "uniqueId=a,b&uniqueId=c"), 400, texts.NO_RECORD),
     "update without uniqueId": put("", texts.ONE_UNIQUE_ID),
-    "update with an empty uniqueId": put("uniqueId=", texts.ONE_UNIQUE_ID),
     "update two": put(f"uniqueId={TOMATO},b", texts.ONE_UNIQUE_ID),
     "update what is not there": put("uniqueId=nobody", texts.NO_RECORD),
     "unknown strategy": put(f"uniqueId={TOMATO}&strategy=best", texts.WRONG_PARAMETER),
-    "merge an array": put(f"uniqueId={TOMATO}&strategy=merge", texts.WRONG_PARAMETER, b"[]"),
-    "merge text": put(f"uniqueId={TOMATO}&strategy=merge", texts.WRONG_PARAMETER, b"{}", AS_TEXT),
-    "replace by another type": put(f"uniqueId={TOMATO}&strategy=replace", texts.WRONG_PARAMETER, b"[]"),
-    "update with torn JSON": put(f"uniqueId={TOMATO}", texts.WRONG_BODY, b"{"),
-    "update with nothing": put(f"uniqueId={TOMATO}", texts.NO_BODY, b""),
-    "update with a form": put(
-        f"uniqueId={TOMATO}", texts.WRONG_CONTENT_TYPE, b"a=b", {"Content-Type": "multipart/mixed"}
-    ),
     "delete without uniqueId": Row("DELETE", at(PLANTS), 400, texts.ONE_UNIQUE_ID),
     "delete two": Row("DELETE", at(PLANTS, f"uniqueId={TOMATO}&uniqueId=b"), 400, texts.ONE_UNIQUE_ID),
     "delete what is not there": Row("DELETE", at(PLANTS, "uniqueId=nobody"), 400, texts.NO_RECORD),
     "query not UTF-8": Row("DELETE", at(PLANTS, f"uniqueId={TOMATO}&x=%ff"), 400, texts.WRONG_PARAMETER),
     # Owners (5.5, 6.8)
     "read another's secret": Row("GET", at(DIARY, f"uniqueId={DIARY_OF_BEN}"), 400, texts.NO_RECORD, AS_ADA),
-    "update another's secret": Row(
-        "PUT", at(DIARY, f"uniqueId={DIARY_OF_BEN}"), 400, texts.NO_RECORD, AS_ADA | AS_JSON, b"{}"
-    ),
-    "delete another's secret": Row("DELETE", at(DIARY, f"uniqueId={DIARY_OF_BEN}"), 400, texts.NO_RECORD, AS_ADA),
     # Users (6.2 to 6.5)
-    "register an array": user("", b"[]", texts.MEMBER_MISSING),
     "register without password": user("", b'{"username": "cy"}', texts.MEMBER_MISSING),
-    "register without name": user("", b'{"password": "c"}', texts.MEMBER_MISSING),
-    "register an empty name": user("", b'{"username": "", "password": "c"}', texts.MEMBER_MISSING),
-    "register an empty email beside a name": user(
-        "", b'{"username": "cy", "email": "", "password": "c"}', texts.MEMBER_MISSING
-    ),
-    "register an empty password": user("", b'{"username": "cy", "password": ""}', texts.MEMBER_MISSING),
-    "register a number": user("", b'{"username": 3, "password": "c"}', texts.MEMBER_MISSING),
-    "register nothing": user("", b"", texts.NO_BODY),
-    "register who is there": user("", b'{"username": "ada", "password": "c"}', texts.USER_EXISTS),
-    "register an email that is there": user("", b'{"email": "ada@garden.example", "password": "c"}', texts.USER_EXISTS),
-    "register from a refused origin, master key or not": Row(
-        "POST",
-        at(GARDENERS, f"masterKey={MASTER_KEY}"),
-        403,
-        texts.ORIGIN_REFUSED,
-        AS_JSON | {"Origin": OTHER_PAGE},
-        b'{"username": "cy", "password": "c"}',
-        ONLY_PAGE,
-    ),
-    "login with both names": user(
-        "login=true", b'{"username": "ada", "email": "ada@garden.example", "password": "apricot"}', texts.MEMBER_MISSING
-    ),
-    "login without name": user("login=true", b'{"password": "apricot"}', texts.MEMBER_MISSING),
-    "login without password": user("login=true", b'{"username": "ada"}', texts.MEMBER_MISSING),
-    "login with a number": user("login=true", b'{"username": "ada", "password": 1}', texts.MEMBER_MISSING),
-    "login with an array": user("login=true", b"[]", texts.MEMBER_MISSING),
-    "login with nothing": user("login=true", b"", texts.NO_BODY),
+    "register who is there": user("", b'{"username": "ada", "password": "s3cret"}', texts.USER_EXISTS),
     "login with a wrong password": user(
-        "login=true", b'{"username": "ada", "password": "x"}', texts.WRONG_CREDENTIALS, 401
+        "login=true", b'{"username": "ada", "password": "s3cret"}', texts.WRONG_CREDENTIALS, 401
     ),
-    "login with a password outside ASCII": user(
-        "login=true", '{"username": "ada", "password": "ü"}'.encode(), texts.WRONG_CREDENTIALS, 401
-    ),
-    "login as nobody": user("login=true", b'{"username": "cy", "password": "c"}', texts.NO_USER, 401),
+    "login as nobody": user("login=true", b'{"username": "cy", "password": "s3cret"}', texts.NO_USER, 401),
     "logout without token": user("logout=true", b"", texts.NO_TOKEN),
     "logout with a wrong token": Row(
-        "POST", at(GARDENERS, "logout=true"), 400, texts.NO_TOKEN, {"Cookie": f"{COOKIE}=x"}
+        "POST", at(GARDENERS, "logout=true"), 400, texts.NO_TOKEN, {"Cookie": f"{COOKIE}={SECRET}"}
     ),
     "logout with an expired token": Row(
         "POST", at(GARDENERS, "logout=true"), 400, texts.TOKEN_EXPIRED, {"Authorization": "Bearer {expired}"}
     ),
     "logout twice": Row("POST", at(GARDENERS, "logout=true"), 400, texts.NO_TOKEN, {"Authorization": "Bearer {left}"}),
-    "lose the own password": Row(
-        "PUT", at(GARDENERS, f"uniqueId={ADA}"), 400, texts.MEMBER_MISSING, AS_ADA | AS_JSON, b'{"username": "ada"}'
-    ),
-    "lose the own name": Row(
-        "PUT", at(GARDENERS, f"uniqueId={ADA}"), 400, texts.MEMBER_MISSING, AS_ADA | AS_JSON, b'{"password": "x"}'
-    ),
-    "take another's name": Row(
-        "PUT",
-        at(GARDENERS, f"uniqueId={ADA}&strategy=merge"),
-        400,
-        texts.USER_EXISTS,
-        AS_ADA | AS_JSON,
-        b'{"username": "ben"}',
-    ),
     # The order of the checks (5.6)
-    "key before endpoint": Row("POST", at("garden/weeds", key=None), 403, texts.KEY_MISSING, AS_JSON, b"{}"),
-    "key before origin": Row("GET", at(PLANTS, key="wrong"), 400, texts.NOT_VALID, {"Origin": PAGE}),
-    "endpoint before origin": Row(
-        "GET", at("garden/weeds"), 400, texts.NOT_VALID, {"Origin": OTHER_PAGE}, None, ONLY_PAGE
-    ),
-    "endpoint before master key": Row("GET", at("garden/weeds", "masterKey=x"), 400, texts.NOT_VALID),
-    "master key before token": Row("GET", at(DIARY, "masterKey=x"), 403, texts.WRONG_MASTER_KEY),
-    "origin before token": Row("GET", at(DIARY), 403, texts.ORIGIN_REFUSED, {"Origin": OTHER_PAGE}, None, ONLY_PAGE),
     "origin before credentials": Row(
         "POST", at(GARDENERS, "login=true"), 403, texts.ORIGIN_REFUSED, {"Origin": OTHER_PAGE}, b"", ONLY_PAGE
     ),
-    "token before body": Row("POST", at(DIARY), 401, texts.NO_TOKEN),
-    "token before parameters": Row("PUT", at(DIARY, "strategy=best&x=%ff"), 401, texts.NO_TOKEN),
     "token before size": Row("POST", at(DIARY), 401, texts.NO_TOKEN, AS_JSON, b" " * 1_000_001),
-    "parameters before record": Row(
-        "PUT", at(PLANTS, "uniqueId=nobody&strategy=best"), 400, texts.WRONG_PARAMETER, AS_JSON, b"{}"
-    ),
-    "body before record": Row("PUT", at(PLANTS, "uniqueId=nobody"), 400, texts.WRONG_BODY, AS_JSON, b"{"),
-    "body before owner": Row(
-        "PUT", at(CHORES, f"uniqueId={CHORE_OF_BEN}"), 400, texts.WRONG_BODY, AS_ADA | AS_JSON, b"{"
-    ),
-    # JSONata (4.6)
-    "jsonata that does not parse": Row("GET", at(PLANTS, "jsonata=a.("), 400, texts.WRONG_EXPRESSION),
-    "jsonata that fails": Row("GET", at(PLANTS, "jsonata=$error('boo')"), 400, texts.WRONG_EXPRESSION),
-    "token before jsonata": Row("GET", at(DIARY, "jsonata=a.("), 401, texts.NO_TOKEN),
-    "record before jsonata": Row("GET", at(PLANTS, "uniqueId=nobody&jsonata=a.("), 400, texts.NO_RECORD),
-    # Files (8)
-    "no part": upload(b""),
-    "no file": upload(part(b'name="title"')),
-    "no file chosen": upload(part(b'name="file"; filename=""', b"")),
-    "a file of another name": upload(part(b'name="photo"; filename="a.txt"')),
-    "a file and one of another name": upload(FILE + part(b'name="photo"; filename="a.txt"')),
-    "eleven files": upload(FILE * 11),
-    "a body that breaks off": upload(FILE, texts.WRONG_BODY, end=b""),
-    "a part that breaks off": upload(FILE[:-10], texts.WRONG_BODY, end=b""),
-    "a part without disposition": upload(b"--x\r\n\r\nabc\r\n", texts.WRONG_BODY),
-    "a part with a broken header": upload(b"--x\r\nContent\r\n\r\nabc\r\n", texts.WRONG_BODY),
-    "a field that is not UTF-8": upload(FILE + part(b'name="title"', b"\xff"), texts.WRONG_BODY),
-    "fields over the limit": upload(FILE + part(b'name="title"', b"x" * 1_000_001), texts.TOO_LARGE, 413),
-    "no boundary": post(FILE, texts.WRONG_BODY, {"Content-Type": "multipart/form-data"}),
-    "files that are compressed": post(FILE, texts.WRONG_BODY, {**MULTIPART, "Content-Encoding": "gzip"}),
-    "files onto a record": put(f"uniqueId={TOMATO}", texts.WRONG_CONTENT_TYPE, FILE, MULTIPART),
-    "files as a user": Row("POST", at(GARDENERS), 400, texts.WRONG_CONTENT_TYPE, MULTIPART, FILE),
-    "files without a token": Row("POST", at(DIARY), 401, texts.NO_TOKEN, MULTIPART, FILE),
-    "no file to get": Row("GET", at(PLANTS, f"uniqueId={TOMATO}&fileOnly=true"), 400, texts.NO_FILE),
-    "a file of all": Row("GET", at(PLANTS, "fileOnly=true"), 400, texts.ONE_UNIQUE_ID),
-    "a file of two": Row("GET", at(PLANTS, f"uniqueId={TOMATO},x&fileOnly=true"), 400, texts.ONE_UNIQUE_ID),
-    "a file of nobody": Row("GET", at(PLANTS, "uniqueId=nobody&fileOnly=true"), 400, texts.NO_RECORD),
     # Password reset (6.9)
     "mail without template": user("passwordreset=true", b'{"email": "ada@garden.example"}', texts.MEMBER_MISSING),
     "mail without email": user("passwordreset=true", b'{"templateName": "reset"}', texts.MEMBER_MISSING),
     "mail to a number": user("passwordreset=true", b'{"email": 1, "templateName": "reset"}', texts.MEMBER_MISSING),
-    "mail to nobody": user(
-        "passwordreset=true", b'{"email": "x@garden.example", "templateName": "reset"}', texts.NO_USER
+    "password without token": put_password(
+        b'{"password": "s3cret", "passwordConfirmation": "s3cret"}', texts.MEMBER_MISSING
     ),
-    "mail by no template": user(
-        "passwordreset=true", b'{"email": "ada@garden.example", "templateName": "reset"}', texts.NO_TEMPLATE
-    ),
-    "password without token": put_password(b'{"password": "x", "passwordConfirmation": "x"}', texts.MEMBER_MISSING),
-    "password without text": put_password(VERIFY % (b"x", b"", b""), texts.MEMBER_MISSING),
     "password without confirmation": put_password(b'{"verificationToken": "x", "password": "x"}', texts.MEMBER_MISSING),
-    "password confirmed as another": put_password(VERIFY % (b"x", b"y", b"z"), texts.PASSWORDS_DIFFER),
-    "password by no token": put_password(VERIFY % (b"x", b"y", b"y"), texts.WRONG_VERIFICATION),
     "password by a list": put_password(b"[]", texts.MEMBER_MISSING),
 }
 
@@ -364,7 +215,9 @@ def nothing_happens(emulator: RestedEmulator, ada: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("row", REFUSED.values(), ids=REFUSED.keys())
-def test_a_refused_request_is_told_why_and_has_done_nothing(emulator: RestedEmulator, row: Row) -> None:
+def test_a_refused_request_is_told_why_and_has_done_nothing(
+    emulator: RestedEmulator, row: Row, caplog: pytest.LogCaptureFixture
+) -> None:
     names = {name: emulator.sign_in(GARDENERS, "ada") for name in ("ada", "expired", "left")}
     emulator.expire_tokens(token=names["expired"])
     call(emulator.url(GARDENERS), "POST", headers=bearer(names["left"]), logout="true")
@@ -376,12 +229,8 @@ def test_a_refused_request_is_told_why_and_has_done_nothing(emulator: RestedEmul
         reply = call(base(emulator) + target, row.method, body=row.body, headers=headers)
     assert_refusal(reply, row.status, row.message)
     assert ("set-cookie" in reply.headers, "server" in reply.headers) == (False, False)
-
-
-def test_a_message_and_a_hint_are_not_the_same_thing(emulator: RestedEmulator) -> None:
-    reply = call(emulator.url(PLANTS), uniqueId="no-such-id")
-    assert "no-such-id" in reply.json["hint"]
-    assert "no-such-id" not in reply.json["message"]
+    told = reply.body.decode() + caplog.text
+    assert [secret for secret in (*names.values(), MASTER_KEY, "apricot", SECRET) if secret in told] == []
 
 
 def test_head_has_no_body_and_the_connection_goes_on(emulator: RestedEmulator) -> None:
@@ -686,7 +535,7 @@ HINTS = {
         Row("POST", at(GARDENERS, "logout=true"), 400, texts.NO_TOKEN, {"Origin": PAGE}), WITH_CREDENTIALS
     ),
     "multipart without boundary": Hint(
-        post(FILE, texts.WRONG_BODY, {"Content-Type": "multipart/form-data"}), "leave the Content-Type header out"
+        post(b"--x", texts.WRONG_BODY, {"Content-Type": "multipart/form-data"}), "leave the Content-Type header out"
     ),
     "multipart as JSON": not_json(b"------x\r\nContent-Disposition: form-data", "leave the Content-Type header out"),
     "a form as JSON": not_json(b"password=sesame&username=ada", "begins with 'password=': that is a form"),
@@ -709,6 +558,9 @@ HINTS = {
     "a letter less": not_there("garden/plant", f"Did you mean {PLANTS}?"),
     "without its folder": not_there("plants", f"Did you mean {PLANTS}?"),
     "another name": not_there("garden/weeds", "make it with --endpoint"),
+    "an unknown record": Hint(
+        Row("GET", at(PLANTS, "uniqueId=no-such-id"), 400, texts.NO_RECORD), "has no record 'no-such-id'"
+    ),
     "no prefix": Hint(
         Row("POST", f"/{PLANTS}?key={KEY}", 404, texts.NOT_FOUND, AS_JSON, b"{}"), f"/api/1/ce/{PLANTS}?"
     ),

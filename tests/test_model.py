@@ -72,6 +72,7 @@ def test_a_good_endpoint_name_is_kept(name: str) -> None:
 def test_a_bad_endpoint_name_is_refused_and_named(backend: Backend, name: str) -> None:
     with pytest.raises(OptionError, match=f"^{re.escape(repr(name)[:120])}.* is no endpoint name"):
         backend.change_endpoint(name)
+    assert len(backend.store.endpoints()) == 4
 
 
 @pytest.mark.parametrize("name", ["games", "My first app_2 - beta", pytest.param("a" * 254, id="254 characters")])
