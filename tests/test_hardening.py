@@ -22,7 +22,7 @@ import pytest
 
 from rested_emulator import RestedEmulator
 from tests import texts
-from tests.conftest import ADA, BEN, CHORE_OF_BEN, CHORES, DIARY, DIARY_OF_ADA, GARDEN, GARDENERS, KEY, PLANTS, TOMATO
+from tests.conftest import ADA, BEN, CHORE_OF_BEN, CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS, TOMATO
 from tests.wire import (
     COOKIE,
     EXPIRED,
@@ -280,90 +280,27 @@ def number(text: str) -> tuple[bytes, Any]:
 
 MANY_KEYS = {f"{key:x}": 1 for key in range(100_000)}
 NAMES = {"": 1, "__proto__": {"x": 1}, "constructor": 2, "uniqueId": "mine", "toString": None, "a\0b": "\0"}
-JSON_BODIES = [
-    *refused(
-        "json-malformed",
-        torn(
-            torn=b'{"a":',
-            trailing_text=b"{} x",
-            two_values=b"1 2",
-            comment=b"{} // all",
-            comment_inside=b"[/* */]",
-            trailing_comma=b"[1,]",
-            single_quotes=b"{'a': 1}",
-            no_quotes=b"{a: 1}",
-            control_character=b'"\x01"',
-            line_break_in_a_text=b'"a\nb"',
-            null_byte=b"\0",
-            white_space=b" \r\n\t",
-            form_feed=b"\f1",
-            plus=b"+1",
-            leading_zero=b"01",
-            bare_point=b"1.",
-            hexadecimal=b"0x10",
-            underscore=b"1_000",
-            half_an_escape=b'"\\u00e"',
-            unknown_escape=b'"\\x41"',
-            capital=b"True",
-            no_break_space=b"\xc2\xa01",
-            other_digits="١٢".encode(),
-        ),
-        texts.WRONG_BODY,
-    ),
+JSON_BODIES = [  # of each kind one or two, and what is large; test_model.py has all the others
+    *refused("json-malformed", torn(torn=b'{"a":', white_space=b" \r\n\t", null_byte=b"\0"), texts.WRONG_BODY),
     *refused("json-malformed", {"empty": post(b"")}, texts.NO_BODY),
-    *refused(
-        "json-constants",
-        torn(
-            NaN=b"NaN",
-            infinity=b"[Infinity]",
-            minus=b'{"a":-Infinity}',
-            large=b"1e400",
-            small=b"-1e400",
-            deep=b"[[1e999]]",
-        ),
-        texts.WRONG_BODY,
-    ),
+    *refused("json-constants", torn(NaN=b"NaN", infinity=b"[Infinity]", large=b"1e400"), texts.WRONG_BODY),
     *refused("json-digits", torn(digits=b"9" * 5000, inside=b'{"a":[-' + b"7" * 5000 + b"]}"), texts.WRONG_BODY),
-    *kept(
-        "json-numbers",
-        {
-            text: number(text)
-            for text in ("9007199254740993", "12345678901234567890", "-0", "1.0", "1E2", "-0.0", "1e-400")
-        },
-    ),
-    *kept("json-numbers", {"4,300 digits": number("9" * 4300)}),
+    *kept("json-numbers", {text: number(text) for text in ("9007199254740993", "-0", "1.0", "1E2", "9" * 4300)}),
     *refused(
         "json-depth",
         {
             f"{levels} {name}": post(left * levels + right * levels)
-            for levels in (513, 1000, 5000, 100_000)
+            for levels in (513, 100_000)
             for name, left, right in (("arrays", b"[", b"]"), ("objects", b'{"a":', b"}"))
-            if levels * len(left + right) < 10**6
         },
         texts.WRONG_BODY,
     ),
     *refused("json-depth", {"200000 arrays, none closed": post(b"[" * 200_000)}, texts.WRONG_BODY),
     *kept("json-depth", {"512 levels": (post(b"[" * 512 + b"]" * 512), json.loads("[" * 512 + "]" * 512))}),
-    *refused(
-        "json-surrogate",
-        torn(value=b'"\\ud800"', key=b'{"\\udfff":1}', reversed=b'"\\udc00\\ud800"', deep=b'[{"a":["\\uD83D"]}]'),
-        texts.WRONG_BODY,
-    ),
+    *refused("json-surrogate", torn(value=b'"\\ud800"', key=b'{"\\udfff":1}'), texts.WRONG_BODY),
     *kept("json-surrogate", {"a pair": (post(b'"\\ud83e\\udd55"'), "🥕")}),
-    *refused(
-        "json-encoding",
-        {
-            "no UTF-8": post(b'"\xff"'),
-            "overlong": post(b'"\xc0\xaf"'),
-            "surrogate in bytes": post(b'"\xed\xa0\x80"'),
-            "cut": post(b'"\xe2\x82'),
-            "beyond Unicode": post(b'"\xf4\x90\x80\x80"'),
-            "byte order mark": post(b"\xef\xbb\xbf{}"),
-            **{name: post("{}".encode(name)) for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be")},
-            "text": post(b"\xff\xfe", kind=AS_TEXT),
-        },
-        texts.WRONG_BODY,
-    ),
+    *refused("json-encoding", torn(no_UTF_8=b'"\xff"', UTF_16="{}".encode("utf-16")), texts.WRONG_BODY),
+    *refused("json-encoding", {"text": post(b"\xff\xfe", kind=AS_TEXT)}, texts.WRONG_BODY),
     *kept("json-names", {"names": (post(json.dumps(NAMES).encode()), NAMES)}),
     *refused(
         "json-large",
@@ -575,46 +512,14 @@ ADDRESSES = [
         "host",
         {
             name: post(b"{}").replace(b"Host: localhost", b"Host: " + name.encode("latin1"))
-            for name in (
-                "evil.example",
-                "127.0.0.1.evil.com",
-                "localhost@evil",
-                "evil@app.localhost",
-                "localhost:80@evil.com",
-                "evil.com#.localhost",
-                "localhost.evil.com",
-                "0.0.0.0",
-                "[::]",
-                "::1",
-                "2130706433",
-                "0x7f.1",
-                "127.1",
-                "localhost:80:80",
-                "\x9b31m",
-                "",
-                "xn--localhost-0kb",
-                "localhost\xa0",
-                "192.168.0.1",
-                "x" * 100_000,
-            )
+            for name in ("evil.example", "localhost.evil.com", "0.0.0.0", "\x9b31m", "localhost\xa0", "", "x" * 100_000)
         },
         texts.HOST_REFUSED,
         403,
     ),
     *kept(
         "host",
-        {
-            name: (get(ONE_TOMATO, host=name), TOMATO_DATA)
-            for name in (
-                "[::1]",
-                "[::1]:80",
-                "LOCALHOST",
-                "localhost.",
-                "localhost.:1",
-                "127.0.0.1",
-                "App.LocalHost.:80",
-            )
-        },
+        {name: (get(ONE_TOMATO, host=name), TOMATO_DATA) for name in ("[::1]:80", "LOCALHOST", "localhost.:1")},
     ),
     *refused(
         "path",
@@ -624,29 +529,13 @@ ADDRESSES = [
                 "garden%2Fplants",
                 "garden//plants",
                 "garden/plants%00",
-                "garden/plants/",
-                "/garden/plants",
                 "garden/../garden/plants",
-                "garden/%2e%2e/garden/plants",
-                "./garden/plants",
-                "%2e/garden/plants",
                 "garden/%70lants",
                 "garden/PLANTS",
-                "Garden/plants",
-                "garden/pl\xe4nts",
-                "garden/pl%C3%A4nts",
-                "garden/plants%ff",
                 "garden/plants\xff",
-                "garden/plants\x9b31m",
                 "garden\\plants",
-                "garden/plants;x",
-                "garden/plants%3Fkey",
-                "garden%5Cplants",
-                "a" * 4,
-                "a" * 254,
                 "a" * 255,
                 "_sessions",
-                "%",
                 "%zz",
             )
         },
@@ -1009,23 +898,6 @@ def test_a_token_that_ends_while_a_request_arrives_ends_the_request(emulator: Re
     assert emulator.records(DIARY) == [*before, record]
 
 
-@row("ownership")
-def test_a_body_changes_no_owner_and_no_id(emulator: RestedEmulator) -> None:
-    ada, ben = (bearer(emulator.sign_in(GARDENERS, name)) for name in ("ada", "ben"))
-    claims = {"owner": BEN, "uniqueId": TOMATO, "createdAt": "x", "data": 1, "file": {}}
-    created = call(emulator.url(CHORES), "POST", claims, headers=ada).json
-    assert created["data"] == claims
-    assert created["uniqueId"] != TOMATO
-    for strategy in ("force", "merge", "replace"):
-        updated = call(
-            emulator.url(CHORES), "PUT", claims, headers=ada, uniqueId=created["uniqueId"], strategy=strategy
-        ).json
-        assert (updated["uniqueId"], updated["createdAt"]) == (created["uniqueId"], created["createdAt"])
-        assert call(emulator.url(CHORES), "DELETE", headers=ben, uniqueId=created["uniqueId"]).status == 403
-    assert call(emulator.url(CHORES), "DELETE", headers=ada, uniqueId=created["uniqueId"]).status == 200
-    assert call(emulator.url(DIARY), headers=ben, uniqueId=DIARY_OF_ADA).json["message"] == texts.NO_RECORD
-
-
 ALLOWED = ("https://shop.example", "https://xn--mnchen-3ya.example", "http://shop.example:8080")
 SERVED = (*ALLOWED, "https://shop.example:443", "HTTPS://Shop.Example", "https://XN--MNCHEN-3YA.example")
 REFUSED = (
@@ -1033,23 +905,9 @@ REFUSED = (
     "",
     OTHER_PAGE,
     FOREIGN,
-    "http://shop.example",
-    "https://shop.example:8080",
-    "http://shop.example:80",
     "https://shop.example/",
-    "https://shop.example.",
-    "https://shop.example.evil.com",
-    "https://evilshop.example",
-    "https://www.shop.example",
-    "https://shop.example@evil.com",
-    "https://evil.com#shop.example",
-    "https://shop.example evil.com",
-    "https://shop.example, https://evil.com",
-    "https://xn--mnchen-3yb.example",
     "https://m\xfcnchen.example",
-    "https://munchen.example",
-    "https://shop.example:0443x",
-    "shop.example",
+    f"{ALLOWED[0]}, {FOREIGN}",
 )
 
 
