@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import pytest
 
 from rested_emulator import RestedEmulator, __version__
 from tests import texts
-from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS, TOMATO
+from tests.conftest import CHORES, DIARY, GARDEN, GARDENERS, KEY, PLANTS
 from tests.wire import (
     CHANGED,
     EXPIRED,
@@ -23,7 +22,6 @@ from tests.wire import (
     HANDSHAKE,
     OTHER_PAGE,
     PAGE,
-    Reply,
     assert_open,
     assert_refusal,
     at,
@@ -46,6 +44,13 @@ VERBS: dict[str, Any] = {
     "reset": {},
 }
 every_verb = pytest.mark.parametrize("verb", VERBS)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RestedEmulator]:
+    """One emulator for what is refused and so changes nothing."""
+    with RestedEmulator(data=GARDEN) as running:
+        yield running
 
 
 def moment(emulator: RestedEmulator) -> datetime:
@@ -107,24 +112,6 @@ def test_status_says_what_there_is(emulator: RestedEmulator) -> None:
     assert [user["username"] for user in status["users"]] == ["ada"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z", status["now"])
     assert status["uptime"] >= 0
-
-
-@pytest.mark.warns("line 1 column 2")
-def test_status_tells_a_refused_edit_of_the_data_file_until_it_is_mended(tmp_path: Path) -> None:
-    data = tmp_path / "data.json"
-    data.write_bytes(GARDEN.read_bytes())
-
-    def look_twice(server: Any) -> None:
-        for _ in range(2):
-            server.world.tick()
-
-    with RestedEmulator(data=data, memory=False) as emulator:
-        for content, told in ((b"{oops", f"{data}: line 1 column 2"), (GARDEN.read_bytes(), None)):
-            data.write_bytes(content)
-            emulator.call(look_twice)
-            refused = control(emulator, "status", method="GET").json["refusedEdit"]
-            assert refused is None if told is None else refused.startswith(told)
-            assert emulator.status()["refusedEdit"] == refused
 
 
 def test_status_tells_no_secret(emulator: RestedEmulator) -> None:
@@ -193,14 +180,6 @@ def test_change_endpoint_saves_and_ends_its_sockets(emulator: RestedEmulator, op
     assert endpoints[-1][option] == value
 
 
-def test_an_endpoint_with_other_records_than_users_is_refused_as_one_of_users(emulator: RestedEmulator) -> None:
-    with open_socket(emulator.ws_url(PLANTS)) as listener:
-        reply = control(emulator, "change-endpoint", {"name": PLANTS, "authentication": True})
-        assert (reply.status, TOMATO in reply.json["hint"]) == (400, True)
-        assert_open(emulator, listener)
-    assert not control(emulator, "status", method="GET").json["projects"][0]["endpoints"][0]["authentication"]
-
-
 def test_change_endpoint_makes_one_that_is_new(emulator: RestedEmulator) -> None:
     assert done(emulator, "change-endpoint", name="garden/seeds", secure=True, othersCanRead=None) == {"closed": 0}
     assert call(emulator.url("garden/seeds")).status == 401
@@ -254,6 +233,7 @@ def test_advance_moves_the_clock_and_what_is_due_happens_first(emulator: RestedE
     [
         ({}, 2, (1000, "")),
         ({"code": 4321, "reason": "ein Übungsalarm"}, 2, (4321, "ein Übungsalarm")),
+        ({"endpoint": PLANTS, "code": 1011, "reason": "ü" * 61}, 1, (1011, "ü" * 61)),
         ({"endpoint": PLANTS, "code": 1001}, 1, (1001, "")),
         ({"endpoint": None}, 2, (1000, "")),
     ],
@@ -298,13 +278,13 @@ def test_a_verb_needs_no_body_where_it_needs_no_argument(emulator: RestedEmulato
 # Wrong requests
 
 
-@pytest.mark.parametrize("verb", ["restet", "Reset", "reset/", "reset/now", "change_project", "sign_in"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_an_unknown_verb_is_a_404_that_lists_the_known_ones(emulator: RestedEmulator, verb: str, method: str) -> None:
-    with nothing_happens(emulator):
-        reply = control(emulator, verb, {}, method)
-    assert_refusal(reply, 404, texts.NOT_FOUND)
-    assert [known for known in ("health", "status", *VERBS) if known not in reply.json["hint"]] == []
+def test_an_unknown_verb_is_a_404_that_lists_the_known_ones(shared: RestedEmulator, method: str) -> None:
+    with nothing_happens(shared):
+        for verb in ("restet", "Reset", "reset/", "reset/now", "change_project", "sign_in"):
+            reply = control(shared, verb, {}, method)
+            assert_refusal(reply, 404, texts.NOT_FOUND)
+            assert [known for known in ("health", "status", *VERBS) if known not in reply.json["hint"]] == []
 
 
 ARGUMENTS = {
@@ -332,14 +312,11 @@ ARGUMENTS = {
         *((verb, arguments | {"colour": "red"}, "unknown argument 'colour'") for verb, arguments in VERBS.items()),
         *((verb, [arguments], "not an object of arguments") for verb, arguments in VERBS.items()),
         ("change-project", {"project": "unknown", "name": "back garden"}, ""),
-        ("change-project", {"name": "abc"}, ""),
         ("change-project", {"name": "back/garden"}, ""),
         ("change-project", {"name": 12345}, "it takes a text"),
-        ("change-project", {"key": ""}, ""),
         ("change-project", {"master_key": "snake case"}, ""),
         ("change-project", {"masterKey": 1}, "it takes a text"),
         ("change-project", {"allowedOrigins": PAGE}, "it takes a list of texts"),
-        ("change-project", {"allowedOrigins": ["localhost:3000"]}, ""),
         ("change-project", {"allowedOrigins": [PAGE, 1]}, "it takes a list of texts"),
         ("change-project", {"resetTemplates": {"a": 1}}, "it takes an object of texts"),
         ("change-project", {"disallowNoOrigin": "true"}, "it takes true or false"),
@@ -347,17 +324,12 @@ ARGUMENTS = {
         ("change-project", {"tokenTtl": 0}, ""),
         ("change-project", {"tokenTtl": -1}, ""),
         ("change-project", {"tokenTtl": "1h"}, "it takes a number"),
-        ("change-project", {"tokenTtl": 1e300}, ""),
         ("change-project", {"tokenTtl": True}, "it takes a number"),
         ("change-project", {"name": "back garden", "tokenTtl": -1}, ""),
         ("change-endpoint", {}, ""),
         ("change-endpoint", {"name": None}, "it takes a text"),
-        ("change-endpoint", {"name": ""}, ""),
-        ("change-endpoint", {"name": "_sessions"}, ""),
         ("change-endpoint", {"name": "Garden/Seeds"}, ""),
-        ("change-endpoint", {"name": "garden//seeds"}, ""),
         ("change-endpoint", {"name": PLANTS, "secure": "yes"}, "it takes true or false"),
-        ("change-endpoint", {"name": PLANTS, "secure": 0}, "it takes true or false"),
         ("change-endpoint", {"name": PLANTS, "description": []}, "it takes a text"),
         ("change-endpoint", {"name": PLANTS, "others_can_read": True}, ""),
         ("delete-endpoint", {}, ""),
@@ -369,16 +341,9 @@ ARGUMENTS = {
         ("advance", {"seconds": None}, "it takes a number"),
         ("advance", {"seconds": "3600"}, "it takes a number"),
         ("advance", {"seconds": -1}, ""),
-        ("advance", {"seconds": 1e300}, ""),
-        ("advance", {"seconds": 9e11}, ""),
         ("advance", {"seconds": 10**400}, "it takes a finite number"),
         ("advance", {"seconds": True}, "it takes a number"),
         ("close-listeners", {"code": 999}, ""),
-        ("close-listeners", {"code": 1005}, ""),
-        ("close-listeners", {"code": 1006}, ""),
-        ("close-listeners", {"code": 1015}, ""),
-        ("close-listeners", {"code": 2999}, ""),
-        ("close-listeners", {"code": 5000}, ""),
         ("close-listeners", {"code": 1000.5}, "it takes a whole number"),
         ("close-listeners", {"code": "1000"}, "it takes a whole number"),
         ("close-listeners", {"reason": "ü" * 62}, ""),
@@ -387,20 +352,20 @@ ARGUMENTS = {
     ],
 )
 def test_a_wrong_argument_is_a_400_that_lists_the_known_ones(
-    emulator: RestedEmulator, verb: str, arguments: Any, words: str
+    shared: RestedEmulator, verb: str, arguments: Any, words: str
 ) -> None:
-    with nothing_happens(emulator):
-        reply = control(emulator, verb, arguments)
+    with nothing_happens(shared):
+        reply = control(shared, verb, arguments)
     assert_refusal(reply, 400, texts.WRONG_PARAMETER)
     assert words in reply.json["hint"]
     assert [known for known in ARGUMENTS[verb] if known not in reply.json["hint"]] == []
 
 
-@pytest.mark.parametrize("body", [b"{", b"{} {}", b"\xff", b'{"seconds": NaN}', b'{"seconds": 1e400}', b" "])
-def test_a_broken_body_is_a_400_and_changes_nothing(emulator: RestedEmulator, body: bytes) -> None:
-    with nothing_happens(emulator):
-        for verb in VERBS:
-            reply = control(emulator, verb, body=body, headers={"Content-Type": "application/json"})
+def test_a_broken_body_is_a_400_and_changes_nothing(shared: RestedEmulator) -> None:
+    bodies = (b"{", b"{} {}", b"\xff", b'{"seconds": NaN}', b'{"seconds": 1e400}', b" ")
+    with nothing_happens(shared):
+        for verb, body in product(VERBS, bodies):
+            reply = control(shared, verb, body=body, headers={"Content-Type": "application/json"})
             assert (reply.status, list(reply.json)) == (400, ["code", "message", "hint"])
 
 
@@ -425,33 +390,31 @@ def test_a_body_over_the_limit_is_a_413_and_changes_nothing(emulator: RestedEmul
     assert_refusal(reply, 413, texts.TOO_LARGE)
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "PATCH"])
 @every_verb
-def test_a_verb_is_posted_or_nothing_happens(emulator: RestedEmulator, verb: str, method: str) -> None:
-    with nothing_happens(emulator):
-        reply = control(emulator, verb, VERBS[verb], method)
-    assert (reply.status, reply.headers["allow"]) == (405, "POST, OPTIONS")
-    if method != "HEAD":
-        assert_refusal(reply, 405, texts.WRONG_METHOD)
+def test_a_verb_is_posted_or_nothing_happens(shared: RestedEmulator, verb: str) -> None:
+    with nothing_happens(shared):
+        for method in ("GET", "PUT", "DELETE", "HEAD", "PATCH"):
+            reply = control(shared, verb, VERBS[verb], method)
+            assert (reply.status, reply.headers["allow"]) == (405, "POST, OPTIONS")
+            if method != "HEAD":
+                assert_refusal(reply, 405, texts.WRONG_METHOD)
 
 
-@pytest.mark.parametrize("name", ["status", "health"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_what_is_only_read_is_not_posted(emulator: RestedEmulator, name: str, method: str) -> None:
-    reply = control(emulator, name, {}, method)
-    assert_refusal(reply, 405, texts.WRONG_METHOD)
-    assert reply.headers["allow"] == "GET, HEAD, OPTIONS"
+def test_what_is_only_read_is_not_posted(shared: RestedEmulator, method: str) -> None:
+    for name in ("status", "health"):
+        reply = control(shared, name, {}, method)
+        assert_refusal(reply, 405, texts.WRONG_METHOD)
+        assert reply.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
-@pytest.mark.parametrize("shows", [{}, {"Origin": PAGE}, {"Origin": FOREIGN}, {"Host": "evil.example"}])
 @pytest.mark.parametrize("name", ["health", "status", "faults", "requests?method=GET", "records", "nothing"])
-def test_head_has_the_headers_of_its_get_and_no_body(
-    emulator: RestedEmulator, name: str, shows: dict[str, str]
-) -> None:
-    head, get = (control(emulator, name, method=method, headers=shows) for method in ("HEAD", "GET"))
-    assert (head.status, head.body) == (get.status, b"")
-    assert head.headers.keys() == get.headers.keys()
-    assert int(head.headers["content-length"]) > 0
+def test_head_has_the_headers_of_its_get_and_no_body(shared: RestedEmulator, name: str) -> None:
+    for shows in ({}, {"Origin": PAGE}, {"Origin": FOREIGN}, {"Host": "evil.example"}):
+        head, get = (control(shared, name, method=method, headers=shows) for method in ("HEAD", "GET"))
+        assert (head.status, head.body) == (get.status, b"")
+        assert head.headers.keys() == get.headers.keys()
+        assert int(head.headers["content-length"]) > 0
 
 
 def test_without_its_slash_it_is_no_address(emulator: RestedEmulator) -> None:
@@ -461,36 +424,30 @@ def test_without_its_slash_it_is_no_address(emulator: RestedEmulator) -> None:
 # Those who may not
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp"],
-)
-@every_verb
-def test_a_form_of_another_page_changes_nothing(emulator: RestedEmulator, verb: str, kind: str) -> None:
-    body = str(VERBS[verb]).replace("'", '"').replace("True", "true").encode()
-    with nothing_happens(emulator):
-        reply = control(emulator, verb, body=body, headers={"Content-Type": kind} if kind else {})
-    assert_refusal(reply, 403, texts.CONTROL_REFUSED)
+STRANGERS = [  # what a form or a page of another site can send, and how it is refused
+    *(
+        ({"Content-Type": kind}, texts.CONTROL_REFUSED)
+        for kind in ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp")
+    ),
+    *(
+        ({"Host": host}, texts.HOST_REFUSED)
+        for host in ("evil.example", "127.0.0.1.evil.com", "localhost@evil.com", "192.168.0.1")
+    ),
+    *(({"Origin": origin}, texts.ORIGIN_REFUSED) for origin in (FOREIGN, "null", "http://localhost.evil.com", "")),
+]
 
 
 @pytest.mark.parametrize("any_origin", [False, True], ids=["gate shut", "gate open"])
-@pytest.mark.parametrize("origin", [FOREIGN, "null", "http://localhost.evil.com", ""])
 @every_verb
-def test_a_page_of_another_site_changes_nothing(verb: str, origin: str, any_origin: bool) -> None:
-    with RestedEmulator(data=GARDEN, allow_any_origin=any_origin) as emulator:
-        with nothing_happens(emulator):
-            reply = control(emulator, verb, VERBS[verb], headers={"Origin": origin})
-            preflight = control(emulator, verb, method="OPTIONS", headers={"Origin": origin})
-        assert_refusal(reply, 403, texts.ORIGIN_REFUSED)
-        assert preflight.status == 403
-        assert cors_of(reply) == cors_of(preflight) == {}
-
-
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.com", "localhost@evil.com", "192.168.0.1"])
-@every_verb
-def test_a_foreign_host_changes_nothing(emulator: RestedEmulator, verb: str, host: str) -> None:
-    with nothing_happens(emulator):
-        assert_refusal(control(emulator, verb, VERBS[verb], headers={"Host": host}), 403, texts.HOST_REFUSED)
+def test_a_form_a_page_or_a_host_that_is_foreign_changes_nothing(verb: str, any_origin: bool) -> None:
+    body = json.dumps(VERBS[verb]).encode()
+    with RestedEmulator(data=GARDEN, allow_any_origin=any_origin) as emulator, nothing_happens(emulator):
+        for headers, message in STRANGERS:
+            reply = control(emulator, verb, body=body, headers={"Content-Type": "application/json"} | headers)
+            assert_refusal(reply, 403, message)
+            if "Origin" in headers:
+                preflight = control(emulator, verb, method="OPTIONS", headers=headers)
+                assert (preflight.status, cors_of(reply), cors_of(preflight)) == (403, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -588,14 +545,13 @@ def test_on_loopback_there_is_no_control_token(emulator: RestedEmulator) -> None
     assert emulator.facts["controlToken"] is None
 
 
-@pytest.mark.parametrize("shown", [None, "", "wrong", "tökèn"])
 @every_verb
-def test_beyond_loopback_a_verb_wants_the_control_token(exposed: RestedEmulator, verb: str, shown: str | None) -> None:
-    headers = {} if shown is None else bearer(shown)
+def test_beyond_loopback_a_verb_wants_the_control_token(exposed: RestedEmulator, verb: str) -> None:
     with nothing_happens(exposed):
-        reply = control(exposed, verb, VERBS[verb], headers={"Host": "127.0.0.1"} | headers)
-        assert_refusal(reply, 403, texts.CONTROL_REFUSED)
-        assert control(exposed, "status", method="GET", headers=headers).status == 403
+        for headers in ({}, bearer(""), bearer("wrong"), bearer("tökèn")):
+            reply = control(exposed, verb, VERBS[verb], headers={"Host": "127.0.0.1"} | headers)
+            assert_refusal(reply, 403, texts.CONTROL_REFUSED)
+            assert control(exposed, "status", method="GET", headers=headers).status == 403
 
 
 @every_verb
@@ -717,23 +673,6 @@ def test_requests_and_messages_are_waited_for_together(emulator: RestedEmulator)
     late = control(emulator, "wait", {"requests": {"since": last}, "messages": {"since": last}, "timeout": 0})
     assert_refusal(late, 408, "It did not happen in time.")
     assert "0 of 1 requests and messages" in late.json["hint"]
-
-
-@pytest.mark.alone
-def test_whoever_waits_is_woken_when_the_emulator_stops() -> None:
-    replies: list[Reply] = []
-    with RestedEmulator(data=GARDEN) as emulator:
-        url = str(emulator.facts["controlUrl"])
-        waiting = threading.Thread(
-            target=lambda: replies.append(call(f"{url}/wait", "POST", {"requests": {}, "timeout": 600}))
-        )
-        waiting.start()
-        while not emulator.call(lambda server: server.world.evidence._waiting):
-            time.sleep(0.005)
-        since = time.monotonic()
-    waiting.join(10)
-    assert time.monotonic() - since < 1.5
-    assert replies[0].status == 503
 
 
 def test_a_refused_socket_is_noted_with_the_hint(emulator: RestedEmulator) -> None:

@@ -18,7 +18,6 @@ from rested_emulator import RestedEmulator
 from tests import texts
 from tests.conftest import (
     ADA,
-    CHORES,
     DIARY,
     DIARY_OF_ADA,
     DIARY_OF_BEN,
@@ -166,20 +165,6 @@ def test_a_refused_socket_is_opened_to_be_told_why(emulator: RestedEmulator, row
     assert listeners_of(emulator) == 0
 
 
-@pytest.mark.parametrize("value", ["wrong", "", MASTER_KEY])
-def test_a_master_key_is_ignored(emulator: RestedEmulator, value: str) -> None:
-    with open_socket(f"{emulator.ws_url(PLANTS)}&masterKey={value}") as listener:
-        assert_open(emulator, listener)
-
-
-@pytest.mark.parametrize(
-    "origin", [PAGE, "http://localhost:80", "http://127.0.0.1", "http://[::1]:3000", "ws://localhost:20200"]
-)
-def test_a_page_of_this_machine_gets_in(emulator: RestedEmulator, origin: str) -> None:
-    with open_socket(emulator.ws_url(PLANTS), additional_headers={"Origin": origin}) as listener:
-        assert_open(emulator, listener)
-
-
 def test_an_allowed_origin_gets_in_wherever_it_is(emulator: RestedEmulator) -> None:
     emulator.change_project(allowed_origins=[FOREIGN])
     with open_socket(emulator.ws_url(PLANTS), additional_headers={"Origin": FOREIGN}) as listener:
@@ -214,14 +199,6 @@ def test_a_token_comes_by_header_then_parameter_then_cookie(
     with open_socket(emulator.ws_url(DIARY) + query, additional_headers=headers) as listener:
         emulator.expire_tokens()
         assert closing(listener) == (EXPIRED if gets_in else (4000, texts.NO_TOKEN))
-
-
-def test_a_token_counts_for_every_secure_endpoint(emulator: RestedEmulator) -> None:
-    token = emulator.sign_in(GARDENERS, "ada")
-    with ExitStack() as stack:
-        for name in (DIARY, CHORES, GARDENERS):
-            stack.enter_context(open_socket(f"{emulator.ws_url(name)}&accessToken={token}"))
-        assert listeners_of(emulator) == 3
 
 
 # The handshake
@@ -442,13 +419,6 @@ def test_all_listeners_hear_all_writes_in_one_order(emulator: RestedEmulator) ->
     assert heard == [written] * 3
 
 
-def test_the_order_of_one_writer_is_kept_through_other_verbs(emulator: RestedEmulator) -> None:
-    with open_socket(emulator.ws_url(PLANTS)) as listener:
-        for number in range(50):
-            call(emulator.url(PLANTS), "PUT", number, uniqueId=TOMATO)
-        assert [next_of(listener)["record"]["data"] for _ in range(50)] == list(range(50))
-
-
 def test_a_listener_hears_what_it_may_read(emulator: RestedEmulator) -> None:
     ada, ben = (emulator.sign_in(GARDENERS, name) for name in ("ada", "ben"))
     with (
@@ -461,19 +431,6 @@ def test_a_listener_hears_what_it_may_read(emulator: RestedEmulator) -> None:
         assert [next_of(of_ada)["record"]["data"] for _ in range(2)] == ["mine", "for all"]
         assert next_of(of_ben)["record"]["data"] == "yours"
         assert next_of(of_ben) == {"type": "POST", "record": for_all}
-
-
-def test_no_message_carries_a_password(emulator: RestedEmulator) -> None:
-    ada = emulator.sign_in(GARDENERS, "ada")
-    with open_socket(f"{emulator.ws_url(GARDENERS)}&accessToken={ada}") as listener:
-        call(emulator.url(GARDENERS), "PUT", {"password": "x"}, headers=bearer(ada), uniqueId=ADA, strategy="merge")
-        assert "password" not in next_of(listener)["record"]["data"]
-
-
-def test_two_emulators_do_not_hear_each_other(emulator: RestedEmulator) -> None:
-    with RestedEmulator(data=GARDEN) as other, open_socket(other.ws_url(PLANTS)) as listener:
-        call(emulator.url(PLANTS), "POST", {})
-        assert_open(other, listener)
 
 
 def test_a_reset_keeps_sockets_open_and_they_hear_the_difference(emulator: RestedEmulator) -> None:
@@ -614,14 +571,6 @@ def test_a_client_that_resets_the_connection_leaves_its_seat(emulator: RestedEmu
 # The end
 
 
-def test_a_socket_ends_at_the_moment_its_token_expires(emulator: RestedEmulator) -> None:
-    token = emulator.sign_in(GARDENERS, "ada")
-    with open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as listener:
-        assert emulator.advance(3500)["closed"] == 0
-        assert emulator.advance(100)["closed"] == 1
-        assert closing(listener) == EXPIRED
-
-
 def test_a_socket_ends_when_the_time_of_its_token_runs_out() -> None:
     with RestedEmulator(data=GARDEN, token_ttl=1) as emulator:
         token = emulator.sign_in(GARDENERS, "ada")
@@ -649,19 +598,6 @@ def test_a_deleted_user_hears_of_it_and_is_cut_off(emulator: RestedEmulator) -> 
         assert closing(listener) == EXPIRED
 
 
-@pytest.mark.parametrize("verb", ["change_endpoint", "delete_endpoint"])
-def test_a_socket_ends_when_options_of_its_endpoint_change(emulator: RestedEmulator, verb: str) -> None:
-    with open_socket(emulator.ws_url(PLANTS)) as listener:
-        assert getattr(emulator, verb)(PLANTS)["closed"] == 1
-        assert closing(listener) == CHANGED
-
-
-def test_a_socket_ends_when_options_of_its_project_change(emulator: RestedEmulator) -> None:
-    with open_socket(emulator.ws_url(PLANTS)) as listener:
-        emulator.change_project(allowed_origins=[PAGE])
-        assert closing(listener) == CHANGED
-
-
 def test_what_was_written_before_the_end_arrives_before_it(emulator: RestedEmulator) -> None:
     with open_socket(emulator.ws_url(PLANTS)) as listener:
         records = [call(emulator.url(PLANTS), "POST", "x" * 100_000).json for _ in range(10)]
@@ -686,19 +622,6 @@ def test_a_socket_is_told_that_the_emulator_stops(emulator: RestedEmulator, monk
         opcode, payload = read_frame(connection)
         assert (opcode, payload[:2]) == (CLOSE, struct.pack(">H", 1001))
         assert at_end(connection)
-
-
-@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1011, "ü" * 61), (3000, "a drill"), (4999, "")])
-def test_the_owner_may_end_sockets_with_any_code(emulator: RestedEmulator, code: int, reason: str) -> None:
-    token = emulator.sign_in(GARDENERS, "ada")
-    with (
-        open_socket(emulator.ws_url(PLANTS)) as ended,
-        open_socket(f"{emulator.ws_url(DIARY)}&accessToken={token}") as stays,
-    ):
-        assert emulator.close_listeners(code=code, reason=reason, endpoint=PLANTS) == {"closed": 1}
-        assert closing(ended) == (code, reason)
-        record = call(emulator.url(DIARY), "POST", "still here", headers=bearer(token)).json
-        assert next_of(stays)["record"] == record
 
 
 # Listeners that do not read
