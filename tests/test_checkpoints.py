@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import rested_emulator
 from rested_emulator import (
     Clock,
     Files,
@@ -26,7 +22,6 @@ from rested_emulator import (
 )
 from tests.conftest import (
     ADA,
-    CHORES,
     DIARY,
     DIARY_OF_ADA,
     GARDENERS,
@@ -34,7 +29,6 @@ from tests.conftest import (
     NOON,
     PLANTS,
     PUMPKIN,
-    ROOT,
     ROSEMARY,
     TOMATO,
     Backend,
@@ -44,7 +38,7 @@ from tests.conftest import (
     packed,
     record_of,
 )
-from tests.wire import CHANGED, EXPIRED, call, closing, next_of, open_socket
+from tests.wire import CHANGED, EXPIRED, call
 
 Listen = Callable[..., Ear]
 NOTES, OTHERS = "some/notes", "other/notes"
@@ -136,16 +130,6 @@ def test_a_socket_hears_the_difference_and_the_answer_counts_it(backend: Backend
         ("PUT", PUMPKIN),
     ]
     assert ear.ended is None
-
-
-def test_nothing_changed_is_nothing_heard(backend: Backend, listen: Listen) -> None:
-    ear = listen(PLANTS)
-    backend.checkpoint("here")
-    record = backend.create(knock(PLANTS, "came and went"))
-    backend.delete(knock(PLANTS, unique_id=record.unique_id))
-    ear.heard.clear()
-    assert backend.restore("here") == {"messages": 0, "closed": 0}
-    assert ear.heard == []
 
 
 def test_a_token_made_since_ends_and_one_that_was_revoked_is_back(backend: Backend, ada: str, listen: Listen) -> None:
@@ -333,15 +317,6 @@ def test_what_came_and_went_leaves_nothing_to_go_back(names: str) -> None:
         store.drop_record(NOTES, note(number).unique_id)
         store.drop_endpoint(f"endpoint/{number}")
     assert [change.type for _, change in store.restore()] == ["DELETE"]
-
-
-def test_going_back_writes_what_has_changed_and_no_more() -> None:
-    store = small_store()
-    for number in range(1000):
-        store.put_record(NOTES, note(number))
-    store.checkpoint("a")
-    store.put_record(NOTES, note(7).with_data(b'"changed"'))
-    assert [(name, change.type, change.record) for name, change in store.restore("a")] == [(NOTES, "PUT", note(7))]
 
 
 # Files
@@ -583,53 +558,7 @@ def test_an_edit_by_hand_is_undone_like_any_change(stored: Backend, tmp_path: Pa
     assert "as it was" in path.read_text()
 
 
-RUN = """
-import os, signal, sys
-from rested_emulator import *
-from rested_emulator import Clock, Gate, open_store
-from tests.conftest import Backend, knock
-backend = Backend(open_store(Options.of(data=sys.argv[1])), Clock(), Gate())
-backend.change_endpoint("some/notes")
-backend.begin()
-first = backend.create(knock("some/notes", "first", key=backend.store.projects()[0].key))
-for text in ("second", "third"):
-    backend.create(knock("some/notes", text, key=backend.store.projects()[0].key))
-backend.checkpoint("here")
-backend.delete(knock("some/notes", unique_id=first.unique_id, key=backend.store.projects()[0].key))
-backend.create(knock("some/notes", "fourth", key=backend.store.projects()[0].key))
-backend.restore("here")
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_a_kill_after_restore_loses_nothing_and_keeps_the_order(tmp_path: Path) -> None:
-    path = str(tmp_path / "data.json")
-    ended = subprocess.run([sys.executable, "-c", RUN, path], cwd=ROOT, check=False)
-    assert ended.returncode == -signal.SIGKILL
-    store = rested_emulator.open_store(rested_emulator.Options.of(data=path))
-    assert [record.data for record in store.records(NOTES)] == ["first", "second", "third"]
-    store.file.close()
-
-
 # The wire
-
-
-def test_open_sockets_hear_of_a_restore_over_the_wire(emulator: RestedEmulator) -> None:
-    with open_socket(emulator.ws_url(PLANTS)) as listener:
-        emulator.checkpoint("here")
-        record = call(emulator.url(PLANTS), "POST", {"name": "Leek"}).json
-        assert next_of(listener)["type"] == "POST"
-        reply = call(f"{emulator.facts['controlUrl']}/restore", "POST", {"name": "here"})
-        assert reply.json == {"messages": 1, "closed": 0}
-        assert next_of(listener) == {"type": "DELETE", "record": record}
-
-
-def test_a_socket_of_a_user_made_since_ends(emulator: RestedEmulator) -> None:
-    emulator.checkpoint("here")
-    token = emulator.sign_in(GARDENERS, "somebody new")
-    with open_socket(f"{emulator.ws_url(CHORES)}&accessToken={token}") as listener:
-        emulator.restore("here")
-        assert closing(listener) == EXPIRED
 
 
 @pytest.mark.parametrize("world", [None, "test-1"])
@@ -641,9 +570,3 @@ def test_a_restore_leaves_other_worlds_alone(emulator: RestedEmulator, world: st
         call(one.url(PLANTS), "POST", "new")
     here.restore("same name")
     assert (len(here.records(PLANTS)), len(there.records(PLANTS))) == (3, 4)
-
-
-def test_control_says_which_checkpoints_there_are(emulator: RestedEmulator) -> None:
-    emulator.checkpoint("one")
-    reply = call(f"{emulator.facts['controlUrl']}/restore", "POST", {"name": "two"})
-    assert (reply.status, "there are: one" in reply.json["hint"]) == (400, True)

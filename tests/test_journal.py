@@ -82,8 +82,27 @@ def save_when_quiet(store: Store) -> None:
         store.file.end_save(draft, draft.write())
 
 
+def begin_draft(store: Store) -> Any:
+    """What takes the data file's place when the next step of such a save ends it; two quiet looks come first."""
+    store.file.begin_save()
+    draft = store.file.begin_save()
+    assert draft
+    return draft
+
+
 def served(store: Store) -> Backend:
     return Backend(store, Clock(StoppedTime()), Gate())
+
+
+@pytest.fixture
+def store(path: Path) -> Store:
+    """The store over that file, just opened."""
+    return opened(path)
+
+
+@pytest.fixture
+def backend(store: Store) -> Backend:
+    return served(store)
 
 
 def state(store: Store) -> dict[str, Any]:
@@ -103,7 +122,17 @@ VERBS: dict[str, Callable[[Backend], object]] = {
     "change the project": lambda backend: backend.change_project(allowed_origins=["http://localhost:3000"]),
     "change the key": lambda backend: backend.change_project(key="another"),
     "load": lambda backend: backend.load({PLANTS: ["loaded"]}),
+    "send a mail": lambda backend: (
+        backend.change_project(reset_templates={"reset": "<p>"}),
+        backend.send_reset(knock(GARDENERS, {"email": "ada@garden.example", "templateName": "reset"})),
+    ),
     "reset": lambda backend: (backend.delete(knock(PLANTS, unique_id=TOMATO)), backend.reset()),
+    "restore": lambda backend: (
+        backend.checkpoint("here"),
+        backend.create(knock(PLANTS, "new")),
+        backend.delete(knock(PLANTS, unique_id=TOMATO)),
+        backend.restore("here"),
+    ),
 }
 every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
 
@@ -112,8 +141,9 @@ every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
 
 
 @every_verb
-def test_what_was_done_before_a_kill_is_there_after(path: Path, verb: Callable[[Backend], object]) -> None:
-    store = opened(path)
+def test_what_was_done_before_a_kill_is_there_after(
+    path: Path, store: Store, verb: Callable[[Backend], object]
+) -> None:
     verb(served(store))
     before = state(store)
     killed(store)
@@ -123,10 +153,8 @@ def test_what_was_done_before_a_kill_is_there_after(path: Path, verb: Callable[[
 @pytest.mark.parametrize("first", [TOMATO, ROSEMARY, PUMPKIN])
 @pytest.mark.parametrize("second", [TOMATO, ROSEMARY, PUMPKIN])
 def test_a_record_that_had_come_back_to_its_place_is_there_after_a_kill_whatever_went_since(
-    path: Path, first: str, second: str
+    path: Path, store: Store, backend: Backend, first: str, second: str
 ) -> None:
-    store = opened(path)
-    backend = served(store)
     backend.begin()
     backend.delete(knock(PLANTS, unique_id=first))
     backend.reset()
@@ -139,9 +167,8 @@ def test_a_record_that_had_come_back_to_its_place_is_there_after_a_kill_whatever
 
 @every_verb
 def test_after_the_next_start_the_data_file_is_whole_and_the_journal_gone(
-    path: Path, verb: Callable[[Backend], object]
+    path: Path, store: Store, verb: Callable[[Backend], object]
 ) -> None:
-    store = opened(path)
     verb(served(store))
     killed(store)
     again = opened(path)
@@ -167,9 +194,8 @@ OF_USERS: dict[str, Callable[[Backend], object]] = {
 
 @pytest.mark.parametrize("verb", [*VERBS.values(), *OF_USERS.values()], ids=[*VERBS, *OF_USERS])
 def test_what_the_emulator_writes_it_also_reads_where_a_person_has_edited_it(
-    path: Path, caplog: pytest.LogCaptureFixture, verb: Callable[[Backend], object]
+    path: Path, store: Store, caplog: pytest.LogCaptureFixture, verb: Callable[[Backend], object]
 ) -> None:
-    store = opened(path)
     verb(served(store))
     before = state(store)
     store.file.close()
@@ -182,9 +208,7 @@ def test_what_the_emulator_writes_it_also_reads_where_a_person_has_edited_it(
     caplog.clear()  # of sessions and owners that are dropped
 
 
-def test_a_kill_at_any_byte_of_the_last_line_takes_that_verb_alone(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_kill_at_any_byte_of_the_last_line_takes_that_verb_alone(path: Path, store: Store, backend: Backend) -> None:
     backend.create(knock(PLANTS, "kept"))
     kept = state(store)
     journal = path.with_name("data.json.journal")
@@ -233,9 +257,9 @@ def test_any_other_line_stops_the_start_and_changes_nothing(path: Path, line: st
     assert (path.read_bytes(), journal.read_bytes()) == before
 
 
-def test_a_journal_left_behind_by_a_kill_between_file_and_journal_does_no_harm(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_journal_left_behind_by_a_kill_between_file_and_journal_does_no_harm(
+    path: Path, store: Store, backend: Backend
+) -> None:
     record = backend.create(knock(PLANTS, "one"))
     backend.delete(knock(PLANTS, unique_id=record.unique_id))
     backend.update(knock(PLANTS, "two", unique_id=ROSEMARY))
@@ -249,8 +273,7 @@ def test_a_journal_left_behind_by_a_kill_between_file_and_journal_does_no_harm(p
 # When the data file is written
 
 
-def test_the_data_file_is_written_when_things_are_quiet(path: Path) -> None:
-    store = opened(path)
+def test_the_data_file_is_written_when_things_are_quiet(path: Path, store: Store) -> None:
     before = path.read_bytes()
     served(store).create(knock(PLANTS, "new"))
     save_when_quiet(store)
@@ -260,9 +283,7 @@ def test_the_data_file_is_written_when_things_are_quiet(path: Path) -> None:
     assert not path.with_name("data.json.journal").exists()
 
 
-def test_the_data_file_is_written_when_the_journal_has_outgrown_it(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_the_data_file_is_written_when_the_journal_has_outgrown_it(path: Path, store: Store, backend: Backend) -> None:
     for number in range(3):
         assert path.stat().st_size < 100_000, number
         backend.update(knock(PLANTS, "x" * 500_000, unique_id=TOMATO))
@@ -271,9 +292,7 @@ def test_the_data_file_is_written_when_the_journal_has_outgrown_it(path: Path) -
     assert not path.with_name("data.json.journal").exists()
 
 
-def test_what_changes_while_a_draft_is_written_stays_in_the_journal(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_what_changes_while_a_draft_is_written_stays_in_the_journal(path: Path, store: Store, backend: Backend) -> None:
     backend.create(knock(PLANTS, "in the draft"))
     assert store.file.begin_save() is None, "things are not quiet yet"
     draft = store.file.begin_save()
@@ -291,13 +310,11 @@ def test_what_changes_while_a_draft_is_written_stays_in_the_journal(path: Path) 
 
 
 @pytest.mark.parametrize("name", ["replace", "write", "open"])
-def test_a_draft_the_disk_refuses_to_take_loses_nothing(path: Path, disk: FaultyDisk, name: str) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_draft_the_disk_refuses_to_take_loses_nothing(
+    path: Path, store: Store, backend: Backend, disk: FaultyDisk, name: str
+) -> None:
     backend.create(knock(PLANTS, "in the draft"))
-    store.file.begin_save()
-    draft = store.file.begin_save()
-    assert draft
+    draft = begin_draft(store)
     stamp = draft.write()
     backend.create(knock(PLANTS, "after it"))
     before = state(store)
@@ -310,13 +327,9 @@ def test_a_draft_the_disk_refuses_to_take_loses_nothing(path: Path, disk: Faulty
     assert state(opened(path)) == before
 
 
-def test_a_draft_that_was_overtaken_is_thrown_away(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_draft_that_was_overtaken_is_thrown_away(path: Path, store: Store, backend: Backend) -> None:
     backend.create(knock(PLANTS, "old"))
-    store.file.begin_save()
-    draft = store.file.begin_save()
-    assert draft
+    draft = begin_draft(store)
     backend.create(knock(PLANTS, "new"))
     store.file.save()
     store.file.end_save(draft, draft.write())
@@ -433,10 +446,15 @@ def disk() -> Iterator[FaultyDisk]:
     ids=["write EIO", "write ENOSPC", "write torn", "open EACCES", "open EMFILE", "fstat EIO"],
 )
 def test_a_change_the_disk_refuses_is_none(
-    path: Path, disk: FaultyDisk, verb: Callable[[Backend], object], name: str, number: int, short: bool
+    path: Path,
+    store: Store,
+    backend: Backend,
+    disk: FaultyDisk,
+    verb: Callable[[Backend], object],
+    name: str,
+    number: int,
+    short: bool,
 ) -> None:
-    store = opened(path)
-    backend = served(store)
     before, ear = state(store), Ear()
     backend.listen(knock(PLANTS), ear)
     disk.fail(name, number, short=short)
@@ -457,9 +475,8 @@ def test_a_change_the_disk_refuses_is_none(
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])
 @pytest.mark.parametrize("name", ["fsync", "replace"])
 def test_a_data_file_that_cannot_be_written_stays_as_it_was_and_the_journal_has_the_rest(
-    path: Path, disk: FaultyDisk, name: str, number: int
+    path: Path, store: Store, disk: FaultyDisk, name: str, number: int
 ) -> None:
-    store = opened(path)
     before = path.read_bytes()
     served(store).create(knock(PLANTS, "new"))
     disk.fail(name, number)
@@ -474,8 +491,7 @@ def test_a_data_file_that_cannot_be_written_stays_as_it_was_and_the_journal_has_
     assert state(opened(path)) == after
 
 
-def test_a_journal_that_cannot_be_taken_away_does_no_harm(path: Path, disk: FaultyDisk) -> None:
-    store = opened(path)
+def test_a_journal_that_cannot_be_taken_away_does_no_harm(path: Path, store: Store, disk: FaultyDisk) -> None:
     served(store).create(knock(PLANTS, "new"))
     disk.fail("unlink", errno.EIO)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
@@ -533,9 +549,7 @@ def test_an_edit_is_taken_over_and_listeners_hear_the_difference(path: Path) -> 
     assert backend.records(PLANTS)[-1]["data"] == "by hand"
 
 
-def test_an_edit_and_what_was_stored_meanwhile_are_both_kept(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_an_edit_and_what_was_stored_meanwhile_are_both_kept(path: Path, store: Store, backend: Backend) -> None:
     record = backend.create(knock(PLANTS, "meanwhile"))
     edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
     backend.tick()
@@ -566,8 +580,9 @@ def test_an_edit_of_options_ends_the_sockets_of_that_endpoint(path: Path) -> Non
     ],
     ids=["it is gone", "it has expired", "its user is gone"],
 )
-def test_an_edit_that_ends_a_session_ends_its_sockets(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    store = opened(path)
+def test_an_edit_that_ends_a_session_ends_its_sockets(
+    path: Path, store: Store, edit: Callable[[dict[str, Any]], object]
+) -> None:
     backend, ears = served(store), (Ear(), Ear())
     token = backend.sign_in(GARDENERS, "ada")
     for endpoint, ear in zip((GARDENERS, DIARY), ears, strict=True):
@@ -578,9 +593,9 @@ def test_an_edit_that_ends_a_session_ends_its_sockets(path: Path, edit: Callable
     assert [ear.ended for ear in ears] == [(1000, texts.TOKEN_EXPIRED)] * 2
 
 
-def test_an_edit_and_a_kill_leave_the_records_of_a_deleted_user_to_nobody(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_an_edit_and_a_kill_leave_the_records_of_a_deleted_user_to_nobody(
+    path: Path, store: Store, backend: Backend
+) -> None:
     backend.change_project(master_key=MASTER_KEY)
     backend.delete(knock(GARDENERS, unique_id=BEN, master_key=MASTER_KEY))
     store.file.save()
@@ -590,8 +605,7 @@ def test_an_edit_and_a_kill_leave_the_records_of_a_deleted_user_to_nobody(path: 
     assert {record.owner for record in opened(path).records(DIARY)} == {ADA, BEN}
 
 
-def test_an_edit_that_moves_the_expiry_of_a_session_moves_that_of_its_sockets(path: Path) -> None:
-    store = opened(path)
+def test_an_edit_that_moves_the_expiry_of_a_session_moves_that_of_its_sockets(path: Path, store: Store) -> None:
     backend, ear = served(store), Ear()
     token = backend.sign_in(GARDENERS, "ada")
     store.file.save()
@@ -604,9 +618,7 @@ def test_an_edit_that_moves_the_expiry_of_a_session_moves_that_of_its_sockets(pa
     assert ear.ended == (1000, texts.TOKEN_EXPIRED)
 
 
-def test_our_own_writing_is_no_edit(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_our_own_writing_is_no_edit(store: Store, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3):
         backend.create(knock(PLANTS, number))
         store.file.save()
@@ -614,9 +626,7 @@ def test_our_own_writing_is_no_edit(path: Path, caplog: pytest.LogCaptureFixture
     assert "edit" not in caplog.text
 
 
-def test_an_edit_without_a_difference_is_left_as_it_is_written(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_an_edit_without_a_difference_is_left_as_it_is_written(path: Path, store: Store, backend: Backend) -> None:
     edited(path, lambda tree: tree)
     text = path.read_text()
     backend.tick()
@@ -628,10 +638,8 @@ def test_an_edit_without_a_difference_is_left_as_it_is_written(path: Path) -> No
 
 @pytest.mark.warns("line 1 column 2")
 def test_an_edit_that_cannot_be_read_is_reported_once_and_nothing_is_lost(
-    path: Path, caplog: pytest.LogCaptureFixture
+    path: Path, store: Store, backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = opened(path)
-    backend = served(store)
     path.write_text("{oops")
     for number in range(4):
         backend.create(knock(PLANTS, number))
@@ -643,9 +651,9 @@ def test_an_edit_that_cannot_be_read_is_reported_once_and_nothing_is_lost(
 
 
 @pytest.mark.warns("line 1 column 2", "data.json.kept")
-def test_beside_an_unreadable_edit_the_emulators_own_state_is_kept_when_it_stops(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_beside_an_unreadable_edit_the_emulators_own_state_is_kept_when_it_stops(
+    path: Path, store: Store, backend: Backend
+) -> None:
     record = backend.create(knock(PLANTS, "mine"))
     path.write_text("{oops")
     backend.tick()
@@ -659,8 +667,7 @@ def test_beside_an_unreadable_edit_the_emulators_own_state_is_kept_when_it_stops
 
 
 @pytest.mark.warns("line 1 column 2")
-def test_a_mended_edit_is_taken_over(path: Path) -> None:
-    backend = served(opened(path))
+def test_a_mended_edit_is_taken_over(path: Path, backend: Backend) -> None:
     path.write_text("{oops")
     backend.tick()
     backend.tick()
@@ -670,9 +677,7 @@ def test_a_mended_edit_is_taken_over(path: Path) -> None:
 
 
 @pytest.mark.warns("'by-hand' is there twice, first at line ")
-def test_a_line_copied_by_hand_is_an_edit_that_cannot_be_read(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_line_copied_by_hand_is_an_edit_that_cannot_be_read(path: Path, store: Store, backend: Backend) -> None:
     store.put_record(PLANTS, record_of("by-hand", 1))
     store.file.save()
     text = path.read_text()
@@ -689,8 +694,7 @@ def test_a_line_copied_by_hand_is_an_edit_that_cannot_be_read(path: Path) -> Non
 
 
 @pytest.mark.warns("with what was stored meanwhile: table 'garden/gardeners', 'new': username 'cleo' is that of '")
-def test_an_edit_that_adds_a_user_who_registered_meanwhile_is_refused(path: Path) -> None:
-    backend = served(opened(path))
+def test_an_edit_that_adds_a_user_who_registered_meanwhile_is_refused(path: Path, backend: Backend) -> None:
     backend.register(knock(GARDENERS, {"username": "cleo", "password": "clover"}))
     edited(path, lambda tree: tree[GARDENERS].update(new={"data": {"username": "cleo"}}))
     backend.tick()
@@ -698,8 +702,7 @@ def test_an_edit_that_adds_a_user_who_registered_meanwhile_is_refused(path: Path
     assert len(backend.records(GARDENERS)) == 3
 
 
-def test_a_user_deleted_over_the_api_still_owns_records_after_a_kill_and_a_start(path: Path) -> None:
-    store = opened(path)
+def test_a_user_deleted_over_the_api_still_owns_records_after_a_kill_and_a_start(path: Path, store: Store) -> None:
     served(store).delete(knock(GARDENERS, unique_id=ADA, master_key=MASTER_KEY))
     before = state(store)
     assert ADA in {record.owner for record in store.records(DIARY)}
@@ -708,8 +711,7 @@ def test_a_user_deleted_over_the_api_still_owns_records_after_a_kill_and_a_start
     assert state(opened(path)) == before
 
 
-def test_half_an_edit_is_not_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    backend = served(opened(path))
+def test_half_an_edit_is_not_reported(path: Path, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     whole = path.read_text()
     path.write_text(whole[:500])
     backend.tick()
@@ -719,9 +721,7 @@ def test_half_an_edit_is_not_reported(path: Path, caplog: pytest.LogCaptureFixtu
     assert backend.records(PLANTS)[0]["data"] == {"name": "Potato", "bed": 1, "waterDaily": True}
 
 
-def test_a_data_file_deleted_by_hand_is_written_again(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_data_file_deleted_by_hand_is_written_again(path: Path, store: Store, backend: Backend) -> None:
     path.unlink()
     backend.tick()
     backend.create(knock(PLANTS, "new"))
@@ -748,9 +748,9 @@ def test_a_running_emulator_sees_an_edit_by_itself(path: Path) -> None:
 # What a review found: each of these lost, doubled or spoiled something
 
 
-def test_a_data_file_deleted_while_all_is_quiet_does_not_cost_the_next_write(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_data_file_deleted_while_all_is_quiet_does_not_cost_the_next_write(
+    path: Path, store: Store, backend: Backend
+) -> None:
     backend.create(knock(PLANTS, "first"))
     store.file.save()
     path.unlink()
@@ -761,17 +761,16 @@ def test_a_data_file_deleted_while_all_is_quiet_does_not_cost_the_next_write(pat
     assert len(again.records(PLANTS)) == 5
 
 
-def test_a_data_file_deleted_by_hand_comes_back_without_a_change(path: Path) -> None:
-    store = opened(path)
+def test_a_data_file_deleted_by_hand_comes_back_without_a_change(path: Path, store: Store) -> None:
     path.unlink()
     save_when_quiet(store)
     save_when_quiet(store)
     assert len(json.loads(path.read_text())[PLANTS]) == 3
 
 
-def test_a_deleted_journal_is_made_good_before_anything_else_is_acknowledged(path: Path, disk: FaultyDisk) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_deleted_journal_is_made_good_before_anything_else_is_acknowledged(
+    path: Path, store: Store, backend: Backend, disk: FaultyDisk
+) -> None:
     first = backend.create(knock(PLANTS, "first"))
     path.with_name("data.json.journal").unlink()
     disk.fail("fsync", errno.ENOSPC)
@@ -786,9 +785,9 @@ def test_a_deleted_journal_is_made_good_before_anything_else_is_acknowledged(pat
     assert len(kept) == 5
 
 
-def test_a_journal_that_somebody_cut_is_made_good_before_anything_else_is_acknowledged(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_journal_that_somebody_cut_is_made_good_before_anything_else_is_acknowledged(
+    path: Path, store: Store, backend: Backend
+) -> None:
     backend.create(knock(PLANTS, "first"))
     os.truncate(path.with_name("data.json.journal"), 10)
     backend.create(knock(PLANTS, "second"))
@@ -796,9 +795,9 @@ def test_a_journal_that_somebody_cut_is_made_good_before_anything_else_is_acknow
     assert [record.data for record in opened(path).records(PLANTS)][3:] == ["first", "second"]
 
 
-def test_a_torn_line_that_could_not_be_taken_back_is_taken_back_later(path: Path, disk: FaultyDisk) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_torn_line_that_could_not_be_taken_back_is_taken_back_later(
+    path: Path, store: Store, backend: Backend, disk: FaultyDisk
+) -> None:
     backend.create(knock(PLANTS, "first"))
     disk.fail("write", errno.ENOSPC, short=True)
     disk.fail("ftruncate", errno.EIO)
@@ -811,8 +810,7 @@ def test_a_torn_line_that_could_not_be_taken_back_is_taken_back_later(path: Path
 
 
 @pytest.mark.warns("data.json.kept")
-def test_an_unreadable_edit_after_all_was_saved_does_not_cost_the_state(path: Path) -> None:
-    store = opened(path)
+def test_an_unreadable_edit_after_all_was_saved_does_not_cost_the_state(path: Path, store: Store) -> None:
     served(store).create(knock(PLANTS, "saved"))
     store.file.save()
     path.write_text("{oops")
@@ -821,9 +819,9 @@ def test_an_unreadable_edit_after_all_was_saved_does_not_cost_the_state(path: Pa
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_an_edit_the_disk_refuses_to_journal_is_taken_over_later(path: Path, disk: FaultyDisk, times: int) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_an_edit_the_disk_refuses_to_journal_is_taken_over_later(
+    path: Path, store: Store, backend: Backend, disk: FaultyDisk, times: int
+) -> None:
     edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
     disk.fail("open", errno.EMFILE)
     for _ in range(times):
@@ -836,10 +834,8 @@ def test_an_edit_the_disk_refuses_to_journal_is_taken_over_later(path: Path, dis
 
 
 def test_an_edit_made_while_the_file_is_being_written_is_not_written_over(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = opened(path)
-    backend = served(store)
     record = backend.create(knock(PLANTS, "mine"))
 
     def fsync(_: int) -> None:
@@ -854,9 +850,7 @@ def test_an_edit_made_while_the_file_is_being_written_is_not_written_over(
 
 
 @pytest.mark.warns("with what was stored meanwhile")
-def test_an_edit_that_does_not_go_together_with_what_was_stored_is_refused(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_an_edit_that_does_not_go_together_with_what_was_stored_is_refused(path: Path, backend: Backend) -> None:
     backend.change_endpoint("garden/tools")
 
     def rename(tree: dict[str, Any]) -> None:
@@ -878,8 +872,7 @@ def test_a_journal_that_does_not_go_together_with_the_data_file_stops_the_start(
         opened(path)
 
 
-def test_the_lock_file_is_gone_before_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = opened(path)
+def test_the_lock_file_is_gone_before_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
 
     def noted(name: str, real: Callable[..., None]) -> Callable[..., None]:
@@ -912,9 +905,7 @@ def test_a_timer_that_the_disk_refuses_is_a_warning(path: Path, disk: FaultyDisk
     server.world.store.file.close()
 
 
-def test_an_endpoint_that_was_taken_away_does_not_come_back_open(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_an_endpoint_that_was_taken_away_does_not_come_back_open(path: Path, store: Store, backend: Backend) -> None:
     backend.change_endpoint("garden/secret", secure=True)
     backend.create(knock("garden/secret", "x", master_key=MASTER_KEY))
     backend.reset()
@@ -922,17 +913,7 @@ def test_an_endpoint_that_was_taken_away_does_not_come_back_open(path: Path) -> 
     assert opened(path).endpoint("garden/secret") is None
 
 
-def test_an_endpoint_of_an_empty_table_that_was_taken_away_does_not_come_back_after_a_kill(path: Path) -> None:
-    path.write_text('{"notes/empty": {}}')
-    store = opened(path)
-    served(store).load({"notes/open": ["loaded"]})
-    before = state(store)
-    killed(store)
-    assert state(opened(path)) == before
-
-
-def test_a_sign_in_the_disk_refuses_half_way_is_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = served(opened(path))
+def test_a_sign_in_the_disk_refuses_half_way_is_none(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     ear = Ear()
     backend.listen(knock(GARDENERS, token=backend.sign_in(GARDENERS, "ada")), ear)
     lines: list[int] = []
@@ -1036,9 +1017,7 @@ def test_a_journal_that_is_a_mount_point_is_emptied_where_it_stands(
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "in the draft"))
-    store.file.begin_save()
-    draft = store.file.begin_save()
-    assert draft
+    draft = begin_draft(store)
     backend.create(knock(PLANTS, "after it"))
     store.file.end_save(draft, draft.write())
     backend.create(knock(PLANTS, "and on"))
@@ -1134,9 +1113,7 @@ def test_a_disk_that_fails_over_the_old_content_loses_nothing(
     store = opened(path)
     backend = served(store)
     record = backend.create(knock(PLANTS, "first"))
-    store.file.begin_save()
-    draft = store.file.begin_save()
-    assert draft
+    draft = begin_draft(store)
     backend.update(knock(PLANTS, "newer", unique_id=record.unique_id))
     real = os.fsync
     calls: list[int] = []
@@ -1189,9 +1166,7 @@ def hide_edits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, name, hiding(getattr(os, name)))
 
 
-def test_an_edit_that_keeps_size_and_time_is_taken_over(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_an_edit_that_keeps_size_and_time_is_taken_over(path: Path, backend: Backend) -> None:
     disguised(path)
     backend.tick()
     assert backend.records(PLANTS)[0]["data"]["name"] == "Potato"
@@ -1240,10 +1215,8 @@ TOUCHES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES.keys())
 def test_what_leaves_the_content_as_it_is_is_no_edit(
-    path: Path, caplog: pytest.LogCaptureFixture, touch: Callable[[Path], object]
+    path: Path, store: Store, backend: Backend, caplog: pytest.LogCaptureFixture, touch: Callable[[Path], object]
 ) -> None:
-    store = opened(path)
-    backend = served(store)
     touch(path)
     assert store.file.edit() is None
     backend.create(knock(PLANTS, "new"))
@@ -1253,9 +1226,8 @@ def test_what_leaves_the_content_as_it_is_is_no_edit(
 
 
 def test_a_look_at_a_data_file_that_nobody_touched_does_not_read_it(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = opened(path)
     served(store).create(knock(PLANTS, "new"))
     store.file.save()
     for opener in ("builtins.open", "os.open"):
@@ -1264,12 +1236,11 @@ def test_a_look_at_a_data_file_that_nobody_touched_does_not_read_it(
 
 
 @pytest.mark.warns("line 1 column 2", "line 2 column 1")
-def test_a_refused_edit_is_in_the_status_until_it_is_mended(path: Path) -> None:
+def test_a_refused_edit_is_in_the_status_until_it_is_mended(path: Path, backend: Backend) -> None:
     def refused() -> Any:
         backend.tick()
         return backend.status()["refusedEdit"]
 
-    backend = served(opened(path))
     original = path.read_bytes()
     assert refused() is None
     path.write_text("{oops")
@@ -1288,9 +1259,8 @@ def test_a_refused_edit_is_in_the_status_until_it_is_mended(path: Path) -> None:
 
 
 def test_an_edit_that_may_not_be_read_is_told_once_and_in_the_status(
-    path: Path, caplog: pytest.LogCaptureFixture, disk: FaultyDisk
+    path: Path, backend: Backend, caplog: pytest.LogCaptureFixture, disk: FaultyDisk
 ) -> None:
-    backend = served(opened(path))
     edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
     disk.fail("open", errno.EACCES)
     for _ in range(3):
@@ -1335,9 +1305,9 @@ every_place = pytest.mark.parametrize("what", PLACES)
 
 @every_place
 @pytest.mark.warns("put the data file back", "data.json.kept")
-def test_what_takes_the_place_of_the_data_file_is_reported_and_left_alone(path: Path, what: str) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_what_takes_the_place_of_the_data_file_is_reported_and_left_alone(
+    path: Path, store: Store, backend: Backend, what: str
+) -> None:
     original = path.read_bytes()
     in_its_place(path, what)
     kind = stat.S_IFMT(path.lstat().st_mode)
@@ -1355,9 +1325,7 @@ def test_what_takes_the_place_of_the_data_file_is_reported_and_left_alone(path: 
 
 @every_place
 @pytest.mark.warns("put the data file back")
-def test_a_data_file_that_is_put_back_goes_on(path: Path, what: str) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_data_file_that_is_put_back_goes_on(path: Path, store: Store, backend: Backend, what: str) -> None:
     in_its_place(path, what)
     for _ in range(2):
         backend.tick()
@@ -1435,8 +1403,7 @@ def test_a_folder_that_moved_and_left_a_link_is_the_same_folder(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("is_moved", [False, True])
-def test_a_start_with_a_link_names_the_journal_of_the_file_it_was(path: Path, is_moved: bool) -> None:
-    store = opened(path)
+def test_a_start_with_a_link_names_the_journal_of_the_file_it_was(path: Path, store: Store, is_moved: bool) -> None:
     record = served(store).create(knock(PLANTS, "new"))
     in_its_place(path, "a link to it")
     killed(store)
@@ -1484,9 +1451,7 @@ def test_the_first_line_of_a_journal_says_which_content_it_continues(path: Path)
 
 
 @pytest.mark.warns("data.json.journal continues another content", "records added: 2, changed: 1, deleted: 1")
-def test_a_journal_of_another_data_file_is_brought_in_and_told(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_journal_of_another_data_file_is_brought_in_and_told(path: Path, store: Store, backend: Backend) -> None:
     for text in ("one", "two"):
         backend.create(knock(PLANTS, text))
     backend.delete(knock(PLANTS, unique_id=ROSEMARY))
@@ -1528,14 +1493,10 @@ def test_a_journal_of_version_0_1_0_is_brought_in_without_a_word(path: Path) -> 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_kill_between_the_data_file_and_the_shorter_journal_is_nothing_to_tell(
-    path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    path: Path, store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    store = opened(path)
-    backend = served(store)
     backend.create(knock(PLANTS, "in the draft"))
-    store.file.begin_save()
-    draft = store.file.begin_save()
-    assert draft
+    draft = begin_draft(store)
     backend.create(knock(PLANTS, "after it"))
     before = state(store)
     journal = str(path if moment == "before" else path.with_name("data.json.journal"))
@@ -1558,9 +1519,7 @@ def test_a_kill_between_the_data_file_and_the_shorter_journal_is_nothing_to_tell
     assert state(opened(path)) == before
 
 
-def test_a_kill_after_an_edit_was_taken_over_is_nothing_to_tell(path: Path) -> None:
-    store = opened(path)
-    backend = served(store)
+def test_a_kill_after_an_edit_was_taken_over_is_nothing_to_tell(path: Path, store: Store, backend: Backend) -> None:
     edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
     backend.tick()
     backend.create(knock(PLANTS, "after it"))
@@ -1637,9 +1596,7 @@ def test_nothing_that_is_open_is_replaced_or_deleted(path: Path, windows: Window
     backend = served_by(windows.emulator, path)
     store = backend.store
     backend.create(knock(PLANTS, "in the draft"))
-    store.file.begin_save()
-    draft = store.file.begin_save()
-    assert draft
+    draft = begin_draft(store)
     backend.create(knock(PLANTS, "after it"))
     inode = path.with_name("data.json.journal").stat().st_ino
     store.file.end_save(draft, draft.write())
@@ -1687,9 +1644,7 @@ def test_what_is_written_has_no_other_line_ends_on_windows(path: Path, monkeypat
     store = opened(path)
     backend = served(store)
     backend.create(knock(PLANTS, "in the draft"))
-    store.file.begin_save()
-    draft = store.file.begin_save()
-    assert draft
+    draft = begin_draft(store)
     for text in ("after it", "and on"):
         backend.create(knock(PLANTS, text))
     for name in ("lock", "journal"):

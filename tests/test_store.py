@@ -309,12 +309,6 @@ def test_without_a_path_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_save_leaves_nothing_but_the_file(store: Store, path: Path) -> None:
-    store.put_record(NOTES, note("d"))
-    store.file.save()
-    assert list(path.parent.iterdir()) == [path]
-
-
 def test_a_save_that_cannot_begin_leaves_the_old_file_and_the_next_one_succeeds(store: Store, path: Path) -> None:
     before = path.read_bytes()
     in_the_way = path.with_name("data.json.tmp")
@@ -878,37 +872,6 @@ def test_a_file_that_cannot_be_opened_is_an_error_of_the_system(
 # Records and endpoints
 
 
-def test_records_stand_in_the_order_of_creation(store: Store) -> None:
-    for unique_id in ("z", "d", "10", "9"):
-        store.put_record(NOTES, note(unique_id))
-    assert ids(store) == ["a", "b", "c", "z", "d", "10", "9"]
-
-
-def test_an_update_keeps_the_place_of_a_record_also_in_the_file(store: Store, path: Path) -> None:
-    store.put_record(NOTES, note("b", "new", AFTER))
-    store.put_record(NOTES, note("a", "new", AFTER))
-    store.file.save()
-    assert ids(store) == ids(opened(path)) == ["a", "b", "c"]
-    assert store.record(NOTES, "b") == note("b", "new", AFTER)
-
-
-def test_a_dropped_record_is_gone(store: Store) -> None:
-    store.drop_record(NOTES, "b")
-    assert ids(store) == ["a", "c"]
-    assert store.record(NOTES, "b") is None
-    assert store.count(NOTES) == 2
-
-
-@pytest.mark.parametrize("name", [NOTES, "notes/unknown"])
-def test_what_is_not_there_is_none(store: Store, name: str) -> None:
-    assert store.record(name, "unknown") is None
-    assert (store.endpoint("notes/unknown"), store.project("unknown"), store.session("unknown")) == (None, None, None)
-
-
-def test_an_unknown_endpoint_has_no_records(store: Store) -> None:
-    assert (store.records("notes/unknown"), store.count("notes/unknown")) == ((), 0)
-
-
 def test_a_deleted_endpoint_loses_its_data_for_good(store: Store, path: Path) -> None:
     store.drop_endpoint(NOTES)
     assert (store.endpoint(NOTES), store.records(NOTES), store.count(NOTES)) == (None, (), 0)
@@ -918,25 +881,11 @@ def test_a_deleted_endpoint_loses_its_data_for_good(store: Store, path: Path) ->
     assert opened(path).records(NOTES) == ()
 
 
-def test_an_endpoint_without_records_can_be_deleted(store: Store) -> None:
-    store.put_endpoint(Endpoint("notes/new", SAMPLE_KEY))
-    store.drop_endpoint("notes/new")
-    assert [endpoint.name for endpoint in store.endpoints()] == [NOTES]
-
-
 def test_changed_options_keep_data_and_place_of_an_endpoint(store: Store) -> None:
     store.put_endpoint(Endpoint("notes/new", SAMPLE_KEY))
     store.put_endpoint(Endpoint(NOTES, SAMPLE_KEY, secure=True))
     assert store.endpoints() == [Endpoint(NOTES, SAMPLE_KEY, secure=True), Endpoint("notes/new", SAMPLE_KEY)]
     assert ids(store) == ["a", "b", "c"]
-
-
-def test_a_dropped_session_is_gone(store: Store) -> None:
-    kept, dropped = Session("t1", NOTES, "a", NOON), Session("t2", NOTES, "a", NOON)
-    store.put_session(kept)
-    store.put_session(dropped)
-    store.drop_session("t2")
-    assert (store.sessions(), store.session("t2")) == ([kept], None)
 
 
 # Projects
@@ -959,14 +908,6 @@ def test_a_new_key_takes_the_endpoints_along_and_keeps_the_order(three: Store, k
     assert three.projects() == [replace(item, key="new") if item.key == key else item for item in projects]
     assert three.endpoints() == [replace(item, project="new") if item.project == key else item for item in endpoints]
     assert three.project(key) is None
-
-
-def test_a_new_key_is_in_the_file_with_the_next_save(three: Store, tmp_path: Path) -> None:
-    three.put_project("k1", Project("new", "renamed"))
-    three.file.save()
-    again = opened(tmp_path / "three.json")
-    assert [item.key for item in again.projects()] == ["new", "k2", "k3"]
-    assert again.endpoints() == three.endpoints()
 
 
 def test_changed_options_keep_the_place_of_a_project(three: Store) -> None:
@@ -1099,36 +1040,6 @@ def test_the_way_back_of_a_deletion_among_many_does_not_write_them_all_anew(tmp_
     storage.unlock()
 
 
-def test_a_new_endpoint_and_its_records_are_gone_after_the_way_back(store: Store) -> None:
-    store.put_endpoint(Endpoint("notes/new", SAMPLE_KEY))
-    store.put_record("notes/new", note("n"))
-    assert [(name, change.type) for name, change in store.restore()] == [("notes/new", "DELETE")]
-    assert (store.endpoint("notes/new"), store.records("notes/new")) == (None, ())
-
-
-def test_a_changed_key_is_back_after_the_way_back(store: Store) -> None:
-    store.put_project(SAMPLE_KEY, Project("new", "renamed", "master"))
-    assert store.restore() == []
-    assert store.projects() == [Project(SAMPLE_KEY, "examples")]
-    assert store.endpoints() == [Endpoint(NOTES, SAMPLE_KEY)]
-
-
-def test_the_way_back_can_be_gone_again_and_again(store: Store) -> None:
-    for _ in range(3):
-        store.put_record(NOTES, note("d"))
-        store.drop_record(NOTES, "a")
-        assert [change.type for _, change in store.restore()] == ["DELETE", "POST"]
-        assert ids(store) == ["a", "b", "c"]
-
-
-def test_a_later_mark_is_what_the_way_back_leads_to(store: Store) -> None:
-    store.put_record(NOTES, note("d"))
-    store.checkpoint()
-    store.drop_record(NOTES, "a")
-    assert [change.record.unique_id for _, change in store.restore()] == ["a"]
-    assert ids(store) == ["a", "b", "c", "d"]
-
-
 def test_the_way_back_may_lead_to_what_another_store_holds(store: Store) -> None:
     seed = Store(JsonFile(None, load_tree(str(GARDEN))))
     store.checkpoint(like=seed)
@@ -1139,15 +1050,6 @@ def test_the_way_back_may_lead_to_what_another_store_holds(store: Store) -> None
     assert [item.key for item in store.projects()] == [KEY]
     assert [item.name for item in store.endpoints()] == [PLANTS, GARDENERS, DIARY, CHORES]
     assert seed.record(PLANTS, TOMATO) is None
-
-
-def test_after_the_way_back_the_file_is_as_marked_with_the_next_save(store: Store, path: Path) -> None:
-    store.drop_record(NOTES, "a")
-    store.file.save()
-    store.restore()
-    store.file.save()
-    assert opened(path).records(NOTES) == store.records(NOTES)
-    assert ids(store) == ["a", "b", "c"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "put", "delete", "copy"]), st.integers(0, 12)), max_size=60))
