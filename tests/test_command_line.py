@@ -513,17 +513,20 @@ def test_a_full_disk_at_the_end_is_told_of_the_coverage_where_that_is_written(tm
 
 def test_with_parent_ends_with_it(tmp_path: Path) -> None:
     code = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdout=1); sys.stdin.read()"
-    words = [*PROGRAM, "--memory", "--port", "0", "--json", "--with-parent"]
+    words = [*PROGRAM, "data.json", "--port", "0", "--json", "--with-parent"]
     parent = subprocess.Popen(
         [sys.executable, "-c", code, *words],
         cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     with ended(parent):
         assert parent.stdout
-        json.loads(parent.stdout.readline())
+        facts = json.loads(parent.stdout.readline())
+        assert call(f"{facts['url']}/examples/unsecure-endpoint?key={facts['key']}", "POST", "kept").status == 200
         parent.kill()
         assert parent.stderr
         assert f"process {parent.pid}, which has started this one, has ended" in parent.stderr.read()
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+    assert "kept" in (tmp_path / "data.json").read_text()
 
 
 # What a terminal is shown
@@ -798,6 +801,7 @@ def test_the_line_to_try_works_when_it_is_pasted(option: str) -> None:
         (["--master-key", "k\n"], "--master-key", "white space around it"),
         (["--fork-keys", "test-*\t"], "--fork-keys", "white space around it"),
         (["--control-token", "a b"], "--control-token", "without spaces"),
+        (["--static", "nowhere"], "--static", "'nowhere'"),
         (["--no-such-option"], "--no-such-option", "unrecognized"),
         (["--mem"], "--mem", "unrecognized"),
         (["one.json", "two.json"], "two.json", "unrecognized"),
