@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
@@ -40,7 +41,6 @@ from tests.conftest import (
     Backend,
     knock,
     need,
-    refused,
 )
 from tests.test_http import nothing_happens
 from tests.wire import (
@@ -350,14 +350,10 @@ def test_several_files_are_answered_with_an_array_and_heard_of_once(kept: Rested
         records = send(kept, *(file(bytes([number]), f"{number}") for number in range(count))).json
         assert [record["data"]["originalName"] for record in records] == [str(number) for number in range(count)]
         assert next_of(listener) == {"type": "POST", "record": records}
+        assert on_disk(kept) == {record["uniqueId"]: bytes([number]) for number, record in enumerate(records)}
         kept.delete_endpoint(PLANTS)
         with suppress(Exception):
             assert not listener.recv(timeout=10), "a second message"
-
-
-def test_several_files_lie_on_disk_by_their_ids(kept: RestedEmulator) -> None:
-    records = send(kept, *(file(bytes([number])) for number in range(10))).json
-    assert on_disk(kept) == {record["uniqueId"]: bytes([number]) for number, record in enumerate(records)}
 
 
 def test_data_only_answers_the_data_alone(emulator: RestedEmulator) -> None:
@@ -449,79 +445,60 @@ def test_an_upload_may_come_in_chunks(emulator: RestedEmulator) -> None:
 
 # What is refused: nothing is stored, nobody hears, nothing lies on disk
 
-REFUSED: dict[str, tuple[int, str, bytes, str, dict[str, str]]] = {
-    "no file": (400, texts.WRONG_FILES, form(text("title", b"x")), at(PLANTS), {}),
-    "no file chosen": (400, texts.WRONG_FILES, form(part('name="file"; filename=""', b"")), at(PLANTS), {}),
-    "eleven files": (400, texts.WRONG_FILES, form(*[FILE] * 11), at(PLANTS), {}),
-    "another part": (400, texts.WRONG_FILES, form(FILE, part('name="photo"; filename="a.txt"')), at(PLANTS), {}),
-    "another part without a name": (
-        400,
-        texts.WRONG_FILES,
-        form(FILE, part('name="photo"; filename=""')),
-        at(PLANTS),
-        {},
+
+class Bad(NamedTuple):
+    """An upload that is refused."""
+
+    message: str
+    body: bytes = form(FILE)
+    target: str = at(PLANTS)
+    headers: Mapping[str, str] = MappingProxyType({})
+    status: int = 400
+
+
+REFUSED = {
+    "no file": Bad(texts.WRONG_FILES, form(text("title", b"x"))),
+    "no file chosen": Bad(texts.WRONG_FILES, form(part('name="file"; filename=""', b""))),
+    "eleven files": Bad(texts.WRONG_FILES, form(*[FILE] * 11)),
+    "another part": Bad(texts.WRONG_FILES, form(FILE, part('name="photo"; filename="a.txt"'))),
+    "another part without a name": Bad(texts.WRONG_FILES, form(FILE, part('name="photo"; filename=""'))),
+    "a part of no name": Bad(texts.WRONG_FILES, form(FILE, part('filename="a.txt"'))),
+    "fields over the limit": Bad(texts.TOO_LARGE, form(FILE, text("a", b"x" * 1_000_001)), status=413),
+    "names of fields over the limit": Bad(texts.TOO_LARGE, form(FILE, *[text("n" * 4000, b"")] * 300), status=413),
+    "a thousand parts": Bad(texts.WRONG_BODY, form(FILE, *[text("a", b"")] * 1000)),
+    "a field not UTF-8": Bad(texts.WRONG_BODY, form(FILE, text("a", b"\xff"))),
+    "a name not UTF-8": Bad(texts.WRONG_BODY, form(FILE, FILE.replace(b"a.txt", b"\xff"))),
+    "a name that cannot be UTF-8": Bad(texts.WRONG_BODY, form(FILE, part("name=\"file\"; filename*=utf-7''+2AA-"))),
+    "a header without end": Bad(texts.WRONG_BODY, form(FILE, file(name="x" * 20_000))),
+    "a broken header": Bad(texts.WRONG_BODY, form(b"--x\r\nContent\r\n\r\nabc\r\n")),
+    "a part without disposition": Bad(texts.WRONG_BODY, form(b"--x\r\n\r\nabc\r\n")),
+    "no end": Bad(texts.WRONG_BODY, FILE),
+    "no end of the part": Bad(texts.WRONG_BODY, FILE[:-10]),
+    "an empty body": Bad(texts.WRONG_BODY, b""),
+    "not a form": Bad(texts.WRONG_BODY, b"{}"),
+    "another boundary": Bad(texts.WRONG_BODY, headers={"Content-Type": "multipart/form-data; boundary=y"}),
+    "no boundary": Bad(texts.WRONG_BODY, headers={"Content-Type": "multipart/form-data"}),
+    "compressed": Bad(texts.WRONG_BODY, headers={"Content-Encoding": "gzip"}),
+    "another kind of form": Bad(
+        texts.WRONG_CONTENT_TYPE, headers={"Content-Type": "multipart/form-database; boundary=x"}
     ),
-    "a part of no name": (400, texts.WRONG_FILES, form(FILE, part('filename="a.txt"')), at(PLANTS), {}),
-    "fields over the limit": (413, texts.TOO_LARGE, form(FILE, text("a", b"x" * 1_000_001)), at(PLANTS), {}),
-    "names of fields over the limit": (
-        413,
-        texts.TOO_LARGE,
-        form(FILE, *[text("n" * 4000, b"")] * 300),
-        at(PLANTS),
-        {},
-    ),
-    "a thousand parts": (400, texts.WRONG_BODY, form(FILE, *[text("a", b"")] * 1000), at(PLANTS), {}),
-    "a field not UTF-8": (400, texts.WRONG_BODY, form(FILE, text("a", b"\xff")), at(PLANTS), {}),
-    "a name not UTF-8": (400, texts.WRONG_BODY, form(FILE, FILE.replace(b"a.txt", b"\xff")), at(PLANTS), {}),
-    "a name that cannot be UTF-8": (
-        400,
-        texts.WRONG_BODY,
-        form(FILE, part("name=\"file\"; filename*=utf-7''+2AA-")),
-        at(PLANTS),
-        {},
-    ),
-    "a header without end": (400, texts.WRONG_BODY, form(FILE, file(name="x" * 20_000)), at(PLANTS), {}),
-    "no end": (400, texts.WRONG_BODY, FILE, at(PLANTS), {}),
-    "an empty body": (400, texts.WRONG_BODY, b"", at(PLANTS), {}),
-    "not a form": (400, texts.WRONG_BODY, b"{}", at(PLANTS), {}),
-    "another boundary": (
-        400,
-        texts.WRONG_BODY,
-        form(FILE),
-        at(PLANTS),
-        {"Content-Type": "multipart/form-data; boundary=y"},
-    ),
-    "no boundary": (400, texts.WRONG_BODY, form(FILE), at(PLANTS), {"Content-Type": "multipart/form-data"}),
-    "compressed": (400, texts.WRONG_BODY, form(FILE), at(PLANTS), {"Content-Encoding": "gzip"}),
-    "another kind of form": (
-        400,
-        texts.WRONG_CONTENT_TYPE,
-        form(FILE),
-        at(PLANTS),
-        {"Content-Type": "multipart/form-database; boundary=x"},
-    ),
-    "no key": (403, texts.KEY_MISSING, form(FILE), at(PLANTS, key=None), {}),
-    "a wrong key": (400, texts.NOT_VALID, form(FILE), at(PLANTS, key="wrong"), {}),
-    "an unknown endpoint": (400, texts.NOT_VALID, form(FILE), at("garden/weeds"), {}),
-    "no token": (401, texts.NO_TOKEN, form(FILE), at(DIARY), {}),
-    "a wrong master key": (403, texts.WRONG_MASTER_KEY, form(FILE), at(PLANTS, "masterKey=x"), {}),
-    "a foreign page": (403, texts.ORIGIN_REFUSED, form(FILE), at(PLANTS), {"Origin": FOREIGN}),
-    "a foreign host": (403, texts.HOST_REFUSED, form(FILE), at(PLANTS), {"Host": "evil.example"}),
-    "a query not UTF-8": (400, texts.WRONG_PARAMETER, form(FILE), at(PLANTS, "x=%ff"), {}),
-    "nowhere": (404, texts.NOT_FOUND, form(FILE), f"/somewhere?key={KEY}", {}),
-    "as a user": (400, texts.WRONG_CONTENT_TYPE, form(FILE), at(GARDENERS), {}),
+    "no key": Bad(texts.KEY_MISSING, target=at(PLANTS, key=None), status=403),
+    "no token": Bad(texts.NO_TOKEN, target=at(DIARY), status=401),
+    "a wrong master key": Bad(texts.WRONG_MASTER_KEY, target=at(PLANTS, "masterKey=x"), status=403),
+    "a foreign host": Bad(texts.HOST_REFUSED, headers={"Host": "evil.example"}, status=403),
+    "a query not UTF-8": Bad(texts.WRONG_PARAMETER, target=at(PLANTS, "x=%ff")),
+    "nowhere": Bad(texts.NOT_FOUND, target=f"/somewhere?key={KEY}", status=404),
+    "as a user": Bad(texts.WRONG_CONTENT_TYPE, target=at(GARDENERS)),
 }
 
 
-@pytest.mark.parametrize(("status", "message", "body", "target", "headers"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_refused_upload_leaves_nothing(
-    kept: RestedEmulator, status: int, message: str, body: bytes, target: str, headers: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("bad", REFUSED.values(), ids=REFUSED.keys())
+def test_a_refused_upload_leaves_nothing(kept: RestedEmulator, bad: Bad) -> None:
     with nothing_happens(kept, kept.sign_in(GARDENERS, "ada")):
-        reply = call(base(kept) + target, "POST", body=body, headers=FORM | {"Origin": PAGE} | headers)
-        assert_refusal(reply, status, message)
+        reply = call(base(kept) + bad.target, "POST", body=bad.body, headers={**FORM, "Origin": PAGE, **bad.headers})
+        assert_refusal(reply, bad.status, bad.message)
         assert on_disk(kept) == {}
-    assert bool(cors_of(reply)) == ("evil" not in str(headers))
+    assert bool(cors_of(reply)) == ("evil" not in str(bad.headers))
     assert send(kept, FILE).status == 200
 
 
@@ -579,7 +556,7 @@ def test_an_upload_that_will_be_refused_is_answered_before_it_arrives(
         connection.sendall(head("POST", target, *more))
         assert_refusal(answer_on(connection), status, message)
         connection.sendall(FILE)  # a client that does not wait
-        for _ in range(99):  # may go on, without an error that would hide the answer from it
+        for _ in range(20):  # may go on, without an error that would hide the answer from it
             connection.sendall(bytes(2**20))
         assert on_disk(kept) == {}
         assert not folder(kept).exists()
@@ -592,7 +569,7 @@ def test_files_are_refused_where_the_package_is_missing(kept: RestedEmulator, mo
         assert_refusal(reply, 501, "A package is missing.")
         assert reply.json["hint"].endswith(": pip install 'multipart>=2,<3'")
         assert on_disk(kept) == {}
-    assert_refusal(call(f"{kept.url(PLANTS)}x", "POST", body=form(FILE), headers=FORM), 400, REFUSED["a wrong key"][1])
+    assert_refusal(call(f"{kept.url(PLANTS)}x", "POST", body=form(FILE), headers=FORM), 400, texts.NOT_VALID)
 
 
 # What breaks off, or cannot be stored
@@ -1179,15 +1156,6 @@ def test_the_master_key_uploads_without_a_token(kept: RestedEmulator) -> None:
 
 
 # Without a socket
-
-
-def test_a_refused_upload_is_heard_by_nobody(backend: Backend, listen: Callable[..., Any]) -> None:
-    ear = listen(PLANTS)
-    with refused(400):
-        upload(backend, form(FILE, text("a", b"\xff")))
-    record = upload(backend, form(FILE))
-    assert ear.heard == [{"type": "POST", "record": record}]
-    backend.close()
 
 
 # The figures: memory and patience
