@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -207,16 +205,6 @@ def test_a_byte_order_mark_of_a_template_is_no_part_of_the_mail(template: Path) 
         assert ask(emulator).status == 200
         [mail] = mails(emulator)
         assert mail["html"] == filled(mail["verificationToken"])
-
-
-def test_templates_of_the_data_file_are_enough(tmp_path: Path) -> None:
-    seed = json.loads(GARDEN.read_text())
-    seed["_projects"][KEY]["resetTemplates"] = {"forgotten": TEMPLATE}
-    data = tmp_path / "data.json"
-    data.write_text(json.dumps(seed))
-    with RestedEmulator(data=data) as emulator:
-        token = token_of(emulator)
-        assert mails(emulator)[0]["html"] == filled(token)
 
 
 def change_project(emulator: RestedEmulator, **arguments: Any) -> Reply:
@@ -482,14 +470,6 @@ def test_the_outbox_is_read_alone(emulator: RestedEmulator) -> None:
     assert len(mails(emulator)) == 1
 
 
-def test_beyond_loopback_the_outbox_wants_the_control_token(template: Path) -> None:
-    with RestedEmulator(data=GARDEN, host="0.0.0.0", reset_template=[f"forgotten={template}"]) as emulator:
-        assert ask(emulator).status == 200
-        url = f"{emulator.facts['controlUrl']}/mails"
-        assert call(url).status == 403
-        assert len(call(url, headers=bearer(str(emulator.facts["controlToken"]))).json) == 1
-
-
 def test_what_is_in_the_outbox_is_a_copy(emulator: RestedEmulator) -> None:
     token_of(emulator)
     before = mails(emulator)
@@ -540,58 +520,21 @@ def test_the_outbox_outlives_a_restart(tmp_path: Path, template: Path) -> None:
 # The option, and the program
 
 
-def ready(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Wait for the ready line; the URLs of the users and of the outbox."""
-    assert process.stdout
-    facts = json.loads(process.stdout.readline())
-    return f"{facts['url']}/{GARDENERS}?key={KEY}", f"{facts['controlUrl']}/mails"
-
-
-WANTED = {"email": EMAIL, "templateName": "forgotten"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "environment"),
-    [
-        (["--reset-template", "forgotten=forgotten.html"], ""),
-        (["--reset-template=forgotten=./forgotten.html", "--reset-template", "other=forgotten.html"], ""),
-        ([], "forgotten=forgotten.html, other=forgotten.html"),
-    ],
-)
-def test_the_program_reads_templates_from_where_it_starts(
-    tmp_path: Path, template: Path, arguments: list[str], environment: str
-) -> None:
+def test_the_program_reads_templates_from_where_it_starts(tmp_path: Path, template: Path) -> None:
     assert template.parent == tmp_path
-    variable = {"RESTED_EMULATOR_RESET_TEMPLATE": environment}
-    with start_program(str(GARDEN), "--memory", *arguments, cwd=tmp_path, **variable) as process:
-        users, outbox = ready(process)
-        assert call(users, "POST", WANTED, passwordreset="true").status == 200
-        [mail] = call(outbox).json
+    variable = {"RESTED_EMULATOR_RESET_TEMPLATE": "forgotten=forgotten.html, other=forgotten.html"}
+    with start_program(str(GARDEN), "--memory", cwd=tmp_path, **variable) as process:
+        assert process.stdout
+        facts = json.loads(process.stdout.readline())
+        wanted = {"email": EMAIL, "templateName": "forgotten"}
+        assert call(f"{facts['url']}/{GARDENERS}?key={KEY}", "POST", wanted, passwordreset="true").status == 200
+        [mail] = call(f"{facts['controlUrl']}/mails").json
         assert mail["html"] == filled(mail["verificationToken"])
         process.terminate()
         _, log = process.communicate(timeout=10)
     assert process.returncode == 0
     assert "ada@garden.example" in log, "the log says that there is a mail"
     assert mail["verificationToken"] not in log
-
-
-def test_a_mail_outlives_a_kill(tmp_path: Path, template: Path) -> None:
-    arguments = ["data.json", "--seed", str(GARDEN), "--reset-template", f"forgotten={template}", "-q"]
-    with start_program(*arguments, cwd=tmp_path) as process:
-        users, outbox = ready(process)
-        for _ in range(2):
-            assert call(users, "POST", WANTED, passwordreset="true").status == 200
-        used, fresh = (mail["verificationToken"] for mail in call(outbox).json)
-        data = {"verificationToken": used, "password": "first", "passwordConfirmation": "first"}
-        assert call(users, "PUT", data, passwordreset="true").status == 200
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
-    with start_program(*arguments, cwd=tmp_path) as process:
-        users, outbox = ready(process)
-        assert [mail["used"] for mail in call(outbox).json] == [True, False]
-        assert call(users, "PUT", data, passwordreset="true").status == 400
-        data |= {"verificationToken": fresh}
-        assert call(users, "PUT", data, passwordreset="true").status == 200
 
 
 @pytest.mark.parametrize(
@@ -608,19 +551,11 @@ def test_a_mail_outlives_a_kill(tmp_path: Path, template: Path) -> None:
         ("=", "is not NAME=FILE"),
     ],
 )
-def test_a_template_that_cannot_be_had_ends_with_2_and_one_clear_line(
-    tmp_path: Path, template: Path, given: str, said: str
+def test_a_template_that_cannot_be_had_is_a_wrong_option(
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str
 ) -> None:
-    (template.parent / "latin1.html").write_bytes("<p>grüße".encode("latin1"))
-    (template.parent / "utf16.html").write_bytes("<p>grüße".encode("utf-16"))
-    for arguments, environment in (
-        (["--reset-template", given], {}),
-        ([], {"RESTED_EMULATOR_RESET_TEMPLATE": given}),
-    ):
-        with start_program("data.json", *arguments, cwd=tmp_path, **environment) as process:
-            out, log = process.communicate(timeout=10)
-        assert (process.returncode, out) == (2, "")
-        assert said in log.splitlines()[-1]
-        assert "Traceback" not in log
-    with pytest.raises(OptionError):
-        RestedEmulator(reset_template=given.replace("=", f"={tmp_path}/") if said[0] == "l" else given).start()
+    monkeypatch.chdir(template.parent)
+    (tmp_path / "latin1.html").write_bytes("<p>grüße".encode("latin1"))
+    (tmp_path / "utf16.html").write_bytes("<p>grüße".encode("utf-16"))
+    with pytest.raises(OptionError, match=re.escape(said)):
+        RestedEmulator(reset_template=given).start()
