@@ -160,14 +160,6 @@ def test_a_wrong_argument_of_a_verb_raises_where_the_test_stands(emulator: Reste
         emulator.change_endpoint(PLANTS, secur=True)  # type: ignore[call-arg]
 
 
-def test_data_on_disk_lives_on(tmp_path: Path) -> None:
-    path = tmp_path / "kept.json"
-    for count in (1, 2):
-        with RestedEmulator(data=path, memory=False) as emulator:
-            call(emulator.url("examples/unsecure-endpoint"), "POST", count)
-            assert len(emulator.records("examples/unsecure-endpoint")) == count
-
-
 def test_reset_goes_back_to_the_seed_and_the_options_given(tmp_path: Path) -> None:
     path = tmp_path / "kept.json"
     with RestedEmulator(data=path, memory=False, seed=GARDEN) as emulator:
