@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import ssl
 import time as machine
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -524,20 +523,6 @@ def test_silenced_connections_cost_no_descriptor_once_it_is_over(emulator: Reste
         emulator.clear_faults()
         emulator.clear_messages()
         assert descriptors() <= before
-
-
-def test_a_silence_works_over_tls() -> None:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with (
-        RestedEmulator(data=GARDEN, tls=True) as emulator,
-        open_socket(emulator.ws_url(PLANTS), ssl=context) as listener,
-    ):
-        emulator.add_fault("silence")
-        with pytest.raises(TimeoutError):
-            listener.recv(timeout=0.1)
-        emulator.clear_faults()
-        assert is_gone(listener)
 
 
 @contextmanager

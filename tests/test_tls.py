@@ -419,12 +419,6 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=20)
 
 
-def test_a_wrong_file_ends_the_program_with_2(tmp_path: Path) -> None:
-    done = run("--cert", "nothing.pem", "--memory", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "rested-emulator: error: cert: nothing.pem: No such file or directory\n"
-
-
 @pytest.mark.parametrize("package", ["trustme", "cryptography"])
 def test_without_a_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
