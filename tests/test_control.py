@@ -600,14 +600,6 @@ def test_latency_never_applies() -> None:
 # The world that is meant
 
 
-def test_a_control_call_makes_a_world_of_a_wanted_key_as_a_request_does() -> None:
-    with RestedEmulator(data=GARDEN, fork_keys=["test-*"]) as emulator:
-        assert control(emulator, "change-endpoint?key=test-1", {"name": PLANTS, "secure": True}).status == 200
-        assert call(emulator.url(PLANTS)).status == 200
-        assert call(f"{emulator.facts['url']}/{PLANTS}?key=test-1").status == 401
-        assert "names no world" in control(emulator, "reset?key=other", {}).json["hint"]
-
-
 def test_fork_and_drop_take_the_key_from_their_arguments_alone() -> None:
     with RestedEmulator(data=GARDEN) as emulator:
         assert control(emulator, "fork?key=mine", {"key": "mine"}).json == {"key": "mine", "closed": 0}

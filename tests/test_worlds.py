@@ -91,14 +91,6 @@ def test_what_happens_in_a_world_stays_there(worlds: Worlds, backend: Backend) -
         assert [one["type"] for one in other.reports.messages()] == ["OPEN"]
 
 
-def test_a_token_is_worth_nothing_in_another_world(worlds: Worlds) -> None:
-    one, two = worlds.of("test-1"), worlds.of("test-2")
-    token = one.owner.sign_in(GARDENERS, "ada")
-    one.service.read(knock(DIARY, token=token, key="test-1"))
-    with refused(401):
-        two.service.read(knock(DIARY, token=token, key="test-2"))
-
-
 def test_a_fork_of_a_key_that_exists_begins_it_anew(worlds: Worlds) -> None:
     worlds.fork("one")
     old = worlds.named("one")
