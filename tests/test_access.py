@@ -35,6 +35,7 @@ from tests.conftest import (
     Ear,
     add_project,
     knock,
+    record_of,
     refused,
 )
 
@@ -734,6 +735,7 @@ def test_on_an_authentication_endpoint_only_the_own_record_is_there(
 @OPERATIONS
 def test_an_authentication_endpoint_knows_no_user_of_another_one(backend: Backend, operation: str) -> None:
     backend.change_endpoint("garden/visitors", authentication=True)
+    backend.store.put_record("garden/visitors", record_of(ADA, {"username": "ada"}))  # with the same id
     visitor = backend.sign_in("garden/visitors", "ada")
     with refused(400, texts.NO_RECORD):
         act(backend, operation, GARDENERS, ADA, token=visitor)
