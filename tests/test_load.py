@@ -244,13 +244,7 @@ def test_what_a_data_file_may_not_say_is_refused_with_the_place_and_changes_noth
     data, told = WRONG[case]
     with RestedEmulator(data=GARDEN) as emulator, open_socket(emulator.ws_url(PLANTS)) as listener:
         emulator.fork("one")
-        call(
-            emulator.url(
-                PLANTS,
-            ),
-            "POST",
-            "kept",
-        )
+        call(emulator.url(PLANTS), "POST", "kept")
         next_of(listener)
         before = control(emulator, "data", method="GET").body
         for verb, arguments in (("load", {}), ("fork", {"key": "one"}), ("fork", {"key": "two"})):

@@ -167,13 +167,7 @@ def test_a_page_without_origin_and_referer_reads_by_its_program_alone(emulator: 
     with open_socket(emulator.ws_url(PLANTS), origin=PAGE, user_agent_header="A"):
         emulator.add_fault("abort")
     with open_socket(emulator.ws_url(PLANTS), origin=PAGE, user_agent_header="A"):
-        call(
-            emulator.url(
-                PLANTS,
-            )
-            + "&uniqueId=nobody",
-            headers={"User-Agent": "A"},
-        )
+        call(emulator.url(PLANTS), headers={"User-Agent": "A"}, uniqueId="nobody")
         assert recovery(emulator)["read"] is False  # 400: it has read nothing
         call(emulator.url(PLANTS), headers={"User-Agent": "A"})
         assert recovery(emulator)["read"] is True
