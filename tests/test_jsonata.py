@@ -247,18 +247,12 @@ def test_of_text_alone_the_result_is_json_all_the_same(things: RestedEmulator, i
     [
         ({}, "data.name", '["Tomato","Rosemary","Kürbis"]'),
         ({"dataOnly": "true"}, "name", '["Tomato","Rosemary","Kürbis"]'),
-        ({"dataOnly": "true"}, "data.name", "null"),
         ({"uniqueId": ROSEMARY}, "data.name", '"Rosemary"'),
         ({"uniqueId": ROSEMARY, "dataOnly": "true"}, "name", '"Rosemary"'),
         ({"uniqueId": f"{PUMPKIN},{TOMATO}"}, "data.bed", "[3,1]"),
         ({"uniqueId": f"{PUMPKIN},nobody,{TOMATO}", "dataOnly": "true"}, "bed", "[3,1]"),
-        ({"uniqueId": f"nobody,{TOMATO}"}, "$count($)", "1"),
         ({}, "$[data.waterDaily].data.bed", "[1,3]"),
-        ({}, "$sum(data.bed)", "6"),
-        ({}, "$sort(data.name)", '["Kürbis","Rosemary","Tomato"]'),
-        ({}, "data{name: bed}", '{"Tomato":1,"Rosemary":2,"Kürbis":3}'),
         ({}, "$[0].$keys($)", '["data","uniqueId","updatedAt","createdAt"]'),
-        ({}, "$max($.updatedAt.$toMillis($)) - $toMillis('2021-07-02T06:00:00.000Z')", "0"),
     ],
 )
 def test_an_expression_comes_after_unique_id_and_data_only(
@@ -272,40 +266,6 @@ def test_of_the_expression_given_twice_the_last_counts(things: RestedEmulator) -
 
 
 # Evaluating, in the process that is there for it
-
-
-@pytest.mark.parametrize(
-    ("expression", "data", "answer"),
-    [
-        ("a.b", b'{"a": {"b": [1.0, "\xc3\xbc"]}}', '[1,"ü"]'),
-        ("nothing", b"{}", "null"),
-        ("'\\ud83e\\udd55'", b"null", '"🥕"'),
-        ("[1, [2.0], {'3': null}]", b"null", '[1,[2],{"3":null}]'),
-        ("$", b"1e20", "100000000000000000000"),
-        ("$", b"1e21", "1e+21"),
-        ("$", b"2.5", "2.5"),
-        ("true", b"null", "true"),
-        ("$sum", b"null", "null"),
-    ],
-)
-def test_an_evaluation_has_an_answer(evaluate: Callable[..., bytes], expression: str, data: bytes, answer: str) -> None:
-    assert evaluate(expression, data).decode() == answer
-
-
-@pytest.mark.parametrize(
-    ("expression", "data", "why"),
-    [
-        ("a.(", b"{}", "S0203: .* at position 3"),
-        ("'\\ud800'", b"null", "UnicodeDecodeError: .*"),
-        (DEEPER, b"null", "it recurses too deep|U1001: .*"),
-        ("1", b"{", "JSONDecodeError: .*"),
-    ],
-)
-def test_an_evaluation_says_why_it_fails(
-    evaluate: Callable[..., bytes], expression: str, data: bytes, why: str
-) -> None:
-    with pytest.raises(Refusal, match=why):
-        evaluate(expression, data)
 
 
 def test_a_process_needs_no_source(started: Started, tmp_path: Path) -> None:
@@ -370,51 +330,32 @@ def test_a_refused_request_starts_no_process(emulator: RestedEmulator, asked: Se
     [
         # Every type of JSON
         ("'x'", '"x"'),
-        ("''", '""'),
-        ("7", "7"),
         ("2.5", "2.5"),
-        ("true", "true"),
         ("false", "false"),
         ("null", "null"),
         ("[]", "[]"),
-        ("[[]]", "[[]]"),
         ("{}", "{}"),
         ("[1, 'a', null, true, {'b': [2]}]", '[1,"a",null,true,{"b":[2]}]'),
         ("{'a': null}", '{"a":null}'),
         # No result
         ("nothing", "null"),
-        ("$nothing", "null"),
-        ("nothing.at.all[0]", "null"),
         ("()", "null"),
-        ("[nothing]", "[]"),
         ("{'a': nothing}", "{}"),
-        ("$filter([1], function($v){$v > 1})", "null"),
         # Functions
         ("$sum", "null"),
-        ("function($x){$x}", "null"),
         ("/a/", "null"),
         ("[1, $sum, 2]", "[1,null,2]"),
-        ("$sum ~> $count", "null"),
         # Numbers
         ("1.0", "1"),
         ("-0.0", "0"),
         ("10 / 2", "5"),
         ("[4 / 2, {'a': 6 / 2}]", '[2,{"a":3}]'),
         ("1 / 4", "0.25"),
-        ("0.1 + 0.2", "0.30000000000000004"),
-        ("$power(2, 10)", "1024"),
-        ("$sqrt(9)", "3"),
-        ("$round(2.5)", "2"),
         ("1e20", "100000000000000000000"),
-        ("9007199254740992", "9007199254740992"),
-        ("$number('3.0')", "3"),
         ("$string(3.0)", '"3"'),
-        ("$average([1, 2, 3])", "2"),
         # Unicode
         ("'Kürbis ж 🥕 \u2028'", '"Kürbis ж 🥕 \u2028"'),
         ("{'ü': 'ж'}", '{"ü":"ж"}'),
-        ("$length('🥕🥕')", "2"),
-        ("'\\u00fc'", '"ü"'),
         ("'\\ud83e\\udd55'", '"🥕"'),
         ("{'\\ud83e\\udd55': '\\ud83e\\udd55!'}", '{"🥕":"🥕!"}'),
         ("'a\\n\\t\\\"'", '"a\\n\\t\\""'),
@@ -424,15 +365,8 @@ def test_a_refused_request_starts_no_process(emulator: RestedEmulator, asked: Se
         # The order of members
         ("{'b': 1, 'a': 2}", '{"b":1,"a":2}'),
         ("$merge([{'z': 1}, {'y': 2}, {'z': 3}])", '{"z":3,"y":2}'),
-        ("$keys({'b': 1, 'a': 2})", '["b","a"]'),
         # More of the language
-        ("($x := 5; $x * 2)", "10"),
-        ("[1..5]", "[1,2,3,4,5]"),
-        ("$map([1..3], function($v){$v * 2})", "[2,4,6]"),
-        ("$fromMillis(0)", '"1970-01-01T00:00:00.000Z"'),
         ("$eval('1 + 1')", "2"),
-        ("$match('ab', /b/).index", "1"),
-        ("/* why */ 1", "1"),
         (" \n1\t", "1"),
     ],
 )
@@ -447,16 +381,17 @@ def test_integers_of_the_data_keep_their_precision(things: RestedEmulator, ids: 
     )
 
 
-@pytest.mark.parametrize("data", [3.0, -0.0, 1e20], ids=str)
-def test_whole_numbers_are_written_as_javascript_writes_them(emulator: RestedEmulator, data: float) -> None:
+@pytest.mark.parametrize(
+    ("data", "shown"), [(3.0, "3"), (-0.0, "0"), (1e20, "100000000000000000000"), (1e21, "1e+21")], ids=str
+)
+def test_whole_numbers_are_written_as_javascript_writes_them(emulator: RestedEmulator, data: float, shown: str) -> None:
     unique_id = call(emulator.url(PLANTS), "POST", [data, {"a": data}]).json["uniqueId"]
-    whole = int(data)
-    assert result(ask(emulator, PLANTS, "data", uniqueId=unique_id)) == f'[{whole},{{"a":{whole}}}]'
+    assert result(ask(emulator, PLANTS, "data", uniqueId=unique_id)) == f'[{shown},{{"a":{shown}}}]'
 
 
 @pytest.mark.parametrize(
     "expression",
-    ["1 / 0", "-1 / 0", "0 / 0", "1e308 * 10", "[-1e308 * 10]", "$power(10, 400)", "$sqrt(-1)", "1e400", "5 % 0"],
+    ["1 / 0", "0 / 0", "[-1e308 * 10]", "$power(10, 400)", "1e400"],
 )
 def test_what_is_no_number_of_json_is_refused(things: RestedEmulator, expression: str) -> None:
     assert_refusal(ask(things, NOTHING, expression), 400, texts.WRONG_EXPRESSION)
@@ -499,17 +434,10 @@ def test_a_result_of_one_request_does_not_change_the_records(emulator: RestedEmu
         ("", "S0207", 0),
         ("  ", "S0207", 2),
         ("a.(", "S0203", 3),
-        ("data.name)", "S0201", 10),
-        ("$x := 1; 2", "S0201", 8),
         ("'never ends", "S0101", 11),
-        ("`never ends", "S0105", 11),
         ("1e400", "S0102", 0),
-        ("%", "S0217", 0),
         ("$nobody(1)", "T1006", 8),
         ("$error('boo')", "D3137", 7),
-        ("$assert(false, 'no')", "D3141", 8),
-        ("$sqrt(-1)", "D3060", 1),
-        ("$count(1, 2)", "T0410", 7),
     ],
 )
 def test_a_failure_says_what_and_where(things: RestedEmulator, expression: str, error: str, position: int) -> None:
@@ -535,14 +463,11 @@ def test_a_failure_is_told_without_the_data_and_in_a_few_words(things: RestedEmu
 
 WICKED = {
     "endless recursion": DEEPER,
-    "endless recursion of two": "($f := function(){[$g()]}; $g := function(){[$f()]}; $f())",
     "a recursion by eval": "($f := function(){$eval('[$f()]')}; $f())",
     "text that doubles for ever": "($f := function($s){$f($s & $s)}; $f('xx'))",
     "too long a text": "$length($pad('x', 2000000000))",
-    "far too long a text": "$pad('x', 100000000000)",
     "too long a list": "$count([1..9000000].[1..9000000])",
     "five thousand parentheses": "(" * 5000 + "1" + ")" * 5000,
-    "five thousand terms": "1" + "+1" * 5000,
     "open parentheses": "(" * 20_000,
 }
 
@@ -594,11 +519,8 @@ MEGABYTE = 10**6
 LONG = {
     "spaces": " " * MEGABYTE,
     "parentheses": "(" * (MEGABYTE // 2) + ")" * (MEGABYTE // 2),
-    "brackets": "[" * (MEGABYTE // 2) + "]" * (MEGABYTE // 2),
     "a sum": "1" + "+1" * (MEGABYTE // 2),
     "a number": "1" * MEGABYTE,
-    "a comment": "/*" + "*" * MEGABYTE,
-    "a regular expression": "/" + "(" * MEGABYTE + "/",
     "text outside ASCII": "'" + "🥕" * (MEGABYTE // 4),
 }
 
@@ -693,8 +615,8 @@ def test_others_are_served_while_more_expressions_hang_than_there_are_processes(
 
 def test_a_connection_gets_its_answers_in_order(emulator: RestedEmulator) -> None:
     with wire(emulator) as connection:
-        connection.sendall(asking("$sum([1..100000])") + head("GET", at(PLANTS, f"uniqueId={TOMATO}")) + asking("2"))
-        assert answer_on(connection).body == b"5000050000"
+        connection.sendall(asking("$sum([1..10000])") + head("GET", at(PLANTS, f"uniqueId={TOMATO}")) + asking("2"))
+        assert answer_on(connection).body == b"50005000"
         assert answer_on(connection).json["uniqueId"] == TOMATO
         assert answer_on(connection).body == b"2"
 
