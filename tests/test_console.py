@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, FrameLocator, Locator, Page, Route, expect
+from playwright.sync_api import BrowserContext, Dialog, FrameLocator, Locator, Page, Route, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from rested_emulator import RestedEmulator
@@ -373,6 +373,61 @@ def test_the_editor_loses_nothing_that_was_written(console: Console) -> None:
     console.button("Discard").click()
     expect(text).to_be_hidden()
     expect(console.records.nth(0)).to_contain_text('{"theirs":3}')
+
+
+@browser_test
+def test_a_reload_asks_before_it_loses_what_was_written(console: Console) -> None:
+    page = console.page
+    asked: list[str] = []
+
+    def answer(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", answer)
+    console.records.nth(0).click()
+    page.reload()
+    assert asked == []
+    console.records.nth(0).click()
+    page.get_by_role("textbox", name="Data").press_sequentially(" ")
+    page.reload()
+    assert asked == ["beforeunload"]
+
+
+@browser_test
+def test_a_record_made_here_is_shown_wherever_it_is(console: Console) -> None:
+    for number in range(60):
+        console.emulator.put_record(PLANTS, {"number": number})
+    expect(console.page.locator("#records-title")).to_contain_text("63 records")
+    console.page.keyboard.press("n")
+    console.page.keyboard.type('"made here"')
+    console.page.keyboard.press("Control+Enter")
+    expect(console.records.filter(has_text='"made here"')).to_be_in_viewport(ratio=0.9)
+    console.page.get_by_role("searchbox", name="Find records").fill("tomato")
+    console.button("New record").click()
+    console.button("Save").click()
+    console.says("which has not the text that is looked for")
+
+
+@browser_test
+def test_keys_go_on_from_where_a_record_was_deleted(console: Console) -> None:
+    page = console.page
+    page.get_by_role("grid", name="Records").focus()
+    for key in ("Home", "ArrowDown", "Delete"):
+        page.keyboard.press(key)
+    expect(console.row(ROSEMARY)).to_have_count(0)
+    expect(console.row(PUMPKIN)).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Delete")
+    expect(console.row(TOMATO)).to_have_attribute("aria-selected", "true")
+
+
+@browser_test
+def test_where_no_answer_comes_the_editor_says_so_and_stays(console: Console) -> None:
+    console.page.route("**/api/1/ce/**", lambda route: route.abort())
+    console.page.keyboard.press("n")
+    console.button("Save").click()
+    expect(console.page.locator("#editor-error")).to_have_text(re.compile("^No answer came: "))
+    expect(console.page.get_by_role("textbox", name="Data")).to_be_visible()
 
 
 @browser_test
@@ -859,6 +914,31 @@ def test_the_address_says_what_is_on_show(open_console: OpenConsole, emulator: R
 
 
 @browser_test
+def test_an_address_that_was_mistyped_leads_to_the_first_endpoint(
+    open_console: OpenConsole, emulator: RestedEmulator
+) -> None:
+    console = open_console(emulator, "/#/%")
+    expect(console.page.locator("#records-title")).to_have_text(f"{PLANTS} · 3 records")
+
+
+@browser_test
+def test_the_address_of_an_endpoint_tells_its_project(open_console: OpenConsole, tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    projects = {"one": {"name": "first"}, "two": {"name": "second"}}
+    endpoints = {"first/things": {"project": "one"}, "other/things": {"project": "two"}}
+    data.write_text(json.dumps({"_projects": projects, "_endpoints": endpoints, "other/things": [1]}))
+    with RestedEmulator(data=data) as emulator:
+        console = open_console(emulator, "/#/other/things")
+        title, project = console.page.locator("#records-title"), console.page.locator("#project")
+        expect(title).to_have_text("other/things · 1 record")
+        expect(project).to_have_value("two")
+        project.select_option("first")
+        expect(title).to_have_text("first/things · 0 records")
+        console.page.go_back()
+        expect(title).to_have_text("other/things · 1 record")
+
+
+@browser_test
 def test_a_table_has_all_columns_and_scrolls_where_there_is_no_room(console: Console) -> None:
     for _ in range(4):  # so that most records have them
         console.emulator.put_record(PLANTS, {f"member{number}": number for number in range(24)})
@@ -946,6 +1026,16 @@ def test_activity_says_whose_a_socket_is_and_was(console: Console) -> None:
 
 
 @browser_test
+def test_activity_with_nothing_in_it_says_why(console: Console) -> None:
+    log = console.page.get_by_role("log", name="Activity")
+    expect(log).to_have_text(re.compile("Nothing has happened yet"))
+    call(console.emulator.url(PLANTS))
+    expect(log).not_to_contain_text("Nothing")
+    console.page.get_by_role("searchbox", name="Find in activity").fill("no such thing")
+    expect(log).to_contain_text("Nothing of what happened passes the filters.")
+
+
+@browser_test
 def test_a_request_is_copied_as_it_was_and_without_its_token(console: Console) -> None:
     page = console.page
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -1002,6 +1092,28 @@ def test_a_preset_does_what_its_line_of_json_says(console: Console, name: str) -
     if name == "rate limit":
         reply = call(emulator.url(DIARY), headers=bearer(tokens[0]))
         assert (reply.status, reply.headers["retry-after"]) == (429, "5")
+
+
+@browser_test
+@pytest.mark.parametrize("button", ["Add fault", "Copy as call"])
+def test_what_is_no_fault_is_told(console: Console, button: str) -> None:
+    for text, said in {'{"kind": }': "Line 1, column 10: this is no JSON.", "[1]": "A fault is an object"}.items():
+        console.page.get_by_label("Another fault, as JSON").fill(text)
+        console.button(button).click()
+        console.says(said)
+
+
+@browser_test
+def test_all_users_are_listed_or_said_to_be_too_many(open_console: OpenConsole, tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    users = [{"username": f"user{number}", "password": "x"} for number in range(500)]
+    data.write_text(json.dumps({"_endpoints": {"many/users": {"authentication": True}}, "many/users": users}))
+    with RestedEmulator(data=data) as emulator:
+        console = open_console(emulator)
+        expect(console.page.get_by_role("button", name="Log in as user499", exact=True)).to_be_attached()
+        emulator.put_record("many/users", {"username": "one more", "password": "x"})
+        too_many = console.page.locator("#no-people")
+        expect(too_many).to_have_text("The 501 users of many/users are too many to be listed.")
 
 
 @browser_test

@@ -110,6 +110,7 @@ function take(events) {
   all.push(...lines);
   if (all.length > MOST) all.splice(0, all.length - MOST);
   list.add(lines.filter(isWanted));
+  tellEmpty();
   const refusal = lines.findLast(({ tone }) => tone === "refusal" || tone === "warning");
   if (refusal && !chosen) showDetail(refusal.event);
 }
@@ -185,6 +186,12 @@ document.addEventListener("timeline-choose", ({ detail }) => {
 
 function filter() {
   list.set(all.filter(isWanted));
+  tellEmpty();
+}
+
+function tellEmpty() {
+  const why = all.length ? "Nothing of what happened passes the filters." : "Nothing has happened yet. Each request, message and socket is told here.";
+  $("no-log").textContent = list.items.length ? "" : why;
 }
 
 let told = "";
@@ -205,6 +212,7 @@ function keep() {
 const { find = "", ...checked } = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
 for (const [id, isChecked] of Object.entries(checked)) $(id).checked = isChecked;
 $("find-activity").value = find;
+tellEmpty();
 showOwn($("show-own").checked);
 for (const id of FILTERS) $(id).addEventListener("change", keep);
 $("find-activity").addEventListener("input", keep);
@@ -250,7 +258,7 @@ export function forget() {
   all.length = 0;
   held &&= [];
   chosen = null;
-  list.set([]);
+  filter();
 }
 
 onFound(forget);

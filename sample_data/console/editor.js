@@ -2,8 +2,8 @@
 
 import { acting, chosenEndpoint } from "./acting.js";
 import { $, ask, inShort, say } from "./dom.js";
-import { errorAt, placeOf } from "./json.js";
-import { deleteRecord } from "./records.js";
+import { mistakeIn } from "./json.js";
+import { deleteRecord, showRecord } from "./records.js";
 import { putRecord, request } from "./speak.js";
 import { state } from "./state.js";
 
@@ -65,12 +65,11 @@ async function leave() {
 // Tell where the text stops being JSON, and put the cursor there.
 function isRight() {
   if (kind() === "text") return true;
-  const at = errorAt(area.value);
-  if (at === null) return true;
-  const { line, column } = placeOf(area.value, at);
-  fail(`Line ${line}, column ${column}: this is no JSON.`);
+  const mistake = mistakeIn(area.value);
+  if (!mistake) return true;
+  fail(mistake.words);
   area.focus();
-  area.setSelectionRange(at, at + 1);
+  area.setSelectionRange(mistake.at, mistake.at + 1);
   return false;
 }
 
@@ -81,6 +80,7 @@ async function save() {
     const record = await send(area.value, kind() === "text");
     dialog.close();
     say(`${editing ? "Saved" : "Created"} ${record.uniqueId}.`, "good");
+    if (!editing) showRecord(record.uniqueId);
   } catch (error) {
     fail(error.message);
   } finally {
@@ -125,6 +125,7 @@ $("editor-delete").addEventListener("click", () => {
   dialog.close();
   deleteRecord(base);
 });
+addEventListener("beforeunload", (event) => dialog.open && area.value !== initial && event.preventDefault()); // then the browser asks
 area.addEventListener("input", () => $("editor-error").textContent && fail(""));
 dialog.addEventListener("cancel", (event) => event.preventDefault());
 dialog.addEventListener("keydown", (event) => {

@@ -3,7 +3,7 @@
 const TOKEN = /[ \t\r\n]*(?:([{}[\],:])|("(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")|(-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)(?![\w.+-]))/y;
 
 // What may come next: a value, a name, a colon, or the comma or end after a value.
-export function errorAt(text) {
+function errorAt(text) {
   const open = [];
   let wants = "value";
   let isFirst = false;
@@ -43,7 +43,10 @@ export function errorAt(text) {
   }
 }
 
-export function placeOf(text, at) {
+// What to tell of a text that is no JSON, and where; null of one that is.
+export function mistakeIn(text) {
+  const at = errorAt(text);
+  if (at === null) return null;
   const before = text.slice(0, at).split("\n");
-  return { line: before.length, column: before.at(-1).length + 1 };
+  return { at, words: `Line ${before.length}, column ${before.at(-1).length + 1}: this is no JSON.` };
 }

@@ -9,9 +9,10 @@ import "./switches.js";
 import "./trouble.js";
 import "./timeline.js";
 import "./keys.js";
-import { $, make, note, say, show } from "./dom.js";
+import { $, make, note, show } from "./dom.js";
+import { addressOf } from "./route.js";
 import { keepToken, look } from "./speak.js";
-import { follow, onChange, onFound, refresh, sayLost, state } from "./state.js";
+import { choose, firstOf, follow, onChange, onFound, refresh, sayLost, state } from "./state.js";
 
 onChange(() => {
   const { projects, listeners, refusedEdit } = state.status;
@@ -26,7 +27,11 @@ onChange(() => {
 
 onFound(() => note("The emulator answers again.", "good"));
 
-$("project").addEventListener("change", () => refresh().catch((error) => say(error.message, "bad")));
+$("project").addEventListener("change", () => {
+  const first = firstOf(state.status.projects.find(({ key }) => key === $("project").value));
+  if (first) location.hash = addressOf(first);
+  else choose(null);
+});
 
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();

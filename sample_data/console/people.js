@@ -6,7 +6,6 @@ import { addressOf } from "./route.js";
 import { act, look } from "./speak.js";
 import { endpoints, onChange, onEvents, refresh, state } from "./state.js";
 
-const MOST_USERS = 100; // that are shown
 const MOST_READ = 500; // of an endpoint with more users nobody is offered: it would have to be read at every change
 
 function showEndpoints() {
@@ -36,14 +35,16 @@ async function readUsers() {
   users = found.flatMap((records, at) =>
     records.map(({ uniqueId, data }) => ({ endpoint: places[at].name, uniqueId, name: data?.username ?? data?.email })),
   );
-  users = users.filter(({ name }) => typeof name === "string").slice(0, MOST_USERS);
+  users = users.filter(({ name }) => typeof name === "string");
   state.people = users;
   setUsers(users);
 }
 
 function showPeople() {
   const sessions = users.map((user) => state.status.users.filter((one) => one.endpoint === user.endpoint && one.uniqueId === user.uniqueId).length);
-  $("no-people").hidden = users.length > 0;
+  const many = endpoints().filter((endpoint) => endpoint.authentication && endpoint.records > MOST_READ);
+  $("no-people").hidden = users.length > 0 && !many.length;
+  $("no-people").textContent = many.map(({ name, records }) => `The ${records} users of ${name} are too many to be listed.`).join(" ") || "No users yet. POST one to an authentication endpoint.";
   const places = new Set(users.map((user) => user.endpoint)).size;
   show($("people"), JSON.stringify([users, sessions, acting().id]), () =>
     users.map((user, at) => {

@@ -19,6 +19,8 @@ let columns = null; // names, of a table
 let current = null; // uniqueId of the row that the keys are at
 let dirty = false;
 let shown = 0; // records in the list, the last time
+let place = 0; // of the row that the keys are at
+let made = null; // uniqueId of a record that was made here, to be shown as soon as it is known
 
 // Rows
 
@@ -127,9 +129,25 @@ function drawNow() {
   $("view").setAttribute("aria-pressed", String(view.isTable));
   list.drawNow();
   if (follows) list.reveal(items.at(-1));
-  if (current && !live.items.has(current)) setCurrent(null);
+  // Where the row is deleted that the keys are at, they go on from the next one.
+  if (current && !live.items.has(current)) setCurrent(document.activeElement === $("records") ? items[Math.min(place, items.length - 1)] : null);
+  if (made) showMade(items);
   tell(items.length);
   if (!live.refusal) watchEdited(live.items);
+}
+
+// Show a record that was made here, wherever in the list it is.
+export function showRecord(uniqueId) {
+  made = uniqueId;
+  draw();
+}
+
+function showMade(items) {
+  if (!live.items.has(made)) return;
+  const item = items.find(({ record }) => record.uniqueId === made);
+  if (item) setCurrent(item);
+  else say(`Created ${made}, which has not the text that is looked for.`, "good");
+  made = null;
 }
 
 function showColumns(names) {
@@ -173,7 +191,10 @@ function follow() {
   if (wanted === shownFor) return;
   const isSame = shownFor !== "" && JSON.parse(shownFor)[0] === subject;
   shownFor = wanted;
-  if (!isSame) [shown, $("records").scrollTop] = [0, 0];
+  if (!isSame) {
+    setCurrent(null);
+    [shown, made, $("records").scrollTop] = [0, null, 0];
+  }
   begin(isSame);
 }
 
@@ -193,6 +214,7 @@ const at = () => list.items.findIndex(({ record }) => record.uniqueId === curren
 
 function setCurrent(item) {
   current = item?.record.uniqueId ?? null;
+  place = at();
   if (item) list.reveal(item);
   list.edition++;
   list.drawNow();

@@ -6,12 +6,21 @@ export const view = { isTable: false, find: "" };
 const changed = new Set();
 export const onView = (action) => changed.add(action);
 
+// The endpoint that the address names; somebody may have typed it.
+function named() {
+  const [name] = location.hash.slice(2).split("?");
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
+
 function read() {
   if (!location.hash.startsWith("#/")) return;
-  const [name, query] = location.hash.slice(2).split("?");
-  const parameters = new URLSearchParams(query);
+  const parameters = new URLSearchParams(location.hash.split("?")[1]);
   Object.assign(view, { isTable: parameters.get("view") === "table", find: parameters.get("find") ?? "" });
-  state.endpoint = decodeURIComponent(name);
+  state.endpoint = named();
 }
 
 export function addressOf(endpoint, { isTable, find } = {}) {
@@ -34,7 +43,6 @@ addEventListener("hashchange", () => {
   for (const action of changed) action();
 });
 onChange(() => {
-  if (state.endpoint && decodeURIComponent(location.hash.slice(2).split("?")[0]) !== state.endpoint)
-    history.replaceState(null, "", addressOf(state.endpoint, view));
+  if (state.endpoint && named() !== state.endpoint) history.replaceState(null, "", addressOf(state.endpoint, view));
 });
 read();

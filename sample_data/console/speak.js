@@ -38,7 +38,7 @@ async function control(method, verb, query, body, signal, kind = JSON.parse) {
   const token = sessionStorage.getItem(TOKEN);
   if (token) headers.Authorization = `Bearer ${token}`;
   const url = `/__emulator__/${verb}?${parameters}`;
-  const answer = await fetch(url, { method, headers, body, signal, credentials: "omit", cache: "no-store" });
+  const answer = await answerTo(url, { method, headers, body, signal });
   const text = await answer.text();
   if (!answer.ok) throw new Refused(answer.status, JSON.parse(text));
   return kind(text);
@@ -63,6 +63,16 @@ export function address(endpoint, { socket = false, ...parameters } = {}) {
   return `${base}/api/1/ce/${endpoint.name}?${parts.join("&")}`;
 }
 
+// A request of this page; what browsers say where no answer comes, each in its own words, tells nobody anything.
+async function answerTo(url, options) {
+  try {
+    return await fetch(url, { ...options, credentials: "omit", cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("No answer came: the emulator is away, or a fault has cut it off.");
+  }
+}
+
 const isJson = (answer) => /json/.test(answer.headers.get("content-type"));
 
 // What the owner does with a record, whoever's it is; the text of its data goes as it is.
@@ -83,7 +93,7 @@ export async function request(endpoint, { method = "GET", text, type = "applicat
   if (text !== undefined) headers["Content-Type"] = type;
   if (token) headers.Authorization = `Bearer ${token}`;
   const url = address(endpoint, { ...parameters, from: "console" });
-  const answer = await fetch(url, { method, headers, body: text, credentials: "omit", cache: "no-store" });
+  const answer = await answerTo(url, { method, headers, body: text });
   const answered = await answer.text();
   if (!answer.ok) throw new Refused(answer.status, isJson(answer) ? parse(answered) : null);
   return parse(answered);

@@ -30,6 +30,12 @@ export function choose(name) {
   settle();
 }
 
+// The endpoint of a project that is shown where none was chosen.
+export function firstOf(project) {
+  const endpoints = project?.endpoints ?? [];
+  return (endpoints.find(({ authentication }) => !authentication) ?? endpoints[0])?.name ?? null;
+}
+
 // Show the console's own traffic too, from the beginning, or no more.
 export function showOwn(isShown) {
   own = isShown;
@@ -40,12 +46,9 @@ export function showOwn(isShown) {
 // Let every part show what is known.
 export function settle() {
   const projects = state.status.projects;
-  state.project = projects.find((project) => project.key === $("project").value) ?? projects[0];
-  const names = endpoints().map((endpoint) => endpoint.name);
-  if (!names.includes(state.endpoint)) {
-    const first = endpoints().find((endpoint) => !endpoint.authentication);
-    state.endpoint = first?.name ?? names[0] ?? null;
-  }
+  const holder = projects.find(({ endpoints }) => endpoints.some(({ name }) => name === state.endpoint));
+  state.project = holder ?? projects.find((project) => project.key === $("project").value) ?? projects[0];
+  if (!holder) state.endpoint = firstOf(state.project);
   for (const action of changed) action(state);
 }
 

@@ -1,8 +1,9 @@
 // Faults: presets that somebody presses, one that somebody writes, and those that are on.
 
 import { chosenEndpoint } from "./acting.js";
-import { $, copy, inShort, make, plural, say, show } from "./dom.js";
+import { $, copy, inShort, make, plural, say, show, when } from "./dom.js";
 import { doing, showChecked } from "./doing.js";
+import { mistakeIn } from "./json.js";
 import { ONCE, PRESETS } from "./presets.js";
 import { act, asCurl, clear } from "./speak.js";
 import { onChange, state } from "./state.js";
@@ -17,7 +18,19 @@ function aimed({ verb = "faults", ...call }) {
 }
 
 const written = (calls) => (calls.length === 1 ? JSON.stringify(calls[0]) : JSON.stringify(calls));
-const read = () => [JSON.parse($("fault").value)].flat();
+
+function read() {
+  const mistake = mistakeIn($("fault").value);
+  if (mistake) {
+    $("fault").focus();
+    $("fault").setSelectionRange(mistake.at, mistake.at + 1);
+    throw new Error(mistake.words);
+  }
+  const calls = [JSON.parse($("fault").value)].flat();
+  if (!calls.every((call) => call !== null && typeof call === "object")) throw new Error("A fault is an object, and several are a list of objects.");
+  return calls;
+}
+
 const verbOf = ({ verb = "faults", ...args }) => [verb, args];
 
 async function start(calls, name) {
@@ -56,7 +69,7 @@ function buttonsFor(presets) {
 $("presets").append(...buttonsFor(PRESETS));
 $("once").append(...buttonsFor(ONCE));
 doing($("fault-form"), "submit", () => start(read()));
-$("copy-fault").addEventListener("click", () => copy("The call", read().map((call) => asCurl(...verbOf(call))).join("\n")));
+when($("copy-fault"), "click", () => copy("The call", read().map((call) => asCurl(...verbOf(call))).join("\n")));
 
 // Latency is a fault of kind delay that never ends; there is at most the one that was set here.
 const isLatency = (fault) => fault.kind === "delay" && fault.active && ["times", "endpoint", "method", "username", "for"].every((name) => fault[name] === undefined);
