@@ -11230,7 +11230,9 @@ def set_up_log(options: Options) -> LogStream:
 
 PARENT_SECONDS = 0.5
 COMMAND_SECONDS = 10.0
-ENDINGS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")  # Windows alone has the last, and lacks two others
+ENDINGS = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGBREAK")  # Windows alone has the last, and lacks others
+# Those that end a process too, unless whoever starts it has them ignored, as nohup does with the first.
+RARE_ENDINGS = ("SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGVTALRM", "SIGPROF")
 AT_TERMINAL = ("SIGINT", "SIGQUIT")  # which a terminal sends to every process in the foreground
 
 
@@ -11277,9 +11279,7 @@ async def run(server: Server, command: Sequence[str], parent: int) -> int:
 def catch_signals(handler: Callable[[int, object], None]) -> None:
     """Call a handler for each signal that asks a process to end."""
     for ending in signal.Signals:
-        # nohup has SIGHUP ignored, so that what it starts goes on without the terminal.
-        was_ignored = ending.name == "SIGHUP" and signal.getsignal(ending) is signal.SIG_IGN
-        if ending.name in ENDINGS and not was_ignored:
+        if ending.name in ENDINGS or (ending.name in RARE_ENDINGS and signal.getsignal(ending) is signal.SIG_DFL):
             # The loop's own handler has a signal wake the loop, which sleeps on where the signal comes to another
             # thread or just before the sleep. Windows lacks it, where the loop is woken as it is.
             with contextlib.suppress(NotImplementedError):
