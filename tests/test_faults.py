@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -916,6 +917,16 @@ def test_a_cut_amid_an_answer_keeps_half_of_it(emulator: RestedEmulator, size: i
     assert start.startswith(b"HTTP/1.1 200 ")
     assert f"Content-Length: {len(whole)}".encode() in start
     assert body == whole[: len(whole) // 2]
+
+
+@pytest.mark.parametrize("when", ["before", "amid"])
+def test_two_requests_that_come_at_once_are_cut_without_an_error(emulator: RestedEmulator, when: str) -> None:
+    emulator.add_fault("cut", when=when)
+    with wire(emulator) as connection:
+        connection.sendall(2 * head("GET", at(PLANTS)))
+        assert until_reset(connection).count(b"HTTP/1.1 ") == (when == "amid")
+    emulator.settle()
+    gc.collect()  # or asyncio tells later of an error in a task
 
 
 def test_a_client_that_does_not_read_half_an_answer_is_cut_all_the_same(
