@@ -21,7 +21,8 @@ floods of messages, pings, empty fragments; a frame announcing 2^63 bytes; fragm
 close codes 0, 999, 1004 to 1006, 1016, 2999 from the client:
     test_websocket.py::test_a_client_may_close_with_any_code
     test_websocket.py::test_a_client_may_close_without_a_proper_reason
-reset, option change, SIGTERM with 1,000 sockets open:
+reset, option change, SIGTERM with 1,000 sockets open; an end amid a fan-out:
+    test_many_sockets.py::test_an_end_amid_a_fan_out_comes_behind_what_was_told_before
     test_many_sockets.py::test_every_socket_of_many_hears_its_end_within_a_second
     test_many_sockets.py::test_a_sigterm_amid_a_write_with_many_sockets_open_loses_nothing
     test_websocket.py::test_a_reset_ends_the_sockets_of_tokens_made_since
