@@ -5015,9 +5015,8 @@ class Faults:
         active.end()
         while active.held:
             active.held.pop()()
-        for message in active.kept:
-            self.send(*message)
-        active.kept.clear()
+        while active.kept:
+            self.send(*active.kept.pop(0))
 
     def _finish(self, active: ActiveFault) -> None:
         """Stop a fault, and let its late messages come."""
@@ -5443,8 +5442,7 @@ class Recoveries:
             return None
         recovery = away[0]
         # A handshake that was held up may have begun before this one's socket ended.
-        is_later = attempt is not None and attempt.moment >= recovery.ended
-        moment = attempt.moment if attempt and is_later else self._clock.uptime()
+        moment = attempt.moment if attempt and attempt.moment >= recovery.ended else self._clock.uptime()
         recovery.come_back(listener, moment, self.missed(recovery))
         recovery.opened = self._clock.uptime()
         self.forget(recovery)
@@ -6768,7 +6766,7 @@ class Reports:
         }
 
     def listeners(self, *, endpoint: str | None = None, from_: str | None = None) -> list[dict[str, Json]]:
-        """Report who listens: the numbers that ``messages`` names under ``to``, and each one's user, null for nobody.
+        """Report who listens: the numbers that ``messages`` names under ``to``, and whose token each showed.
 
         The console is left out, here and in ``requests`` and ``messages``, unless ``from_`` is "console".
         """
@@ -6778,7 +6776,7 @@ class Reports:
             {
                 "number": listener.number,
                 "endpoint": listener.endpoint,
-                "user": self._session_status(listener.caller.session) if listener.caller.session else None,
+                "user": self._session_status(self._store.session(listener.client.token or "")),
                 "waiting": listener.channel.waiting,
             }
             for listener in listeners
@@ -6874,7 +6872,9 @@ class Reports:
             "listeners": self._hub.count(endpoint.name),
         }
 
-    def _session_status(self, session: Session) -> Json:
+    def _session_status(self, session: Session | None) -> Json:
+        if session is None:
+            return None
         names = self._store.user_names(session.endpoint, session.user)
         return {
             "endpoint": session.endpoint,

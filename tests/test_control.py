@@ -630,11 +630,17 @@ def test_records_are_shown_to_the_owner_without_passwords(emulator: RestedEmulat
 
 def test_listeners_are_told_with_their_user(emulator: RestedEmulator) -> None:
     token = emulator.sign_in(GARDENERS, "ada")
-    with open_socket(emulator.ws_url(PLANTS)), open_socket(f"{emulator.ws_url(CHORES)}&accessToken={token}"):
-        emulator.wait(messages={"type": "OPEN"}, count=2)
-        anyone, ada = control(emulator, "listeners", method="GET").json
+    mine = f"&accessToken={token}"
+    with (
+        open_socket(emulator.ws_url(PLANTS)),
+        open_socket(emulator.ws_url(CHORES) + mine),
+        open_socket(emulator.ws_url(PLANTS) + mine),
+    ):
+        emulator.wait(messages={"type": "OPEN"}, count=3)
+        anyone, unasked, ada = control(emulator, "listeners", method="GET").json
         assert anyone == {"number": 1, "endpoint": PLANTS, "user": None, "waiting": 0}
         assert (ada["number"], ada["endpoint"], ada["user"]["username"]) == (2, CHORES, "ada")
+        assert (unasked["number"], unasked["user"]) == (3, ada["user"])  # who showed a token where none is needed
         assert control(emulator, f"listeners?endpoint={CHORES}", method="GET").json == [ada]
         assert token not in str(ada)
 
