@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from rested_emulator import RestedEmulator
 from tests import texts
-from tests.conftest import DIARY, GARDENERS, PLANTS, Backend, Ear, StoppedTime, knock
+from tests.conftest import DIARY, GARDENERS, PLANTS, ROOT, Backend, Ear, StoppedTime, knock
 from tests.wire import PAGE, answer_on, at, bearer, call, closing, head, next_of, open_socket, wire
 
 MEMBERS = [
@@ -51,6 +52,11 @@ def recovery(emulator: RestedEmulator, **filters: Any) -> Any:
 
 def refused(attempts: Any) -> list[str | None]:
     return [attempt["refused"] for attempt in attempts]
+
+
+def test_the_reference_says_what_every_member_means() -> None:
+    table = (ROOT / "sample_data" / "REFERENCE.md").read_text().split("| member | what it says |")[1].split("\n\n")[0]
+    assert {*MEMBERS, "more", "refused"} <= set(re.findall(r"`(\w+)`", table))
 
 
 def test_nothing_is_told_of_who_has_not_lost_a_socket(emulator: RestedEmulator) -> None:
