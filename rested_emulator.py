@@ -1849,6 +1849,7 @@ class JsonFile(Storage):
         self._lock = Lock(self.path)
         self._has_inodes = True
         self._was_quiet = False
+        self._was_there = True
         self._saves = 0
         self._told: set[str] = set()
 
@@ -2018,8 +2019,11 @@ class JsonFile(Storage):
         """
         saved = self._stamp_then.size if self._stamp_then else 0
         is_time = self._was_quiet or self.journal.size > max(saved, 2**20)
+        was_there, self._was_there = self._was_there, self._stamp() is not None
         self._was_quiet = True
-        if not is_time or not self.path or not self._wants_saving():
+        # vim moves a file away before it writes the new one: what came back in between, the new one would take away.
+        has_just_gone = was_there and not self._was_there
+        if not is_time or has_just_gone or not self.path or not self._wants_saving():
             return None
         return self._draft("draft")
 
@@ -3470,11 +3474,7 @@ class Store(History):
         return self._value(SESSIONS, token, read_session)
 
     def put_session(self, session: Session) -> None:
-        document = {
-            "endpoint": session.endpoint,
-            "user": session.user,
-            "expiresAt": write_moment(session.expires_at),
-        }
+        document = {"endpoint": session.endpoint, "user": session.user, "expiresAt": write_moment(session.expires_at)}
         self._change(Step(SESSIONS, session.token, document))
 
     def drop_session(self, token: str) -> None:

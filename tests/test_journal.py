@@ -768,6 +768,20 @@ def test_a_data_file_deleted_by_hand_comes_back_without_a_change(path: Path, sto
     assert len(json.loads(path.read_text())[PLANTS]) == 3
 
 
+def test_what_was_stored_is_not_lost_to_an_editor_that_moves_the_data_file_away_before_it_writes(path: Path) -> None:
+    store = opened(path)
+    backend = served(store)
+    old = path.read_bytes()
+    record = backend.create(knock(PLANTS, "new"))
+    save_when_quiet(store)
+    path.rename(path.with_name("data.json~"))
+    save_when_quiet(store)
+    path.write_bytes(old.replace(b"Rosemary", b"Thyme"))
+    backend.tick()
+    assert record in store.records(PLANTS)
+    assert b"Thyme" in store.records(PLANTS).wire
+
+
 def test_a_deleted_journal_is_made_good_before_anything_else_is_acknowledged(
     path: Path, store: Store, backend: Backend, disk: FaultyDisk
 ) -> None:
