@@ -16,15 +16,22 @@ const items = new Map(); // records by uniqueId, and what is not stored yet by i
 const underWay = new Set(); // ids and refs that the server has not answered for
 let me = JSON.parse(sessionStorage.getItem(STORE)); // { username, token }
 let socket = null;
+const LONGEST = 2; // seconds between two tries: people look on
 let retry = 0;
 let timer = null;
 
 class Unauthorized extends Error {}
 
+// A request; where no answer comes, browsers say so each in its own words.
+const reach = (url, options) =>
+  fetch(url, options).catch(() => {
+    throw new Error("The server cannot be reached.");
+  });
+
 async function send(url, method = "GET", data = undefined) {
   const headers = { Authorization: `Bearer ${me?.token}` };
   if (data !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await fetch(url, { method, headers, body: data === undefined ? undefined : JSON.stringify(data) });
+  const answer = await reach(url, { method, headers, body: data === undefined ? undefined : JSON.stringify(data) });
   const value = await answer.json();
   if (answer.status === 401) throw new Unauthorized(value.message);
   if (!answer.ok) throw new Error(value.message ?? `The server answered ${answer.status}.`);
@@ -34,7 +41,7 @@ async function send(url, method = "GET", data = undefined) {
 // Log in and out
 
 async function login(username, password) {
-  const answer = await fetch(`${PEOPLE}&login=true&noATCookie=true`, {
+  const answer = await reach(`${PEOPLE}&login=true&noATCookie=true`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ username, password }),
@@ -110,7 +117,7 @@ function begin() {
       leave("Your session has ended. Please log in again.");
       return;
     }
-    const seconds = event.code === 1000 ? 0 : Math.min(8, 0.5 * 2 ** retry++);
+    const seconds = event.code === 1000 ? 0 : Math.min(LONGEST, 0.5 * 2 ** retry++);
     showLine(seconds ? `Connection lost, again in ${seconds} s` : "Connecting again …", "bad");
     timer = setTimeout(begin, seconds * 1000);
   };

@@ -15,6 +15,7 @@ const READING = 1500; // milliseconds until somebody who is back has read, if ev
 const SHORT = 1; // seconds that nobody notices
 const QUIET = 100; // between two looks at what happened
 
+const plural = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
 const $ = (id) => document.getElementById(id);
 const ITEMS = "picnic/items";
 
@@ -149,17 +150,17 @@ else {
 
   on($("outage"), async () => {
     const { sockets } = await act("faults", { kind: "outage", seconds: OUTAGE });
-    say(`An outage of ${OUTAGE} s: ${sockets} sockets are lost without a word (1006); the app comes back by itself.`);
+    say(`An outage of ${OUTAGE} s: ${plural(sockets, "socket")} ${sockets === 1 ? "is" : "are"} lost without a word (1006); the app comes back by itself.`);
   });
 
   on($("expire"), async () => {
     const { expired, closed } = await act("expire-tokens");
-    say(`${expired} tokens have expired, ${closed} sockets closed with 1000 “Access token expired.”; both have to log in.`);
+    say(`${plural(expired, "token")} expired, ${plural(closed, "socket")} closed with 1000 “Access token expired.”; both have to log in.`);
   });
 
   on($("change"), async () => {
     const { closed } = await act("change-endpoint", { name: ITEMS });
-    say(`${closed} sockets closed with 1000 “Options of the endpoint are changed.”; the app listens again.`);
+    say(`${plural(closed, "socket")} closed with 1000 “Options of the endpoint are changed.”; the app listens again.`);
   });
 
   on($("reset"), async () => {
