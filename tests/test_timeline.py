@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, Literal
 from xml.etree import ElementTree
 
@@ -267,6 +268,23 @@ def test_who_is_forgotten_or_of_an_emulator_before_is_drawn_no_more(
     with listen(emulator, tokens["ada"]):
         seen: Any = emulator.messages()
     assert tell(page, script, {"messages": [each | {"uptime": each["uptime"] + 100} for each in seen]}) == [1, 0, 0]
+
+
+def test_of_many_lanes_those_of_clients_that_fell_out_stand_first(
+    page: Page, emulator: RestedEmulator, tokens: dict[str, str]
+) -> None:
+    for number in range(6):
+        emulator.put_record(GARDENERS, {"username": f"gardener{number}", "password": "x"})
+    names = ["ada", *(f"gardener{number}" for number in range(6)), "ben"]
+    for name in names[1:-1]:
+        tokens[name] = emulator.sign_in(GARDENERS, name)
+    with ExitStack() as sockets:
+        for name in names:
+            sockets.enter_context(listen(emulator, tokens[name]))
+        lanes = page.get_by_role("button", name="walk along")
+        expect(lanes).to_have_text(names)
+        emulator.add_fault("abort", username="ben")
+        expect(lanes).to_have_text(["ben", *names[:-1]])
 
 
 def test_what_is_pointed_at_is_said_in_words(page: Page, emulator: RestedEmulator, tokens: dict[str, str]) -> None:

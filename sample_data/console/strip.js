@@ -5,6 +5,7 @@ const MINUTE = 60; // seconds
 const LEAST = 20; // are shown, until there is a minute of something to see
 const REACH = 12; // pixels within which something is pointed at
 const LETTER = 0.56; // of the size of the text, about
+const IN_ORDER = 6; // lanes that stay as they came; of more, those of clients that fell out stand first
 const STEPS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 
 // One style for the page and for a copied picture, which has to bring its own.
@@ -54,6 +55,8 @@ const round = (number) => Math.round(number * 10) / 10;
 // Where everything is for so many lanes and so much room.
 function layOut(story, { width, from, to, size }) {
   const lanes = [...story.lanes.values()].filter((lane) => isSeen(lane, from, to));
+  const fellOut = ({ told }) => [...told.values()].some((away) => (away.to ?? to) >= from && away.from <= to);
+  if (lanes.length > IN_ORDER) lanes.sort((one, other) => fellOut(other) - fellOut(one));
   const gutter = Math.min(width * 0.25, Math.max(5, ...lanes.map(({ name }) => name.length)) * size * LETTER + 16);
   const scale = (width - gutter) / (to - from);
   const places = new Map();
@@ -336,16 +339,16 @@ export class Strip {
     const key = this.plan.lanes.map((lane) => `${lane.name} ${this.plan.places.get(lane).top}`).join("\n") + this.plan.gutter;
     if (key === this.named) return;
     this.named = key;
-    const focused = [...this.names.children].indexOf(document.activeElement);
+    const focused = this.tags?.find(({ tag }) => tag === document.activeElement)?.lane;
     this.tags = this.plan.lanes.map((lane) => {
       const { top, height } = this.plan.places.get(lane);
       const tag = draw("g", { tabindex: 0, role: "button", "aria-label": `${lane.name}: walk along with the arrow keys, choose with Enter` },
         draw("rect", { class: "ground", x: 0, y: round(top), width: round(this.plan.gutter - 4), height: round(height), opacity: 0 }), nameTag(lane, this.plan));
       tag.addEventListener("keydown", (event) => this.walk(lane, event));
-      return tag;
+      return { tag, lane };
     });
-    this.names.replaceChildren(...this.tags);
-    if (focused >= 0) this.tags[focused]?.focus();
+    this.names.replaceChildren(...this.tags.map(({ tag }) => tag));
+    if (focused) this.tags.find(({ lane }) => lane === focused)?.tag.focus();
   }
 
   walk(lane, event) {
