@@ -256,7 +256,7 @@ def test_it_shows_how_to_use_an_endpoint_and_the_commands_work(console: Console)
     done = subprocess.run([bash, "-c", curl], capture_output=True, text=True, timeout=20, check=True)
     assert json.loads(done.stdout)["data"] == {"hello": "world"}
     console.button("Copy WebSocket").click()
-    console.says("WebSocket is copied.")
+    expect(console.page.get_by_role("dialog", name=f"Use {PLANTS}")).to_contain_text("WebSocket is copied.")
     script = console.page.get_by_label("fetch, ready to copy").inner_text()
     assert console.page.evaluate(f"async () => {{ {script} return answer.status }}") == 200
 
@@ -358,7 +358,7 @@ def test_the_editor_loses_nothing_that_was_written(console: Console) -> None:
         expect(console.button("Discard")).to_be_hidden()
         expect(text).to_have_value('{"mine": 1}')
     call(f"{plants}&uniqueId={TOMATO}", "PUT", {"theirs": 2})
-    expect(page.get_by_label("Their data")).to_have_text('{"theirs":2}')
+    expect(page.get_by_label("Their data")).to_have_text('{ "theirs": 2 }')
     console.button("Keep mine").click()
     expect(page.get_by_label("Their data")).to_be_hidden()
     expect(text).to_have_value('{"mine": 1}')
@@ -495,6 +495,7 @@ def test_the_owner_sees_all_changes_all_and_follows_what_happens(console: Consol
     expect(console.page.get_by_label("Act as")).to_have_value("owner")
     expect(console.page.locator("#trouble")).to_be_empty()
     expect(console.records).to_have_count(2)
+    console.is_listening()
     token = console.emulator.sign_in(GARDENERS, "ben")
     call(console.emulator.url(DIARY), "POST", "more", headers=bearer(token))
     expect(console.records).to_have_count(3)
@@ -561,7 +562,7 @@ def test_reset_says_what_it_takes_and_gives_it_back(console: Console) -> None:
     console.button("Reset").click()
     dialog = console.page.get_by_role("dialog")
     expect(dialog).to_contain_text(re.compile(r"1 record and 1 endpoint made since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"))
-    expect(dialog).to_contain_text("deleted: 1")
+    expect(dialog).to_contain_text("brings back 1 deleted record.")
     dialog.get_by_role("button", name="Cancel").click()
     assert emulator.records(PLANTS) == before
     console.ask("Reset")
@@ -714,6 +715,7 @@ def test_faults_strike_are_listed_and_end(console: Console) -> None:
     assert call(console.emulator.url(PLANTS)).status == 418
     console.button("End fault 4").click()
     expect(console.button("End fault 4")).to_have_count(0)
+    expect(console.button("Forget fault 3")).to_be_visible()  # it is over
     assert call(console.emulator.url(PLANTS)).status == 200
     console.button("Clear all faults").click()
     console.says("3 faults cleared")
@@ -939,12 +941,42 @@ def test_the_address_of_an_endpoint_tells_its_project(open_console: OpenConsole,
 
 
 @browser_test
+def test_the_owner_is_told_when_the_emulator_is_away(console: Console) -> None:
+    console.endpoint(DIARY)
+    console.is_listening()
+    console.page.route("**/__emulator__/**", lambda route: route.abort())
+    call(console.emulator.url(PLANTS))  # which ends the wait that is under way
+    expect(console.page.locator("#socket-state")).to_have_text("not read")
+    console.says("The emulator does not answer.")
+    console.page.unroute_all()
+    console.is_listening()
+
+
+@browser_test
+def test_of_many_endpoints_the_chosen_one_is_in_sight_and_a_long_name_is_cut(
+    open_console: OpenConsole, tmp_path: Path
+) -> None:
+    long = "a" * 254
+    names = [long, *(f"many/endpoint-{number:02}" for number in range(40))]
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps({"_endpoints": {name: {} for name in names}}))
+    with RestedEmulator(data=data) as emulator:
+        console = open_console(emulator, f"/#/{names[-1]}")
+        expect(console.page.get_by_role("link", name=names[-1])).to_be_in_viewport(ratio=1)
+        expect(console.button("Add")).to_be_in_viewport(ratio=1)
+        console.endpoint(long)
+        expect(console.page.locator("#records-title")).to_contain_text("0 records")
+        assert console.page.evaluate(CUT) == []
+
+
+@browser_test
 def test_a_table_has_all_columns_and_scrolls_where_there_is_no_room(console: Console) -> None:
     for _ in range(4):  # so that most records have them
         console.emulator.put_record(PLANTS, {f"member{number}": number for number in range(24)})
     console.button("Table").click()
     last = console.page.get_by_role("columnheader", name="member23")
     expect(last).to_be_attached()
+    assert last.evaluate("(header) => header.scrollWidth <= header.clientWidth")
     expect(last).not_to_be_in_viewport()
     last.scroll_into_view_if_needed()
     expect(last).to_be_in_viewport()
@@ -1008,7 +1040,7 @@ def test_activity_is_searched_and_keeps_its_filters(console: Console) -> None:
     page.reload()
     expect(lines).to_have_count(1)
     expect(page.get_by_label("messages", exact=True)).not_to_be_checked()
-    lines.click()
+    page.get_by_role("log", name="Activity").press("End")
     expect(page.locator("#detail")).to_contain_text('"many": [\n    1,')
     expect(page.locator("#detail")).to_contain_text(f'"uniqueId": "{made.json["uniqueId"]}"')  # of the answer
     page.get_by_role("searchbox", name="Find in activity").fill("")

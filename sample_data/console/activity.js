@@ -125,7 +125,7 @@ function showDetail(event) {
     : `${event.type} ${event.endpoint} ${event.code ? `· ${event.code} ${reason}` : ""}`;
   const buttons = event.method ? [copier("curl", asCurl(event)), copier("fetch", asFetch(event))] : [];
   const parts = partsOf(event).flatMap(([name, value]) => [make("h4", { text: name }), make("pre", { text: pretty(value) })]);
-  box.replaceChildren(make("div", { class: "title" }, make("h3", { class: "grow", text: title }), ...buttons), ...reasons.map((text) => make("p", { text })), ...parts);
+  box.replaceChildren(make("h3", { text: title }), ...reasons.map((text) => make("p", { text })), make("div", { class: "buttons" }, ...buttons), ...parts);
   box.hidden = false;
   box.scrollTop = 0;
 }
@@ -227,18 +227,20 @@ $("log").addEventListener("click", (event) => {
 });
 
 $("log").addEventListener("keydown", (event) => {
-  const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+  const step = { ArrowUp: 1, ArrowDown: -1, Home: Infinity, End: -Infinity }[event.key];
   if (event.key === "Escape") choose(null);
   if (event.key === "Enter" && chosen) $("detail").focus();
   if (!step) return;
   event.preventDefault();
   const lines = list.items.filter(({ tone }) => tone !== "why");
   const at = lines.findIndex((line) => line.event === chosen);
-  const next = lines[at < 0 ? lines.length - 1 : Math.min(lines.length - 1, Math.max(0, at + step))];
+  const next = lines[Math.min(lines.length - 1, Math.max(0, (at < 0 ? lines.length : at) + step))];
   if (!next) return;
   choose(next);
   list.reveal(next);
 });
+
+$("detail").addEventListener("keydown", ({ key }) => key === "Escape" && $("log").focus());
 
 $("pause").addEventListener("click", () => {
   const events = held;

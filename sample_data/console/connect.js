@@ -23,19 +23,41 @@ function snippets(endpoint, token) {
   };
 }
 
+function noteOn(endpoint, token) {
+  if (token) return "With the token of who is acted for.";
+  if (acting().token) return "The token of who is acted for is over, so it is not in here; log in again for one that is valid.";
+  return endpoint?.secure ? "Only logged-in users are served here: act as one of them, and the token is in here." : "";
+}
+
+let copied = ""; // what was said of the last copy: the status stands behind the dialog
+
+async function copyOne(name, text) {
+  await copy(name, text);
+  copied = $("said").textContent;
+  showNote();
+}
+
+function showNote() {
+  $("connect-note").textContent = [copied, noteOn(chosenEndpoint(), liveToken())].filter(Boolean).join(" ");
+}
+
 onChange(() => {
   const endpoint = chosenEndpoint();
   const token = liveToken();
-  const isOver = acting().token && !token;
   $("connect-open").disabled = !endpoint;
-  $("connect-note").textContent = isOver ? "The token of who is acted for is over, so it is not in here; log in again for one that is valid." : token ? "With the token of who is acted for." : "";
+  $("connect-title").textContent = `Use ${endpoint?.name ?? "it"}`;
+  showNote();
   show($("snippets"), JSON.stringify([endpoint?.name, endpoint?.key, endpoint?.authentication, token]), () =>
     Object.entries(endpoint ? snippets(endpoint, token) : {}).map(([name, text]) => {
       const pre = make("pre", { text, tabIndex: 0, role: "region", "aria-label": `${name}, ready to copy` });
-      const button = make("button", { type: "button", text: `Copy ${name}`, onclick: () => copy(name, text) });
+      const button = make("button", { type: "button", text: `Copy ${name}`, onclick: () => copyOne(name, text) });
       return make("div", { class: "snippet" }, make("div", {}, make("strong", { class: "grow", text: name }), button), pre);
     }),
   );
 });
 
-$("connect-open").addEventListener("click", () => $("connect").showModal());
+$("connect-open").addEventListener("click", () => {
+  copied = "";
+  showNote();
+  $("connect").showModal();
+});

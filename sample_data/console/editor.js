@@ -1,7 +1,7 @@
 // The editor of one record: a dialog with one textbox, which loses nothing that somebody has written.
 
 import { acting, chosenEndpoint } from "./acting.js";
-import { $, ask, inShort, say } from "./dom.js";
+import { $, ask, say } from "./dom.js";
 import { mistakeIn } from "./json.js";
 import { deleteRecord, showRecord } from "./records.js";
 import { putRecord, request } from "./speak.js";
@@ -9,6 +9,7 @@ import { state } from "./state.js";
 
 const LONG = 50000; // characters that are not wrapped, and not laid out member by member: lines take a browser long
 const MOST_LINES = 2000;
+const MOST_OF_THEIRS = 20000; // characters of another's text that are shown beside the own
 
 let editing = null; // the item, null for a new record
 let initial = "";
@@ -102,7 +103,7 @@ export function watchEdited(items) {
   if (record && JSON.stringify(record.data) === JSON.stringify(base.data)) return ($("theirs").hidden = true);
   $("theirs").hidden = false;
   $("theirs-what").textContent = record ? "Somebody else has changed it to:" : "Somebody else has deleted it.";
-  $("theirs-data").textContent = record ? inShort(record.data, 20000) : "";
+  $("theirs-data").textContent = record ? textOf(record.data).slice(0, MOST_OF_THEIRS) : "";
   $("theirs-data").hidden = !record;
   $("take-theirs").hidden = $("keep-mine").hidden = !record;
   $("take-theirs").onclick = () => decide(record, true);

@@ -3,7 +3,8 @@
 import { $ } from "./dom.js";
 import { showTab } from "./tabs.js";
 
-const isWriting = (element) => element.closest("input:not([type=checkbox], [type=radio]), textarea, select, dialog[open]");
+// A dialog that was just closed has the focus until the next frame, unseen.
+const isWriting = (element) => element.checkVisibility() && element.closest("input:not([type=checkbox], [type=radio]), textarea, select, dialog[open]");
 
 const KEYS = {
   "/": () => {

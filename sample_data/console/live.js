@@ -54,6 +54,14 @@ export class Live {
     if (this.run?.endpoint) this.read(this.run);
   }
 
+  // The owner has no socket whose end would tell that the emulator is away.
+  lose() {
+    const { run } = this;
+    if (!run?.endpoint || !run.who.isOwner) return;
+    run.isRead = false;
+    this.show("not read", "bad");
+  }
+
   show(text, tone = "") {
     this.pill = [text, tone];
     this.onChange();
@@ -128,8 +136,7 @@ export class Live {
     const { isRead, who } = run;
     const isOpen = run.socket?.readyState === WebSocket.OPEN;
     if (isOpen && isRead) run.wait = FIRST_WAIT;
-    if (isRead && who.isOwner) this.pill = ["by the control interface", ""];
-    else if (isRead && isOpen) this.pill = ["listening", "good"];
+    if (isRead && (isOpen || who.isOwner)) this.pill = ["listening", "good"];
     else if (!isRead && (isOpen || who.isOwner)) {
       this.pill = ["not read", "bad"];
       pause(run.wait).then(() => this.run === run && !run.isRead && this.read(run));

@@ -12,7 +12,7 @@ import "./keys.js";
 import { $, make, note, show } from "./dom.js";
 import { addressOf } from "./route.js";
 import { keepToken, look } from "./speak.js";
-import { choose, firstOf, follow, onChange, onFound, refresh, sayLost, state } from "./state.js";
+import { choose, firstOf, follow, onChange, onFound, onLost, refresh, sayLost, state } from "./state.js";
 
 onChange(() => {
   const { projects, listeners, refusedEdit } = state.status;
@@ -25,6 +25,7 @@ onChange(() => {
   $("project").value = state.project?.key ?? "";
 });
 
+onLost(sayLost);
 onFound(() => note("The emulator answers again.", "good"));
 
 $("project").addEventListener("change", () => {
@@ -46,7 +47,7 @@ async function begin() {
     $("token-form").hidden = true;
     document.querySelector("main").hidden = false;
     note("Everything that happens is shown here.");
-    await follow(sayLost);
+    await follow();
   } catch (error) {
     if (error.status !== 403) {
       sayLost(error);

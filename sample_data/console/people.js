@@ -16,12 +16,16 @@ function showEndpoints() {
       const count = plural(endpoint.records, endpoint.authentication ? "user" : "record");
       const text = [kind, count, endpoint.listeners ? plural(endpoint.listeners, "socket") : ""].filter(Boolean).join(" · ");
       const current = endpoint.name === state.endpoint;
-      const link = make("a", { href: addressOf(endpoint.name), text: endpoint.name, title: endpoint.description ?? "" });
+      const title = [endpoint.name, endpoint.description].filter(Boolean).join(": ");
+      const link = make("a", { href: addressOf(endpoint.name), text: endpoint.name, title });
       if (current) link.setAttribute("aria-current", "true");
       return make("li", {}, link, make("small", { text }));
     }),
   );
+  if (revealed !== state.endpoint) document.querySelector("#endpoints [aria-current]")?.parentElement.scrollIntoView({ block: "nearest" });
+  revealed = state.endpoint;
 }
+let revealed = null; // the endpoint that was scrolled to when it was chosen
 
 // Users
 

@@ -7,7 +7,7 @@ import { Lines } from "./lines.js";
 import { Live } from "./live.js";
 import { look, onView, view } from "./route.js";
 import { act, request } from "./speak.js";
-import { onChange, onEvents, onFound, refreshAnew, state } from "./state.js";
+import { onChange, onEvents, onFound, onLost, refreshAnew, state } from "./state.js";
 import { undo } from "./undo.js";
 
 const MOST_COLUMNS = 30; // they are scrolled sideways where there is no room for all
@@ -15,7 +15,7 @@ const LOOKED_AT = 200; // records that tell which columns there are
 
 const live = new Live(() => draw());
 let shownFor = ""; // endpoint, options and identity that the records are of
-let columns = null; // names, of a table
+let columns = null; // of a table
 let current = null; // uniqueId of the row that the keys are at
 let dirty = false;
 let shown = 0; // records in the list, the last time
@@ -58,7 +58,7 @@ const isObject = (data) => data !== null && typeof data === "object" && !Array.i
 // In the same elements as before, since a click counts only where it began and ended on one that stays.
 function fillCells(parent, data) {
   if (parent.children.length !== columns.length) parent.replaceChildren(...columns.map(() => make("span", { class: "cut" })));
-  columns.forEach((name, at) => (parent.children[at].textContent = isObject(data) ? cellOf(data, name) : at ? "" : inShort(data)));
+  columns.forEach(({ name }, at) => (parent.children[at].textContent = isObject(data) ? cellOf(data, name) : at ? "" : inShort(data)));
   parent.children[0].classList.toggle("whole", !isObject(data));
 }
 
@@ -69,13 +69,23 @@ function cellOf(data, name) {
 
 const list = new Lines($("records"), { make: makeRow, fill: fillRow });
 
-// The members that most objects share are columns; where there is none it stays lines.
+// The members that most objects share are columns; where there is none it stays lines. Each with its width in letters,
+// in steps, so that a table does not stir at every new record.
+const WIDTHS = [4, 8, 12, 16, 24, 32];
+
+function widthOf(name, objects) {
+  const lengths = objects.map((data) => (isObject(data[name]) || Array.isArray(data[name]) ? 16 : cellOf(data, name).length));
+  const longest = Math.max(name.length, ...lengths);
+  return WIDTHS.find((width) => width >= longest) ?? WIDTHS.at(-1);
+}
+
 function columnsOf(items) {
   const objects = items.slice(0, LOOKED_AT).map(({ record }) => record.data).filter(isObject);
   const count = new Map();
   for (const data of objects) for (const name of Object.keys(data)) count.set(name, (count.get(name) ?? 0) + 1);
   const names = [...count.keys()].filter((name) => count.get(name) * 2 >= objects.length);
-  return names.length ? names.slice(0, MOST_COLUMNS) : null;
+  const most = names.slice(0, MOST_COLUMNS).map((name) => ({ name, width: widthOf(name, objects) }));
+  return most.length ? most : null;
 }
 
 // At most so often, since it is asked in every frame while records pour in.
@@ -123,9 +133,9 @@ function drawNow() {
   const follows = list.isAtEnd && items.length > shown && shown > 0;
   list.items = items;
   shown = items.length;
-  const names = columnsNow();
-  showColumns(view.isTable ? names : null);
-  $("view").disabled = !names && !view.isTable;
+  const possible = columnsNow();
+  showColumns(view.isTable ? possible : null);
+  $("view").disabled = !possible && !view.isTable;
   $("view").setAttribute("aria-pressed", String(view.isTable));
   list.drawNow();
   if (follows) list.reveal(items.at(-1));
@@ -150,13 +160,15 @@ function showMade(items) {
   made = null;
 }
 
-function showColumns(names) {
-  if (JSON.stringify(names) === JSON.stringify(columns)) return;
-  columns = names;
-  $("columns").hidden = !names;
-  $("records").style.setProperty("--least", names ? `${names.length * 7 + 42}ch` : "0");
+function showColumns(wanted) {
+  if (JSON.stringify(wanted) === JSON.stringify(columns)) return;
+  columns = wanted;
+  $("columns").hidden = !columns;
+  const least = columns?.map(({ width }) => Math.min(width, 16)) ?? [];
+  $("records").style.setProperty("--least", columns ? `${least.reduce((sum, one) => sum + one + 2, 42)}ch` : "0");
+  $("records").style.setProperty("--columns", columns?.map(({ width }, at) => `minmax(${least[at]}ch, ${width}fr)`).join(" ") ?? "none");
   const cell = (text, name) => make("span", { class: name, role: "columnheader", text });
-  $("columns").replaceChildren(...(names ? [cell("uniqueId", "id"), make("span", { class: "data cells" }, ...names.map((name) => cell(name, "cut"))), cell("updatedAt", "at"), cell("", "last")] : []));
+  $("columns").replaceChildren(...(columns ? [cell("uniqueId", "id"), make("span", { class: "data cells" }, ...columns.map(({ name }) => cell(name, "cut"))), cell("updatedAt", "at"), cell("", "last")] : []));
   list.measure();
 }
 
@@ -171,7 +183,8 @@ function tell(count) {
   $("empty").className = refusal ? "empty refusal" : "empty";
   $("empty").textContent = refusal ? `Nothing to see: ${refusal.title ?? "no answer"}` : items.size ? "No record has this text." : "No records.";
   const counted = view.find ? `${count} of ${plural(items.size, "record")}` : plural(items.size, "record");
-  $("records-title").textContent = state.endpoint ? `${state.endpoint}${refusal ? "" : ` · ${counted}`}` : "Records";
+  $("records-of").textContent = state.endpoint ?? "Records";
+  $("records-count").textContent = state.endpoint && !refusal ? ` · ${counted}` : "";
   $("records").setAttribute("aria-rowcount", count);
 }
 
@@ -201,7 +214,7 @@ function follow() {
 function showChips() {
   const endpoint = chosenEndpoint();
   const kind = endpoint?.authentication ? "authentication" : endpoint?.secure ? "secure" : "open";
-  const chips = endpoint ? [[kind, kind]] : [];
+  const chips = endpoint ? [[kind === "open" ? "open to everyone" : kind, kind]] : [];
   const others = endpoint?.secure && !endpoint.authentication ? ["Read", "Update", "Delete"].filter((what) => endpoint[`othersCan${what}`]) : [];
   if (others.length) chips.push([`others ${others.join(", ").toLowerCase()}`, ""]);
   show($("chips"), JSON.stringify(chips), () => chips.map(([text, tone]) => make("span", { class: `chip ${tone}`, text })));
@@ -280,6 +293,7 @@ onView(() => {
 $("find").value = view.find;
 
 onEvents((events) => live.hear(events, state.faults.some(({ kind }) => kind === "messages")));
+onLost(() => live.lose());
 onFound(() => live.again());
 onActing(follow);
 onChange(() => {

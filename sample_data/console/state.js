@@ -12,10 +12,12 @@ const SLOW = 2000; // and while nothing seems to: options may change without any
 export const state = { status: null, listeners: [], faults: [], mails: [], people: [], recoveries: new Map(), project: null, endpoint: null };
 const changed = new Set();
 const happened = new Set();
+const gone = new Set();
 const found = new Set();
 
 export const onChange = (action) => changed.add(action);
 export const onEvents = (action) => happened.add(action);
+export const onLost = (action) => gone.add(action); // it answers no more
 export const onFound = (action) => found.add(action); // the emulator answers again
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -132,7 +134,7 @@ async function waitForEvents() {
 }
 
 // Follow what happens for ever; without the control token, return.
-export async function follow(onLost) {
+export async function follow() {
   for (;;) {
     try {
       await inSight();
@@ -150,7 +152,7 @@ export async function follow(onLost) {
       await pause(QUIET);
     } catch (error) {
       if (error instanceof Refused && error.status === 403) throw error;
-      if (!lost) onLost(error);
+      if (!lost) for (const action of gone) action(error);
       lost = true;
       await pause(1000);
     }
@@ -158,6 +160,6 @@ export async function follow(onLost) {
 }
 
 export function sayLost(error) {
-  const why = error instanceof Refused ? error.message : "The emulator does not answer.";
+  const why = error instanceof Refused ? error.title : "The emulator does not answer.";
   note(`${why} Trying again every second.`, "bad");
 }

@@ -17,7 +17,7 @@ const OPTIONS = {
 };
 const EXAMPLE_ORIGIN = "https://app.example"; // which is no page of this machine
 
-const closing = (closed) => (closed ? `; ${plural(closed, "socket")} closed with 1000` : "; no socket was open");
+const closing = (closed) => (closed ? `; ${plural(closed, "socket")} closed with 1000` : "; no socket closed");
 
 const project = (changes) => act("change-project", { project: state.project.key, ...changes });
 
@@ -140,9 +140,9 @@ const BEFORE_RESET = "before the reset";
 
 // How much a reset takes, in words.
 function whatResetTakes({ since, records, endpoints }) {
-  const made = `${plural(records.made, "record")} and ${plural(endpoints.made, "endpoint")} made since ${since.slice(0, 19).replace("T", " ")}`;
-  const back = inWords({ changed: records.changed, deleted: records.deleted });
-  return `Reset takes away ${made}${back ? `, and brings back what was ${back}` : ""}. A checkpoint is kept, and Undo takes the reset back.`;
+  const made = `${plural(records.made, "record")} and ${plural(endpoints.made, "endpoint")} made since ${since.slice(0, 19).replace("T", " ")} UTC`;
+  const back = ["changed", "deleted"].filter((done) => records[done]).map((done) => plural(records[done], `${done} record`));
+  return `Reset takes away ${made}${back.length ? `, and brings back ${back.join(" and ")}` : ""}. A checkpoint is kept, and Undo takes the reset back.`;
 }
 
 doing($("reset"), "click", async () => {

@@ -97,9 +97,10 @@ $("active-faults").addEventListener("click", (event) => {
 
 function describe(fault) {
   const { id, kind, hits, active, times, began: _, ended: __, ...own } = fault;
-  const rest = Object.keys(own).length ? ` ${inShort(own, 120)}` : "";
+  if (own.when === "before") delete own.when; // as it is unless it is said
   const struck = active && !hits ? "strikes when somebody asks" : `${active ? "on" : "over"}, ${plural(hits, "hit")}${times ? ` of ${times}` : ""}`;
-  return `${kind}${rest} · ${struck}`;
+  const rest = Object.keys(own).length ? [make("code", { class: "muted cut", text: inShort(own, 120), title: inShort(own) })] : [];
+  return make("span", { class: "grow fault" }, make("span", { text: `${id}: ${kind} · ${struck}` }), ...rest);
 }
 
 function showTargets() {
@@ -122,9 +123,10 @@ onChange(() => {
   $("clear-faults").disabled = !state.faults.length;
   show($("faults"), JSON.stringify(state.faults), () =>
     state.faults.map((fault) => {
-      const end = make("button", { text: "End", "aria-label": `End fault ${fault.id}` });
+      const word = fault.active ? "End" : "Forget";
+      const end = make("button", { text: word, "aria-label": `${word} fault ${fault.id}` });
       doing(end, "click", () => clear("faults", { id: fault.id }));
-      return make("li", {}, make("span", { class: "grow", text: `${fault.id}: ${describe(fault)}` }), end);
+      return make("li", {}, describe(fault), end);
     }),
   );
 });
