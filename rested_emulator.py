@@ -11010,7 +11010,7 @@ def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tu
     """
     split = argv.index("--") if "--" in argv else len(argv)
     words = argv[:split]
-    arguments = vars(build_parser().parse_args(words)) if words else {}  # argparse is a tenth of a start
+    arguments = read_words(words) if words else {}  # argparse is a tenth of a start
     command = list(argv[split + 1 :])
     if split < len(argv) and not command:
         build_parser().error("after -- comes a command")
@@ -11025,6 +11025,26 @@ def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tu
         except OptionError as error:
             build_parser().error(f"{place}: {str(error).removeprefix(name + ': ')}")
     return Options.of(**variables | {name: value for name, value in arguments.items() if value is not None}), command
+
+
+def read_words(words: Sequence[str]) -> dict[str, Any]:
+    """Return the options that stand before ``--`` as texts; ends the process with 2 and a hint at an unknown one."""
+    parser = build_parser()
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        like = closest(unknown[0].partition("=")[0].strip("-"), [flag_of(name)[2:] for name in vars(arguments)])
+        hint = f"did you mean --{like}? --help shows all options" if like else "--help shows all options"
+        if not unknown[0].startswith("-"):
+            hint = "DATA is one file, and a command to run stands behind --"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}; {hint}")
+    return vars(arguments)
+
+
+def as_typed(message: str) -> str:
+    """Spell the option that an OptionError names as on the command line."""
+    name, colon, rest = message.partition(": ")
+    is_option = colon and name in {item.name for item in dataclasses.fields(Options)}
+    return f"argument {flag_of(name)}: {rest}" if is_option else message
 
 
 def lan_address() -> str | None:
@@ -11084,7 +11104,8 @@ def banner(server: Server) -> str:
     example = example_of(endpoints)
     if example:
         url = f"{facts['url']}/{example.name}?key={quote(example.project, safe='')}"
-        lines += ["", "  Try", f"    {curl(url, facts['ca'], registers=example.authentication)}"]
+        username = free_username(server.world.store, example.name) if example.authentication else None
+        lines += ["", "  Try", f"    {curl(url, facts['ca'], username)}"]
     return "\n".join([*lines, "", "  Ctrl-C stops it.", ""])
 
 
@@ -11096,7 +11117,13 @@ def example_of(endpoints: Sequence[Endpoint]) -> Endpoint | None:
     return min(easy, key=lambda item: (item.name in samples, item.needs_token), default=None)
 
 
-def curl(url: str, ca: Json, *, registers: bool = False) -> str:
+def free_username(store: Store, endpoint: str) -> str:
+    """Return a name that no user has, for the line is to work at the second start too."""
+    names = itertools.chain(("ada",), map("user-{}".format, itertools.count(1)))
+    return next(name for name in names if store.user(endpoint, "username", name) is None)
+
+
+def curl(url: str, ca: Json, username: str | None = None) -> str:
     """Return a line for the shell of this system that stores something at a URL, or registers a user there."""
     if os.name == "nt":
         # For cmd.exe and PowerShell alike: the one knows no single quotes, and the other drops a double one in an
@@ -11106,8 +11133,8 @@ def curl(url: str, ca: Json, *, registers: bool = False) -> str:
     import shlex
 
     trusting = f"--cacert {shlex.quote(str(ca))} " if ca else ""
-    data = '{"username": "ada", "password": "secret"}' if registers else '{"hello": "world"}'
-    return printable(f"curl {trusting}'{url}' -H 'Content-Type: application/json' -d '{data}'")
+    data = {"username": username, "password": "secret"} if username else {"hello": "world"}
+    return printable(f"curl {trusting}'{url}' -H 'Content-Type: application/json' -d '{json.dumps(data)}'")
 
 
 def kind_of_endpoint(endpoint: Endpoint, store: Store) -> str:
@@ -11389,7 +11416,7 @@ def start(argv: Sequence[str]) -> int:
     except DataFileError as error:
         return fail(str(error), 1)
     except OptionError as error:
-        return fail(str(error), 2)
+        return fail(as_typed(str(error)), 2)
     except Refusal as error:
         return fail(error.hint, 2)
     except OSError as error:

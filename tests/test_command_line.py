@@ -136,6 +136,11 @@ def shown_rows(**options: Any) -> dict[str, str]:
     return {line[:14].strip(): line[14:] for line in lines if line[14:].startswith(("http", "ws"))}
 
 
+def test_the_banners_example_registers_somebody_new_at_every_start() -> None:
+    lines = banner(Server(Options.of(data=ROOT / "sample_data" / "demo.json", memory=True))).splitlines()
+    assert '{"username": "user-1", ' in next(line for line in lines if "curl" in line)  # there is an ada already
+
+
 def test_the_banner_names_the_console(tmp_path: Path) -> None:
     assert shown_rows()["Console"] == "http://localhost:7378/"
     assert shown_rows(static=tmp_path)["Console"] == "http://localhost:7378/__emulator__/"
@@ -805,9 +810,11 @@ def test_the_line_to_try_works_when_it_is_pasted(option: str) -> None:
         (["--fork-keys", "test-*\t"], "--fork-keys", "white space around it"),
         (["--control-token", "a b"], "--control-token", "without spaces"),
         (["--static", "nowhere"], "--static", "'nowhere'"),
-        (["--no-such-option"], "--no-such-option", "unrecognized"),
+        (["--no-such-option"], "--no-such-option", "--help shows all options"),
         (["--mem"], "--mem", "unrecognized"),
-        (["one.json", "two.json"], "two.json", "unrecognized"),
+        (["--portt", "80"], "--portt", "did you mean --port?"),
+        (["--end-point=my-app/cars"], "--end-point", "did you mean --endpoint?"),
+        (["one.json", "two.json"], "two.json", "a command to run stands behind --"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_it_accepts(
