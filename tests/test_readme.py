@@ -272,19 +272,23 @@ def test_windows_starts_with_the_same_commands() -> None:
 @pytest.mark.parametrize("block", blocks("powershell"))
 def test_a_request_of_powershell_is_one(block: str) -> None:
     """PowerShell itself is not on every machine: its words are read here, and the request is sent."""
-    names = dict(re.findall(r'^(\$\w+) = "(.*)"$', block, re.MULTILINE))
+    for name, value in re.findall(r'^(\$\w+) = "(.*)"\n', block, re.MULTILINE):
+        block = block.replace(name, value)
     sent = re.findall(
-        r"^Invoke-RestMethod \"?(\S+?)\"?(?:(?: `\n)? +-Method (\w+) -ContentType (\S+) -Body '(.*)')?$",
+        r"^(?:Invoke-RestMethod|curl\.exe -X (\w+)) \"?(\S+?)\"?"
+        r"(?:(?: `\n)? +-Method (\w+) -ContentType (\S+) -Body '(.*)')?$",
         block,
         re.MULTILINE,
     )
-    assert len(sent) == block.count("Invoke-RestMethod")
+    assert len(sent) == len(re.findall(r"Invoke-RestMethod|curl\.exe", block))
+    unique_id = ""
     with RestedEmulator(**MINE) as emulator:
-        for address, method, kind, body in sent:
-            url = names.get(address, address).replace("localhost:7378", str(emulator.facts["host"]))
+        for curls, address, method, kind, body in sent:
+            url = address.replace("localhost:7378", str(emulator.facts["host"])).replace("=ID", f"={unique_id}")
             headers = {"Content-Type": kind} if kind else {}
-            reply = call(url, method.upper() or "GET", body=body.encode() or None, headers=headers)
+            reply = call(url, curls or method.upper() or "GET", body=body.encode() or None, headers=headers)
             assert reply.status == 200
+            unique_id = (re.findall(r'"uniqueId":"(\w+)"', reply.body.decode()) or [unique_id])[-1]
 
 
 @pytest.mark.parametrize("command", [block for block in blocks("sh") if block.startswith("curl ")])
