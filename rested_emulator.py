@@ -126,7 +126,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
-    Container,
     Coroutine,
     ItemsView,
     Iterable,
@@ -767,13 +766,13 @@ def parse_origin(text: str) -> str | None:
     match = ORIGIN.match(text)
     if match is None:
         return None
-    scheme, host, port = match[1].lower(), match[2].lower(), match[3]
-    if port is not None and not 0 < int(port) < 65536:
-        return None
-    if host.startswith("[") and getattr(parse_address(host), "version", 0) != 6:
-        return None
+    scheme, host = match[1].lower(), match[2].lower()
     default = DEFAULT_PORTS.get(scheme)
-    return f"{scheme}://{host}" if port is None or int(port) == default else f"{scheme}://{host}:{int(port)}"
+    port = int(match[3]) if match[3] else default
+    is_port = port is None or 0 < port < 65536
+    if not is_port or (host.startswith("[") and getattr(parse_address(host), "version", 0) != 6):
+        return None
+    return f"{scheme}://{host}" if port == default else f"{scheme}://{host}:{port}"
 
 
 def origin_host(origin: str) -> str:
@@ -1630,7 +1629,12 @@ class Lock:
                 hint = f"; a data file is made where it is missing, its folder {os.path.dirname(self._owned)} is not"
             raise OSError(error.errno, f"{error.strerror}{hint}", self._owned) from None
         try:
-            self._lock(file)
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            elif msvcrt:
+                self._lock_byte(file, msvcrt.LK_NBLCK)  # type: ignore[attr-defined]
+            else:
+                raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         except (BlockingIOError, PermissionError):
             owner = os.read(file, 32).decode(errors="replace").strip() or "unknown"
             os.close(file)
@@ -1642,14 +1646,6 @@ class Lock:
                 raise OSError(error.errno, error.strerror, self._owned) from None
             self._why_none = str(error.strerror)
         return file
-
-    def _lock(self, file: int) -> None:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        elif msvcrt:
-            self._lock_byte(file, msvcrt.LK_NBLCK)  # type: ignore[attr-defined]
-        else:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     def _lock_byte(self, file: int, mode: int) -> None:
         """Lock or unlock, on Windows, the one byte that stands for the whole file."""
@@ -2776,7 +2772,7 @@ def check_users(name: str, records: Iterable[Record]) -> None:
             raise Misfit(f"table {shown(name)}, {shown(record.unique_id)}: {why}", name, number)
 
 
-def drop_gone(tree: Tree, users: Container[str] | None = None) -> Counter[str]:
+def drop_gone(tree: Tree, users: set[str] | None = None) -> Counter[str]:
     """Delete sessions, mails and owners of users who are not in a tree, or of those of ``users``; returns how many.
 
     So a person may delete a user's line and nothing else. This is for files that a person edited: where a user
