@@ -8708,7 +8708,7 @@ class Socket:
     def __init__(self, exchange: Exchange, outbox: Outbox) -> None:
         request = exchange.request
         self._exchange: Exchange | None = exchange  # until it is open
-        self._world = request.world  # until it ends, since its world may be over long before Tornado's handler is
+        self._world = request.world  # until it ends: its world may be over long before Tornado's handler is
         self._outbox = outbox
         self._endpoint = request.endpoint
         self._level = logging.DEBUG if request.parameters.from_console else logging.INFO
@@ -8716,7 +8716,6 @@ class Socket:
         self._waiting = 0  # bytes queued or on their way
         self._on_their_way = 0
         self._since = 0.0  # the last progress, in the loop's time
-        self._ending: tuple[int, str] | None = None
         self.is_over = False  # the connection, be the end confirmed or not
 
     def open(self, handler: WebSocketHandler) -> None:
@@ -8750,9 +8749,9 @@ class Socket:
         if self._exchange:  # the client has left before it was open
             self._exchange.is_open()
             self._exchange = None
-        elif self._ending is None and self._world and self._world.service.leave(self._endpoint, self, code):
+        elif self._world and self._world.service.leave(self._endpoint, self, code):
             log.log(self._level, "close %s: by the client, %d", self._endpoint, code)
-        self._is_ending(code, "")
+        self._world = None
 
     # As a Channel
 
@@ -8761,7 +8760,7 @@ class Socket:
 
     def write(self, frames: bytes) -> None:
         """Send frames, at once where nothing waits before them."""
-        if self.is_over or self._ending or self._frames or self._on_their_way:
+        if self._world is None or self._frames or self._on_their_way:
             self.queue(frames)
         else:
             self._waiting += len(frames)
@@ -8769,7 +8768,7 @@ class Socket:
 
     def queue(self, frames: bytes) -> None:
         """Send frames when their turn comes."""
-        if self.is_over or self._ending:
+        if self._world is None:
             return
         self._frames.append(frames)
         self._waiting += len(frames)
@@ -8784,13 +8783,8 @@ class Socket:
         return 0 if self.is_over else self._waiting
 
     def cut(self) -> None:
-        self._is_ending(CloseCode.LOST, "")
-        self._cut_stream()
-
-    def _is_ending(self, code: int, reason: str) -> None:
-        """Note how it ends, and drop the world, which may be over long before Tornado's handler is."""
-        self._ending = code, reason
         self._world = None
+        self._cut_stream()
 
     def silence(self) -> Callable[[], None]:
         """Take the connection from Tornado, which closes its copy, and keep another that nobody serves."""
@@ -8805,7 +8799,7 @@ class Socket:
     def close(self, code: int, reason: str) -> None:
         """Send what is queued, then close; a silent peer is dropped after five seconds."""
         self._outbox.share_out()
-        self._is_ending(code, reason)
+        self._world = None
         if code != CloseCode.REFUSED:
             log.log(self._level, "close %s: %d %s", self._endpoint, code, shown(reason) if reason else "")
         stream = self._stream()
@@ -8873,7 +8867,7 @@ class Socket:
         listener = world.hub.leave(self._endpoint, self) if world else None
         if world and listener:
             world.evidence.saw_end(self._endpoint, listener, CloseCode.LOST, "", STOPPED_READING, why)
-            self._is_ending(CloseCode.LOST, why)
+            self._world = None
             log.warning("close %s: cut, its client stopped reading, %s", self._endpoint, why)
         self._cut_stream()
 
