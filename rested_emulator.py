@@ -6559,9 +6559,6 @@ class States:
         back by itself. Tokens made since are revoked, which ends their sockets like an expiry; the
         sockets of an endpoint that is gone, or is read by others than before, end like an option change.
         """
-        self._check_keys(self._store.keys(START))
-        # Before the data: what faults hold up are messages of the state that is left.
-        self._faults.clear()
         done = self._go_back(START, "reset")
         self._store.moments[START] = self._clock.now()
         self._ids.begin()
@@ -6585,7 +6582,6 @@ class States:
     def restore(self, name: str) -> dict[str, Json]:
         """Go back to a checkpoint, as ``reset`` goes back to the start; faults stay as they are."""
         self._store.require_checkpoint(name)
-        self._check_keys(self._store.keys(name))
         return self._go_back(name, "restore")
 
     def _check_keys(self, keys: Iterable[str]) -> None:
@@ -6619,7 +6615,7 @@ class States:
                 self._set_back(self._clocks[BEFORE])
             return changes
 
-        return self._switch(undo, "undo")
+        return self._switch(undo, "undo", self._options)
 
     def load(self, data: Mapping[str, Json]) -> dict[str, Json]:
         """Make a data file the state (sample_data/REFERENCE.md, "The data file"), as ``restore`` goes back to one.
@@ -6636,31 +6632,35 @@ class States:
             with self._store.undoable("load"):
                 return self._store.load(tree)
 
-        done = self._switch(load, "load")
+        done = self._switch(load, "load", self._options)
         left_out = [key for key in self._store.file_ids() if self._files.path(key) is None]
         return done | {"filesLeftOut": len(left_out)}
 
-    def _switch(self, bring: Callable[[], list[tuple[str, Change]]], rule: str) -> dict[str, Json]:
-        """Bring about other data and options, end the sockets that those of before do not fit, and tell the rest."""
-        options, listeners, tokens = self._options(), len(self._hub), self._accounts.live_tokens()
-        changes = bring()
-        self._close_outdated(options, tokens, rule, rule)
-        # Sockets close before the changes are told: who may not read any more is not to hear of them.
-        closed = listeners - len(self._hub)
-        return {"messages": self._tell(changes), "closed": closed}
-
     def _go_back(self, name: str, rule: str) -> dict[str, Json]:
+        self._check_keys(self._store.keys(name))
+        if name == START:
+            # Before the data: what faults hold up are messages of the state that is left.
+            self._faults.clear()
+
+        def restore() -> list[tuple[str, Change]]:
+            self._clocks[BEFORE] = self._clock.state
+            with self._store.undoable(rule):
+                changes = self._store.restore(name)
+            self._set_back(self._clocks[name])
+            self._clocks[AFTER] = self._clock.state
+            return changes
+
+        return self._switch(restore, rule, self._readers)
+
+    def _switch(
+        self, bring: Callable[[], list[tuple[str, Change]]], rule: str, options: Callable[[], Mapping[str, object]]
+    ) -> dict[str, Json]:
+        """Bring about other data and options, end the sockets that those of before do not fit, and tell the rest."""
         # Noted before, since what is to be closed shows only in the difference.
-        readers, listeners, tokens = self._readers(), len(self._hub), self._accounts.live_tokens()
-        self._clocks[BEFORE] = self._clock.state
-        with self._store.undoable(rule):
-            changes = self._store.restore(name)
-        self._set_back(self._clocks[name])
-        self._clocks[AFTER] = self._clock.state
-        self._hub.close_tokens(tokens - self._accounts.live_tokens(), rule)
-        now = self._readers()
+        before, listeners, tokens = options(), len(self._hub), self._accounts.live_tokens()
+        changes = bring()
+        self._close_outdated(tokens, before, options(), rule)
         # Sockets close before the changes are told: who may not read any more is not to hear of them.
-        self._hub.close_endpoints((name for name, options in readers.items() if now.get(name) != options), rule)
         closed = listeners - len(self._hub)
         return {"messages": self._tell(changes), "closed": closed}
 
@@ -6674,7 +6674,7 @@ class States:
             return
         if self._refused_edit == (edit, 2):
             return
-        options, tokens = self._options(), self._accounts.live_tokens()
+        before, tokens = self._options(), self._accounts.live_tokens()
         try:
             changes = self._store.take_over_edit(self._check_keys)
         except (Refusal, OSError) as error:
@@ -6691,18 +6691,18 @@ class States:
             return
         self._store.refused_edit = None
         log.info("took over an edit of the data file, %s", told_changes(changes))
-        self._close_outdated(options, tokens, EXPIRED, OPTIONS_CHANGED)
+        self._close_outdated(tokens, before, self._options())
         self._tell(changes)
         self._store.file.save()
 
     def _close_outdated(
-        self, options: Mapping[str, object], tokens: set[str], token_rule: str, options_rule: str
+        self, tokens: set[str], before: Mapping[str, object], now: Mapping[str, object], rule: str | None = None
     ) -> None:
         """Close sockets whose token is gone, or whose endpoint's options are not those of before."""
-        self._hub.close_tokens(tokens - self._accounts.live_tokens(), token_rule)
+        self._hub.close_tokens(tokens - self._accounts.live_tokens(), rule or EXPIRED)
         self._hub.watch_expiries(self._store.session)
-        now = self._options()
-        self._hub.close_endpoints((name for name, before in options.items() if now.get(name) != before), options_rule)
+        changed = [name for name, options in before.items() if now.get(name) != options]
+        self._hub.close_endpoints(changed, rule or OPTIONS_CHANGED)
 
     def _tell(self, changes: Iterable[tuple[str, Change]]) -> int:
         """Publish changes of endpoints that are still there; returns how many."""
