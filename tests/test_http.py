@@ -794,23 +794,16 @@ def test_the_plain_cookie_is_nothing_unless_asked_for(emulator: RestedEmulator) 
     assert call(emulator.url(DIARY), headers=headers).status == 401
 
 
-@pytest.mark.parametrize(
-    ("shows", "status"),
-    [
-        ({"Authorization": "Bearer {0}", "Cookie": COOKIE + "=wrong"}, 200),
-        ({"Authorization": "Bearer wrong", "Cookie": COOKIE + "={0}"}, 401),
-        ({"Authorization": "Basic d3Jvbmc=", "Cookie": COOKIE + "={0}"}, 200),
-        ({"Authorization": "Bearer ", "Cookie": COOKIE + "={0}"}, 200),
-        ({"Authorization": "bearer  {0} "}, 200),
-    ],
-    ids=[
-        "header before cookie",
-        "a wrong header before a cookie",
-        "another scheme beside a cookie",
-        "an empty header beside a cookie",
-        "the scheme in lower case",
-    ],
-)
+SEVERAL_TOKENS = {
+    "header before cookie": ({"Authorization": "Bearer {0}", "Cookie": COOKIE + "=wrong"}, 200),
+    "a wrong header before a cookie": ({"Authorization": "Bearer wrong", "Cookie": COOKIE + "={0}"}, 401),
+    "another scheme beside a cookie": ({"Authorization": "Basic d3Jvbmc=", "Cookie": COOKIE + "={0}"}, 200),
+    "an empty header beside a cookie": ({"Authorization": "Bearer ", "Cookie": COOKIE + "={0}"}, 200),
+    "the scheme in lower case": ({"Authorization": "bearer  {0} "}, 200),
+}
+
+
+@pytest.mark.parametrize(("shows", "status"), SEVERAL_TOKENS.values(), ids=SEVERAL_TOKENS.keys())
 def test_of_several_tokens_one_counts(emulator: RestedEmulator, shows: dict[str, str], status: int) -> None:
     token = emulator.sign_in(GARDENERS, "ada")
     headers = {name: value.format(token) for name, value in shows.items()}

@@ -24,7 +24,6 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-import rested_emulator
 from rested_emulator import (
     DataFileError,
     OptionError,
@@ -58,7 +57,6 @@ from tests.wire import (
     at_end,
     call,
     closing,
-    drop_idle_after,
     emulator_with,
     head,
     open_socket,
@@ -141,11 +139,6 @@ def test_a_free_port_is_free_on_both_families(monkeypatch: pytest.MonkeyPatch) -
     with RestedEmulator() as emulator:
         assert len(refused) == 3
         assert call(f"http://[::1]:{emulator.facts['port']}/__emulator__/health").status == 200
-
-
-def test_a_wrong_option_is_an_error_before_anything_starts() -> None:
-    with pytest.raises(OptionError, match="unknown option secur"):
-        RestedEmulator(secur=["notes/x"])
 
 
 def test_a_stopped_emulator_says_so() -> None:
@@ -512,27 +505,6 @@ def test_an_argument_of_the_wrong_type_is_an_option_error(
 ) -> None:
     with pytest.raises(OptionError, match="it takes"):
         getattr(emulator, verb)(*arguments)
-
-
-def test_a_connection_that_sends_no_whole_request_is_closed_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    with (
-        RestedEmulator() as emulator,
-        wire(emulator) as idle,
-        wire(emulator) as slow,
-        wire(emulator) as stuck,
-        silent_listener(emulator) as ear,
-    ):
-        slow.sendall(b"GET / HTTP/1.1\r\nHost: local")
-        stuck.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{")
-        call(emulator.url("examples/unsecure-endpoint"))
-        assert rested_emulator.IDLE_SECONDS == 75
-        drop_idle_after(0.0, monkeypatch)
-        assert at_end(idle)
-        assert at_end(slow)
-        assert at_end(stuck)
-        monkeypatch.undo()
-        call(emulator.url("examples/unsecure-endpoint"), "POST", 1)
-        assert take(ear, 2)[0] == 0x81
 
 
 # The limits of the system
