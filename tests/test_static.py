@@ -400,8 +400,14 @@ NOTHING = {
 }
 
 
-@pytest.mark.parametrize("target", NOTHING.values(), ids=NOTHING.keys())
-def test_what_is_not_in_the_folder_is_a_404(served: RestedEmulator, target: str) -> None:
+ROUTES_TOO = {  # which an app may have made up, so that a browser gets the index
+    *("no folder", "a folder without index", "an absolute path", "an escaped absolute path", "a broken escape"),
+    *("a very long name", "a variable"),
+}
+
+
+@pytest.mark.parametrize(("name", "target"), NOTHING.items(), ids=NOTHING.keys())
+def test_what_is_not_in_the_folder_is_a_404(served: RestedEmulator, name: str, target: str) -> None:
     assert get(served, target, "HEAD").status == 404
     reply = get(served, target)
     assert_refusal(reply, 404, texts.NOT_FOUND)
@@ -409,7 +415,8 @@ def test_what_is_not_in_the_folder_is_a_404(served: RestedEmulator, target: str)
     assert "--static" in reply.json["hint"]
     assert str(served.options.static) not in reply.json["hint"]
     browsed = get(served, target, Accept=NAVIGATION)
-    assert (browsed.status, browsed.body) == (200, FILES["index.html"]) or browsed.status == 404
+    assert browsed.status == (200 if name in ROUTES_TOO else 404)
+    assert browsed.status == 404 or browsed.body == FILES["index.html"]
 
 
 HIDDEN = "begins with a dot"
@@ -710,40 +717,27 @@ def test_a_program_that_asks_for_such_a_path_gets_a_404(
         "/notes/5.json",
         "/assets/index-4f2a.js",
         "/notes.",
-        "/app.js/",
         "/users/jane.doe",
         "/notes%2Ehtml",
         "/api",
         "/api/",
         "/api/1",
-        "/api/1/ce",
-        "/api/2/ce/garden/plants",
         "/%61pi/2/notes",
         "//api/2/notes",
         "/./api/2/notes",
         "/x/../api/2/notes",
         "/api%2F2/notes",
-        "/__emulator__",
         "/__emulator__/nothing",
         "/%5F_emulator__/nothing",
         "//__emulator__/status",
         "/.git",
         "/.git/config",
         "/docs/.hidden",
-        "/..",
         "/../notes",
         "/docs/../notes",
         "/%2e%2e/notes",
         "/..%2fnotes",
-        "/../outside/",
-        "/%2e%2e/%2e%2e/etc/passwd",
         "/notes%00",
-        "/notes%ff",
-        "/K%C3",
-        "/" + "x/" * 5000,
-        "*",
-        "http://localhost/notes",
-        "file:///etc/passwd",
     ],
 )
 def test_no_index_stands_for_a_file_for_api_and_control_or_for_what_is_not_served(
