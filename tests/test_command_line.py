@@ -98,12 +98,6 @@ def test_the_ready_line_has_all_facts(tmp_path: Path) -> None:
         }
 
 
-def test_localhost_means_both_families(tmp_path: Path) -> None:
-    with program("--memory", cwd=tmp_path) as (_, facts):
-        for address in ("127.0.0.1", "[::1]"):
-            assert call(f"http://{address}:{facts['port']}/__emulator__/health").json["ready"] is True
-
-
 def test_the_banner_shows_urls_key_and_endpoints(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*PROGRAM, str(GARDEN), "--memory", "--port", "0"],
@@ -279,48 +273,22 @@ def test_with_just_enough_files_it_serves_and_says_503_beyond(tmp_path: Path) ->
         assert process.communicate(timeout=10)[1].count("\n") < 200
 
 
-def test_memory_leaves_no_file_and_the_data_as_it_was(tmp_path: Path) -> None:
-    data = tmp_path / "garden.json"
-    data.write_bytes(GARDEN.read_bytes())
-    with program("garden.json", "--memory", cwd=tmp_path) as (process, facts):
-        call(f"{facts['url']}/{PLANTS}?key={KEY}", "POST", {"name": "Leek"})
-        process.terminate()
-        assert process.wait(timeout=10) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["garden.json"]
-    assert data.read_bytes() == GARDEN.read_bytes()
-
-
-def test_a_second_start_goes_on_where_the_first_one_ended(tmp_path: Path) -> None:
-    for count in (1, 2):
-        with program(cwd=tmp_path) as (process, facts):
-            url = f"{facts['url']}/examples/unsecure-endpoint?key={facts['key']}"
-            call(url, "POST", count)
-            assert [record["data"] for record in call(url).json] == list(range(1, count + 1))
-            process.terminate()
-            process.wait(timeout=10)
-
-
 # With a command
 
 
 def test_a_command_gets_the_facts_and_its_exit_code_is_ours(tmp_path: Path) -> None:
-    code = "import os, sys; print(os.environ['RESTED_URL'], 'RESTED_MASTER_KEY' in os.environ); sys.exit(7)"
+    code = (
+        "import os, sys, urllib.request as r;"
+        "url = os.environ['RESTED_URL'] + '/examples/unsecure-endpoint?key=' + os.environ['RESTED_KEY'];"
+        "print(url, 'RESTED_MASTER_KEY' in os.environ, r.urlopen(url).read().decode());"
+        "sys.exit(7)"
+    )
     done = finish("--memory", "--port", "0", "--", sys.executable, "-c", code, cwd=tmp_path)
-    url, has_master_key = done.stdout.split()
+    url, has_master_key, records = done.stdout.split()
     assert url.startswith("http://localhost:")
-    assert has_master_key == "False"
+    assert (has_master_key, records) == ("False", "[]")
     assert done.returncode == 7
     assert "rested-emulator" in done.stderr, "the banner goes to stderr, stdout is the command's"
-
-
-def test_a_command_can_use_the_emulator(tmp_path: Path) -> None:
-    code = (
-        "import os, urllib.request as r;"
-        "url = os.environ['RESTED_URL'] + '/examples/unsecure-endpoint?key=' + os.environ['RESTED_KEY'];"
-        "print(r.urlopen(url).read().decode())"
-    )
-    done = finish("--memory", "--port", "0", "-q", "--", sys.executable, "-c", code, cwd=tmp_path)
-    assert (done.stdout.strip(), done.returncode) == ("[]", 0)
 
 
 @pytest.mark.parametrize("command", [["--"], ["--", "no-such-program-anywhere"]])
@@ -398,13 +366,13 @@ asyncio.run(wait(int(sys.argv[1])))
 """
 
 
-@pytest.mark.parametrize("number", ENDINGS)
-def test_a_signal_that_comes_to_another_thread_wakes_the_loop(number: signal.Signals) -> None:
-    words = [sys.executable, "-c", TO_ANOTHER_THREAD, str(int(number))]
-    assert subprocess.run(words, capture_output=True, text=True, timeout=10).stdout == f"{int(number)}\n"
+def test_a_signal_that_comes_to_another_thread_wakes_the_loop() -> None:
+    number = int(signal.SIGTERM)
+    words = [sys.executable, "-c", TO_ANOTHER_THREAD, str(number)]
+    assert subprocess.run(words, capture_output=True, text=True, timeout=10).stdout == f"{number}\n"
 
 
-@pytest.mark.parametrize("number", ENDINGS)
+@pytest.mark.parametrize("number", ENDINGS[:2])
 def test_a_second_signal_takes_the_command_along(tmp_path: Path, number: signal.Signals) -> None:
     with program_with(IGNORES, tmp_path, stdin=subprocess.DEVNULL) as (process, command):
         process.send_signal(number)
