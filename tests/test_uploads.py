@@ -883,7 +883,6 @@ RANGES: dict[str, tuple[int, bytes]] = {
     "bytes=0-9": (206, DIGITS),
     "bytes=5-99": (206, b"56789"),
     "bytes=5-9223372036854775807": (206, b"56789"),
-    "bytes=5-18446744073709551616": (206, b"56789"),
     "BYTES=1-2": (206, b"12"),
     # Open-ended
     "bytes=0-": (206, DIGITS),
@@ -901,15 +900,11 @@ RANGES: dict[str, tuple[int, bytes]] = {
     # Several: RFC 9110, section 14.2, lets a server ignore them. No player asks for several.
     "bytes=0-1,4-5": (200, DIGITS),
     "bytes=0-0,-1": (200, DIGITS),
-    "bytes=0-,0-,0-": (200, DIGITS),
-    "bytes=20-,30-": (200, DIGITS),
     # Malformed, or of another unit
     "bytes=": (200, DIGITS),
     "bytes=-": (200, DIGITS),
     "bytes=4-2": (200, DIGITS),
-    "bytes=a-b": (200, DIGITS),
     "bytes=1": (200, DIGITS),
-    "bytes=--1": (200, DIGITS),
     "bytes=-1-": (200, DIGITS),
     "bytes=+1-2": (200, DIGITS),
     "bytes=0x1-2": (200, DIGITS),
@@ -918,8 +913,6 @@ RANGES: dict[str, tuple[int, bytes]] = {
     "bytes": (200, DIGITS),
     "0-1": (200, DIGITS),
     "lines=0-1": (200, DIGITS),
-    "bytes=1-x": (200, DIGITS),
-    "bytes=0-1,": (200, DIGITS),
     "": (200, DIGITS),
 }
 
