@@ -66,7 +66,6 @@ TOMATO, ROSEMARY, PUMPKIN = (f"0b6f3c1e5a7d4e8c9f20a1b2c3d4e5f{number}" for numb
 ADA, BEN = "1c7a4d2f6b8e4f9dae31b2c3d4e5f6a1", "1c7a4d2f6b8e4f9dae31b2c3d4e5f6a2"
 DIARY_OF_ADA, DIARY_OF_BEN = "2d8b5e3f7c9f4a0ebf42c3d4e5f6a7b1", "2d8b5e3f7c9f4a0ebf42c3d4e5f6a7b2"
 CHORE_OF_ADA, CHORE_OF_BEN = "3e9c6f4a8dab4b1f8053d4e5f6a7b8c1", "3e9c6f4a8dab4b1f8053d4e5f6a7b8c2"
-CHORE_OF_NOBODY = "3e9c6f4a8dab4b1f8053d4e5f6a7b8c3"
 collect_ignore = ["recipes"]  # test_recipes.py runs them, each with its own tool
 if os.name == "nt":
     collect_ignore += ["test_bench.py", "test_disk.py"]  # which set limits that Windows does not have
@@ -357,6 +356,21 @@ def emulator() -> Iterator[RestedEmulator]:
     """The garden over a real port, in memory."""
     with RestedEmulator(data=GARDEN) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RestedEmulator]:
+    """The garden for all tests of a file that change nothing: what one of them breaks, the next ones find."""
+    with RestedEmulator(data=GARDEN) as running:
+        yield running
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    """The garden as a data file of one's own."""
+    path = tmp_path / "data.json"
+    path.write_bytes(GARDEN.read_bytes())
+    return path
 
 
 # What only some machines have

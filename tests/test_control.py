@@ -46,13 +46,6 @@ VERBS: dict[str, Any] = {
 every_verb = pytest.mark.parametrize("verb", VERBS)
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RestedEmulator]:
-    """One emulator for what is refused and so changes nothing."""
-    with RestedEmulator(data=GARDEN) as running:
-        yield running
-
-
 def moment(emulator: RestedEmulator) -> datetime:
     """The time it is for the emulator."""
     return datetime.fromisoformat(str(emulator.status()["now"]))

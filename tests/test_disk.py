@@ -256,13 +256,11 @@ def test_an_upload_that_fills_the_disk_at_half_leaves_nothing(small_disk: Path, 
             assert [file.stat().st_size for file in files] == [size] * (status == 200)
 
 
-def test_a_journal_that_may_not_grow_takes_nothing_and_recovers(tmp_path: Path) -> None:
+def test_a_journal_that_may_not_grow_takes_nothing_and_recovers(tmp_path: Path, data_file: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
-    data = tmp_path / "data.json"
-    data.write_bytes(GARDEN.read_bytes())
-    with measured(tmp_path / "log", str(data), "-q", cwd=tmp_path, prepare=limit) as emulator:
+    with measured(tmp_path / "log", str(data_file), "-q", cwd=tmp_path, prepare=limit) as emulator:
         url = emulator.url(PLANTS)
         replies = [post(url, [number, "x" * 9_000]) for number in range(20)]
         taken = [reply.json["data"] for reply in replies if reply.status == 200]
@@ -273,7 +271,7 @@ def test_a_journal_that_may_not_grow_takes_nothing_and_recovers(tmp_path: Path) 
         assert post(url, "after").status == 200
         emulator.process.terminate()
         assert emulator.process.wait(timeout=10) == 0
-    assert stored(data)[3:] == [*taken, "after"]
+    assert stored(data_file)[3:] == [*taken, "after"]
 
 
 # A data file that is mounted by itself, as into a container
@@ -412,52 +410,46 @@ def test_a_link_to_a_file_that_is_not_there_yet_makes_that_file(tmp_path: Path) 
 # What stands in it
 
 
-def test_a_file_of_the_emulators_own_that_was_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "data.json"
-    path.write_bytes(GARDEN.read_bytes())
-    store = open_store(Options(data=str(path)))
+def test_a_file_of_the_emulators_own_that_was_cut_off_anywhere_is_refused(data_file: Path) -> None:
+    store = open_store(Options(data=str(data_file)))
     served(store).create(knock(PLANTS, "ours"))
     store.file.close()
-    whole = path.read_bytes().rstrip()
+    whole = data_file.read_bytes().rstrip()
     for size in range(0, len(whole), 11):
-        path.write_bytes(whole[:size])
+        data_file.write_bytes(whole[:size])
         with pytest.raises(DataFileError, match=r"data\.json: line \d+ column \d+: "):
-            load_tree(str(path))
+            load_tree(str(data_file))
 
 
 @pytest.mark.parametrize("tail", [b"x", b"{}", b"\0" * 4096, b'\n"more": {}\n}\n'])
-def test_garbage_behind_a_file_of_the_emulators_own_is_refused(tmp_path: Path, tail: bytes) -> None:
-    path = tmp_path / "data.json"
-    path.write_bytes(GARDEN.read_bytes())
-    open_store(Options(data=str(path))).file.close()
-    store = open_store(Options(data=str(path)))
+def test_garbage_behind_a_file_of_the_emulators_own_is_refused(tmp_path: Path, data_file: Path, tail: bytes) -> None:
+    open_store(Options(data=str(data_file))).file.close()
+    store = open_store(Options(data=str(data_file)))
     served(store).create(knock(PLANTS, "ours"))
     store.file.close()
-    content = path.read_bytes() + tail
-    path.write_bytes(content)
+    content = data_file.read_bytes() + tail
+    data_file.write_bytes(content)
     with pytest.raises(DataFileError, match=r"data\.json: line \d+ column \d+: "):
-        open_store(Options(data=str(path)))
-    assert path.read_bytes() == content
-    assert list(tmp_path.iterdir()) == [path]
+        open_store(Options(data=str(data_file)))
+    assert data_file.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [data_file]
 
 
-def test_a_data_file_replaced_by_another_while_running_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "data.json"
-    path.write_bytes(GARDEN.read_bytes())
-    store = open_store(Options(data=str(path)))
+def test_a_data_file_replaced_by_another_while_running_is_taken_over(tmp_path: Path, data_file: Path) -> None:
+    store = open_store(Options(data=str(data_file)))
     backend = served(store)
     backend.create(knock(PLANTS, "ours"))
     save_when_quiet(store)
     save_when_quiet(store)
     other = tmp_path / "other.json"
-    tree = json.loads(path.read_text())
+    tree = json.loads(data_file.read_text())
     tree[PLANTS] = {"a1": {"data": "theirs"}}
     other.write_text(json.dumps(tree))
-    other.replace(path)
+    other.replace(data_file)
     backend.tick()
     assert [record["data"] for record in backend.records(PLANTS)] == ["theirs"]
     store.file.close()
-    assert stored(path) == ["theirs"]
+    assert stored(data_file) == ["theirs"]
 
 
 # Ports
@@ -552,10 +544,10 @@ def is_reachable(port: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.alone
-def test_a_second_signal_leaves_at_once_with_the_file_safe(tmp_path: Path, number: signal.Signals) -> None:
-    data = tmp_path / "data.json"
-    data.write_bytes(GARDEN.read_bytes())
-    with program(str(data), "--fault", '{"kind": "delay", "seconds": 30, "method": "GET"}', cwd=tmp_path) as (
+def test_a_second_signal_leaves_at_once_with_the_file_safe(
+    tmp_path: Path, data_file: Path, number: signal.Signals
+) -> None:
+    with program(str(data_file), "--fault", '{"kind": "delay", "seconds": 30, "method": "GET"}', cwd=tmp_path) as (
         process,
         facts,
     ):
@@ -571,8 +563,8 @@ def test_a_second_signal_leaves_at_once_with_the_file_safe(tmp_path: Path, numbe
             process.send_signal(number)
             assert process.wait(timeout=10) == 128 + number
             assert monotonic() - start < 1.9
-    assert json.loads(data.read_text())
-    with program(str(data), cwd=tmp_path) as (_, facts):
+    assert json.loads(data_file.read_text())
+    with program(str(data_file), cwd=tmp_path) as (_, facts):
         assert call(f"{facts['url']}/{PLANTS}?key={KEY}").json[-1]["data"] == "acknowledged"
 
 
@@ -620,12 +612,10 @@ def wait_for(url: str) -> None:
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)], ids=["stdout", "stderr", "all"])
-def test_it_goes_on_with_stdout_or_stderr_closed(tmp_path: Path, closed: tuple[int, ...]) -> None:
+def test_it_goes_on_with_stdout_or_stderr_closed(tmp_path: Path, data_file: Path, closed: tuple[int, ...]) -> None:
     port = free_port()
-    data = tmp_path / "data.json"
-    data.write_bytes(GARDEN.read_bytes())
     process = subprocess.Popen(
-        [*PROGRAM, str(data), "--port", str(port), "-v"], cwd=tmp_path, preexec_fn=lambda: [*map(os.close, closed)]
+        [*PROGRAM, str(data_file), "--port", str(port), "-v"], cwd=tmp_path, preexec_fn=lambda: [*map(os.close, closed)]
     )
     try:
         url = f"http://127.0.0.1:{port}{at(PLANTS)}"
@@ -641,7 +631,7 @@ def test_it_goes_on_with_stdout_or_stderr_closed(tmp_path: Path, closed: tuple[i
     finally:
         process.kill()
         process.wait(timeout=10)
-    assert stored(data)[3:] == [*range(20), "heard"], "nothing of the log may get into the data"
+    assert stored(data_file)[3:] == [*range(20), "heard"], "nothing of the log may get into the data"
 
 
 @pytest.mark.parametrize("where", ["a pipe that nobody reads", "a full device"])
@@ -702,10 +692,8 @@ def test_it_goes_on_in_a_locale_that_is_not_utf8(tmp_path: Path) -> None:
     assert process_of_banner.returncode == 0
 
 
-def test_it_works_without_asserts_and_docstrings(tmp_path: Path) -> None:
-    data = tmp_path / "data.json"
-    data.write_bytes(GARDEN.read_bytes())
-    command = [sys.executable, "-OO", *PROGRAM[1:], str(data)]
+def test_it_works_without_asserts_and_docstrings(tmp_path: Path, data_file: Path) -> None:
+    command = [sys.executable, "-OO", *PROGRAM[1:], str(data_file)]
     with started(command, cwd=tmp_path) as (process, facts):
         url = f"{facts['url']}/{PLANTS}?key={KEY}"
         with open_socket(url.replace("http", "ws")) as listener:
@@ -718,7 +706,7 @@ def test_it_works_without_asserts_and_docstrings(tmp_path: Path) -> None:
             assert closing(listener)[0] == 1000
         process.terminate()
         assert process.wait(timeout=10) == 0
-    assert stored(data)[3:] == [{"a": 1, "b": 2}]
+    assert stored(data_file)[3:] == [{"a": 1, "b": 2}]
     done = subprocess.run([*command[:-1], "--help"], capture_output=True, text=True, timeout=20)
     assert done.returncode == 0
     assert "--port" in done.stdout

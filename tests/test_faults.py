@@ -117,13 +117,6 @@ WRONG: list[tuple[Fault, str]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RestedEmulator]:
-    """One emulator for what is refused and so changes nothing."""
-    with RestedEmulator(data=GARDEN) as running:
-        yield running
-
-
 @pytest.mark.parametrize(("fault", "why"), WRONG)
 def test_a_wrong_fault_is_refused_and_says_what_is_right(shared: RestedEmulator, fault: Fault, why: str) -> None:
     reply = call(f"{shared.facts['controlUrl']}/faults", "POST", fault)

@@ -149,13 +149,6 @@ class Watchdog:
         assert self.stood - self.delay < LONGEST_STALL, f"the loop stood still for {self.stood:.3f} s"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RestedEmulator]:
-    """One emulator for all cases: what one of them breaks, the next ones find."""
-    with RestedEmulator(data=GARDEN) as emulator:
-        yield emulator
-
-
 @contextmanager
 def unharmed(
     emulator: RestedEmulator,

@@ -35,6 +35,7 @@ from tests.conftest import (
 )
 from tests.wire import (
     COOKIE,
+    CORS,
     FOREIGN,
     JSON,
     OTHER_PAGE,
@@ -54,14 +55,6 @@ from tests.wire import (
     seen,
     wire,
 )
-
-CORS = {
-    "access-control-allow-origin": PAGE,
-    "access-control-allow-credentials": "true",
-    "access-control-expose-headers": "Authorization",
-    "vary": "Origin",
-}
-
 
 # Refusals
 

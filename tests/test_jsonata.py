@@ -43,6 +43,7 @@ from tests.conftest import (
     TOMATO,
 )
 from tests.wire import (
+    CORS,
     FOREIGN,
     JSON,
     OTHER_PAGE,
@@ -65,12 +66,6 @@ from tests.wire import (
 THINGS, NOTHING = "garden/things", "garden/nothing"
 EVALUATORS = 4  # processes at the most
 SOON = 8.0  # seconds that no single expression takes, on a slow machine; the emulator's own limit is 2
-CORS = {
-    "access-control-allow-origin": PAGE,
-    "access-control-allow-credentials": "true",
-    "access-control-expose-headers": "Authorization",
-    "vary": "Origin",
-}
 ENDLESS = "($f := function($x){$f($x)}; $f(1))"
 HANGING = f"$match('{'a' * 45}!', /^(a+)+$/)"  # not even the package's own limit ends this one
 DEEPER = "($f := function($x){1 + $f($x)}; $f(1))"

@@ -232,12 +232,6 @@ VERSIONS = st.sampled_from([" HTTP/1.1\r\n"] * 9 + [" HTTP/1.0\r\n", " HTTP/1.1\
 HEADS = st.tuples(METHODS, st.just(" "), TARGETS, VERSIONS, LINES, st.sampled_from(["\r\n"] * 5 + ["\n", "\r\n\r\n"]))
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RestedEmulator]:
-    with RestedEmulator(data=GARDEN) as emulator:
-        yield emulator
-
-
 @given(HEADS.map("".join).map(lambda text: text.encode("latin1")), st.binary(max_size=6))
 @example(post(b"{}"), b"")
 @example(head("GET", at(PLANTS), "X: a", "Y-z: b  c"), b"")

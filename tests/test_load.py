@@ -42,17 +42,15 @@ def data_of(backend: Backend) -> Any:
 # Out
 
 
-def test_data_is_the_data_file_byte_for_byte(tmp_path: Path) -> None:
-    path = tmp_path / "data.json"
-    path.write_bytes(GARDEN.read_bytes())
-    with RestedEmulator(memory=False, data=path) as emulator:
+def test_data_is_the_data_file_byte_for_byte(data_file: Path) -> None:
+    with RestedEmulator(memory=False, data=data_file) as emulator:
         call(emulator.url(PLANTS), "POST", {"name": "Leek"})
         emulator.sign_in(GARDENERS, "ada")
         answer = control(emulator, "data", method="GET")
         as_python = emulator.data()
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
-    assert answer.body == path.read_bytes()
+    assert answer.body == data_file.read_bytes()
     assert as_python == answer.json
 
 

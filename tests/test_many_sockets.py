@@ -359,11 +359,11 @@ def test_every_socket_of_many_hears_its_end_within_a_second(
             assert emulator.process.wait(timeout=2) == 0
 
 
-def test_a_sigterm_amid_a_write_with_many_sockets_open_loses_nothing(tmp_path: Path, many: int) -> None:
-    data = tmp_path / "data.json"
-    data.write_bytes(GARDEN.read_bytes())
+def test_a_sigterm_amid_a_write_with_many_sockets_open_loses_nothing(
+    tmp_path: Path, data_file: Path, many: int
+) -> None:
     written: list[str] = []
-    with measured(tmp_path / "log", str(data), cwd=tmp_path) as emulator, crowd(emulator.ws_url(PLANTS)) as people:
+    with measured(tmp_path / "log", str(data_file), cwd=tmp_path) as emulator, crowd(emulator.ws_url(PLANTS)) as people:
         asker = Asker(emulator)
         members = people.join(many)
 
@@ -386,7 +386,7 @@ def test_a_sigterm_amid_a_write_with_many_sockets_open_loses_nothing(tmp_path: P
         assert seconds < 2
         assert {member.code for member in members} == {1001}
         assert [member.wrong for member in members if member.wrong] == []
-        assert set(written) <= json.loads(data.read_text())[PLANTS].keys()
+        assert set(written) <= json.loads(data_file.read_text())[PLANTS].keys()
 
 
 def test_idle_listeners_take_little_memory(emulator: Measured, asker: Asker, many: int) -> None:

@@ -14,8 +14,6 @@ from tests.conftest import AGO, NOON, PLANTS, Backend, Sent, knock, packed, reco
 
 LATER = "2027-01-15T08:00:00.000Z"
 
-NOT_ASCII = "the patterns fold case and count digits as Unicode does; they want re.ASCII"
-
 
 def send(backend: Backend, body: bytes, kind: str | None = "application/json", encoding: str | None = None) -> Any:
     """The data that a POST with this body makes."""

@@ -15,6 +15,7 @@ from rested_emulator import OptionError, RestedEmulator
 from tests import texts
 from tests.conftest import ADA, BEN, CHORES, DIARY, GARDEN, GARDENERS, KEY, MASTER_KEY, PLANTS
 from tests.wire import (
+    CORS,
     EXPIRED,
     FOREIGN,
     JSON,
@@ -40,12 +41,6 @@ TEMPLATE = (
     "<a href='https://garden.example/?token={{verificationtoken}}&for={{email}}'>{{verificationtoken}}</a> {{other}}\n"
 )
 EMAIL = "ada@garden.example"
-CORS = {
-    "access-control-allow-origin": PAGE,
-    "access-control-allow-credentials": "true",
-    "access-control-expose-headers": "Authorization",
-    "vary": "Origin",
-}
 
 
 @pytest.fixture

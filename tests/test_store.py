@@ -356,9 +356,6 @@ def test_the_mode_of_the_file_is_kept(store: Store, path: Path, mode: int) -> No
 # Hand-made files
 
 
-NO_PROJECT = "check_tree checks with the default project, and does not put it into the document: project is ''"
-
-
 @pytest.mark.may_warn("means nothing to the emulator")
 @pytest.mark.parametrize(
     ("tree", "projects", "endpoints"),
@@ -580,7 +577,6 @@ def session(**members: object) -> bytes:
     return json.dumps({"_sessions": {"a-secret-token": members}}).encode()
 
 
-NO_PLACE = "the error of json.loads or of encode has no position, and nobody looks for the document"
 SOMEWHERE = rf"line \d+|'{NOTES}'"
 
 

@@ -293,17 +293,15 @@ def test_a_key_that_was_given_away_does_not_come_back(emulator: RestedEmulator, 
 
 
 @pytest.mark.warns("neither taken over nor written over")
-def test_an_edit_that_takes_the_key_of_a_world_is_not_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "data.json"
-    path.write_bytes(GARDEN.read_bytes())
-    with RestedEmulator(data=path, memory=False) as emulator:
+def test_an_edit_that_takes_the_key_of_a_world_is_not_taken_over(data_file: Path) -> None:
+    with RestedEmulator(data=data_file, memory=False) as emulator:
         emulator.world("one")
-        path.write_text(path.read_text().replace(KEY, "one"))
+        data_file.write_text(data_file.read_text().replace(KEY, "one"))
         for _ in range(3):
             emulator.call(lambda server: server.world.tick())
         assert "key 'one' again, which is another world's" in str(emulator.status()["refusedEdit"])
         assert call(emulator.url(PLANTS)).status == 200
-        path.write_bytes(GARDEN.read_bytes())
+        data_file.write_bytes(GARDEN.read_bytes())
         emulator.call(lambda server: server.world.tick())
 
 
@@ -478,14 +476,12 @@ def test_a_fault_of_the_command_line_for_another_project_does_no_harm_to_worlds(
         assert call(f"{emulator.facts['url']}/second/notes?key=b").json == []
 
 
-def test_files_of_a_world_go_with_it_and_those_of_the_seed_stay(tmp_path: Path) -> None:
+def test_files_of_a_world_go_with_it_and_those_of_the_seed_stay(data_file: Path) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nfile\r\n--x--\r\n'
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    data = tmp_path / "data.json"
-    data.write_bytes(GARDEN.read_bytes())
-    with RestedEmulator(data=data, memory=False) as emulator:
+    with RestedEmulator(data=data_file, memory=False) as emulator:
         seeded = call(emulator.url(PLANTS), "POST", body=part, headers=kind).json["uniqueId"]
-    with RestedEmulator(data=data, memory=False) as emulator:
+    with RestedEmulator(data=data_file, memory=False) as emulator:
         with emulator.world("one") as world:
             assert call(world.url(PLANTS), uniqueId=seeded, fileOnly="true").body == b"file"
             made = call(world.url(PLANTS), "POST", body=part, headers=kind).json["uniqueId"]
@@ -495,7 +491,7 @@ def test_files_of_a_world_go_with_it_and_those_of_the_seed_stay(tmp_path: Path) 
             assert call(emulator.url(PLANTS), uniqueId=made, fileOnly="true").status == 400
         assert not os.path.exists(folder)
         assert call(emulator.url(PLANTS), uniqueId=seeded, fileOnly="true").body == b"file"
-    assert os.listdir(f"{data}.files") == [seeded]
+    assert os.listdir(f"{data_file}.files") == [seeded]
 
 
 def test_an_upload_into_a_world_that_ends_leaves_nothing(worlds: Worlds) -> None:

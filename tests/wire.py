@@ -121,6 +121,14 @@ COOKIE, PLAIN_COOKIE = "__Secure-rested-access-token", "rested-access-token"
 JSON, TEXT = "application/json; charset=utf-8", "text/plain; charset=utf-8"
 
 
+CORS = {  # by which PAGE may read an answer
+    "access-control-allow-origin": PAGE,
+    "access-control-allow-credentials": "true",
+    "access-control-expose-headers": "Authorization",
+    "vary": "Origin",
+}
+
+
 def camel(name: str) -> str:
     """A Python name as JSON spells it."""
     first, *rest = name.split("_")
