@@ -5268,10 +5268,11 @@ class SeenMessage(NamedTuple):
     client: Client | None = None
     is_console: bool = False
 
-    def public(self) -> dict[str, Json]:
-        """Show it to the owner."""
+    def public(self, hidden: Collection[int] = ()) -> dict[str, Json]:
+        """Show it to the owner, without those of its listeners who are ``hidden``."""
         seen: dict[str, Json] = {"number": self.number, "at": timestamp(self.at), "uptime": round(self.uptime, 3)}
-        seen |= {"endpoint": self.endpoint, "type": self.type, "to": list(self.to)}
+        to: list[Json] = [number for number in self.to if number not in hidden]
+        seen |= {"endpoint": self.endpoint, "type": self.type, "to": to}
         if self.client:
             seen |= {"username": self.client.name, "origin": self.client.origin, "agent": self.client.agent}
         if self.push:
@@ -5572,6 +5573,7 @@ class Evidence:
         self._numbers = itertools.count(1)
         self._requests: deque[SeenRequest] = deque(maxlen=MOST_SEEN)
         self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
+        self._consoles: deque[int] = deque(maxlen=MOST_SEEN)  # the numbers of its sockets
         # The last audience of each endpoint, and its numbers.
         self._told: dict[str, tuple[Sequence[Listener], tuple[int, ...]]] = {}
         self.size = 0
@@ -5653,9 +5655,8 @@ class Evidence:
             self._deleted.append(change.record.unique_id)
         self.recoveries.saw_change(endpoint, change.record)
         if any(not listener.client.is_console for listener in told):
-            self.coverage.meet(HEARD_AS[change.type])
-        for hit in hits:
-            self.coverage.meet(HEARD_AS.get(hit.fault.what))
+            for what in (change.type, *(hit.fault.what for hit in hits)):
+                self.coverage.meet(HEARD_AS.get(what))
         # Evidence keeps the record itself in memory, when it may have left the data long ago.
         if len(change.record.wire) > LONGEST_BODY:
             change = Change(change.type, change.record.with_data(kept(change.record.wire)))
@@ -5675,6 +5676,8 @@ class Evidence:
         """Take note of a listener, who may be a client that is back."""
         endpoint, client, to = listener.endpoint, listener.client, (listener.number,)
         is_console = client.is_console
+        if is_console:
+            self._consoles.append(listener.number)
         self._saw(
             SeenMessage(*self._next(), OPEN, endpoint, to, 500, warnings=warnings, client=client, is_console=is_console)
         )
@@ -5750,8 +5753,11 @@ class Evidence:
         since = filters.get("since") or 0
         # Of many only the new are looked at.
         later = itertools.takewhile(lambda one: one.number > since, reversed(self._kinds[kind]))
-        fitting = [one for one in later if fits(one, filters)]
-        return [one.public() for one in fitting[::-1]]
+        fitting = [one for one in later if fits(one, filters)][::-1]
+        if kind == "requests":
+            return [request.public() for request in fitting]
+        hidden = () if filters.get("from_") == CONSOLE else frozenset(self._consoles)
+        return [message.public(hidden) for message in fitting]
 
     def clear(self, kind: str) -> int:
         """Forget the requests, the messages, or the recoveries and who is still away; returns how many there were."""

@@ -135,6 +135,17 @@ def test_the_console_is_left_out_unless_asked_for(emulator: RestedEmulator) -> N
         emulator.requests(from_="me")
 
 
+def test_a_message_that_the_console_hears_too_is_told_without_it(emulator: RestedEmulator) -> None:
+    with open_socket(f"{emulator.ws_url(PLANTS)}&from=console"):
+        emulator.add_fault("messages", what="drop")
+        call(emulator.url(PLANTS), "POST", 1)
+        assert list(emulator.coverage()["met"]) == []  # type: ignore[arg-type]
+        with open_socket(emulator.ws_url(PLANTS)):
+            call(emulator.url(PLANTS), "POST", 2)
+        assert [one["to"] for one in emulator.messages(type="POST")] == [[], [2]]
+        assert [one["to"] for one in emulator.messages(type="POST", from_="console")] == [[1], [1, 2]]
+
+
 def test_the_console_uses_no_fault_up(emulator: RestedEmulator) -> None:
     emulator.add_fault("status", times=1)
     emulator.add_fault("messages", what="drop", times=1)
