@@ -5305,7 +5305,9 @@ class Recovery:
     """
 
     number: int
-    listener: Listener
+    listener: int  # its number: itself it would keep its connection in memory
+    endpoint: str
+    client: Client
     at: float
     ended: float
     code: int
@@ -5321,14 +5323,6 @@ class Recovery:
     read: bool = False
     missed: int = 0
     size: int = 2000  # in memory, about
-
-    @property
-    def endpoint(self) -> str:
-        return self.listener.endpoint
-
-    @property
-    def client(self) -> Client:
-        return self.listener.client
 
     def add(self, attempt: Attempt) -> None:
         """Take note of a handshake, of many only that there was one more."""
@@ -5347,7 +5341,7 @@ class Recovery:
         """Show it to the owner, with how many messages the client has missed."""
         seen: dict[str, Json] = {
             "number": self.number,
-            "listener": self.listener.number,
+            "listener": self.listener,
             "endpoint": self.endpoint,
             "username": self.client.name,
             "at": timestamp(self.at),
@@ -5388,12 +5382,13 @@ class Recoveries:
         if len(self.seen) == MOST_SEEN:
             self.forget(self.seen[0])
         # Counted from the first who is away; the difference tells what each of them has missed.
-        said = self._said.setdefault(listener.endpoint, {EVERYBODY: 0, EVERY_USER: 0})
-        if user := listener.client.user:
-            said.setdefault(user[1], 0)
-        heard = self._heard(listener)
-        recovery = Recovery(number, listener, at, self._clock.uptime(), code, reason, rule, heard)
-        self._away.setdefault(listener.endpoint, {})[number] = recovery
+        endpoint, client = listener.endpoint, listener.client
+        said = self._said.setdefault(endpoint, {EVERYBODY: 0, EVERY_USER: 0})
+        if client.user:
+            said.setdefault(client.user[1], 0)
+        how = at, self._clock.uptime(), code, reason, rule
+        recovery = Recovery(number, listener.number, endpoint, client, *how, self._heard(endpoint, client.user))
+        self._away.setdefault(endpoint, {})[number] = recovery
         return recovery
 
     def saw_change(self, endpoint: Endpoint, record: Record) -> None:
@@ -5411,9 +5406,9 @@ class Recoveries:
         if reader in said:
             said[reader] += 1
 
-    def _heard(self, listener: Listener) -> int:
-        """Count how many changes a listener could have heard of since somebody has been away from the endpoint."""
-        said, user = self._said.get(listener.endpoint, {}), listener.client.user
+    def _heard(self, endpoint: str, user: tuple[str, str] | None) -> int:
+        """Count how many changes a user could have heard of since somebody has been away from the endpoint."""
+        said = self._said.get(endpoint, {})
         # The user's also where no token was needed, for the options may have changed since.
         readers = (EVERYBODY, EVERY_USER, user[1]) if user else (EVERYBODY,)
         return sum(said.get(reader, 0) for reader in readers)
@@ -5466,7 +5461,7 @@ class Recoveries:
         """Count how many messages a client would have heard while it was away."""
         if recovery.back is not None:
             return recovery.missed
-        return self._heard(recovery.listener) - recovery.heard
+        return self._heard(recovery.endpoint, recovery.client.user) - recovery.heard
 
     def forget(self, recovery: Recovery) -> None:
         """Do not watch a client any more; where nobody is away, nothing is counted."""

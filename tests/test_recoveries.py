@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -322,6 +323,12 @@ def test_recoveries_are_those_of_a_world(emulator: RestedEmulator) -> None:
         world.add_fault("abort")
         assert len(world.recoveries()) == 1
         assert emulator.recoveries() == []
+
+
+def test_a_recovery_keeps_no_connection_in_memory(backend: Backend, listen: Callable[..., Ear]) -> None:
+    gone = weakref.ref(listen(PLANTS))
+    backend.close_listeners()
+    assert (len(backend.recoveries()), gone()) == (1, None)
 
 
 def test_of_many_recoveries_the_latest_are_kept(backend: Backend, listen: Callable[..., Ear]) -> None:
