@@ -5484,7 +5484,7 @@ class Recoveries:
         if not away:
             return []
         if client.user is None and client.token:  # a token that was revoked still tells whose it was
-            owners = (one.client.user for one in self.seen if one.client.token == client.token)
+            owners = (one.client.user for one in self.seen if one.client.token == client.token and one.client.user)
             client = client._replace(user=next(owners, None))
         return [recovery for recovery in away.values() if recovery.client.is_like(client)]
 

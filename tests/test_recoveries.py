@@ -138,6 +138,20 @@ def test_a_user_whose_token_was_revoked_is_still_that_user(emulator: RestedEmula
     assert [(one["username"], len(one["attempts"])) for one in told] == [("ada", 1), ("ben", 0)]
 
 
+def test_a_revoked_token_is_its_users_though_a_later_socket_that_showed_it_was_nobodys(
+    backend: Backend, listen: Callable[..., Ear]
+) -> None:
+    token = backend.sign_in(GARDENERS, "ada")
+    listen(PLANTS, token=token)
+    backend.logout(knock(GARDENERS, token=token))
+    listen(PLANTS, token=token)
+    for number in (2, 1):
+        backend.close_listeners(listener=number)
+    backend.world.service.saw_handshake(knock(PLANTS, token=token, origin=PAGE))
+    told: Any = backend.recoveries()
+    assert [(one["username"], len(one["attempts"])) for one in told] == [(None, 0), ("ada", 1)]
+
+
 def test_two_users_are_told_apart_and_each_misses_what_is_theirs(emulator: RestedEmulator, ada: str, ben: str) -> None:
     url = emulator.ws_url(DIARY)
     with open_socket(url, additional_headers=bearer(ada)), open_socket(url, additional_headers=bearer(ben)):
