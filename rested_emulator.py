@@ -3217,10 +3217,11 @@ class History(Indexes):
                 told = "%s has records of endpoints that are not listed, which are open ones now: %s"
                 log.warning(told, self.file.journal.path, ", ".join(missing))
                 self._apply(Step(ENDPOINTS, name, whole[ENDPOINTS][name]) for name in missing)
-            changes = changes_by(way_to(before, self.file.tables), before)
-            if changes and not fits:
-                told = "%s continues another content than that of the data file; it was brought in all the same, %s"
-                log.warning(told, self.file.journal.path, told_changes(changes))
+            way = way_to(before, self.file.tables)
+            if way and not fits:
+                other = sum(step.table.startswith("_") for step in way)
+                told = "%s continues another content than the data file; it was brought in anyway, %s, other lines: %d"
+                log.warning(told, self.file.journal.path, told_changes(changes_by(way, before)), other)
         self.file.changed |= os.path.exists(self.file.journal.path)
 
     def take_over_edit(self, check_keys: Callable[[Iterable[str]], None]) -> list[tuple[str, Change]]:
@@ -3599,11 +3600,10 @@ def consequences(old: Tables, steps: Iterable[Step], path: str) -> tuple[list[St
     what was stored meanwhile contradict each other.
     """
     merged = {name: dict(table) for name, table in old.items()}
-    deleted = set()
+    deleted = {key or "" for _, key, document, _ in steps if document is None}
     for name, key, document, _ in steps:
         if document is None:
             merged.get(name, {}).pop(key or "", None)
-            deleted.add(key or "")
         else:
             merged.setdefault(name, {})[key or ""] = document
     try:

@@ -1475,6 +1475,15 @@ def test_a_journal_of_another_data_file_is_brought_in_and_told(path: Path, store
     assert [record.data for record in opened(path).records(PLANTS)][-3:] == ["of the other", "one", "two"]
 
 
+@pytest.mark.warns("continues another content", "records added: 0, changed: 0, deleted: 0, other lines: 1")
+def test_a_journal_of_another_data_file_is_told_where_it_changes_no_record(path: Path) -> None:
+    store = opened(path)
+    served(store).change_endpoint(PLANTS, secure=True)
+    killed(store)
+    edited(path, lambda tree: tree[PLANTS].update(other={"data": "of the other"}))
+    assert opened(path).require_endpoint(PLANTS).secure
+
+
 @pytest.mark.warns(
     "continues another content",
     "records added: 1",
