@@ -3609,7 +3609,7 @@ def consequences(old: Tables, steps: Iterable[Step], path: str) -> tuple[list[St
     try:
         whole = complete_tree({name: dict(table) for name, table in merged.items() if table})
     except OptionError as error:
-        raise DataFileError(f"with what was stored meanwhile: {error}") from None
+        raise DataFileError(f"{path}: with what was stored meanwhile: {error}") from None
     tell_dropped(path, drop_gone(whole, deleted))
     more = [step for name, table in whole.items() for step in edit_of(name, merged.get(name, {}), table)]
     return more, bool(drop_gone({name: dict(table) for name, table in whole.items()}))
