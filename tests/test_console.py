@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Dialog, FrameLocator, Locator, Page, Route, expect
+from playwright.sync_api import BrowserContext, Dialog, FilePayload, FrameLocator, Locator, Page, Route, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from rested_emulator import RestedEmulator
 from tests import texts
 from tests.conftest import (
+    ADA,
     BEN,
     CHORES,
     DIARY,
@@ -182,7 +183,7 @@ class Console:
     def trouble(self, *texts: str) -> None:
         """Wait until the page tells how its socket ended and why reading is refused."""
         for text in texts:
-            expect(self.page.locator("#trouble")).to_contain_text(text)
+            expect(self.page.locator("#data")).to_contain_text(text)
 
     def logs(self, text: str) -> None:
         expect(self.page.locator("#log li:visible", has_text=text).first).to_be_visible()
@@ -538,8 +539,7 @@ def test_undo_takes_back_one_thing_and_then_nothing(console: Console) -> None:
     console.says(f"{PLANTS} is gone, with 2 records")
     undo.click()
     console.says(f"{PLANTS} is back.")
-    console.endpoint(PLANTS)
-    expect(console.records).to_have_count(2)
+    expect(console.page.locator("#records-title")).to_have_text(f"{PLANTS} · 2 records")
     console.button("Refuse this page").click()
     console.trouble("4000 Origin not allowed.")
     undo.click()
@@ -938,6 +938,65 @@ def test_the_address_of_an_endpoint_tells_its_project(open_console: OpenConsole,
         expect(title).to_have_text("first/things · 0 records")
         console.page.go_back()
         expect(title).to_have_text("other/things · 1 record")
+
+
+@browser_test
+def test_who_acts_as_a_user_that_is_gone_acts_for_the_owner_again(console: Console) -> None:
+    console.endpoint(CHORES)
+    console.log_in_as("ada")
+    console.is_listening()
+    console.emulator.delete_record(GARDENERS, ADA)
+    console.says("ada is gone")
+    expect(console.page.get_by_label("Act as")).to_have_value("owner")
+    console.is_listening()
+    expect(console.records).to_have_count(3)
+
+
+@browser_test
+def test_adding_an_endpoint_that_is_there_leads_to_it_and_changes_nothing(console: Console) -> None:
+    with open_socket(console.emulator.ws_url(PLANTS)) as ear:
+        console.endpoint(DIARY)
+        console.page.get_by_label("Name of a new endpoint").fill(PLANTS)
+        console.button("Add").click()
+        console.says(f"There is {PLANTS} already.")
+        expect(console.records).to_have_count(3)
+        call(console.emulator.url(PLANTS), "POST", "heard")
+        assert "heard" in str(ear.recv(timeout=10))
+
+
+@browser_test
+def test_a_refusal_is_told_with_its_remedy_where_the_records_would_be(console: Console) -> None:
+    console.endpoint(CHORES)
+    console.act_as("nobody")
+    grid = console.page.get_by_role("grid", name="Records")
+    expect(grid).to_contain_text("Nothing to see: 401 No Access token or invalid.")
+    expect(grid).to_contain_text("is only for logged-in users; log in, and send the cookie")
+    console.page.get_by_label("Name of a new endpoint").fill("No Name")
+    console.button("Add").click()
+    console.says("and no //.")
+    expect(console.page.locator("#said")).not_to_contain_text("Arguments of")
+
+
+@browser_test
+def test_a_file_that_is_no_json_is_told_with_its_place_before_anything_is_asked(console: Console) -> None:
+    file = FilePayload(name="seed.json", mimeType="application/json", buffer=b'{"notes": }')
+    console.page.locator("#load-file").set_input_files(file)
+    console.says("seed.json: Line 1, column 11: this is no JSON.")
+    expect(console.page.get_by_role("dialog")).to_be_hidden()
+
+
+@browser_test
+def test_keys_lead_to_activity_and_trouble_and_take_back(console: Console) -> None:
+    page = console.page
+    console.delete(TOMATO)
+    console.says("Deleted")
+    page.keyboard.press("a")
+    expect(page.get_by_role("log", name="Activity")).to_be_focused()
+    page.keyboard.press("u")
+    console.says("is back.")
+    expect(console.records).to_have_count(3)
+    page.keyboard.press("t")
+    expect(page.get_by_label("Trouble for")).to_be_focused()
 
 
 @browser_test

@@ -21,13 +21,14 @@ function makeLine() {
 }
 
 function fillLine({ element, parts }, line) {
-  element.dataset.tone = line.tone;
+  const recovery = line.badge === "close" && state.recoveries.get(line.event.number);
+  // Who closes with 1000 and no reason has said goodbye, unless the emulator was told to.
+  element.dataset.tone = line.tone === "close" && line.event.code === 1000 && !line.event.reason && !recovery ? "socket" : line.tone;
   element.classList.toggle("chosen", line.event === chosen);
   for (const name of ["time", "badge", "where", "what"]) {
     parts[name].textContent = line[name] ?? "";
     parts[name].hidden = line.tone === "why" && name !== "what";
   }
-  const recovery = line.badge === "close" && state.recoveries.get(line.event.number);
   element.classList.toggle("away", Boolean(recovery) && recovery.back === null);
   if (recovery) parts.what.textContent += ` · ${recovered(recovery)}`;
 }

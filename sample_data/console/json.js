@@ -43,9 +43,19 @@ function errorAt(text) {
   }
 }
 
+// The browser's own answer comes at once, also for many megabytes.
+function isJson(text) {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 // What to tell of a text that is no JSON, and where; null of one that is.
 export function mistakeIn(text) {
-  const at = errorAt(text);
+  const at = isJson(text) ? null : errorAt(text);
   if (at === null) return null;
   const before = text.slice(0, at).split("\n");
   return { at, words: `Line ${before.length}, column ${before.at(-1).length + 1}: this is no JSON.` };

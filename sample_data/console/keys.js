@@ -16,6 +16,15 @@ const KEYS = {
     showTab("data");
     $("new-record").click();
   },
+  a: () => {
+    showTab("activity");
+    $("log").focus();
+  },
+  t: () => {
+    showTab("trouble");
+    $("target").focus();
+  },
+  u: () => $("undo").hidden || $("undo").click(),
   "?": () => $("keys").showModal(),
 };
 

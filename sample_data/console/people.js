@@ -41,7 +41,7 @@ async function readUsers() {
   );
   users = users.filter(({ name }) => typeof name === "string");
   state.people = users;
-  setUsers(users);
+  setUsers(users, places.map(({ name }) => name));
 }
 
 function showPeople() {

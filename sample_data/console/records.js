@@ -177,11 +177,12 @@ function tell(count) {
   const { items, ended, refusal, canRetry, pill } = live;
   [$("socket-state").textContent, $("socket-state").className] = [pill[0], `pill ${pill[1]}`];
   $("trouble").classList.toggle("refusal", refusal !== null);
-  $("trouble").textContent = [ended, refusal?.message].filter(Boolean).join(" · ");
+  $("trouble").textContent = [ended, refusal?.title ?? refusal?.message].filter(Boolean).join(" · ");
   $("again").hidden = !(canRetry || refusal);
   $("empty").hidden = count > 0;
   $("empty").className = refusal ? "empty refusal" : "empty";
   $("empty").textContent = refusal ? `Nothing to see: ${refusal.title ?? "no answer"}` : items.size ? "No record has this text." : "No records.";
+  if (refusal) $("empty").append(make("small", { text: refusal.hint ?? refusal.message }));
   const counted = view.find ? `${count} of ${plural(items.size, "record")}` : plural(items.size, "record");
   $("records-of").textContent = state.endpoint ?? "Records";
   $("records-count").textContent = state.endpoint && !refusal ? ` · ${counted}` : "";

@@ -12,11 +12,10 @@ if (brought) {
 
 export class Refused extends Error {
   constructor(status, body) {
-    const { message, hint } = body ?? {};
-    super([`${status} ${message ?? "refused"}`, hint].filter(Boolean).join(" "));
-    this.status = status;
-    this.title = `${status} ${message ?? ""}`;
-    this.hint = hint ?? "";
+    const { message = "refused", hint = "" } = body ?? {};
+    const remedy = hint.replace(/ Arguments of [a-z-]+: .*$/, ""); // which are for who writes a call by hand
+    super(`${status} ${message} ${remedy}`.trim());
+    Object.assign(this, { status, title: `${status} ${message}`, hint: remedy });
   }
 }
 

@@ -3,6 +3,7 @@
 import { chosenEndpoint } from "./acting.js";
 import { doing, showChecked } from "./doing.js";
 import { $, ask, make, plural, say, show, when } from "./dom.js";
+import { mistakeIn } from "./json.js";
 import { addressOf } from "./route.js";
 import { act, loadData, look, saveData } from "./speak.js";
 import { onChange, refresh, state } from "./state.js";
@@ -37,13 +38,18 @@ doing($("delete-endpoint"), "click", async () => {
   const endpoint = chosenEndpoint();
   if (!endpoint || !(await ask(`Delete ${endpoint.name} with ${plural(endpoint.records, "record")}?`))) return;
   const { deleted, closed } = await act("delete-endpoint", { name: endpoint.name });
-  say(`${endpoint.name} is gone, with ${plural(deleted, "record")}${closing(closed)}.`, "good", undo(`delete-endpoint ${endpoint.name}`, `${endpoint.name} is back.`));
+  const bringBack = undo(`delete-endpoint ${endpoint.name}`, `${endpoint.name} is back.`);
+  say(`${endpoint.name} is gone, with ${plural(deleted, "record")}${closing(closed)}.`, "good", async () => {
+    await bringBack();
+    location.hash = addressOf(endpoint.name);
+  });
 });
 doing($("new-endpoint"), "submit", async () => {
   const name = $("new-endpoint-name").value.trim();
-  await act("change-endpoint", { name });
+  const isThere = state.status.projects.some(({ endpoints }) => endpoints.some((endpoint) => endpoint.name === name));
+  if (!isThere) await act("change-endpoint", { name }); // of one that is there it would save the options, which ends sockets
   $("new-endpoint-name").value = "";
-  say(`${name} is there, open to everyone.`, "good");
+  say(isThere ? `There is ${name} already.` : `${name} is there, open to everyone.`, "good");
   await refresh();
   location.hash = addressOf(name);
 });
@@ -92,7 +98,9 @@ doing($("now"), "click", async () => {
 // Checkpoints
 
 doing($("checkpoint-form"), "submit", async () => {
-  const { name } = await act("checkpoint", { name: $("checkpoint").value });
+  const wanted = $("checkpoint").value;
+  if (state.status.checkpoints.includes(wanted) && !(await ask(`There is a checkpoint ${wanted} already. Let it be this state?`, "Replace"))) return;
+  const { name } = await act("checkpoint", { name: wanted });
   $("checkpoint").value = "";
   say(`This state is remembered as ${name}.`, "good");
 });
@@ -116,8 +124,8 @@ async function countChanges() {
   counted = new Map(names.map((name, at) => [name, counts[at]]));
 }
 
-const inWords = (counts) => Object.entries(counts).filter(([, count]) => count).map(([done, count]) => `${done}: ${count}`).join(", ");
-const sinceThen = (changes) => (changes ? inWords(changes.records) || "nothing changed" : "");
+const inWords = (counts) => Object.entries(counts).filter(([, count]) => count).map(([done, count]) => `${count} ${done}`).join(", ");
+const sinceThen = (changes) => (changes ? `${inWords(changes.records) || "nothing changed"} since` : "");
 
 when($("save-seed"), "click", async () => {
   const url = URL.createObjectURL(new Blob([await saveData()], { type: "application/json" }));
@@ -131,6 +139,8 @@ doing($("load-file"), "change", async () => {
   const [file] = $("load-file").files;
   const text = await file.text();
   $("load-file").value = ""; // so that the same file can be chosen again
+  const mistake = mistakeIn(text);
+  if (mistake) throw new Error(`${file.name}: ${mistake.words}`);
   if (!(await ask(`Make ${file.name} the state of this world? Undo takes it back.`, "Load"))) return;
   const { messages, closed } = await loadData(text);
   say(`${file.name} is the state: ${plural(messages, "message")} told listeners the difference${closing(closed)}.`, "good", undo("load", "As before the load."));
@@ -183,7 +193,7 @@ function showCheckpoints() {
     state.status.checkpoints.map((name) => {
       const back = make("button", { text: "Restore", "aria-label": `Restore ${name}` });
       doing(back, "click", () => restore(name));
-      return make("li", {}, make("span", { class: "grow" }, name, make("small", { text: sinceThen(counted.get(name)) })), back);
+      return make("li", {}, make("span", { class: "grow checkpoint" }, make("span", { class: "cut", text: name, title: name }), make("small", { text: sinceThen(counted.get(name)) })), back);
     }),
   );
 }

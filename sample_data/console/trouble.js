@@ -39,13 +39,16 @@ async function start(calls, name) {
     const [verb, args] = verbOf(call);
     told.push(whatItDid(args, await act(verb, args)));
   }
-  say(`${name ? `${name}: ` : ""}${told.join("; ")}.`, "good");
+  const isForAll = $("target").value.startsWith("/") && calls.some(({ verb }) => verb);
+  say(`${name ? `${name}: ` : ""}${told.join("; ")}${isForAll ? ", of everybody: a token belongs to no endpoint" : ""}.`, "good");
 }
+
+const strikes = (kind) => (kind === "messages" ? "strikes at the next message" : "strikes when somebody asks");
 
 function whatItDid({ kind }, { id, sockets, expired, closed }) {
   if (expired !== undefined) return `${plural(expired, "token")} revoked, ${plural(closed, "socket")} closed with 1000`;
   if (sockets) return `Fault ${id}, ${kind}, hit ${plural(sockets, "open socket")}`;
-  return ["abort", "close", "silence"].includes(kind) ? `Fault ${id}, ${kind}, found no open socket` : `Fault ${id}, ${kind}, strikes when somebody asks`;
+  return ["abort", "close", "silence"].includes(kind) ? `Fault ${id}, ${kind}, found no open socket` : `Fault ${id}, ${kind}, ${strikes(kind)}`;
 }
 
 function buttonsFor(presets) {
@@ -98,7 +101,7 @@ $("active-faults").addEventListener("click", (event) => {
 function describe(fault) {
   const { id, kind, hits, active, times, began: _, ended: __, ...own } = fault;
   if (own.when === "before") delete own.when; // as it is unless it is said
-  const struck = active && !hits ? "strikes when somebody asks" : `${active ? "on" : "over"}, ${plural(hits, "hit")}${times ? ` of ${times}` : ""}`;
+  const struck = active && !hits ? strikes(kind) : `${active ? "on" : "over"}, ${plural(hits, "hit")}${times ? ` of ${times}` : ""}`;
   const rest = Object.keys(own).length ? [make("code", { class: "muted cut", text: inShort(own, 120), title: inShort(own) })] : [];
   return make("span", { class: "grow fault" }, make("span", { text: `${id}: ${kind} · ${struck}` }), ...rest);
 }
