@@ -25,6 +25,7 @@ reset, option change, SIGTERM with 1,000 sockets open; an end amid a fan-out:
     test_many_sockets.py::test_an_end_amid_a_fan_out_comes_behind_what_was_told_before
     test_many_sockets.py::test_every_socket_of_many_hears_its_end_within_a_second
     test_many_sockets.py::test_a_sigterm_amid_a_write_with_many_sockets_open_loses_nothing
+    test_many_sockets.py::test_an_end_amid_a_fan_out_comes_behind_what_was_told_before
     test_websocket.py::test_a_reset_ends_the_sockets_of_tokens_made_since
 opening during reset, endpoint deleted a moment later:
     test_many_sockets.py::test_a_socket_that_opens_amid_a_change_is_closed_or_hears_everything
