@@ -11024,18 +11024,16 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
         like = closest(unknown[0].partition("=")[0].strip("-"), [flag_of(name)[2:] for name in vars(arguments)])
-        hint = f"did you mean --{like}? --help shows all options" if like else "--help shows all options"
-        if not unknown[0].startswith("-"):
-            hint = "DATA is one file, and a command to run stands behind --"
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}; {hint}")
+        guess = f"did you mean --{like}? " if like else ""
+        told = f"{guess}--help shows all options; DATA is one file, and a command to run stands behind --"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}; {told}")
     return vars(arguments)
 
 
 def as_typed(message: str) -> str:
     """Spell the option that an OptionError names as on the command line."""
-    name, colon, rest = message.partition(": ")
-    is_option = colon and name in {item.name for item in dataclasses.fields(Options)}
-    return f"argument {flag_of(name)}: {rest}" if is_option else message
+    name, _, rest = message.partition(": ")
+    return f"argument {flag_of(name)}: {rest}" if name in vars(Options()) else message
 
 
 def lan_address() -> str | None:

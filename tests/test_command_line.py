@@ -836,9 +836,16 @@ def test_a_data_file_that_cannot_be_had_ends_with_2(tmp_path: Path, path: str) -
     assert path in done.stderr
 
 
-def test_a_missing_seed_is_named(tmp_path: Path) -> None:
-    done = finish("--memory", "--seed", "gone.json", cwd=tmp_path)
-    assert (done.returncode, "gone.json" in done.stderr) == (2, True)
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--seed", "gone.json"], "gone.json: No such file or directory"),
+        (["--cert-key", "key.pem"], "argument --cert-key: there is no --cert to go with it"),
+    ],
+)
+def test_what_only_the_start_finds_wrong_is_named(tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = finish("--memory", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"rested-emulator: error: {told}\n")
 
 
 # Options
