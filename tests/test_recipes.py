@@ -167,8 +167,10 @@ def test_the_commands_without_a_block_of_files_are_understood() -> None:
 def test_the_container_asks_and_is_asked_what_there_is() -> None:
     text = (RECIPES / "docker" / "Containerfile").read_text()
     program = json.loads(re.findall(r"ENTRYPOINT (\[.*\])", text)[0])
-    options = options_of([*program[3:], "--control-token", "a-token"])
+    [run] = re.findall(r"^docker run .* rested-emulator (.*)$", PAGE.replace("\\\n", ""), re.MULTILINE)
+    options = options_of([*program[3:], *run.split()])
     assert (options.data, options.host, options.port) == ("/data/db.json", "0.0.0.0", 7378)
+    assert (options.allow_host, options.control_token) == (("rested",), "a-token-of-yours")
     [service] = yaml.safe_load((RECIPES / "docker" / "services.yml").read_text())["jobs"]["test"]["services"].values()
     assert service["ports"] == ["7378:7378"]
     options = options_of([], **dict.fromkeys(service["env"], "a-token"))
