@@ -9553,7 +9553,9 @@ def read_arguments(verb: Callable[..., object], members: Json) -> dict[str, Any]
     expected = {camel(name): parameter for name, parameter in parameters.items() if name != "self"}
     unknown = members.keys() - expected.keys()
     if unknown:
-        raise OptionError(f"unknown argument {', '.join(map(shown, sorted(unknown)[:10]))}")
+        like = closest(min(unknown), list(expected))
+        guess = f"; did you mean {like}?" if like else ""
+        raise OptionError(f"unknown argument {', '.join(map(shown, sorted(unknown)[:10]))}{guess}")
     required = [name for name, parameter in expected.items() if parameter.default is parameter.empty]
     missing = [name for name in required if name not in members]
     if missing:
