@@ -3705,19 +3705,20 @@ class Gate:
         raise Refusal(Message.HOST_REFUSED, hint, hidden=True)
 
     def check_origin(
-        self, origin: str | None, allowed: Sequence[str], host: str | None = None, *, any_origin: bool | None = None
+        self, origin: str | None, allowed: Sequence[str], host: str | None = None, *, for_control: bool = False
     ) -> None:
         """Raise OriginRefused for a page of another site (cross-site requests and sockets).
 
-        A page that came from ``host``, the Host header that ``check_host`` let in, is the emulator's own.
+        A page that came from ``host``, the Host header that ``check_host`` let in, is the emulator's own. Those of
+        other sites never reach control, whatever ``any_origin`` says.
         """
-        if origin is None or (self.any_origin if any_origin is None else any_origin):
+        if origin is None or (self.any_origin and not for_control):
             return
         clean = parse_origin(origin)
         if clean in allowed or is_loopback_origin(origin) or (clean and is_own_origin(clean, host)):
             return
         hint = f"Origin {shown(origin)} is foreign to this machine; "
-        if any_origin is False:
+        if for_control:
             raise OriginRefused(hint + "call control from a page of this machine, or from no page.")
         by_name = f"--allow-origin {clean}, change-project, or " if clean else ""
         raise OriginRefused(f"{hint}allow it with {by_name}--allow-any-origin.")
@@ -5952,10 +5953,10 @@ class Service:
             allowed = project.allowed_origins if project else self.allowed_origins()
             self._gate.check_origin(request.origin, allowed, request.host)
 
-    def check_page(self, origin: str | None, host: str | None, *, any_origin: bool | None = None) -> None:
+    def check_page(self, origin: str | None, host: str | None, *, for_control: bool = False) -> None:
         """Raise a Refusal for a request to something that belongs to no project, where the outer gate is shut."""
         self._gate.check_host(host)
-        self._gate.check_origin(origin, self.allowed_origins(), host, any_origin=any_origin)
+        self._gate.check_origin(origin, self.allowed_origins(), host, for_control=for_control)
 
     def allowed_origins(self) -> list[str]:
         """Return the allowed origins of all projects, which count where no project is known."""
@@ -9457,7 +9458,7 @@ class Control(Door):
         """Ask the outer gate, without the exceptions that the API has."""
         headers = request.headers
         service = self._worlds.default.service
-        service.check_page(headers.get("Origin"), headers.get("Host"), any_origin=False)
+        service.check_page(headers.get("Origin"), headers.get("Host"), for_control=True)
         if self._token is None or request.method == "OPTIONS":
             return
         if not same_secret(bearer_token(headers.get("Authorization", "")) or "", self._token):

@@ -237,7 +237,7 @@ def test_a_gate_for_any_origin_lets_every_page_in_but_not_where_it_may_not_count
     gate = Gate(any_origin=True)
     gate.check_origin(origin, [])
     with refused(403, texts.ORIGIN_REFUSED):
-        gate.check_origin(origin, [], any_origin=False)
+        gate.check_origin(origin, [], for_control=True)
 
 
 def test_a_gate_for_any_origin_leaves_the_rule_of_the_project_alone(garden: dict[str, Any], clock: Clock) -> None:
