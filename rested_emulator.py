@@ -125,7 +125,6 @@ from collections import Counter, deque
 from collections.abc import (
     Awaitable,
     Callable,
-    Collection,
     Coroutine,
     ItemsView,
     Iterable,
@@ -869,6 +868,9 @@ def parse_query(query: str) -> Parameters:
         pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
     last = dict(pairs)
     is_plain = PARAMETERS.issuperset(last)
+    sent = unquote_to_bytes(query) if "%" in query else b""
+    # What is not UTF-8 gets lost on the way to a text and back.
+    is_utf8 = not sent or sent.decode(errors="ignore").encode() == sent
     return Parameters(
         key=last.get("key"),
         master_key=last.get("masterKey"),
@@ -878,19 +880,10 @@ def parse_query(query: str) -> Parameters:
         data_only=last.get("dataOnly") == "true",
         jsonata=last.get("jsonata"),
         from_console=last.get("from") == CONSOLE,
-        malformed=not query.isascii() or ("%" in query and not is_utf8(unquote_to_bytes(query))),
+        malformed=not (query.isascii() and is_utf8),
         flags=() if is_plain else tuple(name for name in FLAG_OPERATIONS if last.get(name) == "true"),
         warnings=() if is_plain else look_at_parameters(last),
     )
-
-
-def is_utf8(text: bytes) -> bool:
-    """Whether bytes are text in UTF-8."""
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def split_ids(value: str) -> list[str]:
@@ -1421,7 +1414,7 @@ class Documents(MutableMapping[str, Any]):
     def items(self) -> ItemsView[str, Any]:
         return self._whole().items()
 
-    def values(self) -> Collection[Any]:  # type: ignore[override]
+    def values(self) -> Iterable[Any]:  # type: ignore[override]
         shared, changes = self._shared, self._changes
         if not changes:
             return shared.values()
@@ -1744,10 +1737,6 @@ class Journal:
             os.ftruncate(self._file, self.size)
         return status.st_nlink > 0 and status.st_size >= self.size
 
-    def is_whole(self) -> bool:
-        """Whether nobody has deleted it, or cut it."""
-        return (os.path.getsize(self.path) if os.path.exists(self.path) else 0) >= self.size
-
     def open(self) -> None:
         """Open it to append to it. Raises OSError."""
         self._file = open_bytes(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -1874,7 +1863,7 @@ class JsonFile(Storage):
         with open(path, "r+b"):
             stamp = self._summed()
             self.tables = grow(load_tree(path))
-        self.remember(self.snapshot(), stamp)
+        self.remember(grow(self.tables), stamp)
         # Some disks count no names.
         self._had_name = os.stat(self.path).st_nlink > 0
 
@@ -1989,7 +1978,8 @@ class JsonFile(Storage):
     def _open_journal(self) -> None:
         """Open the journal to append to it; write the data file first if that is gone, or the journal was cut."""
         self.journal.close()
-        if self._stamp() is None or not self.journal.is_whole():
+        size = os.path.getsize(self.journal.path) if os.path.exists(self.journal.path) else 0
+        if self._stamp() is None or size < self.journal.size:
             self.changed = True
             self.save()
             if self.changed:
@@ -2003,10 +1993,6 @@ class JsonFile(Storage):
     def write(self, data: object) -> None:
         """Take note of a change of the tables, which TinyDB has made in place."""
         self.changed = True
-
-    def snapshot(self) -> Tables:
-        """Copy the tables as they are now."""
-        return grow(self.tables)
 
     def begin_save(self) -> Draft | None:
         """Return a draft to be written and handed to ``end_save``, if it is time for one; changes may come meanwhile.
@@ -2026,7 +2012,7 @@ class JsonFile(Storage):
     def _draft(self, ending: str) -> Draft:
         self._saves += 1
         path = f"{self.path}.{ending}"
-        return Draft(self.path, path, self.snapshot(), self._saves, self.journal.size, self._watched)
+        return Draft(self.path, path, grow(self.tables), self._saves, self.journal.size, self._watched)
 
     def end_save(self, draft: Draft, written: tuple[FileStamp, int | None]) -> None:
         """Put a written draft in the place of the data file; the journal keeps what came since. Raises OSError.
@@ -3205,7 +3191,7 @@ class History(Indexes):
         """
         steps, fits = self.file.steps_in_journal()
         if steps:
-            before = self.file.snapshot()
+            before = grow(self.file.tables)
             self._apply(steps)
             try:
                 whole = complete_tree(self.file.read())
@@ -3231,7 +3217,7 @@ class History(Indexes):
         be read or has such a key, Refusal where the disk takes no more, or OSError.
         """
         has_more = self.file.changed
-        old = self.file.snapshot()
+        old = grow(self.file.tables)
         steps, edited, stamp = self.file.read_edit()
         more, has_gone = consequences(old, steps, self.file.path)
         steps += more
@@ -3272,7 +3258,7 @@ class History(Indexes):
         # A checkpoint that is made anew becomes the latest, except for the one of the start.
         if name != START:
             self._checkpoints.pop(name, None)
-        self._checkpoints[name] = (like or self).file.snapshot()
+        self._checkpoints[name] = grow((like or self).file.tables)
         self._forget_files(lost_files)
 
     def restore(self, name: str = START) -> list[tuple[str, Change]]:
