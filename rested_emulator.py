@@ -1227,18 +1227,15 @@ def camel(name: str) -> str:
 # - Clock --------------------------------------------------------------------------------------------
 
 
-class ClockState(NamedTuple):
-    """How the owner has set a clock: seconds ahead of the machine, and the machine's time when it was frozen."""
-
-    skew: float = 0.0
-    frozen: float | None = None
+ClockState: TypeAlias = "tuple[float, float | None]"  # the ``skew`` and ``frozen`` of a Clock
 
 
 class Clock:
     """The emulator's time, which the owner can advance and freeze, with alarms and timers that follow it.
 
-    Moments are seconds since 1970, UTC. ``on_earlier`` is called when the next alarm may be due earlier than
-    ``until_next`` said before, with this clock.
+    Moments are seconds since 1970, UTC. ``skew`` is by how many seconds the owner has set it ahead of the machine,
+    ``frozen`` the machine's time when it was frozen, None while it goes on. ``on_earlier`` is called when the next
+    alarm may be due earlier than ``until_next`` said before, with this clock.
     """
 
     def __init__(
@@ -1248,7 +1245,8 @@ class Clock:
         self._on_earlier = on_earlier
         self._last = self._started = self._read()
         self._lost = 0.0  # seconds that the machine's clock was set back
-        self.state = ClockState()  # how it is set, for ``restore``
+        self.skew = 0.0
+        self.frozen: float | None = None
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._timers: list[tuple[float, Callable[[], object]]] = []
         self._numbers = itertools.count()
@@ -1267,14 +1265,12 @@ class Clock:
 
     def now(self) -> float:
         """Return the present moment; it goes back only by ``restore``."""
-        skew, frozen = self.state
-        return (self._machine_time() if frozen is None else frozen) + skew
+        return (self._machine_time() if self.frozen is None else self.frozen) + self.skew
 
     def moments(self) -> tuple[float, float]:
         """Return what ``now`` and ``uptime`` do, by one look at the machine's clock."""
-        skew, frozen = self.state
         time = self._machine_time()
-        return (time if frozen is None else frozen) + skew, time - self._started
+        return (time if self.frozen is None else self.frozen) + self.skew, time - self._started
 
     def timestamp(self) -> str:
         """Return the present moment as the service writes it."""
@@ -1316,7 +1312,7 @@ class Clock:
     def until_next(self) -> float:
         """Return the seconds until the next alarm; infinite without one, or while the clock is frozen."""
         wait = max(0.0, self._alarms[0][0] - self.now()) if self._alarms else math.inf
-        return math.inf if wait and self.state.frozen is not None else wait
+        return math.inf if wait and self.frozen is not None else wait
 
     def ring(self) -> None:
         """Do everything that is due by now, in the order of its moments."""
@@ -1326,26 +1322,31 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Move the time on; what is due by then happens before the call returns."""
-        self.state = self.state._replace(skew=self.state.skew + seconds)
+        self.skew += seconds
         self.ring()
         # Whoever asked ``until_next`` before would wait too long now.
         self._on_earlier(self)
 
     def freeze(self) -> None:
         """Stop the clock; ``advance`` still moves it."""
-        if self.state.frozen is None:
-            self.state = self.state._replace(frozen=self._machine_time())
+        if self.frozen is None:
+            self.frozen = self._machine_time()
 
     def unfreeze(self) -> None:
         """Let a frozen clock go on from where it stands."""
-        skew, frozen = self.state
-        if frozen is not None:
-            self.state = ClockState(skew + frozen - self._machine_time())
+        if self.frozen is not None:
+            self.skew = self.skew + self.frozen - self._machine_time()
+            self.frozen = None
             self._on_earlier(self)
+
+    @property
+    def state(self) -> ClockState:
+        """How the owner has set it, for ``restore``."""
+        return self.skew, self.frozen
 
     def restore(self, state: ClockState) -> None:
         """Set the clock as it was; timers begin anew, other alarms are forgotten."""
-        self.state = state
+        self.skew, self.frozen = state
         self._alarms.clear()
         for seconds, action in self._timers:
             self._start_timer(self.now(), seconds, action)
@@ -6498,11 +6499,10 @@ class States:
         """Set the clock, as ``advance`` does if it is forward, else as going back does; time goes on from there."""
         moment = parse_moment(time, "time")
         self._check_moment(moment, f"time is {shown(time)}")
-        skew, frozen = self._clock.state
         # Forward, what is due on the way happens; backward nothing can be undone, and what is due keeps its distance.
         ahead = moment - self._clock.now()
         if ahead < 0:
-            return self._pass_time(lambda: self._set_back(ClockState(skew + ahead, frozen)))
+            return self._pass_time(lambda: self._set_back((self._clock.skew + ahead, self._clock.frozen)))
         return self._pass_time(lambda: self._clock.advance(ahead))
 
     def freeze(self) -> dict[str, Json]:
@@ -6745,7 +6745,7 @@ class Reports:
             "undo": {"number": store.undo_number, "what": store.undo_what} if store.undo_what else None,
             "refusedEdit": store.refused_edit,
             "now": timestamp(now),
-            "frozen": self._clock.state.frozen is not None,
+            "frozen": self._clock.frozen is not None,
             "uptime": round(self._clock.uptime(), 3),
         }
 
