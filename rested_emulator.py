@@ -6599,6 +6599,7 @@ class States:
 
         def undo() -> list[tuple[str, Change]]:
             changes = self._store.undo(self._check_keys)
+            self._hub.watch_expiries(self._store.session)
             if what in ("reset", "restore") and self._clock.state == self._clocks[AFTER]:
                 self._set_back(self._clocks[BEFORE])
             return changes
@@ -6618,7 +6619,9 @@ class States:
 
         def load() -> list[tuple[str, Change]]:
             with self._store.undoable("load"):
-                return self._store.load(tree)
+                changes = self._store.load(tree)
+            self._hub.watch_expiries(self._store.session)
+            return changes
 
         done = self._switch(load, "load", self._options)
         left_out = [key for key in self._store.file_ids() if self._files.path(key) is None]
@@ -6679,6 +6682,7 @@ class States:
             return
         self._store.refused_edit = None
         log.info("took over an edit of the data file, %s", told_changes(changes))
+        self._hub.watch_expiries(self._store.session)
         self._close_outdated(tokens, before, self._options())
         self._tell(changes)
         self._store.file.save()
@@ -6688,7 +6692,6 @@ class States:
     ) -> None:
         """Close sockets whose token is gone, or whose endpoint's options are not those of before."""
         self._hub.close_tokens(tokens - self._accounts.live_tokens(), rule or EXPIRED)
-        self._hub.watch_expiries(self._store.session)
         changed = [name for name, options in before.items() if now.get(name) != options]
         self._hub.close_endpoints(changed, rule or OPTIONS_CHANGED)
 
