@@ -5510,7 +5510,9 @@ class Waiting:
     def look(self, seen: Iterable[Seen]) -> None:
         """Count what fits, and call ``then`` at the last one."""
         before = self.is_over
-        self.seen += sum(type(one) in self.filters and fits(one, self.filters[type(one)]) for one in seen)
+        for one in seen:
+            is_back = not isinstance(one, Recovery) or one.back is not None
+            self.seen += is_back and type(one) in self.filters and fits(one, self.filters[type(one)])
         if self.is_over and not before:
             self.then()
 
@@ -5607,8 +5609,6 @@ class Evidence:
         self._keep(self._requests, seen)
         if (status != 200 or seconds >= SLOW_SECONDS) and not is_console:
             self._judge(seen)
-        if self._waiting:
-            self._tell(seen)
 
     def _judge(self, seen: SeenRequest) -> None:
         """Count the behaviours that a request has met."""
@@ -5653,7 +5653,8 @@ class Evidence:
             self._told[endpoint.name] = told, to
         faults = tuple(hit.number for hit in hits)
         push = endpoint, change
-        self._saw(SeenMessage(*self._next(), change.type, endpoint.name, to, size, push, faults=faults))
+        seen = SeenMessage(*self._next(), change.type, endpoint.name, to, size, push, faults=faults)
+        self._keep(self._messages, seen)
 
     def saw_open(self, listener: Listener, warnings: tuple[str, ...] = (), attempt: Attempt | None = None) -> None:
         """Take note of a listener, who may be a client that is back."""
@@ -5661,9 +5662,10 @@ class Evidence:
         is_console = client.is_console
         if is_console:
             self._consoles.append(listener.number)
-        self._saw(
-            SeenMessage(*self._next(), OPEN, endpoint, to, 500, warnings=warnings, client=client, is_console=is_console)
+        seen = SeenMessage(
+            *self._next(), OPEN, endpoint, to, 500, warnings=warnings, client=client, is_console=is_console
         )
+        self._keep(self._messages, seen)
         recovery = None if is_console else self.recoveries.saw_open(listener, attempt)
         if recovery:
             self.coverage.meet(Behaviour.RECONNECT)
@@ -5693,7 +5695,7 @@ class Evidence:
         seen = SeenMessage(
             *self._next(), CLOSE, endpoint, to, size, None, code, reason, (), hint, (), refused, is_console
         )
-        self._saw(seen)
+        self._keep(self._messages, seen)
         if listener and rule and self.over is None and not is_console:
             recovery = self.recoveries.of_end(seen.number, listener, seen.at, code, reason, rule)
             self._keep(self.recoveries.seen, recovery)
@@ -5702,11 +5704,6 @@ class Evidence:
         """Return the number of what is seen now, and the moment, by the emulator's clock and by the machine's."""
         return next(self._numbers), *self._clock.moments()
 
-    def _saw(self, seen: SeenMessage) -> None:
-        self._keep(self._messages, seen)
-        if self._waiting:
-            self._tell(seen)
-
     def _keep(self, kept: deque[Any], seen: Seen) -> None:
         # A full deque drops its oldest without a word.
         if len(kept) == MOST_SEEN:
@@ -5714,6 +5711,8 @@ class Evidence:
         kept.append(seen)
         self.size += seen.size
         self._room.add(seen.size)
+        if self._waiting:
+            self._tell(seen)
 
     def forget_oldest(self, size: int) -> None:
         """Forget so many bytes of what is oldest, but no more than half of all."""
@@ -5724,12 +5723,6 @@ class Evidence:
             self.size -= gone.size
             if isinstance(gone, Recovery):
                 self.recoveries.forget(gone)
-
-    def _to_wait_for(self) -> Iterator[Seen]:
-        """Go through what was seen, of recoveries those whose client is back."""
-        yield from self._requests
-        yield from self._messages
-        yield from (recovery for recovery in self.recoveries.seen if recovery.back is not None)
 
     def find(self, kind: str, **filters: Any) -> list[dict[str, Json]]:
         """Return the requests or messages that fit, as the owner sees them; ``since`` is a number they come after."""
@@ -5754,7 +5747,7 @@ class Evidence:
             if not waiting.is_over:
                 # What was forgotten counts no more, unless there was enough of it already.
                 waiting.seen = 0
-                waiting.look(self._to_wait_for())
+                waiting.look(itertools.chain(*self._kinds.values()))
         return cleared
 
     def wait_for(self, filters: Mapping[str, Mapping[str, object]], count: int, then: Callable[[], None]) -> Waiting:
@@ -5766,7 +5759,7 @@ class Evidence:
         waiting = Waiting({kinds[kind]: values for kind, values in filters.items()}, count, then)
         # What was seen before counts too, or a test would have to wait before it acts.
         self._waiting.append(waiting)
-        waiting.look(self._to_wait_for())
+        waiting.look(itertools.chain(*self._kinds.values()))
         return waiting
 
     def forget(self, waiting: Waiting) -> None:

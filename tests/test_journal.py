@@ -693,7 +693,7 @@ def test_a_line_copied_by_hand_is_an_edit_that_cannot_be_read(path: Path, store:
     assert backend.records(PLANTS)[-1]["data"] == 2
 
 
-@pytest.mark.warns("data.json: with what was stored meanwhile: table 'garden/gardeners', 'new': user 'cleo' is that of '")
+@pytest.mark.warns("data.json: with what was stored meanwhile: table 'garden/gardeners', 'new': username 'cleo'")
 def test_an_edit_that_adds_a_user_who_registered_meanwhile_is_refused(path: Path, backend: Backend) -> None:
     backend.register(knock(GARDENERS, {"username": "cleo", "password": "clover"}))
     edited(path, lambda tree: tree[GARDENERS].update(new={"data": {"username": "cleo"}}))
