@@ -2066,7 +2066,6 @@ class JsonFile(Storage):
                 os.chmod(draft, stat.S_IMODE(os.stat(self.path).st_mode))
             is_in_place = self._put_in_place(draft, self.path)
         except OSError as error:
-            delete_file(draft)
             raise OSError(error.errno, error.strerror, self.path) from None
         stamp = self._stamp()
         # Size or time of modification have changed: somebody has written the file since.
