@@ -474,6 +474,7 @@ REFUSED = {
     "a part without disposition": Bad(texts.WRONG_BODY, form(b"--x\r\n\r\nabc\r\n")),
     "no end": Bad(texts.WRONG_BODY, FILE),
     "no end of the part": Bad(texts.WRONG_BODY, FILE[:-10]),
+    "no end of the last boundary": Bad(texts.WRONG_BODY, FILE + b"--x\r\n"),
     "an empty body": Bad(texts.WRONG_BODY, b""),
     "not a form": Bad(texts.WRONG_BODY, b"{}"),
     "another boundary": Bad(texts.WRONG_BODY, headers={"Content-Type": "multipart/form-data; boundary=y"}),
