@@ -444,16 +444,6 @@ def test_a_form_a_page_or_a_host_that_is_foreign_changes_nothing(verb: str, any_
 
 
 @pytest.mark.parametrize(
-    "shows", [{"Origin": FOREIGN}, {"Origin": "null"}, {"Host": "evil.example"}], ids=["foreign", "null", "host"]
-)
-def test_the_status_is_not_for_strangers(shows: dict[str, str]) -> None:
-    with RestedEmulator(data=GARDEN, allow_any_origin=True) as emulator:
-        reply = control(emulator, "status", method="GET", headers=shows)
-        assert (reply.status, cors_of(reply)) == (403, {})
-        assert KEY not in reply.body.decode()
-
-
-@pytest.mark.parametrize(
     "shows",
     [{}, {"Origin": FOREIGN}, {"Origin": "null"}, {"Host": "evil.example"}],
     ids=["nothing", "foreign", "null", "host"],
