@@ -230,18 +230,15 @@ def test_a_token_from_the_login_header_opens_a_socket_by_its_url(emulator: Reste
 # How a socket ends
 
 
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [
+def test_a_refused_socket_says_why(emulator: RestedEmulator, app: App) -> None:
+    for address, reason in (
         (f"{PLANTS}?key=wrong", texts.NOT_VALID),
         (PLANTS, texts.NOT_VALID),
         (f"garden/nothing?key={KEY}", texts.NOT_VALID),
         (f"{DIARY}?key={KEY}", texts.NO_TOKEN),
         (f"{DIARY}?key={KEY}&accessToken=invented", texts.NO_TOKEN),
-    ],
-)
-def test_a_refused_socket_says_why(emulator: RestedEmulator, app: App, address: str, reason: str) -> None:
-    assert app.listen(f"{emulator.facts['wsUrl']}/{address}").closed() == (4000, reason, True)
+    ):
+        assert app.listen(f"{emulator.facts['wsUrl']}/{address}").closed() == (4000, reason, True)
 
 
 def test_a_socket_of_an_expired_token_ends_and_the_page_reads_why(emulator: RestedEmulator, app: App) -> None:
@@ -254,13 +251,12 @@ def test_a_socket_of_an_expired_token_ends_and_the_page_reads_why(emulator: Rest
     assert app.listen(emulator.ws_url(DIARY)).closed() == (4000, texts.NO_TOKEN, True)
 
 
-def test_a_socket_ends_when_the_options_of_its_endpoint_change(emulator: RestedEmulator, app: App) -> None:
+def test_a_socket_ends_when_options_change_and_with_1001_when_the_emulator_stops(
+    emulator: RestedEmulator, app: App
+) -> None:
     ear = app.listen(emulator.ws_url(PLANTS))
-    emulator.change_endpoint(PLANTS, secure=True)
+    emulator.change_endpoint(PLANTS, description="another")
     assert ear.closed() == (1000, texts.OPTIONS_CHANGED, True)
-
-
-def test_a_socket_ends_with_1001_when_the_emulator_stops(emulator: RestedEmulator, app: App) -> None:
     ear = app.listen(emulator.ws_url(PLANTS))
     emulator.stop()
     assert ear.closed() == (1001, "The emulator stops.", True)
@@ -268,32 +264,19 @@ def test_a_socket_ends_with_1001_when_the_emulator_stops(emulator: RestedEmulato
 
 # Errors that a page can read
 
-MISTAKES = [
-    (f"/api/1/ce/{PLANTS}?key=wrong", 400, texts.NOT_VALID),
-    (f"/api/1/ce/garden/nothing?key={KEY}", 400, texts.NOT_VALID),
-    (f"/api/1/ce/{PLANTS}", 403, texts.KEY_MISSING),
-    (f"/api/2/ce/{PLANTS}?key={KEY}", 404, texts.NOT_FOUND),
-]
 
-
-@pytest.mark.parametrize(("address", "status", "message"), MISTAKES)
-def test_a_page_reads_why_an_address_is_wrong(
-    emulator: RestedEmulator, app: App, address: str, status: int, message: str
-) -> None:
-    check_error(app.fetch(f"http://{emulator.facts['host']}{address}"), status, message)
-
-
-@pytest.mark.parametrize(("address", "status", "message"), MISTAKES)
-def test_a_page_that_sends_json_reads_why_an_address_is_wrong(
-    emulator: RestedEmulator, app: App, address: str, status: int, message: str
-) -> None:
-    check_error(app.fetch(f"http://{emulator.facts['host']}{address}", "POST", {"name": "Leek"}), status, message)
-
-
-def test_a_page_reads_what_is_wrong_with_its_parameters(emulator: RestedEmulator, app: App) -> None:
-    url = emulator.url(PLANTS)
-    check_error(app.fetch(f"{url}&uniqueId=nobody"), 400, texts.NO_RECORD)
-    check_error(app.fetch(url, "PUT", {"bed": 1}), 400, texts.ONE_UNIQUE_ID)
+def test_a_page_reads_what_is_wrong_with_or_without_a_preflight(emulator: RestedEmulator, app: App) -> None:
+    for address, status, message in (
+        (f"/api/1/ce/{PLANTS}?key=wrong", 400, texts.NOT_VALID),
+        (f"/api/1/ce/garden/nothing?key={KEY}", 400, texts.NOT_VALID),
+        (f"/api/1/ce/{PLANTS}", 403, texts.KEY_MISSING),
+        (f"/api/2/ce/{PLANTS}?key={KEY}", 404, texts.NOT_FOUND),
+    ):
+        url = f"http://{emulator.facts['host']}{address}"
+        check_error(app.fetch(url), status, message)
+        check_error(app.fetch(url, "POST", {"name": "Leek"}), status, message)
+    check_error(app.fetch(f"{emulator.url(PLANTS)}&uniqueId=nobody"), 400, texts.NO_RECORD)
+    check_error(app.fetch(emulator.url(PLANTS), "PUT", {"bed": 1}), 400, texts.ONE_UNIQUE_ID)
 
 
 def test_a_page_reads_that_its_body_is_too_large(emulator: RestedEmulator, app: App) -> None:
@@ -434,35 +417,11 @@ def test_a_foreign_name_that_leads_to_this_machine_opens_nothing(
 # The control interface
 
 
-def check_no_control(app: App, emulator: RestedEmulator) -> None:
-    """Try to read and to use the control interface from a page."""
-    with pytest.raises(Error, match=UNREADABLE):
-        app.control(emulator, "status")
-    with pytest.raises(Error, match=UNREADABLE):
-        app.control(emulator, "delete-endpoint", {"name": PLANTS})
-    blindly = f"{emulator.facts['controlUrl']}/delete-endpoint"
-    assert app.fetch_blindly(blindly, json.dumps({"name": PLANTS})) == OPAQUE
-    assert len(emulator.records(PLANTS)) == 3
-
-
 def test_a_page_on_this_machine_can_use_the_control_interface(emulator: RestedEmulator, app: App) -> None:
     ear = app.listen(emulator.ws_url(PLANTS))
     assert app.control(emulator, "status")["status"] == 200
     assert app.control(emulator, "close-listeners", {"code": 4321})["body"] == {"closed": 1}
     assert ear.closed() == (4321, "", True)
-
-
-@pytest.mark.parametrize("options", [{}, {"allow_any_origin": True}])
-def test_a_foreign_page_cannot_use_the_control_interface(open_app: OpenApp, options: dict[str, Any]) -> None:
-    evil = open_app(EVIL)
-    with RestedEmulator(data=GARDEN, **options) as emulator:
-        check_no_control(evil, emulator)
-
-
-def test_a_foreign_page_cannot_use_the_control_interface_even_where_the_project_allows_it(open_app: OpenApp) -> None:
-    evil = open_app(EVIL)
-    with RestedEmulator(data=GARDEN, allow_origin=[evil.origin]) as emulator:
-        check_no_control(evil, emulator)
 
 
 # Files (contract 8)
@@ -547,17 +506,18 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("kind", SCRIPTS)
 def test_an_uploaded_page_is_shown_and_does_not_run(
-    emulator: RestedEmulator, context: BrowserContext, app: App, kind: str
+    emulator: RestedEmulator, context: BrowserContext, app: App
 ) -> None:
-    record = app.upload(emulator.url(PLANTS), [("page", kind, SCRIPTS[kind])])["body"]
     page = context.new_page()
     refused: list[str] = []
     page.on("console", lambda message: refused.append(message.text))
-    page.goto(f"{emulator.url(PLANTS)}&uniqueId={record['uniqueId']}&fileOnly=true")
-    assert page.title() == "still"
-    assert any("sandboxed" in text for text in refused), refused
+    for kind, content in SCRIPTS.items():
+        refused.clear()
+        record = app.upload(emulator.url(PLANTS), [("page", kind, content)])["body"]
+        page.goto(f"{emulator.url(PLANTS)}&uniqueId={record['uniqueId']}&fileOnly=true")
+        assert page.title() == "still"
+        assert any("sandboxed" in text for text in refused), refused
 
 
 def test_an_uploaded_text_is_no_script_of_a_page(emulator: RestedEmulator, app: App) -> None:
@@ -649,13 +609,15 @@ CLOSED = """url => new Promise((resolve, reject) => {
 FORM_KINDS = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 
 
-@pytest.mark.parametrize("options", [{}, {"allow_any_origin": True}], ids=["gate shut", "gate open"])
-def test_a_hostile_page_changes_nothing_by_control(open_app: OpenApp, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("gate", ["shut", "open", "open by name"])
+def test_a_hostile_page_reads_and_changes_nothing_by_control(open_app: OpenApp, gate: str) -> None:
     evil = open_app(EVIL)
+    options = {"allow_any_origin": gate == "open", "allow_origin": [evil.origin] if gate == "open by name" else []}
     with RestedEmulator(data=GARDEN, **options) as emulator:
         attack(evil, emulator, f"{emulator.facts['controlUrl']}/delete-endpoint", f'{{"name": "{PLANTS}", "x": "', '"}')
-        with pytest.raises(Error, match=UNREADABLE):
-            evil.fetch(f"{emulator.facts['controlUrl']}/reset", "POST", {})
+        for verb, arguments in (("status", None), ("reset", {})):
+            with pytest.raises(Error, match=UNREADABLE):
+                evil.control(emulator, verb, arguments)
         url = f"{emulator.facts['controlUrl']}/reset".replace("http:", "ws:")
         assert evil.page.evaluate(CLOSED, url) == 1006
 
