@@ -125,6 +125,7 @@ from collections import Counter, deque
 from collections.abc import (
     Awaitable,
     Callable,
+    Collection,
     Coroutine,
     ItemsView,
     Iterable,
