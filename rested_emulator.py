@@ -4900,12 +4900,14 @@ class Faults:
     """What goes wrong on purpose with requests, messages and sockets.
 
     No verb knows of it: a door asks what is done to a request before it calls the verb, and whoever publishes a
-    change hands over its message. What is due later follows the Clock.
+    change hands over its message. What is due later follows the Clock. ``on_lost`` is told of each listener who is
+    gone when a message that was held up comes.
     """
 
-    def __init__(self, clock: Clock, hub: Hub) -> None:
+    def __init__(self, clock: Clock, hub: Hub, on_lost: Callable[[Listener], None]) -> None:
         self._clock = clock
         self._hub = hub
+        self._on_lost = on_lost
         self._numbers = itertools.count(1)
         self._due_numbers = itertools.count(1)
         self._faults: dict[int, ActiveFault] = {}
@@ -5084,7 +5086,9 @@ class Faults:
 
     def send(self, listeners: Sequence[Listener], push: Push) -> None:
         """Send a message to those listeners who are still there."""
-        self._hub.send([listener for listener in listeners if self._hub.has(listener)], push.message)
+        for gone in itertools.filterfalse(self._hub.has, listeners):
+            self._on_lost(gone)
+        self._hub.send(list(filter(self._hub.has, listeners)), push.message)
 
     def send_later(self, active: ActiveFault, seconds: float, listeners: Sequence[Listener], push: Push) -> None:
         """Send a message after so many seconds of the Clock, to those who are still there."""
@@ -5393,6 +5397,11 @@ class Recoveries:
         # Whoever is away is counted for; a user who is not has no entry.
         if reader in said:
             said[reader] += 1
+
+    def saw_lost(self, listener: Listener) -> None:
+        """Count a change for a listener who is away, and whom a fault has kept waiting for its message until now."""
+        for recovery in self._away.get(listener.endpoint, {}).values():
+            recovery.heard -= recovery.listener == listener.number
 
     def _heard(self, endpoint: str, user: tuple[str, str] | None) -> int:
         """Count how many changes a user could have heard of since somebody has been away from the endpoint."""
@@ -6892,7 +6901,7 @@ class Emulation:
         # Sessions in a data file may be over for years.
         accounts.forget_expired()
         self.hub = hub = Hub(clock, send, lambda listener, *how: evidence.saw_end(listener.endpoint, listener, *how))
-        self.faults = faults = Faults(clock, hub)
+        self.faults = faults = Faults(clock, hub, evidence.recoveries.saw_lost)
         publish = functools.partial(tell_change, hub, faults, evidence)
         parts = Parts(store, clock, ids, accounts, hub, publish, take_key)
         self.service = Service(parts, gate, files, evidence)

@@ -296,6 +296,18 @@ def test_who_came_without_need_of_a_token_misses_what_is_theirs_once_there_is(
     assert [one["missed"] for one in backend.recoveries()] == [1]
 
 
+@pytest.mark.parametrize("what", ["late", "swap"])
+def test_a_message_that_a_fault_held_up_until_its_listener_was_away_is_missed(
+    backend: Backend, listen: Callable[..., Ear], what: str
+) -> None:
+    listen(PLANTS)
+    backend.add_fault("messages", what=what)
+    backend.create(knock(PLANTS, "held up"))
+    backend.add_fault("abort")
+    backend.clear_faults()
+    assert backend.recoveries()[0]["missed"] == 1
+
+
 def test_a_handshake_from_before_the_end_is_no_attempt_of_a_time_before_it(
     backend: Backend, listen: Callable[..., Ear], time: StoppedTime
 ) -> None:
