@@ -5260,7 +5260,7 @@ class SeenMessage(NamedTuple):
     client: Client | None = None
     is_console: bool = False
 
-    def public(self, hidden: Collection[int] = ()) -> dict[str, Json]:
+    def public(self, hidden: frozenset[int] = frozenset()) -> dict[str, Json]:
         """Show it to the owner, without those of its listeners who are ``hidden``."""
         seen: dict[str, Json] = {"number": self.number, "at": timestamp(self.at), "uptime": round(self.uptime, 3)}
         to: list[Json] = [number for number in self.to if number not in hidden]
@@ -5741,7 +5741,7 @@ class Evidence:
         fitting = [one for one in later if fits(one, filters)][::-1]
         if kind == "requests":
             return [request.public() for request in fitting]
-        hidden = () if filters.get("from_") == CONSOLE else frozenset(self._consoles)
+        hidden: frozenset[int] = frozenset() if filters.get("from_") == CONSOLE else frozenset(self._consoles)
         return [message.public(hidden) for message in fitting]
 
     def clear(self, kind: str) -> int:
