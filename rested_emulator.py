@@ -9635,8 +9635,8 @@ def check_latency(value: object) -> tuple[float, float]:
 
 def check_access(value: object) -> str:
     """Return WHAT:NAME, with WHAT one of read, update and delete."""
-    what, _, name = check_text(value).partition(":")
-    if what not in ("read", "update", "delete"):
+    what, colon, name = check_text(value).partition(":")
+    if what not in ("read", "update", "delete") or not colon:
         raise OptionError(f"{shown(value)} is not WHAT:NAME; WHAT is read, update or delete")
     return f"{what}:{check_endpoint_name(name)}"
 
@@ -11017,9 +11017,11 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
-        like = closest(unknown[0].partition("=")[0].strip("-"), [flag_of(name)[2:] for name in vars(arguments)])
-        guess = f"did you mean --{like}? " if like else ""
-        told = f"{guess}--help shows all options; DATA is one file, and a command to run stands behind --"
+        flags = [flag_of(name)[2:] for name in (*vars(arguments), "help", "version")]
+        like = closest(unknown[0].partition("=")[0].strip("-"), flags)
+        told = f"did you mean --{like}?" if like else "--help shows all options"
+        if not unknown[0].startswith("-"):
+            told = "DATA is one file, and a command to run stands behind --"
         parser.error(f"unrecognized arguments: {' '.join(unknown)}; {told}")
     return vars(arguments)
 

@@ -781,6 +781,8 @@ def test_the_line_to_try_works_when_it_is_pasted(option: str) -> None:
         (["--no-such-option"], "--no-such-option", "--help shows all options"),
         (["--mem"], "--mem", "unrecognized"),
         (["--portt", "80"], "--portt", "did you mean --port?"),
+        (["--verison"], "--verison", "did you mean --version?"),
+        (["--others-can", "read"], "--others-can", "WHAT:NAME"),
         (["--end-point=my-app/cars"], "--end-point", "did you mean --endpoint?"),
         (["one.json", "two.json"], "two.json", "a command to run stands behind --"),
     ],
