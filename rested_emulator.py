@@ -125,7 +125,6 @@ from collections import Counter, deque
 from collections.abc import (
     Awaitable,
     Callable,
-    Collection,
     Coroutine,
     ItemsView,
     Iterable,
@@ -5741,7 +5740,7 @@ class Evidence:
         fitting = [one for one in later if fits(one, filters)][::-1]
         if kind == "requests":
             return [request.public() for request in fitting]
-        hidden: frozenset[int] = frozenset() if filters.get("from_") == CONSOLE else frozenset(self._consoles)
+        hidden = frozenset(() if filters.get("from_") == CONSOLE else self._consoles)
         return [message.public(hidden) for message in fitting]
 
     def clear(self, kind: str) -> int:
