@@ -1029,6 +1029,15 @@ def test_of_many_endpoints_the_chosen_one_is_in_sight_and_a_long_name_is_cut(
 
 
 @browser_test
+def test_the_console_of_a_world_names_it(open_console: OpenConsole, emulator: RestedEmulator) -> None:
+    with emulator.world("test-7"):
+        console = open_console(emulator, "/?key=test-7")
+        expect(console.page.get_by_role("heading", level=1)).to_contain_text("test-7")
+        expect(console.page).to_have_title("test-7 · rested-emulator")
+        console.page.close()
+
+
+@browser_test
 def test_a_table_has_all_columns_and_scrolls_where_there_is_no_room(console: Console) -> None:
     for _ in range(4):  # so that most records have them
         console.emulator.put_record(PLANTS, {f"member{number}": number for number in range(24)})
@@ -1357,6 +1366,19 @@ def test_a_thousand_messages_a_second_do_not_freeze_the_page(
 
 
 # Never wrong
+
+
+@browser_test
+def test_who_acts_as_a_user_goes_on_as_that_user_after_a_restart(context: BrowserContext) -> None:
+    page, command = context.new_page(), ["-m", "rested_emulator", str(GARDEN), "--memory", "--port"]
+    with serving([*command, "0"], ROOT) as address:
+        page.goto(f"{address}/#/{DIARY}")
+        page.get_by_role("button", name="Log in as ada").click()
+        expect(page.locator("#records-title")).to_have_text(f"{DIARY} · 1 record")
+    expect(page.locator("#said")).to_contain_text("Trying again every second")
+    with serving([*command, address.rpartition(":")[2]], ROOT):
+        expect(page.locator("#socket-state")).to_have_text("listening")
+        expect(page.locator("#records-title")).to_have_text(f"{DIARY} · 1 record")
 
 
 @browser_test

@@ -2,7 +2,7 @@
 
 import { $, make, note, say, show, when } from "./dom.js";
 import { act } from "./speak.js";
-import { endpoints, onChange, refresh, state } from "./state.js";
+import { endpoints, onChange, onFound, refresh, state } from "./state.js";
 
 const NOBODY = { id: "nobody", label: "nobody" };
 const OWNER = { id: "owner", label: "owner" };
@@ -52,6 +52,13 @@ export async function actFor(id) {
   await refresh();
   for (const action of changed) action();
 }
+
+// A new emulator does not know the token that the one before gave out; any other end of a token is for people to see.
+onFound(async () => {
+  if (name === null || liveToken()) return;
+  token = await act("sign-in", { endpoint: splitId(chosen)[0], username: name }).then((found) => found.token, () => token);
+  for (const action of changed) action();
+});
 
 // These are the users; `places` are the endpoints of which all are known.
 export function setUsers(found, places) {

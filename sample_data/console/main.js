@@ -11,7 +11,7 @@ import "./timeline.js";
 import "./keys.js";
 import { $, make, note, show } from "./dom.js";
 import { addressOf } from "./route.js";
-import { keepToken, look } from "./speak.js";
+import { keepToken, look, WORLD } from "./speak.js";
 import { choose, firstOf, follow, onChange, onFound, onLost, refresh, sayLost, state } from "./state.js";
 
 onChange(() => {
@@ -42,7 +42,8 @@ $("token-form").addEventListener("submit", (event) => {
 
 async function begin() {
   try {
-    $("version").textContent = (await look("health")).version;
+    $("version").textContent = [(await look("health")).version, WORLD].filter(Boolean).join(" · ");
+    if (WORLD) document.title = `${WORLD} · rested-emulator`;
     await refresh();
     $("token-form").hidden = true;
     document.querySelector("main").hidden = false;

@@ -1,6 +1,6 @@
 // The two things this page speaks: the control interface, and the emulated API like any app.
 
-const WORLD = new URLSearchParams(location.search).get("key"); // the world it is about, the default one without
+export const WORLD = new URLSearchParams(location.search).get("key"); // the world it is about, the default one without
 const TOKEN = "rested-emulator-control-token";
 
 // The banner's address brings the control token behind #, which no server gets to see; it goes at once.

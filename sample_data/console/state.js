@@ -160,6 +160,6 @@ export async function follow() {
 }
 
 export function sayLost(error) {
-  const why = error instanceof Refused ? error.title : "The emulator does not answer.";
+  const why = !(error instanceof Refused) ? "The emulator does not answer." : error.status === 503 ? "The emulator has stopped." : error.message;
   note(`${why} Trying again every second.`, "bad");
 }
