@@ -45,7 +45,7 @@ INSTALLING, TESTING = COMMANDS[: COMMANDS.index(DOWNLOAD)], COMMANDS[COMMANDS.in
 OFFLINE = ["--disable-quic", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost", SPARING]
 
 # They want no package but the emulator's, or name what they build on in their own first words.
-TAKE_NOTHING = ("GitHub Actions", "Docker", "Begin with your own data", "Is it still like the service?")
+TAKE_NOTHING = ("GitHub Actions", "Docker", "Begin with your own data")
 
 NOTES = "examples/unsecure-endpoint"
 
@@ -451,6 +451,32 @@ def test_the_app_of_the_readme_is_made_by_vite_and_runs(
             page.get_by_text("[]", exact=True).wait_for()
             call(emulator.url("my-app/orders"), "POST", {"car": 1}, headers=bearer(token))
             page.get_by_text('[{"car":1}]', exact=True).wait_for()
+            page.close()
+
+
+@pytest.mark.browser
+def test_axios_keeps_a_login_as_the_readme_has_it(
+    my_app: Path, run: Run, frontend: Frontend, context: BrowserContext
+) -> None:
+    [client] = re.findall(r"`(axios\.create\(.*\))`", (ROOT / "README.md").read_text())
+    run("cd my-app && npm install axios")
+    with RestedEmulator(auth=["my-app/users"], secure=["my-app/orders"]) as emulator:
+        emulator.sign_in("my-app/users", "ada", "apricot")
+        here = client.replace("localhost:7378", str(emulator.facts["host"]))
+        (my_app / "src" / "main.js").write_text(f"""
+            import axios from "axios";
+            const key = "{emulator.facts["key"]}";
+            const client = {here};
+            const ada = {{ username: "ada", password: "apricot" }};
+            await client.post("/my-app/users", ada, {{ params: {{ login: true }} }});
+            await client.post("/my-app/orders", {{ car: 1 }});
+        """)
+        (my_app / "vite.config.js").write_text("export default {}")
+        with dev_server(Frontend(my_app, frontend.environment), "npm run dev --") as (url, process):
+            line_with("Local:", process)
+            page = context.new_page()
+            page.goto(url)
+            emulator.wait(requests={"endpoint": "my-app/orders", "method": "POST", "status": 200}, timeout=SECONDS)
             page.close()
 
 
