@@ -4563,10 +4563,10 @@ class Fault:
 def check_fault(kind: str, arguments: Mapping[str, Any]) -> Fault:
     """Make a fault of those arguments that are not None; raises OptionError where one is wrong."""
     declared = FAULT_KINDS[one_of(FAULT_KINDS)(kind, "kind")]
-    checks = {**declared.arguments, **dict.fromkeys(("endpoint", "username", "seed"), anything)}
-    checks["method"] = one_of(declared.methods)
+    checks = {**declared.arguments, "method": one_of(declared.methods)}
+    unchecked = {"endpoint", "username", "seed"}
     if declared.is_at_once or declared.on_message:
-        checks["listener"] = anything
+        unchecked.add("listener")
     if not declared.is_at_once and not declared.hits_all:
         checks["for_"] = within(0, LONGEST)
     if not declared.hits_all:
@@ -4576,6 +4576,8 @@ def check_fault(kind: str, arguments: Mapping[str, Any]) -> Fault:
     # A signature has no other word than None for an argument that was not given.
     values = {name: value for name, value in arguments.items() if value is not None}
     for name, value in values.items():
+        if name in unchecked:
+            continue
         if name not in checks:
             takes = f"takes {' and '.join(declared.arguments)}" if declared.arguments else "takes nothing of its own"
             raise OptionError(f"{camel(name)} means nothing to a fault of kind {kind}, which {takes}")
@@ -4586,11 +4588,6 @@ def check_fault(kind: str, arguments: Mapping[str, Any]) -> Fault:
 
 
 Check: TypeAlias = Callable[[Any, str], Any]  # returns the value of that name, or raises OptionError
-
-
-def anything(value: Any, name: str) -> Any:  # noqa: ARG001
-    """Return the value, which needs no check."""
-    return value
 
 
 def one_of(words: Iterable[str]) -> Check:
@@ -4675,6 +4672,7 @@ class ActiveFault:
 
     number: int
     fault: Fault
+    kind: FaultKind
     chances: random.Random | None
     uptime: Callable[[], float]
     began: float
@@ -4691,10 +4689,6 @@ class ActiveFault:
         """Hit nothing any more."""
         if self.ended is None:
             self.ended = self.uptime()
-
-    @property
-    def kind(self) -> FaultKind:
-        return FAULT_KINDS[self.fault.kind]
 
     @property
     def rule(self) -> str:
@@ -4930,16 +4924,17 @@ class Faults:
                 raise OptionError(f"{MOST_FAULTS} faults are active, which is enough; clear them first")
             self._stop(self._faults.pop(over))
         chances = random.Random(fault.seed) if fault.chance < 1 else None
-        active = ActiveFault(next(self._numbers), fault, chances, self._clock.uptime, self._clock.uptime())
+        kind, uptime = FAULT_KINDS[fault.kind], self._clock.uptime
+        active = ActiveFault(next(self._numbers), fault, kind, chances, uptime, uptime())
         self._faults[active.number] = active
         hit: list[Listener] = []
-        if active.kind.on_sockets:
+        if kind.on_sockets:
             aimed = filter(active.is_aimed_at, self._hub.listeners())
             hit = [listener for listener in aimed if active.hits_at(listener.endpoint, WEBSOCKET)]
-            active.kind.on_sockets(self._hub, active, hit)
-        if active.kind.is_at_once:
+            kind.on_sockets(self._hub, active, hit)
+        if kind.is_at_once:
             active.end()
-        lasts = fault.seconds if active.kind.hits_all else fault.for_
+        lasts = fault.seconds if kind.hits_all else fault.for_
         if lasts is not None:
             self._later(lasts, lambda: self._finish(active))
         return active.number, len(hit)
@@ -5555,14 +5550,15 @@ class Evidence:
     """Keeps what was asked and what was pushed, for tests to read: the latest of each.
 
     One row of numbers goes through requests and messages, so that they tell what came before what. ``over`` says
-    why nothing more will be seen, once that is so; ``size`` is what it takes, in bytes.
+    why nothing more will be seen, once that is so; ``size`` is what it takes, in bytes. ``coverage`` and ``room`` are
+    those of another world, where they are to be had in common with it.
     """
 
     def __init__(self, clock: Clock, coverage: Coverage | None = None, room: Room | None = None) -> None:
         self._clock = clock
         self.coverage = coverage or Coverage()
-        self._room = room or Room()
-        self._room.tenants.add(self)
+        self.room = room or Room()
+        self.room.tenants.add(self)
         self._numbers = itertools.count(1)
         self._requests: deque[SeenRequest] = deque(maxlen=MOST_SEEN)
         self._messages: deque[SeenMessage] = deque(maxlen=MOST_SEEN)
@@ -5579,10 +5575,6 @@ class Evidence:
         }
         self._waiting: list[Waiting] = []
         self.over: Message | None = None
-
-    def another(self, clock: Clock) -> Evidence:
-        """Make the evidence of another world, which has coverage and room in common with this one."""
-        return Evidence(clock, self.coverage, self._room)
 
     def saw_request(
         self,
@@ -5718,7 +5710,7 @@ class Evidence:
             self.size -= kept[0].size
         kept.append(seen)
         self.size += seen.size
-        self._room.add(seen.size)
+        self.room.add(seen.size)
         if self._waiting:
             self._tell(seen)
 
@@ -6912,7 +6904,7 @@ class Emulation:
         """Make a private copy of how this one began, or one with other data, under another key."""
         files = self.files.reader()
         store, clock = self.store.fork(key, files.drop, data), self.clock.another()
-        evidence = self.evidence.another(clock)
+        evidence = Evidence(clock, self.evidence.coverage, self.evidence.room)
         return Emulation(store, clock, self.gate, files, evidence, self.hub.send, take_key, stable_ids=self.ids.stable)
 
     def tick(self) -> None:
@@ -10472,8 +10464,6 @@ class Server:
 
     def _set_timer(self) -> None:
         """Call ``_tick`` when something is due, and twice a second: a clock may jump, a person edit the data file."""
-        if not self._is_serving:
-            return
         if self._timer:
             self._timer.cancel()
         wait = min(0.5, self.worlds.until_next())
