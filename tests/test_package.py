@@ -46,20 +46,23 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("sdist", tmp_path_factory.mktemp("sdist"))
 
 
-@pytest.fixture(scope="module", params=["wheel", "sdist"])
-def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment of its own, in which one of them is installed, without network."""
+def pip(*arguments: str, cwd: Path) -> None:
+    """Let pip do something without network."""
     pytest.importorskip("pip", reason="there is no pip here to install with")
-    archive, place = request.getfixturevalue(request.param), tmp_path_factory.mktemp("installed")
+    run(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, "--no-index", "--no-deps", cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment of its own, in which the wheel is installed."""
+    place = tmp_path_factory.mktemp("installed")
     venv.create(place, with_pip=False)
     programs = place / ("Scripts" if os.name == "nt" else "bin")
     python = str(programs / "python")
     packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place).strip()
-    # What it needs, and is built with, is that of the tests; later on the path, so it does not stand in for it.
+    # What it needs is that of the tests; later on the path, so it does not stand in for it.
     (Path(packages) / "needs.pth").write_text(sysconfig.get_path("purelib"))
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-    how = ("--no-index", "--no-deps", "--no-build-isolation", "--ignore-installed")
-    run(*pip, "install", *how, str(archive), cwd=place)
+    pip("--python", python, "install", "--ignore-installed", str(wheel), cwd=place)
     return programs
 
 
@@ -98,6 +101,14 @@ def test_the_sdist_holds_what_the_repository_does(sdist: Path) -> None:
     assert not {name for name in names if "__pycache__" in name or "node_modules" in name or name.startswith(".venv")}
 
 
+def test_pip_builds_the_same_wheel_of_the_sdist(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    pip("wheel", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(sdist), cwd=tmp_path)
+    with ZipFile(wheel) as ours, ZipFile(tmp_path / wheel.name) as other:
+        assert {name: other.read(name) for name in other.namelist()} == {
+            name: ours.read(name) for name in ours.namelist()
+        }
+
+
 @pytest.mark.parametrize("command", [["rested-emulator"], ["python", "-m", "rested_emulator"]], ids=" ".join)
 def test_what_is_installed_says_its_version_and_serves(installed: Path, tmp_path: Path, command: list[str]) -> None:
     program = [str(installed / command[0]), *command[1:]]
@@ -125,19 +136,8 @@ with RestedEmulator(secure=["my-app/notes"]) as emulator:
 """
 
 
-def test_a_strict_type_checker_sees_the_types_of_what_is_installed(
-    installed: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_strict_type_checker_sees_the_types_of_what_is_installed(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text(USE)
-    cache = tmp_path_factory.getbasetemp() / "mypy"  # what both ask it of the standard library
-    mypy = (
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--config-file=",
-        f"--cache-dir={cache}",
-        "--python-executable",
-        str(installed / "python"),
-    )
-    assert run(*mypy, "use.py", cwd=tmp_path) == "Success: no issues found in 1 source file\n"
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--config-file=")
+    printed = run(*mypy, "--python-executable", str(installed / "python"), "use.py", cwd=tmp_path)
+    assert printed == "Success: no issues found in 1 source file\n"
