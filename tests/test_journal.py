@@ -110,6 +110,15 @@ def state(store: Store) -> dict[str, Any]:
     return {name: list(table.items()) for name, table in store.file.tables.items() if table}
 
 
+def assert_kept(path: Path, store: Store) -> Store:
+    """What there is outlives a kill; the store of the next start."""
+    before = state(store)
+    killed(store)
+    again = opened(path)
+    assert state(again) == before
+    return again
+
+
 VERBS: dict[str, Callable[[Backend], object]] = {
     "create": lambda backend: backend.create(knock(PLANTS, {"name": "Möhre"})),
     "update": lambda backend: backend.update(knock(PLANTS, {"bed": 9}, unique_id=TOMATO, strategy="merge")),
@@ -141,13 +150,15 @@ every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
 
 
 @every_verb
-def test_what_was_done_before_a_kill_is_there_after(
+def test_what_was_done_before_a_kill_is_there_after_and_the_data_file_is_whole(
     path: Path, store: Store, verb: Callable[[Backend], object]
 ) -> None:
     verb(served(store))
-    before = state(store)
-    killed(store)
-    assert state(opened(path)) == before
+    again = assert_kept(path, store)
+    assert not path.with_name("data.json.journal").exists()
+    copy = path.with_name("copy.json")
+    copy.write_text(json.dumps(json.loads(path.read_text())))  # so that it is read as any JSON is
+    assert state(opened(copy)) == state(again)
 
 
 @pytest.mark.parametrize("first", [TOMATO, ROSEMARY, PUMPKIN])
@@ -159,23 +170,7 @@ def test_a_record_that_had_come_back_to_its_place_is_there_after_a_kill_whatever
     backend.delete(knock(PLANTS, unique_id=first))
     backend.reset()
     backend.delete(knock(PLANTS, unique_id=second))
-    before = state(store)
-    killed(store)
-    assert state(opened(path)) == before
-    assert len(before[PLANTS]) == 2
-
-
-@every_verb
-def test_after_the_next_start_the_data_file_is_whole_and_the_journal_gone(
-    path: Path, store: Store, verb: Callable[[Backend], object]
-) -> None:
-    verb(served(store))
-    killed(store)
-    again = opened(path)
-    assert not path.with_name("data.json.journal").exists()
-    copy = path.with_name("copy.json")
-    copy.write_text(json.dumps(json.loads(path.read_text())))  # so that it is read as any JSON is
-    assert state(opened(copy)) == state(again)
+    assert len(assert_kept(path, store).records(PLANTS)) == 2
 
 
 OF_USERS: dict[str, Callable[[Backend], object]] = {
@@ -304,9 +299,7 @@ def test_what_changes_while_a_draft_is_written_stays_in_the_journal(path: Path, 
     assert ("in the draft" in journal, "after it" in journal) == (False, True)
     assert json.loads(journal.splitlines()[0]) == {"continues": zlib.crc32(path.read_bytes())}
     backend.create(knock(PLANTS, "and on"))
-    before = state(store)
-    killed(store)
-    assert state(opened(path)) == before
+    assert_kept(path, store)
 
 
 @pytest.mark.parametrize("name", ["replace", "write", "open"])
@@ -467,9 +460,7 @@ def test_a_change_the_disk_refuses_is_none(
     assert len(backend.records(PLANTS)) == 3
     disk.mend()
     verb(backend)
-    after = state(store)
-    killed(store)
-    assert state(opened(path)) == after
+    assert_kept(path, store)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])
@@ -497,9 +488,7 @@ def test_a_journal_that_cannot_be_taken_away_does_no_harm(path: Path, store: Sto
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         store.file.save()
     disk.mend()
-    after = state(store)
-    killed(store)
-    assert state(opened(path)) == after
+    assert_kept(path, store)
 
 
 def test_a_vanished_folder_answers_507_and_is_well_again_when_it_is_back(tmp_path: Path) -> None:
@@ -1001,9 +990,7 @@ def test_a_data_file_that_cannot_be_replaced_is_written_in_place(
     assert (path.stat().st_ino, os.listdir(path.parent)) == (inode, ["data.json", "data.json.lock"])
     assert "edit" not in caplog.text
     assert caplog.text.count("in place") == 1
-    after = state(store)
-    killed(store)
-    assert state(opened(path)) == after
+    assert_kept(path, store)
 
 
 @every_refusal
@@ -1546,9 +1533,7 @@ def test_a_kill_after_an_edit_was_taken_over_is_nothing_to_tell(path: Path, stor
     edited(path, lambda tree: tree[PLANTS].update(new={"data": "by hand"}))
     backend.tick()
     backend.create(knock(PLANTS, "after it"))
-    before = state(store)
-    killed(store)
-    assert state(opened(path)) == before
+    assert_kept(path, store)
 
 
 # Windows, imitated
@@ -1676,9 +1661,7 @@ def test_what_is_written_has_no_other_line_ends_on_windows(path: Path, monkeypat
     for number in range(3):
         backend.create(knock(PLANTS, number))
     assert b"\r" not in path.with_name("data.json.journal").read_bytes()
-    before = state(store)
-    killed(store)
-    assert state(opened(path)) == before
+    assert_kept(path, store)
     assert b"\r" not in path.read_bytes()
 
 
@@ -1707,13 +1690,8 @@ def test_that_a_disk_has_no_locks_is_told_once_however_often_one_is_tried(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(os.path, "samestat", lambda *_: False)  # as where no file keeps its inode
-    served_by(emulator_with(monkeypatch, fcntl=None), path).store.file.close()
+    served_by(emulator_with(monkeypatch, fcntl=None), path).store.file.close()  # nor has the system
     assert caplog.text.count("no locks") == 1
-
-
-@pytest.mark.warns("the disk has no locks")
-def test_a_system_without_locks_is_told_and_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served_by(emulator_with(monkeypatch, fcntl=None), path).store.file.close()
     assert os.listdir(path.parent) == ["data.json"]
 
 
