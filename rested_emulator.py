@@ -3447,11 +3447,8 @@ class Store(History):
 
     def tokens_of(self, endpoint: str, user: str | None = None) -> list[str]:
         """Return the tokens of a user, or of every user, of an endpoint."""
-        return [
-            token
-            for token, document in self._documents(SESSIONS).items()
-            if document["endpoint"] == endpoint and user in (None, document["user"])
-        ]
+        logins = self._documents(SESSIONS).items()
+        return [token for token, login in logins if login["endpoint"] == endpoint and user in (None, login["user"])]
 
     def session(self, token: str) -> Session | None:
         return self._value(SESSIONS, token, read_session)
@@ -4135,13 +4132,12 @@ class Files:
         self._is_closed = True
         for unique_id in gone:
             self.drop(unique_id)
-        if self._folder is None:
-            return
-        for name in os.listdir(self._folder) if self._is_temporary and os.path.isdir(self._folder) else ():
-            delete_file(os.path.join(self._folder, name))
-        # Only if it is empty: rmdir(2) refuses any other.
+        folder = self._folder or ""
+        for name in os.listdir(folder) if self._is_temporary and os.path.isdir(folder) else ():
+            delete_file(os.path.join(folder, name))
+        # Only if it is empty: rmdir(2) refuses any other, and one without a name.
         with contextlib.suppress(OSError):
-            os.rmdir(self._folder)
+            os.rmdir(folder)
 
 
 class Upload:
@@ -9831,7 +9827,17 @@ CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it mu
 def check_regular(what: str, path: str | None) -> None:
     """Raise OptionError for what is there and is no file, as a folder or a pipe."""
     if path and os.path.exists(path) and not os.path.isfile(path):
-        raise OptionError(f"{what} {path} is not a regular file")
+        hint = ": a folder, as containers make it where the file to mount is missing" if os.path.isdir(path) else ""
+        raise OptionError(f"{what} {path} is not a regular file{hint}")
+
+
+def read_apart(path: str) -> Tree:
+    """Read a data file that is not to be written; raises as ``load_tree`` does."""
+    journal = f"{os.path.realpath(path)}.journal"
+    if os.path.isfile(journal) and os.path.getsize(journal):
+        told = "%s is read without %s, which has what was stored last; an emulator with the file as DATA brings it in"
+        log.warning(told, path, journal)
+    return load_tree(path)
 
 
 def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[str], None] = lambda _: None) -> Store:
@@ -9843,7 +9849,7 @@ def open_store(options: Options, seed: Tree | None = None, drop_file: Callable[[
     new_data = dict(seed or check_tree(sample_project()))
     check_regular("data file", path if options.data or not options.memory else None)
     if options.memory:
-        return Store(JsonFile(None, load_tree(path) if options.data else new_data), drop_file)
+        return Store(JsonFile(None, read_apart(path) if options.data else new_data), drop_file)
     if os.path.islink(os.path.realpath(path)):  # which follows links to the end, unless they go round
         raise OptionError(f"data file {path} is a symbolic link that leads back to itself")
     if os.path.islink(path) and os.path.exists(f"{path}.journal"):
@@ -10354,7 +10360,7 @@ class Server:
         clock = Clock(read, self._wake)
         files = open_files(options)
         check_regular("seed", options.seed)
-        seed_tree = load_tree(options.seed) if options.seed else None
+        seed_tree = read_apart(options.seed) if options.seed else None
         store = open_store(options, seed_tree, files.drop)
         try:
             files.finish_drafts(store.has_file)

@@ -1486,6 +1486,16 @@ def test_a_record_whose_endpoint_went_with_the_data_file_is_there_at_once_and_af
     assert opened(path).endpoint(PLANTS) == store.endpoint(PLANTS)
 
 
+@pytest.mark.warns("data.json is read without", "data.json.journal, which has what was stored last")
+@pytest.mark.parametrize("name", ["data", "seed"])
+def test_what_is_in_a_journal_alone_is_told_to_be_left_out_where_the_data_file_is_only_read(
+    path: Path, name: str
+) -> None:
+    journal_of(path, "one")
+    with RestedEmulator(**{name: path}) as emulator:
+        assert len(emulator.records(PLANTS)) == 3
+
+
 def test_a_journal_that_moves_with_its_data_file_is_brought_in_without_a_word(tmp_path: Path, path: Path) -> None:
     journal_of(path, "one")
     folder = tmp_path / "elsewhere"
