@@ -1861,9 +1861,12 @@ class JsonFile(Storage):
     def load(self, path: str) -> None:
         """Read the data file, by the name it was given. Raises DataFileError, or OSError."""
         # For writing, so that a file that cannot be written fails now and not at the first change.
-        with open(path, "r+b"):
-            stamp = self._summed()
-            self.tables = grow(load_tree(path))
+        try:
+            os.close(open_bytes(path, os.O_RDWR))
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}; with --memory it is only read", path) from None
+        stamp = self._summed()
+        self.tables = grow(load_tree(path))
         self.remember(grow(self.tables), stamp)
         # Some disks count no names.
         self._had_name = os.stat(self.path).st_nlink > 0
@@ -2583,7 +2586,7 @@ def cause_of(message: str, before: str, rest: str, *, is_glued: bool) -> str:
     if message.startswith("Unterminated"):
         return "the text that begins here has no closing quote"
     if not rest:
-        return "the file ends before everything is closed" if before else "the file is empty"
+        return "the file ends before everything is closed" if before else "the file is empty; the shortest is {}"
     for pattern, cause in NOT_JSON:
         if pattern.match(rest):
             return cause
@@ -4294,10 +4297,7 @@ def file_name(part: Any) -> str | None:
     with contextlib.suppress(LookupError, ValueError):
         charset, _, extended = options["filename*"].strip('"').split("'")
         return unquote_to_bytes(extended).decode(charset)
-    if "filename" not in options:
-        return None
-    name: str = content_disposition_unquote(options["filename"])
-    return name
+    return cast("str", content_disposition_unquote(options["filename"])) if "filename" in options else None
 
 
 def parse_range(header: str, size: int) -> tuple[int, int] | None:
