@@ -1732,9 +1732,13 @@ def test_after_an_outage_the_panes_come_back_by_themselves(stage: Stage) -> None
     expect(stage.ada.locator("#line")).to_contain_text("Connection lost")
     add(stage.ada, "Lemonade")
     expect(stage.ada.locator("#problem")).to_contain_text("“Lemonade” was not saved")
+    for pane in (stage.ada, stage.ben):
+        expect(pane.locator("#line")).to_have_text("Connection lost, again in 1 s")
     stage.emulator.clear_faults()
     stage.are_live()
     expect(stage.ada.get_by_role("listitem")).to_have_count(3)
+    for name in ("ada", "ben"):
+        expect(stage.page.locator("#said")).to_contain_text(f"{name} was away for 1.")
 
 
 @browser_test

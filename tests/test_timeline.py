@@ -274,8 +274,8 @@ def test_of_many_lanes_those_of_clients_that_fell_out_stand_first(
     page: Page, emulator: RestedEmulator, tokens: dict[str, str]
 ) -> None:
     for number in range(6):
-        emulator.put_record(GARDENERS, {"username": f"gardener{number}", "password": "x"})
-    names = ["ada", *(f"gardener{number}" for number in range(6)), "ben"]
+        emulator.put_record(GARDENERS, {"username": f"amy{number}", "password": "x"})
+    names = ["ada", *(f"amy{number}" for number in range(6)), "ben"]
     for name in names[1:-1]:
         tokens[name] = emulator.sign_in(GARDENERS, name)
     with ExitStack() as sockets:

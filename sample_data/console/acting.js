@@ -20,7 +20,7 @@ export function acting() {
   const endpoint = chosenEndpoint();
   const needsToken = endpoint?.secure || endpoint?.authentication;
   const id = chosen ?? (needsToken ? OWNER.id : NOBODY.id);
-  return { id, isOwner: id === OWNER.id, token };
+  return { id, isOwner: id === OWNER.id, token, name };
 }
 
 // The token of who is acted for, unless it is over.

@@ -24,8 +24,9 @@ function snippets(endpoint, token) {
 }
 
 function noteOn(endpoint, token) {
-  if (token) return "With the token of who is acted for.";
-  if (acting().token) return "The token of who is acted for is over, so it is not in here; log in again for one that is valid.";
+  const { name } = acting();
+  if (token) return `With the token of ${name}.`;
+  if (name) return `The token of ${name} is over, so it is not in here; log in again for one that is valid.`;
   return endpoint?.secure ? "Only logged-in users are served here: act as one of them, and the token is in here." : "";
 }
 

@@ -56,8 +56,8 @@ async function begin() {
     }
     document.querySelector("main").hidden = true;
     $("token-form").hidden = false;
-    note(error.message, "bad");
-    $("token").focus();
+    note($("token").value ? "403 This is not the control token, which the banner prints." : error.message, "bad");
+    $("token").select();
   }
 }
 

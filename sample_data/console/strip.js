@@ -5,7 +5,7 @@ const MINUTE = 60; // seconds
 const LEAST = 20; // are shown, until there is a minute of something to see
 const REACH = 12; // pixels within which something is pointed at
 const LETTER = 0.56; // of the size of the text, about
-const IN_ORDER = 6; // lanes that stay as they came; of more, those of clients that fell out stand first
+const IN_ORDER = 6; // lanes that stand in the order of their names; of more, those of clients that fell out stand first
 const STEPS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 
 // One style for the page and for a copied picture, which has to bring its own.
@@ -55,6 +55,7 @@ const round = (number) => Math.round(number * 10) / 10;
 // Where everything is for so many lanes and so much room.
 function layOut(story, { width, from, to, size }) {
   const lanes = [...story.lanes.values()].filter((lane) => isSeen(lane, from, to));
+  lanes.sort((one, other) => one.name.localeCompare(other.name, "en", { numeric: true }));
   const fellOut = ({ told }) => [...told.values()].some((away) => (away.to ?? to) >= from && away.from <= to);
   if (lanes.length > IN_ORDER) lanes.sort((one, other) => fellOut(other) - fellOut(one));
   const gutter = Math.min(width * 0.25, Math.max(5, ...lanes.map(({ name }) => name.length)) * size * LETTER + 16);

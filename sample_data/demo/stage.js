@@ -12,6 +12,7 @@ const LAG = 2; // seconds
 const DROP = 4;
 const OUTAGE = 5;
 const READING = 1500; // milliseconds until somebody who is back has read, if ever
+const TOGETHER = 4000; // milliseconds within which one thing has made two people come back
 const SHORT = 1; // seconds that nobody notices
 const QUIET = 100; // between two looks at what happened
 
@@ -25,6 +26,7 @@ function say(text) {
 
 function on(button, action) {
   button.addEventListener("click", async () => {
+    lately = [];
     try {
       await action();
     } catch (error) {
@@ -87,8 +89,13 @@ function tellRecoveries(recoveries) {
   const over = back.filter((recovery) => recovery.read || performance.now() - seenBack.get(recovery.number) > READING);
   for (const { number } of over) toldOf.add(number);
   const worthIt = over.filter(({ missed, after }) => missed || after >= SHORT);
-  if (worthIt.length) say(worthIt.map(sentence).join(" "));
+  if (!worthIt.length) return;
+  const at = performance.now();
+  lately = [...lately.filter((one) => at - one.at < TOGETHER), ...worthIt.map((recovery) => ({ at, text: sentence(recovery) }))];
+  say(lately.map(({ text }) => text).join(" "));
 }
+
+let lately = []; // sentences that stand together: of an outage, people come back one after the other
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
@@ -96,6 +103,7 @@ let isLively = false; // somebody is away, or a fault is at work, and may end wi
 
 async function lookAround(seen = {}) {
   const [recoveries, faults, status] = await Promise.all(["recoveries", "faults", "status"].map((verb) => look(verb)));
+  showLags(faults);
   isLively = faults.some(({ active }) => active) || recoveries.some(({ back, read }) => back === null || !read);
   const reads = await Promise.all(story.unread(recoveries).map((endpoint) => look("requests", { endpoint, method: "GET", status: 200 })));
   hear({ ...seen, reads: reads.flat(), recoveries, faults, status });
