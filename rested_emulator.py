@@ -9756,7 +9756,7 @@ class Options:
     freeze: bool = switch("let the clock stand")
 
     fault: tuple[Fault, ...] = option(
-        (), check_fault_option, "something that goes wrong, as for POST faults", "JSON", group="trouble"
+        (), check_fault_option, 'a fault, as {"kind": "delay", "seconds": 2}', "JSON", group="trouble"
     )
     latency: tuple[float, float] = option(
         (0.0, 0.0),
