@@ -9552,7 +9552,7 @@ def check_text(value: object) -> str:
     """Return a text that is not empty; raise OptionError for anything else."""
     if isinstance(value, str) and value:
         return check_utf8(value, "it")
-    raise OptionError("is empty" if value == "" else f"{shown(value)} is not a text")
+    raise OptionError("is empty" if value == "" else f"{value!r:.120} is not a text")
 
 
 def check_path(value: object) -> str:
@@ -9812,8 +9812,9 @@ class Options:
             if item.default != ():
                 return check(value)
             # A text is a list of letters too, and is meant as one value.
-            return tuple(check(one) for one in ([value] if isinstance(value, str) else value))
-        except (OptionError, TypeError) as error:  # TypeError, for one value where a list is wanted
+            is_one = isinstance(value, str) or not isinstance(value, Iterable)
+            return tuple(check(one) for one in ([value] if is_one else value))
+        except (OptionError, TypeError) as error:  # TypeError, for a latency of what is no number
             raise OptionError(f"{item.name}: {error}") from None
 
 

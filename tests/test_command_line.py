@@ -896,7 +896,7 @@ def test_every_option_has_a_twin_in_the_environment() -> None:
         ({"token_ttl": -5}, "token_ttl: -5 is no duration"),
         ({"token_ttl": True}, "token_ttl: True is no duration"),
         ({"port": "http"}, "port: 'http' is no port"),
-        ({"secure": 5}, "secure: "),
+        ({"secure": 5}, "secure: 5 is not a text"),
         ({"latency": "slow"}, "latency: 'slow' is no duration"),
         ({"memory": "maybe"}, "memory: 'maybe' is neither true nor false"),
     ],
