@@ -141,7 +141,7 @@ from heapq import heappop, heappush
 from http import HTTPStatus
 from io import FileIO
 from json.encoder import encode_basestring
-from operator import itemgetter
+from operator import attrgetter
 from time import time as machine_time
 from types import MappingProxyType
 from typing import (
@@ -4354,14 +4354,15 @@ class Channel(Protocol):
         """Stop serving the client and keep its connection open; return a function that closes it."""
 
 
-class Listener(NamedTuple):
+@dataclass(eq=False, slots=True)
+class Listener:
     """Somebody with an open WebSocket; ``caller`` decides what they hear of, ``number`` names them in reports."""
 
     endpoint: str
     number: int
     channel: Channel
     caller: Caller
-    client: Client = Client()
+    client: Client
 
 
 class Push(NamedTuple):
@@ -4443,12 +4444,10 @@ class Hub:
 
     def rename(self, user: tuple[str, str], names: tuple[str, ...]) -> None:
         """Let a user's listeners go by the names that the user has now."""
-        self._everybody.clear()
         for listeners in self._listeners.values():
-            for channel, listener in listeners.items():
+            for listener in listeners.values():
                 if listener.client.user == user:
-                    # A key that is there may be set while the dictionary is gone through.
-                    listeners[channel] = listener._replace(client=listener.client._replace(names=names))
+                    listener.client = listener.client._replace(names=names)
 
     def audience(self, endpoint: Endpoint, change: Change) -> tuple[Listener, ...]:
         """Return the listeners that may read the record, and so hear of the change (contract 7.3 and 7.5)."""
@@ -4491,13 +4490,10 @@ class Hub:
 
     def watch_expiries(self, session_of: Callable[[str], Session | None]) -> None:
         """Close each socket when its token expires by the sessions as they are now, not as they were when it opened."""
-        self._everybody.clear()
-        for listeners in self._listeners.values():
-            for channel, listener in listeners.items():
-                session = listener.caller.session and session_of(listener.caller.session.token)
-                if session:
-                    # A key that is there may be set while the dictionary is gone through.
-                    listeners[channel] = listener._replace(caller=Caller(session))
+        for listener in self.listeners():
+            session = listener.caller.session and session_of(listener.caller.session.token)
+            if session:
+                listener.caller = Caller(session)
         for session in {listener.caller.session for listener in self.listeners() if listener.caller.session}:
             self._clock.at(session.expires_at, self._close_expired)
 
@@ -5643,7 +5639,7 @@ class Evidence:
         # Mostly the same thousands hear one message after the other, and are kept once.
         before, to = self._told.get(endpoint.name, ((), ()))
         if told is not before:
-            numbers = tuple(map(itemgetter(1), told))  # in C
+            numbers = tuple(map(attrgetter("number"), told))  # in C
             if numbers != to:
                 to, size = numbers, size + 8 * len(numbers)
             self._told[endpoint.name] = told, to
