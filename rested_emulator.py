@@ -4416,8 +4416,8 @@ class Hub:
 
     def listeners(self, endpoint: str | None = None) -> list[Listener]:
         """Return all listeners, or those of one endpoint."""
-        names = self._listeners if endpoint is None else filter(self._listeners.__contains__, [endpoint])
-        return [listener for name in names for listener in self._listeners[name].values()]
+        groups = self._listeners.values() if endpoint is None else [self._listeners.get(endpoint, {})]
+        return [listener for group in groups for listener in group.values()]
 
     def has(self, listener: Listener) -> bool:
         """Tell whether the listener is still there."""
