@@ -5302,19 +5302,6 @@ class Recovery:
     missed: int = 0
     size: int = 2000  # in memory, about
 
-    def add(self, attempt: Attempt) -> None:
-        """Take note of a handshake, of many only that there was one more."""
-        if len(self.attempts) < MOST_ATTEMPTS:
-            self.attempts.append(attempt)
-        else:
-            self.more += 1
-
-    def come_back(self, listener: Listener, moment: float, missed: int) -> None:
-        """Take note of the socket that replaces the one that ended."""
-        shown, before = listener.client.token, self.client.token
-        self.back, self.after, self.missed = listener.number, moment - self.ended, missed
-        self.token = "none" if shown is None else "same" if shown == before else "new"
-
     def public(self, missed: int) -> dict[str, Json]:
         """Show it to the owner, with how many messages the client has missed."""
         seen: dict[str, Json] = {
@@ -5407,7 +5394,11 @@ class Recoveries:
             return None
         attempt = Attempt(self._clock.uptime())
         for recovery in away:
-            recovery.add(attempt)
+            # Of many only that there were more.
+            if len(recovery.attempts) < MOST_ATTEMPTS:
+                recovery.attempts.append(attempt)
+            else:
+                recovery.more += 1
         return attempt
 
     def saw_open(self, listener: Listener, attempt: Attempt | None) -> Recovery | None:
@@ -5418,7 +5409,10 @@ class Recoveries:
         recovery = away[0]
         # A handshake that was held up may have begun before this one's socket ended.
         moment = attempt.moment if attempt and attempt.moment >= recovery.ended else self._clock.uptime()
-        recovery.come_back(listener, moment, self.missed(recovery))
+        recovery.missed = self.missed(recovery)
+        recovery.back, recovery.after = listener.number, moment - recovery.ended
+        shown, before = listener.client.token, recovery.client.token
+        recovery.token = "none" if shown is None else "same" if shown == before else "new"
         recovery.opened = self._clock.uptime()
         self.forget(recovery)
         self.unread.setdefault(listener.endpoint, {})[recovery.number] = recovery
