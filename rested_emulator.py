@@ -5712,13 +5712,14 @@ class Evidence:
 
     def find(self, kind: str, **filters: Any) -> list[dict[str, Json]]:
         """Return the requests or messages that fit, as the owner sees them; ``since`` is a number they come after."""
-        since = filters.get("since") or 0
+        check_from(filters["from_"])
+        since = filters["since"] or 0
         # Of many only the new are looked at.
         later = itertools.takewhile(lambda one: one.number > since, reversed(self._kinds[kind]))
         fitting = [one for one in later if fits(one, filters)][::-1]
         if kind == "requests":
             return [request.public() for request in fitting]
-        hidden = frozenset(() if filters.get("from_") == CONSOLE else self._consoles)
+        hidden = frozenset(() if filters["from_"] == CONSOLE else self._consoles)
         return [message.public(hidden) for message in fitting]
 
     def clear(self, kind: str) -> int:
@@ -5736,11 +5737,13 @@ class Evidence:
                 waiting.look(itertools.chain(*self._kinds.values()))
         return cleared
 
-    def wait_for(self, filters: Mapping[str, Mapping[str, object]], count: int, then: Callable[[], None]) -> Waiting:
+    def wait_for(self, filters: Mapping[str, Mapping[str, Any]], count: int, then: Callable[[], None]) -> Waiting:
         """Call ``then`` once so many requests, messages and recoveries that fit were seen; ``forget`` ends that.
 
         A recovery counts once its client is back.
         """
+        for values in filters.values():
+            check_from(values.get("from_"))
         kinds: dict[str, type[Seen]] = {"requests": SeenRequest, "messages": SeenMessage, "recoveries": Recovery}
         waiting = Waiting({kinds[kind]: values for kind, values in filters.items()}, count, then)
         # What was seen before counts too, or a test would have to wait before it acts.
@@ -5761,6 +5764,12 @@ class Evidence:
         self.over = why
         for waiting in self._waiting:
             waiting.then()
+
+
+def check_from(whom: str | None) -> None:
+    """Raise OptionError for traffic of anybody that is told apart by no such word."""
+    if whom is not None:
+        one_of((CONSOLE,))(whom, "from")
 
 
 def fits(seen: Any, filters: Mapping[str, Any]) -> bool:
@@ -6695,12 +6704,6 @@ class States:
         }
 
 
-def check_from(whom: str | None) -> None:
-    """Raise OptionError for traffic of anybody that is told apart by no such word."""
-    if whom is not None:
-        one_of((CONSOLE,))(whom, "from")
-
-
 class Reports:
     """What the owner is told: what there is, and what has happened."""
 
@@ -6790,7 +6793,6 @@ class Reports:
         from_: str | None = None,
     ) -> list[dict[str, Json]]:
         """Report the requests that were seen, of many the latest; ``since`` is a number that they come after."""
-        check_from(from_)
         return self._evidence.find(
             "requests", endpoint=endpoint, method=method, status=status, since=since, from_=from_
         )
@@ -6804,7 +6806,6 @@ class Reports:
         from_: str | None = None,
     ) -> list[dict[str, Json]]:
         """Report the messages that were pushed, and the opening and end of sockets (``type`` OPEN and CLOSE)."""
-        check_from(from_)
         return self._evidence.find("messages", endpoint=endpoint, type=type, since=since, from_=from_)
 
     def recoveries(

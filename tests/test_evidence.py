@@ -133,6 +133,8 @@ def test_the_console_is_left_out_unless_asked_for(emulator: RestedEmulator) -> N
     assert list(emulator.coverage()["met"]) == ["an outage"]  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="from is 'me'; it is one of console"):
         emulator.requests(from_="me")
+    with pytest.raises(OptionError, match="from is 'me'; it is one of console"):
+        emulator.wait(messages={"from": "me"})
 
 
 def test_a_message_that_the_console_hears_too_is_told_without_it(emulator: RestedEmulator) -> None:
