@@ -10967,6 +10967,14 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return {item.name: split_values(text) if item.default == () else text for item, text in texts.items() if text}
 
 
+def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that are nearly an option's, and which one; others may be somebody else's."""
+    names = {flag_of(item.name)[2:]: variable_of(item.name) for item in dataclasses.fields(Options)}
+    strange = [name for name in environment if name.startswith(variable_of("")) and name not in names.values()]
+    likes = {name: closest(name.removeprefix(variable_of("")), list(names)) for name in strange}
+    return {name: names[like] for name, like in likes.items() if like}
+
+
 def split_values(text: str) -> list[str]:
     """Split the values of a repeatable option in the environment: texts or JSON objects, with commas between."""
     if text.lstrip().startswith("{"):
@@ -10988,6 +10996,8 @@ def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tu
         build_parser().error("after -- comes a command")
     # Not as the parser's defaults: a wrong variable is to be named as one.
     variables = read_environment(environment)
+    for name, meant in misspelt_variables(environment).items():
+        build_parser().error(f"environment {name} is no option; did you mean {meant}?")
     # One by one, a variable too that an argument beats, so that the message can say where the wrong one stands.
     places = [(f"argument {'DATA' if name == 'data' else flag_of(name)}", name, arguments[name]) for name in arguments]
     places += [(f"environment {variable_of(name)}", name, variables[name]) for name in variables]

@@ -878,6 +878,14 @@ def test_a_wrong_environment_variable_is_named(capsys: pytest.CaptureFixture[str
     assert "RESTED_EMULATOR_QUIET: 'perhaps' is neither true nor false" in capsys.readouterr().err
 
 
+def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    read_command_line([], {"RESTED_EMULATOR_TEST_BROWSER": "required"})  # which is no option's
+    with pytest.raises(SystemExit):
+        read_command_line([], {"RESTED_EMULATOR_TOKENTTL": "5m"})
+    told = "RESTED_EMULATOR_TOKENTTL is no option; did you mean RESTED_EMULATOR_TOKEN_TTL?"
+    assert told in capsys.readouterr().err
+
+
 def test_every_option_has_a_twin_in_the_environment() -> None:
     texts = {"port": "0", "others_can": "read:notes/x", "allow_origin": "http://a.example", "allow_host": "box"}
     texts |= dict.fromkeys(("latency", "token_ttl", "expire_tokens_after", "change_options_after"), "1s")
