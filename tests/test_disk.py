@@ -6,7 +6,7 @@ What goes wrong there, and who holds it, here and in other files:
 
 SIGKILL under load:
     test_crash.py::test_nothing_acknowledged_is_lost_by_a_kill
-    test_journal.py::test_what_was_done_before_a_kill_is_there_after
+    test_journal.py::test_what_was_done_before_a_kill_is_there_after_and_the_data_file_is_whole
     test_journal.py::test_a_kill_at_any_byte_of_the_last_line_takes_that_verb_alone
     test_sequences.py::test_every_sequence_of_verbs_does_what_the_model_says
 truncated at any byte, garbage tail, NUL-filled, zero length, BOM, root a list, wrong inner types:
