@@ -335,9 +335,9 @@ def test_nobody_is_called_through_a_hook() -> None:
 # What a reader has to take in
 
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
-    "lines": (0, 11_435),
-    "lines of code": (0, 7_945),
-    "classes": (0, 95),
+    "lines": (0, 11_420),
+    "lines of code": (0, 7_940),
+    "classes": (0, 94),
     "lines of the largest class": (0, 350),
     "methods of the largest class": (0, 40),
     "functions over 40 lines": (0, 1),
