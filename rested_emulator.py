@@ -10996,8 +10996,6 @@ def read_command_line(argv: Sequence[str], environment: Mapping[str, str]) -> tu
         build_parser().error("after -- comes a command")
     # Not as the parser's defaults: a wrong variable is to be named as one.
     variables = read_environment(environment)
-    for name, meant in misspelt_variables(environment).items():
-        build_parser().error(f"environment {name} is no option; did you mean {meant}?")
     # One by one, a variable too that an argument beats, so that the message can say where the wrong one stands.
     places = [(f"argument {'DATA' if name == 'data' else flag_of(name)}", name, arguments[name]) for name in arguments]
     places += [(f"environment {variable_of(name)}", name, variables[name]) for name in variables]
@@ -11386,6 +11384,8 @@ def start(argv: Sequence[str]) -> int:
     atexit.register(drop_unread)
     options, command = read_command_line(argv, os.environ)
     log_stream = set_up_log(options)
+    for name, meant in misspelt_variables(os.environ).items():
+        log.warning("environment %s counts for nothing; did you mean %s?", name, meant)
     if command:
         from shutil import which
 

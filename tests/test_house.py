@@ -335,8 +335,8 @@ def test_nobody_is_called_through_a_hook() -> None:
 # What a reader has to take in
 
 BOUNDS: dict[str, tuple[float, float]] = {  # a little above what it is, so that it cannot grow unseen
-    "lines": (0, 11_420),
-    "lines of code": (0, 7_940),
+    "lines": (0, 11_430),
+    "lines of code": (0, 7_950),
     "classes": (0, 94),
     "lines of the largest class": (0, 350),
     "methods of the largest class": (0, 40),
