@@ -9216,9 +9216,8 @@ class Watcher:
         Returns what fits. Raises OptionError, and NotSeen after ``timeout`` seconds, or when the emulator stops.
         """
         reports = self._world.reports
-        filters = read_filters(
-            (reports.requests, requests), (reports.messages, messages), (reports.recoveries, recoveries)
-        )
+        pairs = (reports.requests, requests), (reports.messages, messages), (reports.recoveries, recoveries)
+        filters = read_filters(*pairs)
         within(1, MOST_SEEN)(count, "count")
         within(0, LONGEST_WAIT)(timeout, "timeout")
         evidence, is_seen = self._world.evidence, asyncio.Event()
@@ -9231,8 +9230,8 @@ class Watcher:
             evidence.forget(waiting)
         # Not by the TimeoutError: both may happen in one turn of the loop, and then it was in time.
         if not is_seen.is_set():
-            kinds, fit = " and ".join(filters), encode(requests or messages or recoveries or {}).decode()
-            hint = f"There were {waiting.seen} of {count} {kinds} that fit {fit} within {timeout:g} s; "
+            asked = [f"{kind.__name__} that fit {encode(what).decode()}" for kind, what in pairs if what is not None]
+            hint = f"There were {waiting.seen} of {count} {' and '.join(asked)} within {timeout:g} s; "
             hint += "a recovery counts once its client is back; " if "recoveries" in filters else ""
             raise NotSeen(Message.NOT_SEEN, f"{hint}GET {CONTROL_PREFIX}{next(iter(filters))} shows all there were.")
         if not waiting.is_over:

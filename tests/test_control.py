@@ -651,9 +651,10 @@ def test_requests_and_messages_are_waited_for_together(emulator: RestedEmulator)
     found = control(emulator, "wait", {"requests": {"since": 0}, "messages": {"since": 0}, "count": 2}).json
     assert [len(found[what]) for what in ("requests", "messages")] == [1, 1]
     last = found["requests"][0]["number"]
-    late = control(emulator, "wait", {"requests": {"since": last}, "messages": {"since": last}, "timeout": 0})
+    late = control(emulator, "wait", {"requests": {"since": last}, "messages": {"since": 9}, "timeout": 0})
     assert_refusal(late, 408, "It did not happen in time.")
-    assert "0 of 1 requests and messages" in late.json["hint"]
+    fitting = f'requests that fit {{"since":{last}}} and messages that fit {{"since":9}}'
+    assert f"0 of 1 {fitting} within 0 s" in late.json["hint"]
 
 
 def test_a_refused_socket_is_noted_with_the_hint(emulator: RestedEmulator) -> None:
