@@ -5040,8 +5040,8 @@ class Faults:
         kept = self._take_kept(listeners, push.endpoint.name)
         # The second of two that change places goes out unharmed, and the first one after it.
         swapping = {listener.channel for others, _ in kept for listener in others}
-        self.send([listener for listener in listeners if listener.channel in swapping], push)
-        left = [listener for listener in listeners if listener.channel not in swapping]
+        unharmed = [listener for listener in listeners if listener.channel in swapping] if kept else []
+        left = [listener for listener in listeners if listener.channel not in swapping] if kept else listeners
         hits, target = [], (push.endpoint.name, push.change.type)
         for active in self._faults.values():
             if active.kind.on_message is None or not active.is_meant_for(*target):
@@ -5052,7 +5052,7 @@ class Faults:
                 hits.append(active)
                 active.kind.on_message(self, active, aimed, push)
                 left = [listener for listener in left if not active.is_aimed_at(listener)]
-        self.send(left, push)
+        self._hub.send([*unharmed, *left], push.message)
         for message in kept:
             self.send(*message)
         return hits
