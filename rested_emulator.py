@@ -1617,11 +1617,14 @@ class Lock:
         try:
             file = open_bytes(self._path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            is_closed = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-            hint = "; its folder has to take its lock and its journal" if is_closed else ""
+            place, hint = self._owned, ""
             if error.errno == errno.ENOENT:
                 hint = f"; a data file is made where it is missing, its folder {os.path.dirname(self._owned)} is not"
-            raise OSError(error.errno, f"{error.strerror}{hint}", self._owned) from None
+            elif error.errno == errno.EACCES and os.path.exists(self._path):
+                place, hint = self._path, "; it is another user's, whose emulator runs, or was killed: then delete it"
+            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                hint = "; its folder has to take its lock and its journal"
+            raise OSError(error.errno, f"{error.strerror}{hint}", place) from None
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1846,6 +1849,8 @@ class JsonFile(Storage):
         # What an emulator that was killed has left.
         for draft in (f"{self.path}.tmp", f"{self.path}.draft", f"{self.journal.path}.tmp"):
             delete_file(draft)
+            if os.path.lexists(draft):
+                raise OSError(errno.EEXIST, "it stands where the data file is drafted; delete it", draft)
 
     def _tell(self, text: str, *values: object) -> None:
         """Log a warning, the first time only."""
@@ -1864,7 +1869,8 @@ class JsonFile(Storage):
         try:
             os.close(open_bytes(path, os.O_RDWR))
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}; with --memory it is only read", path) from None
+            hint = "; with --memory it is only read" if os.access(path, os.R_OK) else ""
+            raise OSError(error.errno, f"{error.strerror}{hint}", path) from None
         stamp = self._summed()
         self.tables = grow(load_tree(path))
         self.remember(grow(self.tables), stamp)

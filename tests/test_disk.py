@@ -351,22 +351,32 @@ def without(*capabilities: str) -> list[str]:
 WRITE_ALL = ("dac_override", "dac_read_search")
 
 
-@pytest.mark.parametrize("what", ["file", "folder"])
-def test_what_may_not_be_written_ends_the_start_with_2(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "mode", "hint"),
+    [
+        (".", 0o555, "; its folder has to take its lock and its journal"),
+        ("data.json", 0o444, "; with --memory it is only read"),
+        ("data.json", 0o000, ""),
+        ("data.json.lock", 0o444, "; it is another user's, whose emulator runs, or was killed: then delete it"),
+    ],
+)
+def test_what_may_not_be_written_ends_the_start_with_2(tmp_path: Path, what: str, mode: int, hint: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    data = folder / "data.json"
+    data, locked = folder / "data.json", folder / what
     data.write_bytes(GARDEN.read_bytes())
-    locked = data if what == "file" else folder
-    locked.chmod(0o444 if what == "file" else 0o555)
+    if what == "data.json.lock":
+        locked.touch()
+    before = set(folder.iterdir())
+    locked.chmod(mode)
     done = subprocess.run(
         [*without(*WRITE_ALL), *PROGRAM, str(data), "--port", "0"], capture_output=True, text=True, timeout=20
     )
-    hint = "with --memory it is only read" if what == "file" else "its folder has to take its lock and its journal"
-    one_line(done, 2, str(data), os.strerror(errno.EACCES), hint)
-    assert data.read_bytes() == GARDEN.read_bytes()
-    assert list(folder.iterdir()) == [data]
+    one_line(done, 2, f"{data if what == '.' else locked}: {os.strerror(errno.EACCES)}{hint}\n")
     folder.chmod(0o755)
+    data.chmod(0o644)
+    assert data.read_bytes() == GARDEN.read_bytes()
+    assert set(folder.iterdir()) == before
 
 
 def test_a_folder_that_becomes_read_only_is_a_507_until_it_is_not(tmp_path: Path) -> None:

@@ -337,6 +337,14 @@ def test_what_a_killed_emulator_left_beside_the_data_file_is_cleared_away(path: 
     assert [found.name for found in path.parent.iterdir()] == ["data.json"]
 
 
+@pytest.mark.parametrize("name", ["data.json.tmp", "data.json.draft", "data.json.journal.tmp"])
+def test_what_stands_where_a_draft_is_to_be_ends_the_start_before_anything_is_stored(path: Path, name: str) -> None:
+    path.with_name(name).mkdir()
+    with pytest.raises(FileExistsError, match="it stands where the data file is drafted; delete it"):
+        opened(path)
+    assert not path.with_name("data.json.lock").exists()
+
+
 def test_memory_has_neither_journal_nor_lock(path: Path) -> None:
     with RestedEmulator(data=path) as emulator:
         call(emulator.url(PLANTS), "POST", "new")
