@@ -1831,7 +1831,7 @@ def test_the_stage_has_its_picture_taken(stage: Stage, tmp_path: Path, pytestcon
     add(stage.ben, "Plates for six")
     expect(item(stage.ada, "Plates")).to_have_count(1)
     stage.press("Drop ben", "ben is away for 4 s")
-    expect(stage.ben.locator("#line")).to_contain_text("again in")
+    expect(stage.ben.locator("#line")).to_contain_text("again in 2 s")
     for text in ("Lemonade", "A knife"):
         add(stage.ada, text)
         expect(item(stage.ada, text)).to_contain_text("ada")

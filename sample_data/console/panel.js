@@ -59,7 +59,7 @@ export function openTimeline(section, { size, onChoose, foldable = false } = {})
 
   let last = ""; // the latest sentence, which stands there while nothing is pointed at
   let shown = "";
-  const say = (text) => (words.textContent = text || last);
+  const say = (text) => (words.textContent = words.title = text || last);
   const strip = new Strip(box, story, { size, onChoose, onWords: say });
   const press = (button, isPressed) => (button.ariaPressed = String(isPressed));
   strip.onDrag = () => press(pause, true);

@@ -256,13 +256,14 @@ export class Strip {
     sheet.replaceSync(STYLE);
     document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
     this.clip = draw("rect", { y: 0 });
+    this.clipAxis = draw("rect", { x: 0, y: 0, height: size * 1.2 }); // whose times leave as whole words
     const id = `strip-${++strips}`;
     this.moving = draw("g", {});
     this.ring = draw("circle", { class: "ring", r: 9, visibility: "hidden" });
     this.names = draw("g", {});
     this.legend = draw("svg", { class: "timeline", "aria-hidden": "true" });
     this.svg = draw("svg", { class: "timeline", role: "group", "aria-label": "Timeline" },
-      draw("clipPath", { id }, this.clip), draw("g", { "clip-path": `url(#${id})` }, this.moving), this.names);
+      draw("clipPath", { id }, this.clip, this.clipAxis), draw("g", { "clip-path": `url(#${id})` }, this.moving), this.names);
     box.replaceChildren(this.svg);
     box.after(this.legend);
     this.listen();
@@ -323,6 +324,7 @@ export class Strip {
     Object.assign(this, { plan, moved: 0 });
     const height = Math.ceil(plan.bottom);
     set(this.svg, { width, height, viewBox: `0 0 ${width} ${height}` });
+    set(this.clipAxis, { width });
     set(this.clip, { x: round(plan.gutter), width: round(width - plan.gutter), height });
     this.moving.replaceChildren(...drawAll(this.story, plan), this.ring);
     this.moving.removeAttribute("transform");
