@@ -841,10 +841,9 @@ def parse_moment(text: str, name: str) -> float:
 def parse_size(value: str | int) -> int:
     """Read bytes from a number or from text like 100KB or 1MB (1,000,000 bytes); raises OptionError."""
     match = SIZE.match(str(value))
-    if match:
-        size = float(match[1]) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}.get((match[2] or "").upper(), 1)
-        if 1 <= size <= 1e9:
-            return round(size)
+    size = float(match[1]) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}.get((match[2] or "").upper(), 1) if match else 0
+    if 1 <= size <= 1e9:
+        return round(size)
     raise OptionError(f"{shown(value)} is no size: write 5000 (bytes), 100KB or 1MB, up to 1GB")
 
 
@@ -1018,8 +1017,7 @@ def parse_json(text: str, deepest: int = MAX_DEPTH) -> bytes:
         raise Refusal(Message.WRONG_BODY, "The body has a lone surrogate.") from None
     except ValueError as error:
         # Python's own words would advise to call sys.set_int_max_str_digits.
-        digits = "digits" in str(error)
-        why = "a number has more than 4300 digits" if digits else str(error)
+        why = "a number has more than 4300 digits" if "digits" in str(error) else str(error)
         raise Refusal(Message.WRONG_BODY, f"Not JSON: {why}.") from None
     except RecursionError:
         raise Refusal(Message.WRONG_BODY, f"Nested deeper than {deepest} levels.") from None
@@ -1786,13 +1784,12 @@ class Journal:
         self.close()
         try:
             os.unlink(self.path)
-        except FileNotFoundError:
-            pass
         except OSError as error:
-            if error.errno not in NOT_REPLACED:
+            if error.errno in NOT_REPLACED:
+                # It is mounted by itself, in a container.
+                os.truncate(self.path, 0)
+            elif error.errno != errno.ENOENT:
                 raise
-            # It is mounted by itself, in a container.
-            os.truncate(self.path, 0)
         self.size = 0
 
     def close(self) -> None:
@@ -2470,12 +2467,10 @@ def decode_text(content: bytes) -> str:
     content = content.removeprefix(b"\xef\xbb\xbf")
     # Windows' editors have saved as UTF-16; that is told by its byte order mark, or by where its zeros are.
     encoding = json.detect_encoding(content)
-    try:
+    with contextlib.suppress(UnicodeDecodeError):
         if encoding.startswith(("utf-16", "utf-32")) and content.strip(b"\0"):
             content.decode(encoding)
             raise OptionError(f"line 1 column 1: {encoding[:6].upper()}, not UTF-8; save it as UTF-8")
-    except UnicodeDecodeError:
-        pass
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -3357,12 +3352,10 @@ class History(Indexes):
         self.file.write(then)
         gone = [(step.table, step.document_id) for step in steps if step.document is None]
         for name, key, document, after in steps:
-            if key is None:
-                self._forget(name)
-            else:
-                # One that is moved was deleted by a step before.
-                old = None if after is not None else now.get(name, NO_DOCUMENTS).get(key)
-                self._follow(name, key, old, document, is_moved=after is not None)
+            assert key is not None, "way_to drops no table at once"
+            # One that is moved was deleted by a step before.
+            old = None if after is not None else now.get(name, NO_DOCUMENTS).get(key)
+            self._follow(name, key, old, document, is_moved=after is not None)
         self._forget_files(key for table, key in gone if key and has_file(now[table].get(key)))
         return changes_by(steps, now)
 
