@@ -30,10 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from playwright.sync_api import BrowserContext, Error, sync_playwright
 
-from rested_emulator import (
-    OptionError,
-    RestedEmulator,
-)
+from rested_emulator import OptionError, RestedEmulator
 from tests import texts
 from tests.conftest import CHROMIUM_ARGUMENTS, DIARY, EVIL, GARDEN, GARDENERS, KEY, PLANTS, ROOT, TIMEOUT, need
 from tests.test_browser import PAGES, App
@@ -413,12 +410,6 @@ def test_no_session_ticket_is_sent(start: Start, own: tuple[ssl.SSLContext, Path
     assert ("FINISHED" in kinds, "NEWSESSION_TICKET" in kinds) == (True, False)
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the emulator as a program that ends by itself."""
-    command = [sys.executable, str(ROOT / "rested_emulator.py"), "--port", "0", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=20)
-
-
 @pytest.mark.parametrize("package", ["trustme", "cryptography"])
 def test_without_a_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -452,7 +443,9 @@ def test_the_ready_line_has_https_wss_and_the_ca(tmp_path: Path) -> None:
         f"url = os.environ['RESTED_URL'] + '/{PLANTS}?key={KEY}';"
         "print(len(urllib.request.urlopen(url, context=trust).read()), os.environ['RESTED_CA'])"
     )
-    done = run(str(GARDEN), "--memory", "--tls", "--json", "--", sys.executable, "-c", script, cwd=tmp_path)
+    program = [sys.executable, str(ROOT / "rested_emulator.py"), str(GARDEN), "--memory", "--port", "0"]
+    command = [*program, "--tls", "--json", "--", sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr
     size, ca = done.stdout.split()
     facts = json.loads(done.stderr.splitlines()[0])
