@@ -8,14 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rested_emulator import (
-    Clock,
-    Gate,
-    JsonFile,
-    Refusal,
-    Store,
-    parse_origin,
-)
+from rested_emulator import Clock, Gate, JsonFile, Refusal, Store, parse_origin
 from tests import texts
 from tests.conftest import (
     ADA,

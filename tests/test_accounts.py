@@ -9,11 +9,7 @@ from typing import Any
 
 import pytest
 
-from rested_emulator import (
-    Endpoint,
-    OptionError,
-    RestedEmulator,
-)
+from rested_emulator import Endpoint, OptionError, RestedEmulator
 from tests import texts
 from tests.conftest import (
     ADA,

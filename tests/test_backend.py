@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from rested_emulator import (
-    OptionError,
-    Project,
-)
+from rested_emulator import OptionError, Project
 from tests import texts
 from tests.conftest import (
     ADA,

@@ -11,15 +11,7 @@ from typing import Any
 
 import pytest
 
-from rested_emulator import (
-    Clock,
-    Files,
-    Gate,
-    JsonFile,
-    OptionError,
-    RestedEmulator,
-    Store,
-)
+from rested_emulator import Clock, Files, Gate, JsonFile, OptionError, RestedEmulator, Store
 from tests.conftest import (
     ADA,
     DIARY,

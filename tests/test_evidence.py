@@ -18,13 +18,7 @@ from typing import Any
 import pytest
 
 import rested_emulator
-from rested_emulator import (
-    OptionError,
-    Refusal,
-    RestedEmulator,
-    RestedError,
-    Worlds,
-)
+from rested_emulator import OptionError, Refusal, RestedEmulator, RestedError, Worlds
 from tests import texts
 from tests.conftest import DIARY, GARDEN, GARDENERS, PLANTS, ROOT, TOMATO, Backend, Ear, knock
 from tests.wire import FOREIGN, HANDSHAKE, PAGE, answer_on, at, call, closing, head, next_of, open_socket, until, wire

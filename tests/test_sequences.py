@@ -19,14 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rested_emulator import (
-    Clock,
-    Files,
-    Gate,
-    Options,
-    Worlds,
-    open_store,
-)
+from rested_emulator import Clock, Files, Gate, Options, Worlds, open_store
 from tests import texts
 from tests.conftest import (
     ADA,

@@ -17,11 +17,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 import trustme
 
-from rested_emulator import (
-    OptionError,
-    Options,
-    RestedEmulator,
-)
+from rested_emulator import OptionError, Options, RestedEmulator
 from tests import texts
 from tests.conftest import GARDEN, GARDENERS, PLANTS
 from tests.wire import (

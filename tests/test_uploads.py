@@ -24,24 +24,9 @@ from urllib.parse import quote
 
 import pytest
 
-from rested_emulator import (
-    RestedEmulator,
-)
+from rested_emulator import RestedEmulator
 from tests import test_crash, texts
-from tests.conftest import (
-    ADA,
-    CHORES,
-    DIARY,
-    GARDEN,
-    GARDENERS,
-    KEY,
-    MASTER_KEY,
-    PLANTS,
-    TOMATO,
-    Backend,
-    knock,
-    need,
-)
+from tests.conftest import ADA, CHORES, DIARY, GARDEN, GARDENERS, KEY, MASTER_KEY, PLANTS, TOMATO, Backend, knock, need
 from tests.test_http import nothing_happens
 from tests.wire import (
     FOREIGN,

@@ -16,17 +16,7 @@ import pytest
 
 from rested_emulator import RestedEmulator
 from tests import texts
-from tests.conftest import (
-    ADA,
-    DIARY,
-    DIARY_OF_ADA,
-    DIARY_OF_BEN,
-    GARDEN,
-    GARDENERS,
-    MASTER_KEY,
-    PLANTS,
-    TOMATO,
-)
+from tests.conftest import ADA, DIARY, DIARY_OF_ADA, DIARY_OF_BEN, GARDEN, GARDENERS, MASTER_KEY, PLANTS, TOMATO
 from tests.wire import (
     CHANGED,
     COOKIE,

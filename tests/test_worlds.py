@@ -15,12 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from rested_emulator import (
-    OptionError,
-    RestedEmulator,
-    World,
-    Worlds,
-)
+from rested_emulator import OptionError, RestedEmulator, World, Worlds
 from tests import texts
 from tests.conftest import (
     CHORES,
