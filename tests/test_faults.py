@@ -936,18 +936,10 @@ def test_a_client_that_does_not_read_half_an_answer_is_cut_all_the_same(
         until_reset(connection)
 
 
-def test_a_fault_is_over_by_itself(backend: Backend, listen: Listen) -> None:
-    ear = listen(PLANTS)
-    backend.add_fault("messages", what="swap", for_=10.0)
-    post(backend, "kept")
-    assert (said(ear), backend.faults()[0]["for"]) == ([], 10.0)
-    backend.advance(10)
-    assert (said(ear), backend.faults()[0]["active"]) == (["kept"], False)
-
-
 def test_over_http_the_time_of_a_fault_is_called_for(emulator: RestedEmulator) -> None:
     reply = call(f"{emulator.facts['controlUrl']}/faults", "POST", {"kind": "status", "for": 60})
     assert reply.status == 200
     assert call(emulator.url(PLANTS)).status == 503
     emulator.advance(60)
     assert call(emulator.url(PLANTS)).status == 200
+    assert (emulator.faults()[0]["for"], emulator.faults()[0]["active"]) == (60.0, False)
