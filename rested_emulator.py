@@ -4657,8 +4657,8 @@ class ActiveFault:
     """A fault at work: how often it has hit, and whom it keeps waiting.
 
     ``began`` and ``ended`` are moments of ``uptime``, the machine's, whatever the emulator's clock says.
-    ``held`` are called once the fault is cleared or its time is over: each closes a connection that nobody serves, or
-    wakes an answer that hangs.
+    ``held`` are called once it is stopped, as it is when it is cleared or its time is over, and not after the last of
+    its hits: each closes a connection that nobody serves, or wakes an answer that waits.
     """
 
     number: int
@@ -4669,6 +4669,7 @@ class ActiveFault:
     began: float
     hits: int = 0
     ended: float | None = None
+    is_stopped: bool = False
     kept: list[tuple[Sequence[Listener], Push]] = field(default_factory=list)  # first ones of two that change places
     held: set[Callable[[], None]] = field(default_factory=set)
 
@@ -4687,8 +4688,8 @@ class ActiveFault:
         return f"fault {self.number} {self.fault.kind}"
 
     def hold(self, then: Callable[[], None]) -> None:
-        """Call ``then`` once the fault is over, which may be now."""
-        if self.is_over:
+        """Call ``then`` once the fault is stopped, which may be now."""
+        if self.is_stopped:
             then()
         else:
             self.held.add(then)
@@ -4738,14 +4739,16 @@ class ActiveFault:
 
 
 class Effect(NamedTuple):
-    """What the faults that hit a request or handshake do to it, by their ``numbers``; ``delay`` in seconds.
+    """What the faults that hit a request or handshake do to it, by their ``numbers``.
 
+    Its answer waits for ``delay``, and for each of ``delays`` unless that fault is stopped before, all in seconds.
     With a ``status`` that is the answer. Where ``is_cut``, the connection is reset in place of an answer, or with
     ``keeps_half`` amid it; where the request ``hangs``, that happens once this fault is over.
     """
 
     numbers: tuple[int, ...] = ()
     delay: float = 0.0
+    delays: tuple[tuple[ActiveFault, float], ...] = ()
     takes_effect: bool = True  # for the service, whatever the client is told
     status: int | None = None
     body: Json = None
@@ -4791,7 +4794,7 @@ def answer_status(active: ActiveFault, effect: Effect) -> Effect:
 
 def answer_late(active: ActiveFault, effect: Effect) -> Effect:
     """Let an answer or a handshake wait."""
-    return effect._replace(delay=effect.delay + active.fault.lasts(1.0))
+    return effect._replace(delays=(*effect.delays, (active, active.fault.lasts(1.0))))
 
 
 def cut_request(active: ActiveFault, effect: Effect) -> Effect:
@@ -4984,6 +4987,7 @@ class Faults:
     def _stop(self, active: ActiveFault) -> None:
         """Stop a fault: what it holds goes on, and the messages it has kept are delivered."""
         active.end()
+        active.is_stopped = True
         while active.held:
             active.held.pop()()
         while active.kept:
@@ -8270,7 +8274,8 @@ class Exchange:
         request.body, request.upload = body, self._upload
         answer = self._door.answer(request)
         self._discard_upload()
-        if answer.delay or answer.file or answer.later or request.effect.is_cut or request.effect.hangs:
+        effect = request.effect
+        if answer.delay or answer.file or answer.later or effect.delays or effect.is_cut or effect.hangs:
             self._answering = asyncio.ensure_future(self._answer_later(answer))
             # Tornado tells only who asks that a client has left while its answer is made.
             getattr(self.connection, "set_close_callback")(self._answering.cancel)
@@ -8287,9 +8292,10 @@ class Exchange:
                 finally_.enter_context(answer.file.file)
             if answer.later:
                 await make_body(answer, answer.later)
-            if answer.delay:
-                await asyncio.sleep(answer.delay)
+            await asyncio.sleep(answer.delay)
             effect = self.request.effect
+            for fault, seconds in effect.delays:
+                await wait_until_over(fault, seconds)
             if effect.keeps_half:
                 await self._write_half(answer)
             elif effect.hangs or effect.is_cut:
@@ -8489,12 +8495,14 @@ def phrase_of(status: int) -> str:
         return "Unknown"
 
 
-async def wait_until_over(fault: ActiveFault) -> None:
-    """Wait until a fault is over."""
+async def wait_until_over(fault: ActiveFault, seconds: float | None = None) -> None:
+    """Wait until a fault is stopped, or for so many seconds at most."""
     is_over = asyncio.Event()
     fault.hold(is_over.set)
     try:
-        await is_over.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await is_over.wait()
     finally:
         # Who has left is not to be called, nor kept in memory.
         fault.held.discard(is_over.set)

@@ -36,6 +36,7 @@ from tests.wire import (
     next_of,
     open_socket,
     take,
+    until,
     wire,
 )
 
@@ -202,7 +203,8 @@ def test_a_delay_and_a_status_add_up_in_any_order(backend: Backend, status_first
         backend.add_fault(**fault)
     backend.add_fault("delay", seconds=3.0)
     strike = backend.world.faults.on_request(PLANTS, "GET")
-    assert (strike.delay, strike.status, len(strike.numbers)) == (5.0, 500, 3)
+    assert [seconds for _, seconds in strike.delays] == [2.0, 3.0]
+    assert (strike.status, len(strike.numbers)) == (500, 3)
 
 
 # Messages
@@ -554,6 +556,21 @@ def test_what_hangs_goes_on(end: str) -> None:
                 ENDS[end](emulator)
             assert [is_reset(connection) for connection in connections] == [True] * 3
             assert machine.monotonic() - since < 1.5
+
+
+@pytest.mark.parametrize("end", [*ENDS, "advance"])
+def test_what_is_delayed_goes_on(end: str) -> None:
+    with RestedEmulator(data=GARDEN) as emulator, wire(emulator) as asking, wire(emulator) as opening:
+        emulator.add_fault("delay", seconds=600, for_=60)
+        emulator.add_fault("delay", seconds=600, for_=60, times=2)  # which holds them too, when it hits no more
+        asking.sendall(head("GET", at(PLANTS)))
+        opening.sendall(head("GET", at(PLANTS), *HANDSHAKE))
+        until(lambda: emulator.faults()[1]["hits"] == 2)
+        if end == "advance":
+            emulator.advance(60)
+        else:
+            ENDS[end](emulator)
+        assert [answer_on(connection, "HEAD").status for connection in (asking, opening)] == [200, 101]
 
 
 def test_a_client_that_leaves_while_it_hangs_is_forgotten(emulator: RestedEmulator) -> None:
