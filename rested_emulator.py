@@ -4738,17 +4738,18 @@ class ActiveFault:
         return shown | {"began": round(self.began, 3), "ended": ended}
 
 
-class Effect(NamedTuple):
-    """What the faults that hit a request or handshake do to it, by their ``numbers``.
+Delays: TypeAlias = tuple[tuple["ActiveFault", float], ...]  # seconds, each unless its fault is stopped before
 
-    Its answer waits for ``delay``, and for each of ``delays`` unless that fault is stopped before, all in seconds.
+
+class Effect(NamedTuple):
+    """What the faults that hit a request or handshake do to it, by their ``numbers``; its answer waits for ``delays``.
+
     With a ``status`` that is the answer. Where ``is_cut``, the connection is reset in place of an answer, or with
     ``keeps_half`` amid it; where the request ``hangs``, that happens once this fault is over.
     """
 
     numbers: tuple[int, ...] = ()
-    delay: float = 0.0
-    delays: tuple[tuple[ActiveFault, float], ...] = ()
+    delays: Delays = ()
     takes_effect: bool = True  # for the service, whatever the client is told
     status: int | None = None
     body: Json = None
@@ -4832,7 +4833,7 @@ def send_oddly(faults: Faults, active: ActiveFault, listeners: Sequence[Listener
     elif what == "swap":
         active.kept.append((listeners, push))
     elif what == "before-answer":
-        faults.owed = max(faults.owed, active.fault.lasts(0.1))
+        faults.owed = (*faults.owed, (active, active.fault.lasts(0.1)))
         faults.send(listeners, push)
 
 
@@ -4900,7 +4901,7 @@ class Faults:
         self._faults: dict[int, ActiveFault] = {}
         # What happens later: when, the number of the fault if it is a message that comes late, and what it is.
         self._due: dict[int, tuple[float, int | None, Callable[[], None]]] = {}
-        self.owed = 0.0  # how long the answer that is being made has to wait for its messages
+        self.owed: Delays = ()  # how long the answer that is being made has to wait for its messages
 
     @property
     def waiting(self) -> int:
@@ -4951,7 +4952,7 @@ class Faults:
         # Messages first, in the order in which they were put off.
         for number in sorted(self._due, key=lambda number: self._due[number][1] is None):
             self._ring(number)
-        self.owed = 0.0
+        self.owed = ()
         return cleared
 
     def __bool__(self) -> bool:
@@ -5013,7 +5014,7 @@ class Faults:
 
         ``names`` tells those of the user whose valid token it shows.
         """
-        self.owed = 0.0
+        self.owed = ()
         effect = NO_EFFECT
         # Delays first, since the first fault that does not add up ends the loop.
         for active in sorted(self._faults.values(), key=lambda active: not active.kind.adds_up):
@@ -5028,9 +5029,9 @@ class Faults:
                     break
         return effect
 
-    def take_owed(self) -> float:
-        """Return for how many seconds the answer at hand has to wait, so that its messages come first."""
-        owed, self.owed = self.owed, 0.0
+    def take_owed(self) -> Delays:
+        """Return how long the answer at hand has to wait, so that its messages come first."""
+        owed, self.owed = self.owed, ()
         return owed
 
     # Messages
@@ -7571,7 +7572,7 @@ class Api(Door):
 
     def answer(self, request: HttpRequest) -> Answer:
         answer = super().answer(request)
-        answer.delay += self.latency() + request.effect.delay
+        answer.delay = self.latency()
         if request.is_handshake and request.world:
             request.attempt = request.world.service.saw_handshake(request)
             if request.attempt and answer.status != 101:
@@ -7621,11 +7622,10 @@ class Api(Door):
             raise fault_hit(effect)
         answer = self._carry_out(world.service, operation, request)
         # Messages come first where a fault says so, and they leave when the verb is done.
-        answer.delay = world.faults.take_owed()
+        request.effect = effect._replace(delays=(*effect.delays, *world.faults.take_owed()))
         if effect.status is None:
             return answer
-        # The write has taken effect, and its messages come first where they are to; the client is told it failed.
-        request.effect = effect._replace(delay=effect.delay + answer.delay)
+        # The write has taken effect, and the client is told that it failed.
         if answer.file:
             answer.file.file.close()
         raise fault_hit(effect)
