@@ -2191,12 +2191,14 @@ def write_over(path: str, content: bytes) -> None:
         size = file.seek(0, os.SEEK_END)
         try:
             file.seek(-(-max(size, len(content)) // PAGE) * PAGE)
-            write_all(file, MARK % (size, len(content), zlib.crc32(content)))
-            write_all(file, content)
+            write_all(file, MARK % (size, len(content), zlib.crc32(content)) + content)
+            end = file.tell()
             os.fsync(file.fileno())
         except OSError:
             file.truncate(size)
             raise
+        if os.fstat(file.fileno()).st_size != end:
+            raise OSError(errno.EBUSY, "somebody else has written it meanwhile")
         try:
             write_and_cut(file, content)
         except OSError as error:
@@ -2209,7 +2211,9 @@ def write_and_cut(file: FileIO, content: bytes) -> None:
     write_all(file, content)
     # Before the cut: on the disk, one of the two has to be whole.
     os.fsync(file.fileno())
-    file.truncate()
+    # Never to lengthen what somebody else has written meanwhile.
+    if os.fstat(file.fileno()).st_size > len(content):
+        file.truncate()
     os.fsync(file.fileno())
 
 
