@@ -247,6 +247,7 @@ def test_it_shows_endpoints_and_records_live(console: Console) -> None:
     expect(console.records).to_have_count(3)
     console.logs("DELETE")
     expect(console.page.locator("#endpoints li", has_text=PLANTS)).to_contain_text("open · 3 records · 1 socket")
+    expect(console.page.locator("#listeners")).to_have_text(re.compile(rf"^#\d+ {PLANTS} · a console$"))
 
 
 @browser_test
@@ -432,6 +433,22 @@ def test_where_no_answer_comes_the_editor_says_so_and_stays(console: Console) ->
 
 
 @browser_test
+def test_of_a_record_that_somebody_else_deletes_the_text_is_kept(console: Console) -> None:
+    page = console.page
+    console.row(TOMATO).click()
+    text = page.get_by_role("textbox", name="Data")
+    text.fill('{"mine": 1}')
+    page.get_by_role("dialog", name="Record").get_by_role("button", name="Delete").click()
+    console.button("Keep editing").click()
+    expect(text).to_have_value('{"mine": 1}')
+    call(f"{console.emulator.url(PLANTS)}&uniqueId={TOMATO}", "DELETE")
+    expect(page.locator("#theirs-what")).to_contain_text("Somebody else has deleted it.")
+    console.button("Save").click()
+    console.says("Created")
+    assert call(console.emulator.url(PLANTS)).json[-1]["data"] == {"mine": 1}
+
+
+@browser_test
 @pytest.mark.alone
 def test_a_large_record_opens_at_once_at_its_beginning(console: Console) -> None:
     text = ("lorem ipsum " * 90_000)[:990_000]
@@ -549,7 +566,7 @@ def test_undo_takes_back_one_thing_and_then_nothing(console: Console) -> None:
     expect(undo).to_be_visible()
     emulator.delete_record(PLANTS, PUMPKIN)  # at once, and after it all the same
     undo.click()
-    console.says("cannot be undone")
+    console.says("Something else was deleted, reset or loaded since")
 
 
 @browser_test
@@ -1035,6 +1052,18 @@ def test_the_console_of_a_world_names_it(open_console: OpenConsole, emulator: Re
         expect(console.page.get_by_role("heading", level=1)).to_contain_text("test-7")
         expect(console.page).to_have_title("test-7 · rested-emulator")
         console.page.close()
+
+
+@browser_test
+def test_of_records_that_are_not_read_yet_no_number_is_told(console: Console) -> None:
+    held: list[Route] = []
+    console.page.route("**/api/1/ce/**", lambda route: held.append(route))
+    console.page.reload()
+    expect(console.page.locator("#empty")).to_have_text("Reading …")
+    expect(console.page.locator("#records-title")).to_have_text(PLANTS)
+    for route in held:
+        route.continue_()
+    expect(console.page.locator("#records-title")).to_have_text(f"{PLANTS} · 3 records")
 
 
 @browser_test

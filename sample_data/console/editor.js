@@ -76,7 +76,7 @@ function isRight() {
 
 async function save() {
   if (isSaving || !isRight()) return;
-  isSaving = true;
+  setSaving(true);
   try {
     const record = await send(area.value, kind() === "text");
     dialog.close();
@@ -85,8 +85,14 @@ async function save() {
   } catch (error) {
     fail(error.message);
   } finally {
-    isSaving = false;
+    setSaving(false);
   }
+}
+
+function setSaving(isIt) {
+  isSaving = isIt;
+  dialog.classList.toggle("busy", isIt);
+  dialog.ariaBusy = String(isIt);
 }
 
 function send(text, isText) {
@@ -102,10 +108,12 @@ export function watchEdited(items) {
   const record = items.get(base.uniqueId)?.record ?? null;
   if (record && JSON.stringify(record.data) === JSON.stringify(base.data)) return ($("theirs").hidden = true);
   $("theirs").hidden = false;
-  $("theirs-what").textContent = record ? "Somebody else has changed it to:" : "Somebody else has deleted it.";
+  $("theirs-what").textContent = record ? "Somebody else has changed it to:" : "Somebody else has deleted it. Save makes a new record of what stands here.";
+  $("editor-delete").hidden = !record;
   $("theirs-data").textContent = record ? textOf(record.data).slice(0, MOST_OF_THEIRS) : "";
   $("theirs-data").hidden = !record;
   $("take-theirs").hidden = $("keep-mine").hidden = !record;
+  if (!record) return (editing = base = null);
   $("take-theirs").onclick = () => decide(record, true);
   $("keep-mine").onclick = () => decide(record, false);
 }
@@ -122,7 +130,8 @@ $("editor-form").addEventListener("submit", (event) => {
   save();
 });
 $("editor-cancel").addEventListener("click", leave);
-$("editor-delete").addEventListener("click", () => {
+$("editor-delete").addEventListener("click", async () => {
+  if (area.value !== initial && !(await ask("What you wrote is not saved, and Undo brings back only the record.", "Delete", "Keep editing"))) return;
   dialog.close();
   deleteRecord(base);
 });

@@ -74,8 +74,9 @@ function showListeners() {
   const shown = state.listeners.slice(0, 50);
   $("close-listeners").disabled = !state.status.listeners;
   show($("listeners"), JSON.stringify([shown, state.status.listeners]), () => {
-    const items = shown.map(({ number, endpoint, user, waiting }) => {
-      const who = user ? user.username ?? user.uniqueId : "nobody logged in";
+    const items = shown.map(({ number, endpoint, user, waiting, isConsole }) => {
+      const name = user ? user.username ?? user.uniqueId : isConsole ? "" : "nobody logged in";
+      const who = [name, isConsole ? "a console" : ""].filter(Boolean).join(", ");
       return make("li", { text: `#${number} ${endpoint} · ${who}${waiting > 1e5 ? ` · ${Math.round(waiting / 1000)} kB wait` : ""}` });
     });
     const more = state.status.listeners - shown.length;

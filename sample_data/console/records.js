@@ -143,7 +143,7 @@ function drawNow() {
   if (current && !live.items.has(current)) setCurrent(document.activeElement === $("records") ? items[Math.min(place, items.length - 1)] : null);
   if (made) showMade(items);
   tell(items.length);
-  if (!live.refusal) watchEdited(live.items);
+  if (live.run?.isRead) watchEdited(live.items);
 }
 
 // Show a record that was made here, wherever in the list it is.
@@ -181,11 +181,12 @@ function tell(count) {
   $("again").hidden = !(canRetry || refusal);
   $("empty").hidden = count > 0;
   $("empty").className = refusal ? "empty refusal" : "empty";
-  $("empty").textContent = refusal ? `Nothing to see: ${refusal.title ?? "no answer"}` : items.size ? "No record has this text." : "No records.";
+  const isKnown = live.run?.isRead || items.size > 0;
+  $("empty").textContent = refusal ? `Nothing to see: ${refusal.title ?? "no answer"}` : !isKnown ? "Reading …" : items.size ? "No record has this text." : "No records.";
   if (refusal) $("empty").append(make("small", { text: refusal.hint ?? refusal.message }));
   const counted = view.find ? `${count} of ${plural(items.size, "record")}` : plural(items.size, "record");
   $("records-of").textContent = state.endpoint ?? "Records";
-  $("records-count").textContent = state.endpoint && !refusal ? ` · ${counted}` : "";
+  $("records-count").textContent = state.endpoint && !refusal && isKnown ? ` · ${counted}` : "";
   $("records").setAttribute("aria-rowcount", count);
 }
 

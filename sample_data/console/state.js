@@ -88,9 +88,11 @@ function refreshSoon() {
 async function refreshNow() {
   const began = performance.now();
   const many = state.status?.listeners > MOST_LISTENERS;
-  const listening = many ? [] : look("listeners", { from: "console" });
-  const looks = [look("status"), listening, look("faults"), look("mails"), look("recoveries")];
-  const [status, listeners, faults, mails, recoveries] = await Promise.all(looks);
+  const listening = many ? [[], []] : [look("listeners", { from: "console" }), look("listeners")];
+  const looks = [...listening, look("status"), look("faults"), look("mails"), look("recoveries")];
+  const [all, others, status, faults, mails, recoveries] = await Promise.all(looks);
+  const numbers = new Set(others.map(({ number }) => number));
+  const listeners = all.map((listener) => ({ ...listener, isConsole: !numbers.has(listener.number) }));
   // It was started anew so quickly that no call has failed: its events have other numbers, which nobody waits for.
   const isAnother = state.status && status.uptime < state.status.uptime + (began - looked) / 1000 - ROUNDED;
   Object.assign(state, { status, listeners, faults, mails });
