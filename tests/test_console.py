@@ -924,12 +924,14 @@ def test_the_address_says_what_is_on_show(open_console: OpenConsole, emulator: R
     expect(console.row(ROSEMARY)).to_be_visible()
     expect(console.records).to_have_count(1)
     console.endpoint(DIARY)
-    assert page.url.endswith(f"#/{DIARY}")
+    assert page.url.endswith(f"#/{DIARY}?view=table")
     expect(console.records).to_have_count(2)
     page.go_back()
     expect(console.row(ROSEMARY)).to_be_visible()
     page.get_by_role("button", name="Table").click()
     expect(console.row(ROSEMARY)).to_contain_text('{"name":"Rosemary"')
+    console.endpoint(DIARY)
+    assert page.url.endswith(f"#/{DIARY}")
 
 
 @browser_test
@@ -1152,6 +1154,16 @@ def test_activity_says_whose_a_socket_is_and_was(console: Console) -> None:
     with open_socket(f"{console.emulator.ws_url(DIARY)}&accessToken={token}"):
         expect(console.page.locator("#log")).to_contain_text(re.compile(r"#\d+ ada listens"))
     expect(console.page.locator("#log")).to_contain_text(re.compile(r"#\d+ ada 1000"))
+
+
+@browser_test
+def test_a_name_from_right_to_left_leaves_what_follows_in_its_place(console: Console) -> None:
+    console.emulator.put_record(GARDENERS, {"username": "\u05d3\u05e0\u05d4", "password": "x"})
+    token = console.emulator.sign_in(GARDENERS, "\u05d3\u05e0\u05d4")
+    with open_socket(f"{console.emulator.ws_url(CHORES)}&accessToken={token}"):
+        console.emulator.add_fault("abort", endpoint=CHORES)
+    line = console.page.locator("#log li:visible", has_text="1006").locator(".what")
+    expect(line).to_contain_text("\u2068\u05d3\u05e0\u05d4\u2069 1006")
 
 
 @browser_test

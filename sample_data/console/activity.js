@@ -53,8 +53,11 @@ function userOf({ type, to: [number], username }) {
   if (type === "OPEN") names.set(number, username);
   if (names.size > MOST) names.delete(names.keys().next().value);
   const name = username ?? names.get(number);
-  return name ? `${name} ` : "";
+  return name ? `${isolated(name)} ` : "";
 }
+
+// Where a name is written from right to left, what follows it must not change places with it.
+const isolated = (name) => (/[^\u0000-\u058f]/.test(name) ? `\u2068${name}\u2069` : name);
 
 // The lines that tell of one event, in the order in which they come to stand below each other from the bottom up.
 function linesOf(event) {

@@ -27,7 +27,7 @@ export function show(parent, key, makeChildren) {
 
 // Tell what happened by itself, in the one place for it.
 export function note(text, tone = "") {
-  $("said").textContent = text;
+  $("said").textContent = $("said").title = text; // of a long one two lines are seen
   $("said").className = tone;
 }
 

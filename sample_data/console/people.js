@@ -2,14 +2,14 @@
 
 import { acting, actFor, setUsers } from "./acting.js";
 import { $, make, plural, say, show, when } from "./dom.js";
-import { addressOf } from "./route.js";
+import { addressOf, onView, view } from "./route.js";
 import { act, look } from "./speak.js";
 import { endpoints, onChange, onEvents, refresh, state } from "./state.js";
 
 const MOST_READ = 500; // of an endpoint with more users nobody is offered: it would have to be read at every change
 
 function showEndpoints() {
-  const key = JSON.stringify([state.endpoint, endpoints()]);
+  const key = JSON.stringify([state.endpoint, endpoints(), view.isTable]);
   show($("endpoints"), key, () =>
     endpoints().map((endpoint) => {
       const kind = endpoint.authentication ? "authentication" : endpoint.secure ? "secure" : "open";
@@ -17,7 +17,7 @@ function showEndpoints() {
       const text = [kind, count, endpoint.listeners ? plural(endpoint.listeners, "socket") : ""].filter(Boolean).join(" · ");
       const current = endpoint.name === state.endpoint;
       const title = [endpoint.name, endpoint.description].filter(Boolean).join(": ");
-      const link = make("a", { href: addressOf(endpoint.name), text: endpoint.name, title });
+      const link = make("a", { href: addressOf(endpoint.name, { isTable: view.isTable }), text: endpoint.name, title });
       if (current) link.setAttribute("aria-current", "true");
       return make("li", {}, link, make("small", { text }));
     }),
@@ -26,6 +26,8 @@ function showEndpoints() {
   revealed = state.endpoint;
 }
 let revealed = null; // the endpoint that was scrolled to when it was chosen
+
+onView(() => state.status && showEndpoints()); // who likes a table gets the next endpoint as one
 
 // Users
 
