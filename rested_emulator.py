@@ -792,7 +792,8 @@ def parse_origins(texts: Iterable[str]) -> tuple[str, ...]:
         if text:
             origin = parse_origin(text.removesuffix("/"))
             if origin is None:
-                raise OptionError(f"{shown(text)} is no origin: http:// or https:// (ws://, wss://), host, maybe :port")
+                hint = "; name none to allow every one" if "*" in text else ""
+                raise OptionError(f"{shown(text)} is no origin: http:// or https://, host, maybe :port{hint}")
             origins.append(origin)
     return tuple(dict.fromkeys(origins))
 

@@ -770,6 +770,7 @@ def test_the_line_to_try_works_when_it_is_pasted(option: str) -> None:
         (["--secure", "no"], "--secure", "5 to 254"),
         (["--others-can", "eat:notes/x"], "--others-can", "read, update or delete"),
         (["--allow-origin", "localhost:3000"], "--allow-origin", "http:// or https://"),
+        (["--allow-origin", "*"], "--allow-origin", "name none to allow every one"),
         (["--allow-host", "http://box"], "--allow-host", "host name"),
         (["--allow-host", "*"], "--allow-host", "host name"),
         (["--key", ""], "--key", "is empty"),
