@@ -212,6 +212,12 @@ def test_a_changed_endpoint_keeps_its_other_options_and_records(backend: Backend
     assert len(backend.records(CHORES)) == 3
 
 
+def test_an_option_of_the_wrong_type_is_refused_before_it_is_stored(backend: Backend) -> None:
+    with pytest.raises(OptionError):
+        backend.change_endpoint(PLANTS, secure="yes")
+    assert backend.read(knock(PLANTS))
+
+
 def test_a_deleted_endpoint_is_gone_with_its_data_its_sockets_and_its_tokens(
     backend: Backend, listen: Listen, ada: str
 ) -> None:

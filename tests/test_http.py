@@ -124,6 +124,7 @@ REFUSED = {
     "foreign origin": from_origin(FOREIGN),
     "no origin": from_origin(None, texts.NO_ORIGIN, disallow_no_origin=True),
     "foreign origin and method": Row("PATCH", at(PLANTS), 403, texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
+    "foreign origin and no address": Row("GET", f"/api/2/ce/{PLANTS}", 403, texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
     "foreign origin without key": Row("GET", at(PLANTS, key=None), 403, texts.ORIGIN_REFUSED, {"Origin": FOREIGN}),
     # The master key (4.5)
     "wrong master key": Row("POST", at(PLANTS, f"masterKey={SECRET}"), 403, texts.WRONG_MASTER_KEY, AS_JSON, b"{}"),
