@@ -9461,16 +9461,20 @@ class Control(Door):
         name = request.path.removeprefix(CONTROL_PREFIX)
 
         async def later() -> bytes:
-            with explained(name, verb):
+            try:
                 return encode(await bound(**arguments))
+            except OptionError as error:
+                raise wrong_argument(name, verb, error) from None
 
         async def with_data() -> bytes:
-            with explained(name, verb):
+            try:
                 # In a thread, since a large data file takes seconds, and the loop serves everybody else.
                 given = await asyncio.to_thread(read_body, name, request)
                 return encode(bound(**read_arguments(bound, given)))
+            except OptionError as error:
+                raise wrong_argument(name, verb, error) from None
 
-        with explained(name, verb):
+        try:
             bound = functools.partial(verb, self.find(kind, parse_parameters(request.query).key))
             if name in DATA_VERBS:
                 return Answer(later=with_data)
@@ -9479,20 +9483,18 @@ class Control(Door):
             if inspect.iscoroutinefunction(verb):
                 return Answer(later=later)
             result = bound(**arguments)
+        except OptionError as error:
+            raise wrong_argument(name, verb, error) from None
         # What is a text in Python is an object here, as every answer of control.
         if isinstance(result, str):
             result = {"token": result}
         return Answer(body=result if isinstance(result, bytes) else encode(result))
 
 
-@contextlib.contextmanager
-def explained(name: str, verb: Callable[..., object]) -> Iterator[None]:
-    """Turn an OptionError into a Refusal that lists the arguments there are."""
-    try:
-        yield
-    except OptionError as error:
-        names = ", ".join(camel(argument) for argument in list(inspect.signature(verb).parameters)[1:]) or "none"
-        raise Refusal(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {names}.") from None
+def wrong_argument(name: str, verb: Callable[..., object], error: OptionError) -> Refusal:
+    """Make a Refusal of an OptionError, with the arguments there are."""
+    names = ", ".join(camel(argument) for argument in list(inspect.signature(verb).parameters)[1:]) or "none"
+    return Refusal(Message.WRONG_PARAMETER, f"{error}. Arguments of {name}: {names}.")
 
 
 def read_body(verb: str, request: HttpRequest) -> Json:
