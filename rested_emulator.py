@@ -8705,7 +8705,8 @@ class Socket:
         """Listen, after the handshake."""
         self._handler = handler
         exchange, self._exchange = self._exchange, None
-        assert exchange is not None
+        if exchange is None:
+            return  # the client has left while the handshake was answered
         exchange.is_open()
         # Or Nagle's algorithm holds a message back until the last one is confirmed.
         handler.set_nodelay(True)

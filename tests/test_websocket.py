@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
 from rested_emulator import RestedEmulator
 from tests import texts
@@ -500,6 +501,23 @@ def test_1006_is_an_end_without_a_close_frame(emulator: RestedEmulator, sent: by
         drain(connection)
         emulator.wait(messages={"type": "CLOSE"})
     assert [one["code"] for one in emulator.messages(type="CLOSE")] == [1006]
+
+
+def test_a_client_that_leaves_while_its_handshake_is_answered_is_no_error(
+    emulator: RestedEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = WebSocketProtocol13._accept_connection
+
+    async def accept_too_late(protocol: WebSocketProtocol13, handler: WebSocketHandler) -> None:
+        handler.on_close()  # as Tornado calls it where the connection is reset at this moment
+        await accept(protocol, handler)
+
+    monkeypatch.setattr(WebSocketProtocol13, "_accept_connection", accept_too_late)
+    with wire(emulator) as connection:
+        connection.sendall(head("GET", at(PLANTS), *HANDSHAKE))
+        assert answer_on(connection, "HEAD").status == 101
+        emulator.settle()
+        assert (listeners_of(emulator), emulator.messages()) == (0, [])
 
 
 def test_a_client_that_resets_the_connection_leaves_its_seat(emulator: RestedEmulator) -> None:
