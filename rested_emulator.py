@@ -2064,13 +2064,16 @@ class JsonFile(Storage):
         self.end_save(draft, draft.write())
 
     def _replace(self, draft: str, written: FileStamp) -> FileStamp:
-        """Let a draft take the data file's place and mode, and return its stamp there. Raises OSError."""
+        """Let a draft take the data file's place, mode and owner, and return its stamp there. Raises OSError."""
         try:
             if why := self._why_no_place():
                 raise OSError(errno.EINVAL, why)
-            # Some disks have no modes, and the first save replaces no file.
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                os.chmod(draft, stat.S_IMODE(os.stat(self.path).st_mode))
+            # Some disks have none of these, and the first save replaces no file.
+            with contextlib.suppress(OSError):
+                before = os.stat(self.path)
+                os.chmod(draft, stat.S_IMODE(before.st_mode))
+                if os.name != "nt":  # in a container root writes the files of another user, who is to edit them
+                    os.chown(draft, before.st_uid, before.st_gid)
             is_in_place = self._put_in_place(draft, self.path)
         except OSError as error:
             raise OSError(error.errno, error.strerror, self.path) from None

@@ -353,6 +353,14 @@ def test_the_mode_of_the_file_is_kept(store: Store, path: Path, mode: int) -> No
     assert path.stat().st_mode & 0o777 == mode
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+def test_the_owner_of_the_file_is_kept(store: Store, path: Path) -> None:
+    os.chown(path, 1234, 4321)
+    store.put_record(NOTES, note("d"))
+    store.file.save()
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
+
+
 # Hand-made files
 
 
