@@ -2113,7 +2113,7 @@ class JsonFile(Storage):
         try:
             self.save()
             if self.edit():
-                write_tree(f"{self.path}.kept", f"{self.path}.kept.tmp", self.tables)
+                write_tree(self.path, f"{self.path}.kept.tmp", self.tables)
                 self._put_in_place(f"{self.path}.kept.tmp", f"{self.path}.kept")
                 told = "%s was edited, and that is not taken over; what the emulator had is in %s.kept"
                 log.warning(told, *[self.path] * 2)
@@ -2155,10 +2155,11 @@ def is_at(path: str, descriptor: int) -> bool:
 
 
 def write_tree(path: str, draft: str, tree: Tables) -> FileStamp:
-    """Write tables to the draft of a file and fsync it, or leave no draft. Raises OSError that names the file."""
+    """Write tables to a draft that no more users may read than the file, or leave none. Raises OSError for the file."""
     total = 0
     try:
-        with open(draft, "wb") as file:
+        mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o666
+        with open(draft, "wb", opener=lambda name, flags: open_bytes(name, flags, mode)) as file:
             for block in blocks_of(tree):
                 total = zlib.crc32(block, total)
                 file.write(block)

@@ -1003,6 +1003,19 @@ def test_a_data_file_that_cannot_be_replaced_is_written_in_place(
     assert_kept(path, store)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.warns("data.json.kept")
+def test_what_is_written_beside_a_private_data_file_is_private_too(path: Path) -> None:
+    path.chmod(0o600)
+    store = opened(path)
+    served(store).create(knock(PLANTS, "mine"))
+    begin_draft(store).write()
+    assert stat.S_IMODE(path.with_name("data.json.draft").stat().st_mode) == 0o600
+    path.write_text("{oops")
+    store.file.close()
+    assert stat.S_IMODE(path.with_name("data.json.kept").stat().st_mode) == 0o600
+
+
 @every_refusal
 @pytest.mark.warns("data.json.kept cannot be replaced", "what the emulator had is in")
 def test_what_is_kept_beside_an_edit_is_written_in_place_too(
