@@ -21,6 +21,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Dialog, FilePayload, FrameLocator, Locator, Page, Route, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from websockets.exceptions import InvalidStatus
 
 from rested_emulator import RestedEmulator
 from tests import texts
@@ -1194,6 +1195,21 @@ def test_a_request_is_copied_as_it_was_and_without_its_token(console: Console) -
     [bash, _] = need("bash", "curl")
     done = subprocess.run([bash, "-c", curl], capture_output=True, text=True, timeout=20, check=True)
     assert json.loads(done.stdout)["code"] == 401
+
+
+@browser_test
+def test_a_refused_handshake_is_copied_as_a_websocket(console: Console) -> None:
+    page = console.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    console.emulator.add_fault("refuse", status=503, times=1)
+    with pytest.raises(InvalidStatus):
+        open_socket(f"{console.emulator.ws_url(PLANTS)}&accessToken=old")
+    page.locator("#log li", has_text="WEBSOCKET").click()
+    expect(page.get_by_role("button", name="Copy as curl")).to_have_count(0)
+    page.get_by_role("button", name="Copy as WebSocket").click()
+    console.says("is copied")
+    copied = str(page.evaluate("navigator.clipboard.readText()"))
+    assert copied.startswith(f'const socket = new WebSocket("{console.emulator.ws_url(PLANTS)}");')
 
 
 @browser_test

@@ -127,7 +127,7 @@ function showDetail(event) {
   const title = event.method
     ? `${event.method} ${event.endpoint} · ${event.status ?? "no answer"} ${reason ?? ""}`
     : `${event.type} ${event.endpoint} ${event.code ? `· ${event.code} ${reason}` : ""}`;
-  const buttons = event.method ? [copier("curl", asCurl(event)), copier("fetch", asFetch(event))] : [];
+  const buttons = !event.method ? [] : event.method === "WEBSOCKET" ? [copier("WebSocket", asSocket(event))] : [copier("curl", asCurl(event)), copier("fetch", asFetch(event))];
   const parts = partsOf(event).flatMap(([name, value]) => [make("h4", { text: name }), make("pre", { text: pretty(value) })]);
   box.replaceChildren(make("h3", { text: title }), ...reasons.map((text) => make("p", { text })), make("div", { class: "buttons" }, ...buttons), ...parts);
   box.hidden = false;
@@ -149,12 +149,13 @@ function partsOf({ body, answer, record, ...rest }) {
 const LEFT_OUT = /^(host|connection|content-length|origin|referer|user-agent|authorization|cookie|accept.*|sec-.*|cache-control|pragma|upgrade.*|from)$/i;
 
 function again({ url, headers, body }) {
-  const token = Object.keys(headers ?? {}).some((name) => /^authorization$/i.test(name)) ? liveToken() : null;
+  const hadToken = /[?&]accessToken=/.test(url) || Object.keys(headers ?? {}).some((name) => /^authorization$/i.test(name));
+  const token = hadToken ? liveToken() : null;
   const kept = Object.entries(headers ?? {}).filter(([name]) => !LEFT_OUT.test(name));
   if (token) kept.push(["Authorization", `Bearer ${token}`]);
-  const path = url.replace(/([?&])accessToken=[^&]*&?/, "$1");
+  const path = url.replace(/([?&])accessToken=[^&]*&?/, "$1").replace(/[?&]$/, "");
   const data = body === null || body === undefined || body === "" ? undefined : typeof body === "string" ? body : JSON.stringify(body);
-  return { url: new URL(path, location.origin).href, headers: kept, data };
+  return { url: new URL(path, location.origin).href, headers: kept, data, token };
 }
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -168,6 +169,13 @@ function asCurl(event) {
 function asFetch(event) {
   const { url, headers, data } = again(event);
   return `await fetch(${JSON.stringify(url)}, ${JSON.stringify({ method: event.method, headers: Object.fromEntries(headers), body: data }, null, 2)})`;
+}
+
+// A handshake, which a browser can give no header: its token goes in the address.
+function asSocket(event) {
+  const { url, token } = again(event);
+  const address = `${url.replace(/^http/, "ws")}${token ? `&accessToken=${token}` : ""}`;
+  return `const socket = new WebSocket(${JSON.stringify(address)});\nsocket.onmessage = (message) => console.log(message.data);`;
 }
 
 const copier = (name, text) => make("button", { text: `Copy as ${name}`, onclick: () => copy(`This request as ${name}`, text) });
