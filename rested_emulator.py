@@ -4696,13 +4696,6 @@ class ActiveFault:
         """How it is told of a socket that it ended."""
         return f"fault {self.number} {self.fault.kind}"
 
-    def hold(self, then: Callable[[], None]) -> None:
-        """Call ``then`` once the fault is stopped, which may be now."""
-        if self.is_stopped:
-            then()
-        else:
-            self.held.add(then)
-
     def spares(self, *, is_console: bool) -> bool:
         """Tell whether it leaves the console alone, which would use up what is meant for clients."""
         return is_console and (self.fault.times is not None or self.fault.chance < 1)
@@ -5350,7 +5343,7 @@ class Recoveries:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.seen: deque[Recovery] = deque(maxlen=MOST_SEEN)
-        self._away: dict[str, dict[int, Recovery]] = {}
+        self.away: dict[str, dict[int, Recovery]] = {}  # by endpoint whose socket has ended, and is not replaced
         self.unread: dict[str, dict[int, Recovery]] = {}  # who is back, and has not read the endpoint yet
         self._said: dict[str, dict[str, int]] = {}  # changes at endpoints, by who may read them
 
@@ -5366,7 +5359,7 @@ class Recoveries:
             said.setdefault(client.user[1], 0)
         how = at, self._clock.uptime(), code, reason, rule
         recovery = Recovery(number, listener.number, endpoint, client, *how, self._heard(endpoint, client.user))
-        self._away.setdefault(endpoint, {})[number] = recovery
+        self.away.setdefault(endpoint, {})[number] = recovery
         return recovery
 
     def saw_change(self, endpoint: Endpoint, record: Record) -> None:
@@ -5386,7 +5379,7 @@ class Recoveries:
 
     def saw_lost(self, listener: Listener) -> None:
         """Count a change for a listener who is away, and whom a fault has kept waiting for its message until now."""
-        for recovery in self._away.get(listener.endpoint, {}).values():
+        for recovery in self.away.get(listener.endpoint, {}).values():
             recovery.heard -= recovery.listener == listener.number
 
     def _heard(self, endpoint: str, user: tuple[str, str] | None) -> int:
@@ -5395,10 +5388,6 @@ class Recoveries:
         # The user's also where no token was needed, for the options may have changed since.
         readers = (EVERYBODY, EVERY_USER, user[1]) if user else (EVERYBODY,)
         return sum(said.get(reader, 0) for reader in readers)
-
-    def is_away(self, endpoint: str) -> bool:
-        """Tell whether anybody's socket at an endpoint has ended, and is not replaced."""
-        return endpoint in self._away
 
     def saw_handshake(self, endpoint: str, client: Client) -> Attempt | None:
         """Take note of an attempt of everybody whom it may be by, if there is somebody."""
@@ -5455,9 +5444,9 @@ class Recoveries:
 
     def forget(self, recovery: Recovery) -> None:
         """Do not watch a client any more; where nobody is away, nothing is counted."""
-        self._part(self._away, recovery)
+        self._part(self.away, recovery)
         self._part(self.unread, recovery)
-        if recovery.endpoint not in self._away:
+        if recovery.endpoint not in self.away:
             self._said.pop(recovery.endpoint, None)
 
     @staticmethod
@@ -5470,7 +5459,7 @@ class Recoveries:
 
     def _fitting(self, endpoint: str, client: Client) -> list[Recovery]:
         """Find the recoveries of those who are away and may be this client, the longest away first."""
-        away = self._away.get(endpoint)
+        away = self.away.get(endpoint)
         if not away:
             return []
         if client.user is None and client.token:  # a token that was revoked still tells whose it was
@@ -6145,7 +6134,7 @@ class Service:
     def saw_handshake(self, request: Request) -> Attempt | None:
         """Take note of a handshake, if it may be by a client whose socket has ended."""
         recoveries = self._evidence.recoveries
-        if not recoveries.is_away(request.endpoint) or request.parameters.from_console:
+        if request.endpoint not in recoveries.away or request.parameters.from_console:
             return None
         return recoveries.saw_handshake(request.endpoint, client_of(self._store, request))
 
@@ -8506,8 +8495,10 @@ def phrase_of(status: int) -> str:
 
 async def wait_until_over(fault: ActiveFault, seconds: float | None = None) -> None:
     """Wait until a fault is stopped, or for so many seconds at most."""
+    if fault.is_stopped:
+        return
     is_over = asyncio.Event()
-    fault.hold(is_over.set)
+    fault.held.add(is_over.set)
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
