@@ -1955,10 +1955,8 @@ class JsonFile(Storage):
             raise DataFileError(f"{self._name}: {why}")
         stamp = self._summed()
         edited, _ = read_data_file(self.path)
-        steps: list[Step] = []
-        for name in dict.fromkeys([*self._base, *edited]):
-            steps += edit_of(name, self._base.get(name, NO_DOCUMENTS), edited.get(name, {}))
-        return steps, grow(edited), stamp
+        pairs = [(name, self._base.get(name, NO_DOCUMENTS), edited.get(name, {})) for name in {**self._base, **edited}]
+        return [step for pair in pairs for step in edit_of(*pair)], grow(edited), stamp
 
     def steps_in_journal(self) -> tuple[list[Step], bool]:
         """Read the journal of an emulator that was killed, and tell whether it continues this data file."""
@@ -2079,7 +2077,7 @@ class JsonFile(Storage):
             raise OSError(error.errno, error.strerror, self.path) from None
         stamp = self._stamp()
         # Size or time of modification have changed: somebody has written the file since.
-        if stamp is None or (not is_in_place and stamp[:2] != written[:2]):
+        if stamp is None or stamp.size != written.size or (not is_in_place and stamp.modified != written.modified):
             return written
         # A rename changes the time of change, and writing in place everything.
         return stamp._replace(sum=written.sum)
@@ -3218,9 +3216,8 @@ class History(Indexes):
                 self._apply(Step(ENDPOINTS, name, whole[ENDPOINTS][name]) for name in missing)
             way = way_to(before, self.file.tables)
             if way and not fits:
-                other = sum(step.table.startswith("_") for step in way)
-                told = "%s continues another content than the data file; it was brought in anyway, %s, other lines: %d"
-                log.warning(told, self.file.journal.path, told_changes(changes_by(way, before)), other)
+                told = "%s continues another content than the data file; it was brought in anyway, %s"
+                log.warning(told, self.file.journal.path, told_changes(way, before))
         self.file.changed |= os.path.exists(self.file.journal.path)
 
     def take_over_edit(self, check_keys: Callable[[Iterable[str]], None]) -> list[tuple[str, Change]]:
@@ -3229,8 +3226,7 @@ class History(Indexes):
         ``check_keys`` raises OptionError for keys that projects may not have. Raises DataFileError if the file cannot
         be read or has such a key, Refusal where the disk takes no more, or OSError.
         """
-        has_more = self.file.changed
-        old = grow(self.file.tables)
+        has_more, old = self.file.changed, grow(self.file.tables)
         steps, edited, stamp = self.file.read_edit()
         more, has_gone = consequences(old, steps, self.file.path)
         steps += more
@@ -3247,6 +3243,7 @@ class History(Indexes):
         # What belongs to users who were deleted over the API stays theirs, but in a file that a person wrote last the
         # next start could not tell them from users whose lines were deleted; so it is written anew at once.
         self.file.changed |= has_gone
+        log.info("took over an edit of the data file, %s", told_changes(steps, old))
         return changes_by(steps, old)
 
     # Going back
@@ -3492,11 +3489,8 @@ class Store(History):
         """Make a store in memory of what this one began with, or of data: of the first project, under another key."""
         begin: Mapping[str, Mapping[str, Any]] = data or self._checkpoints[START]
         default, project = next(iter(begin[PROJECTS].items()))
-        endpoints = {
-            name: document | {"project": key}
-            for name, document in begin[ENDPOINTS].items()
-            if document["project"] == default
-        }
+        names = [name for name, document in begin[ENDPOINTS].items() if document["project"] == default]
+        endpoints = {name: begin[ENDPOINTS][name] | {"project": key} for name in names}
         logins: Tree = {
             name: {token: login for token, login in begin[name].items() if login["endpoint"] in endpoints}
             for name in (SESSIONS, MAILS)
@@ -3514,10 +3508,8 @@ class Store(History):
         key, first = self.projects()[0].key, next(iter(tree[PROJECTS]))
         if key not in tree[PROJECTS]:
             tree[PROJECTS] = {key if name == first else name: project for name, project in tree[PROJECTS].items()}
-            tree[ENDPOINTS] = {
-                name: document | {"project": key} if document["project"] == first else document
-                for name, document in tree[ENDPOINTS].items()
-            }
+            moved = {name: one | {"project": key} for name, one in tree[ENDPOINTS].items() if one["project"] == first}
+            tree[ENDPOINTS] |= moved
         return self._become(grow(tree))
 
 
@@ -3581,10 +3573,11 @@ def changes_by(steps: Iterable[Step], old: Tables) -> list[tuple[str, Change]]:
     return changes
 
 
-def told_changes(changes: Iterable[tuple[str, Change]]) -> str:
-    """Say how many records were added, changed and deleted, for the log."""
-    count = Counter(change.type for _, change in changes)
-    return f"records added: {count['POST']}, changed: {count['PUT']}, deleted: {count['DELETE']}"
+def told_changes(steps: Sequence[Step], old: Tables) -> str:
+    """Say how many records steps have added, changed and deleted, and how many other lines of a data file are new."""
+    count = Counter(change.type for _, change in changes_by(steps, old))
+    other = sum(step.table.startswith("_") for step in steps)
+    return f"records added: {count['POST']}, changed: {count['PUT']}, deleted: {count['DELETE']}, other lines: {other}"
 
 
 def consequences(old: Tables, steps: Iterable[Step], path: str) -> tuple[list[Step], bool]:
@@ -6671,7 +6664,6 @@ class States:
                 self._store.refused_edit = str(error)
             return
         self._store.refused_edit = None
-        log.info("took over an edit of the data file, %s", told_changes(changes))
         self._hub.watch_expiries(self._store.session)
         self._close_outdated(tokens, before, self._options())
         self._tell(changes)

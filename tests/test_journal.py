@@ -556,7 +556,9 @@ def test_an_edit_and_what_was_stored_meanwhile_are_both_kept(path: Path, store: 
     assert {TOMATO, record.unique_id, "new"} <= json.loads(path.read_text())[PLANTS].keys()
 
 
-def test_an_edit_of_options_ends_the_sockets_of_that_endpoint(path: Path) -> None:
+def test_an_edit_of_options_is_told_and_ends_the_sockets_of_that_endpoint(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     backend, ear, other = served(opened(path)), Ear(), Ear()
     backend.listen(knock(PLANTS), ear)
     backend.change_endpoint("garden/tools")
@@ -565,6 +567,7 @@ def test_an_edit_of_options_ends_the_sockets_of_that_endpoint(path: Path) -> Non
     backend.tick()
     assert ear.ended == (1000, texts.OPTIONS_CHANGED)
     assert other.ended is None
+    assert "records added: 0, changed: 0, deleted: 0, other lines: 1" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -716,7 +719,7 @@ def test_half_an_edit_is_not_reported(path: Path, backend: Backend, caplog: pyte
     backend.tick()
     path.write_text(whole.replace("Tomato", "Potato"))
     backend.tick()
-    assert "line" not in caplog.text
+    assert "column" not in caplog.text
     assert backend.records(PLANTS)[0]["data"] == {"name": "Potato", "bed": 1, "waterDaily": True}
 
 
