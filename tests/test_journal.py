@@ -1151,6 +1151,31 @@ def test_an_edit_amid_writing_in_place_is_not_written_over(
     assert path.read_text() == edit
 
 
+@pytest.mark.warns("so it is written in place")
+def test_an_edit_amid_writing_in_place_is_taken_over_at_the_next_look(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_irreplaceable(monkeypatch, errno.EBUSY, path)
+    store = opened(path)
+    backend = served(store)
+    backend.create(knock(PLANTS, "new"))
+    draft = begin_draft(store)
+    written = draft.write()
+    edit = path.read_bytes().replace(b"Tomato", b"Potato, floury")
+    calls: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            path.write_bytes(edit)
+
+    with monkeypatch.context() as during:
+        during.setattr(os, "fsync", fsync)
+        store.file.end_save(draft, written)
+    backend.tick()
+    assert b"Potato" in store.records(PLANTS).wire
+
+
 @pytest.mark.parametrize("is_killed", [False, True])
 @pytest.mark.warns("so it is written in place", "amid writing in place")
 def test_a_disk_that_fails_over_the_old_content_loses_nothing(
