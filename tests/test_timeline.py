@@ -287,6 +287,24 @@ def test_of_many_lanes_those_of_clients_that_fell_out_stand_first(
         expect(lanes).to_have_text(["ben", *names[:-1]])
 
 
+def test_of_a_long_day_the_latest_clients_are_kept(page: Page) -> None:
+    """Client 0 listens all day; of the others each comes and goes, and nothing grows."""
+    script = """() => {
+        const story = new Story();
+        const client = (n) => ({ endpoint: "a/b", username: `user${n}`, origin: null, agent: "" });
+        let number = 0;
+        const hear = (type, n) => {
+            const event = { type, to: [n], code: 1006, reason: "", number: ++number, uptime: number, ...client(n) };
+            story.hear({ messages: [event] });
+        };
+        hear("OPEN", 0);
+        for (let n = 1; n <= 3000; n++) for (const type of ["OPEN", "CLOSE"]) hear(type, n);
+        const names = [...story.lanes.values()].map(({ name }) => name);
+        return [names.length, names[0], names[1], names.at(-1), story.closes.size];
+    }"""
+    assert tell(page, script) == [100, "user0", "user2902", "user3000", 2000]
+
+
 def test_what_is_pointed_at_is_said_in_words(page: Page, emulator: RestedEmulator, tokens: dict[str, str]) -> None:
     with listen(emulator, tokens["ada"]):
         expect(page.locator("#timeline .open")).to_have_count(1)

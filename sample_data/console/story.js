@@ -57,6 +57,11 @@ function faultName({ kind, seconds, status, code, what, username, endpoint }) {
   return [names[kind] ?? more[kind] ?? kind, username && `for ${username}`, endpoint && `at ${endpoint}`].filter(Boolean).join(" ");
 }
 
+// Forget what came first of more than anybody looks back for.
+function shorten(map) {
+  if (map.size > MOST_CHANGES) map.delete(map.keys().next().value);
+}
+
 export class Story {
   constructor() {
     this.clear();
@@ -130,6 +135,7 @@ export class Story {
   laneOf(client) {
     const key = client.username ? `user ${client.username}` : `${client.origin} ${client.agent}`;
     let lane = this.lanes.get(key);
+    if (!lane && this.lanes.size >= MOST_LANES) this.dropLane();
     if (!lane && this.lanes.size < MOST_LANES) {
       const name = nameOf(client);
       const twins = [...this.lanes.values()].filter((one) => one.name === name || one.name.startsWith(`${name} (`)).length;
@@ -137,6 +143,14 @@ export class Story {
       this.lanes.set(key, lane);
     }
     return lane;
+  }
+
+  // Give up the lane of whom nothing was heard for longest and who does not listen now: a day has many clients.
+  dropLane() {
+    const idle = [...this.lanes].filter(([, { sockets }]) => sockets.every(({ to }) => to !== null));
+    const lastOf = ([, { sockets, marks }]) => Math.max(sockets.at(-1)?.to ?? 0, marks.at(-1)?.at ?? 0);
+    const [key] = idle.sort((one, other) => lastOf(one) - lastOf(other))[0] ?? [];
+    this.lanes.delete(key);
   }
 
   mark(lane, mark) {
@@ -169,6 +183,7 @@ export class Story {
     if (!event.to.length) return this.strangers.push({ ...event, refused: `${event.code} ${event.reason}` });
     const socket = this.sockets.get(event.to[0]);
     this.closes.set(event.number, event);
+    shorten(this.closes);
     if (!socket) return;
     event.lane = socket.lane;
     Object.assign(socket, { to: event.uptime, close: event });
@@ -200,6 +215,7 @@ export class Story {
   hearFaults(faults) {
     const there = new Set(faults.map(({ id }) => id));
     for (const fault of faults) this.faults.set(fault.id, { ...fault, name: faultName(fault) });
+    shorten(this.faults);
     for (const fault of this.faults.values()) if (!there.has(fault.id)) fault.ended ??= this.last; // it was cleared
   }
 
@@ -213,6 +229,7 @@ export class Story {
       const edition = [ended, attempts.length, more, back, readAt, missed].join();
       if (before?.edition === edition) continue;
       this.recoveries.set(number, { ...recovery, edition, ended, readAt });
+      shorten(this.recoveries);
       this.tellRecovery(this.recoveries.get(number));
     }
     // Of those that were forgotten, nobody will tell any more whether they are back.
