@@ -946,7 +946,7 @@ def test_an_address_that_was_mistyped_leads_to_the_first_endpoint(
 @browser_test
 def test_the_address_of_an_endpoint_tells_its_project(open_console: OpenConsole, tmp_path: Path) -> None:
     data = tmp_path / "data.json"
-    projects = {"one": {"name": "first"}, "two": {"name": "second"}}
+    projects = {"one": {"name": "first"}, "two": {"name": "second"}, "three": {"name": "empty"}}
     endpoints = {"first/things": {"project": "one"}, "other/things": {"project": "two"}}
     data.write_text(json.dumps({"_projects": projects, "_endpoints": endpoints, "other/things": [1]}))
     with RestedEmulator(data=data) as emulator:
@@ -958,6 +958,8 @@ def test_the_address_of_an_endpoint_tells_its_project(open_console: OpenConsole,
         expect(title).to_have_text("first/things · 0 records")
         console.page.go_back()
         expect(title).to_have_text("other/things · 1 record")
+        project.select_option("empty")
+        expect(console.page.locator("#empty")).to_have_text("No endpoint is chosen.")
 
 
 @browser_test

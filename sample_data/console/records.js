@@ -172,6 +172,12 @@ function showColumns(wanted) {
   list.measure();
 }
 
+function whyEmpty(isKnown) {
+  if (!state.endpoint) return "No endpoint is chosen.";
+  if (!isKnown) return "Reading …";
+  return live.items.size ? "No record has this text." : "No records.";
+}
+
 // How many there are, how the last socket ended, and why reading is refused, with what lifts it.
 function tell(count) {
   const { items, ended, refusal, canRetry, pill } = live;
@@ -182,7 +188,7 @@ function tell(count) {
   $("empty").hidden = count > 0;
   $("empty").className = refusal ? "empty refusal" : "empty";
   const isKnown = live.run?.isRead || items.size > 0;
-  $("empty").textContent = refusal ? `Nothing to see: ${refusal.title ?? "no answer"}` : !isKnown ? "Reading …" : items.size ? "No record has this text." : "No records.";
+  $("empty").textContent = refusal ? `Nothing to see: ${refusal.title ?? "no answer"}` : whyEmpty(isKnown);
   if (refusal) $("empty").append(make("small", { text: refusal.hint ?? refusal.message }));
   const counted = view.find ? `${count} of ${plural(items.size, "record")}` : plural(items.size, "record");
   $("records-of").textContent = state.endpoint ?? "Records";
