@@ -175,7 +175,7 @@ function showColumns(wanted) {
 function whyEmpty(isKnown) {
   if (!state.endpoint) return "No endpoint is chosen.";
   if (!isKnown) return "Reading …";
-  return live.items.size ? "No record has this text." : "No records.";
+  return live.items.size ? "No record has this text." : "No records. “New record” makes one; “Use it …” shows how an app does.";
 }
 
 // How many there are, how the last socket ended, and why reading is refused, with what lifts it.

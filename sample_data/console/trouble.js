@@ -64,6 +64,7 @@ function buttonsFor(presets) {
     edit.addEventListener("click", () => {
       $("fault").value = written(calls.map(aimed));
       $("fault").focus();
+      $("fault").setSelectionRange(0, 0); // a long one is read from its beginning
     });
     return [make("span", { class: "pair" }, button, edit)];
   });
