@@ -4136,12 +4136,13 @@ class Files:
         self._is_closed = True
         for unique_id in gone:
             self.drop(unique_id)
-        folder = self._folder or ""
-        for name in os.listdir(folder) if self._is_temporary and os.path.isdir(folder) else ():
-            delete_file(os.path.join(folder, name))
-        # Only if it is empty: rmdir(2) refuses any other, and one without a name.
+        if self._folder is None:
+            return
+        for name in os.listdir(self._folder) if self._is_temporary and os.path.isdir(self._folder) else ():
+            delete_file(os.path.join(self._folder, name))
+        # Only if it is empty: rmdir(2) refuses any other.
         with contextlib.suppress(OSError):
-            os.rmdir(folder)
+            os.rmdir(self._folder)
 
 
 class Upload:
