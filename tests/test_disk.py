@@ -137,6 +137,7 @@ from tests.wire import (
     give_up_at_stop_after,
     head,
     open_socket,
+    until,
     wire,
 )
 
@@ -600,14 +601,12 @@ def test_a_signal_waits_for_a_request_under_way(tmp_path: Path) -> None:
 
 def test_a_stop_gives_up_a_request_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     give_up_at_stop_after(0.2, monkeypatch)
-    with RestedEmulator(endpoint=[PLANTS], key=KEY) as emulator:
-        emulator.add_fault("delay", seconds=30, method="POST")
-        with wire(emulator) as waiting, open_socket(emulator.ws_url(PLANTS)) as listener:
-            waiting.sendall(head("POST", at(PLANTS), "Content-Type: application/json", "Content-Length: 1") + b"1")
-            emulator.wait(messages={"type": "POST"})
-            emulator.stop()
-            assert waiting.recv(2**16) == b""
-            assert closing(listener)[0] == 1001
+    # A fault would end with the stop.
+    with RestedEmulator(endpoint=[PLANTS], key=KEY, latency="30s") as emulator, wire(emulator) as waiting:
+        waiting.sendall(head("POST", at(PLANTS), "Content-Type: application/json", "Content-Length: 1") + b"1")
+        until(lambda: emulator.records(PLANTS))
+        emulator.stop()
+        assert waiting.recv(2**16) == b""
 
 
 def wait_for(url: str) -> None:
