@@ -2594,7 +2594,7 @@ def cause_of(message: str, before: str, rest: str, *, is_glued: bool) -> str:
     if message.startswith("Unterminated"):
         return "the text that begins here has no closing quote"
     if not rest:
-        return "the file ends before everything is closed" if before else "the file is empty; the shortest is {}"
+        return "the file ends before everything is closed" if before else "the file is empty; delete it for a new one"
     for pattern, cause in NOT_JSON:
         if pattern.match(rest):
             return cause
@@ -9821,7 +9821,7 @@ CA_DAYS, CA_LEFT = 730, 30  # how long a CA is valid, and how many days of it mu
 def check_regular(what: str, path: str | None) -> None:
     """Raise OptionError for what is there and is no file, as a folder or a pipe."""
     if path and os.path.exists(path) and not os.path.isfile(path):
-        hint = ": a folder, as containers make it where the file to mount is missing" if os.path.isdir(path) else ""
+        hint = ": a folder, as containers make it for a missing file; mount one with {}" if os.path.isdir(path) else ""
         raise OptionError(f"{what} {path} is not a regular file{hint}")
 
 

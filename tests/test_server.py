@@ -164,7 +164,7 @@ def test_reset_goes_back_to_the_seed_and_the_options_given(tmp_path: Path) -> No
         assert call(emulator.url(PLANTS)).status == 401
 
 
-KINDS = {"folder": ": a folder, as containers make it where the file to mount is missing", "pipe": ""}
+KINDS = {"folder": ": a folder, as containers make it for a missing file; mount one with {}", "pipe": ""}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -679,7 +679,7 @@ def test_a_broken_file_is_refused_with_name_and_place_and_left_alone(
 @pytest.mark.parametrize(
     ("content", "place", "cause"),
     [
-        ("", "line 1 column 1", "the file is empty; the shortest is {}"),
+        ("", "line 1 column 1", "the file is empty; delete it for a new one"),
         ('{"notes": {}', "line 1 column 13", "the file ends before everything is closed"),
         ('{"notes": {"a": "b', "line 1 column 17", "the text that begins here has no closing quote"),
         ('{"notes": {},\n}', "line 1 column 13", "a trailing comma"),
