@@ -5341,7 +5341,7 @@ class Recoveries:
         self.unread: dict[str, dict[int, Recovery]] = {}  # who is back, and has not read the endpoint yet
         self._said: dict[str, dict[str, int]] = {}  # changes at endpoints, by who may read them
 
-    def of_end(self, number: int, listener: Listener, at: float, code: int, reason: str, rule: str) -> Recovery:
+    def of_end(self, end: SeenMessage, listener: Listener, code: int, reason: str, rule: str) -> Recovery:
         """Begin to watch how a client comes back whose socket has ended."""
         # The deque is about to drop its oldest, which has to go from the other tables too.
         if len(self.seen) == MOST_SEEN:
@@ -5351,9 +5351,9 @@ class Recoveries:
         said = self._said.setdefault(endpoint, {EVERYBODY: 0, EVERY_USER: 0})
         if client.user:
             said.setdefault(client.user[1], 0)
-        how = at, self._clock.uptime(), code, reason, rule
-        recovery = Recovery(number, listener.number, endpoint, client, *how, self._heard(endpoint, client.user))
-        self.away.setdefault(endpoint, {})[number] = recovery
+        how = end.at, end.uptime, code, reason, rule
+        recovery = Recovery(end.number, listener.number, endpoint, client, *how, self._heard(endpoint, client.user))
+        self.away.setdefault(endpoint, {})[end.number] = recovery
         return recovery
 
     def saw_change(self, endpoint: Endpoint, record: Record) -> None:
@@ -5679,7 +5679,7 @@ class Evidence:
         )
         self._keep(self._messages, seen)
         if listener and rule and self.over is None and not is_console:
-            recovery = self.recoveries.of_end(seen.number, listener, seen.at, code, reason, rule)
+            recovery = self.recoveries.of_end(seen, listener, code, reason, rule)
             self._keep(self.recoveries.seen, recovery)
 
     def _next(self) -> tuple[int, float, float]:
