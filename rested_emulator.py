@@ -4729,9 +4729,9 @@ class ActiveFault:
                 shown[camel(name)] = dict(value) if name == "headers" else value
         if fault.chance < 1:
             shown["chance"] = fault.chance
-        ended = None if self.ended is None else round(self.ended, 3)
+        ended = None if self.ended is None else round(self.ended, 6)
         shown |= {"hits": self.hits, "active": not self.is_over}
-        return shown | {"began": round(self.began, 3), "ended": ended}
+        return shown | {"began": round(self.began, 6), "ended": ended}
 
 
 Delays: TypeAlias = tuple[tuple["ActiveFault", float], ...]  # seconds, each unless its fault is stopped before
@@ -5208,7 +5208,7 @@ class SeenRequest(NamedTuple):
         return {
             "number": self.number,
             "at": timestamp(self.at),
-            "uptime": round(self.uptime, 3),
+            "uptime": round(self.uptime, 6),
             "endpoint": self.endpoint,
             "method": self.method,
             "url": self.url,
@@ -5248,7 +5248,7 @@ class SeenMessage(NamedTuple):
 
     def public(self, hidden: frozenset[int] = frozenset()) -> dict[str, Json]:
         """Show it to the owner, without those of its listeners who are ``hidden``."""
-        seen: dict[str, Json] = {"number": self.number, "at": timestamp(self.at), "uptime": round(self.uptime, 3)}
+        seen: dict[str, Json] = {"number": self.number, "at": timestamp(self.at), "uptime": round(self.uptime, 6)}
         to: list[Json] = [number for number in self.to if number not in hidden]
         seen |= {"endpoint": self.endpoint, "type": self.type, "to": to}
         if self.client:
@@ -5314,13 +5314,13 @@ class Recovery:
             "reason": str(self.reason),
             "rule": self.rule,
             "attempts": [
-                {"after": round(attempt.moment - self.ended, 3), "refused": attempt.refused}
+                {"after": round(attempt.moment - self.ended, 6), "refused": attempt.refused}
                 for attempt in self.attempts
             ],
         }
         if self.more:
             seen["more"] = self.more
-        after = None if self.after is None else round(self.after, 3)
+        after = None if self.after is None else round(self.after, 6)
         return seen | {"back": self.back, "after": after, "token": self.token, "read": self.read, "missed": missed}
 
 
@@ -6726,7 +6726,7 @@ class Reports:
             "refusedEdit": store.refused_edit,
             "now": timestamp(now),
             "frozen": self._clock.frozen is not None,
-            "uptime": round(self._clock.uptime(), 3),
+            "uptime": round(self._clock.uptime(), 6),
         }
 
     def listeners(self, *, endpoint: str | None = None, from_: str | None = None) -> list[dict[str, Json]]:
