@@ -865,7 +865,7 @@ def parse_query(query: str) -> Parameters:
         pairs = parse_qsl(query, keep_blank_values=True)
     else:
         # Most queries have nothing to decode, and without parse_qsl they are read sooner.
-        pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
+        pairs = [part.partition("=")[::2] for part in query.split("&")]
     last = dict(pairs)
     is_plain = PARAMETERS.issuperset(last)
     sent = unquote_to_bytes(query) if "%" in query else b""
@@ -875,7 +875,7 @@ def parse_query(query: str) -> Parameters:
         key=last.get("key"),
         master_key=last.get("masterKey"),
         access_token=last.get("accessToken"),
-        unique_ids=tuple(value for name, value in pairs if name == "uniqueId" and value),
+        unique_ids=tuple([value for name, value in pairs if name == "uniqueId" and value]),
         strategy=last.get("strategy", "force"),
         data_only=last.get("dataOnly") == "true",
         jsonata=last.get("jsonata"),
