@@ -9526,7 +9526,7 @@ def read_arguments(verb: Callable[..., object], members: Json) -> dict[str, Any]
     unknown = members.keys() - expected.keys()
     if unknown:
         like = closest(min(unknown), list(expected))
-        guess = f"; did you mean {like}?" if like else ""
+        guess = f" (did you mean {like}?)" if like else ""
         raise OptionError(f"unknown argument {', '.join(map(shown, sorted(unknown)[:10]))}{guess}")
     required = [name for name, parameter in expected.items() if parameter.default is parameter.empty]
     missing = [name for name in required if name not in members]
@@ -11017,8 +11017,8 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
         flags = [flag_of(name)[2:] for name in (*vars(arguments), "help", "version")]
         like = closest(unknown[0].partition("=")[0].strip("-"), flags)
         told = f"did you mean --{like}?" if like else "--help shows all options"
-        if not unknown[0].startswith("-"):
-            told = "DATA is one file, and a command to run stands behind --"
+        if not unknown[0].startswith("-") or like == "data":
+            told = "DATA is one file, named without an option, and a command to run stands behind --"
         parser.error(f"unrecognized arguments: {' '.join(unknown)}; {told}")
     return vars(arguments)
 

@@ -786,6 +786,7 @@ def test_the_line_to_try_works_when_it_is_pasted(option: str) -> None:
         (["--others-can", "read"], "--others-can", "WHAT:NAME"),
         (["--end-point=my-app/cars"], "--end-point", "did you mean --endpoint?"),
         (["one.json", "two.json"], "two.json", "a command to run stands behind --"),
+        (["--data", "one.json"], "--data", "named without an option"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_it_accepts(

@@ -748,7 +748,7 @@ def test_faults_of_the_command_line_are_there_and_come_back_with_reset() -> None
     ("fault", "why"),
     [
         ("delay", "is no JSON object"),
-        ('{"kind": "delay", "second": 1}', "unknown argument 'second'; did you mean seconds?"),
+        ('{"kind": "delay", "second": 1}', r"unknown argument 'second' \(did you mean seconds\?\)"),
         ('{"kind": "explode"}', "explode"),
         ('{"kind": "delay", "seconds": NaN}', "is no JSON object"),
         ('{"kind": "close"}', "at the start there are none"),
