@@ -1258,7 +1258,8 @@ class Clock:
         """Read the machine's time; where its clock was set back, time goes on from where it was."""
         # Not time.monotonic(): it stands still while a machine sleeps, and tokens expire all the same.
         reading = self._read()
-        self._lost += max(0.0, self._last - reading)
+        if reading < self._last:
+            self._lost += self._last - reading
         self._last = reading
         return reading + self._lost
 
@@ -5582,9 +5583,8 @@ class Evidence:
             url, endpoint = url[:LONGEST_BODY] + "…", endpoint[:LONGEST_NAME]
         length = len("".join([*headers, *headers.values()]))  # quicker than sums
         if length > LONGEST_BODY:
-            headers = short_headers(headers)
-        size = 1000 + len(url) + len(body) + len(answer) + 100 * len(headers) + 200 * len(warnings)
-        size += min(length, LONGEST_BODY)
+            headers, length = short_headers(headers), LONGEST_BODY
+        size = 1000 + len(url) + len(body) + len(answer) + length + 100 * len(headers) + 200 * len(warnings)
         shown = method, url, headers, body, endpoint, status, seconds, why, faults, left, answer
         number, at, uptime = self._next()
         seen = SeenRequest(number, at, uptime, *shown, size, warnings, is_console)
