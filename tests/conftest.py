@@ -455,7 +455,8 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 # Nothing unexpected in the log
 
-PHASES: tuple[Literal["setup", "call"], ...] = ("setup", "call")
+# The last too: what the emulator has heard may be told when the test is over, by its stop at the latest.
+PHASES: tuple[Literal["setup", "call", "teardown"], ...] = ("setup", "call", "teardown")
 IS_SKIPPED = pytest.StashKey[bool]()
 
 
