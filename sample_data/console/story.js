@@ -1,6 +1,8 @@
 // What happened to each client, put together from what the emulator tells: when its sockets were open, what it heard
 // and missed, and how it came back. Moments are seconds of the emulator's uptime, which no verb sets.
 
+import { plural } from "./dom.js";
+
 const MOST_LANES = 100;
 const MOST_MARKS = 1000; // of one lane
 const MOST_CHANGES = 2000; // that are remembered, to tell which of them were missed
@@ -8,7 +10,6 @@ const MOST_TOLD = 500; // of the listeners of one message
 const SAME = 0.1; // seconds between a handshake and what the emulator tells of it
 const JUMP = 1.5; // a clock that is told in whole seconds may differ by one
 
-const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`;
 const seconds = (number) => (number < 0.05 ? "a moment" : `${number < 9.95 ? number.toFixed(1) : Math.round(number)} s`);
 
 // Who somebody without a user is, as far as the headers tell: where the page comes from, and the browser.
@@ -21,10 +22,10 @@ function nameOf({ username, origin, agent }) {
 // A recovery in a sentence.
 export function sentence({ username, listener, attempts, more = 0, back, after, missed, read }) {
   const who = username ?? `Listener ${listener}`;
-  const changes = plural(missed, "change", "changes");
+  const changes = plural(missed, "change");
   if (back === null) {
     const tries = attempts.length + more;
-    const tried = tries ? `has tried ${plural(tries, "time", "times")}` : "has not tried";
+    const tried = tries ? `has tried ${plural(tries, "time")}` : "has not tried";
     return `${who} is not back, ${missed ? `${tried}, and has missed ${changes}` : `and ${tried}`}.`;
   }
   if (!missed) return `${who} was away for ${seconds(after)}, and missed nothing.`;
@@ -276,7 +277,7 @@ export class Story {
       for (const change of heard) marks.push({ at: change.uptime, row, kind: "missed", event: change.number, words: `${name} missed a ${change.type} message of ${endpoint}` });
     } else if (missed) {
       // Which of them it could have read only the emulator knows, so that they are counted and not shown one by one.
-      marks.push({ at: to ?? this.last, row, kind: "missed", label: `missed ${missed}`, event: number, words: `${name} missed ${plural(missed, "message", "messages")} of ${endpoint}` });
+      marks.push({ at: to ?? this.last, row, kind: "missed", label: `missed ${missed}`, event: number, words: `${name} missed ${plural(missed, "message")} of ${endpoint}` });
     }
     if (readAt !== null) marks.push({ at: readAt, row, kind: "read", event: number, words: `${name} read ${endpoint} after coming back` });
     marks.sort((one, other) => one.at - other.at);

@@ -1,5 +1,6 @@
 // Two panes with the app in them, logged in as different people, and what can happen to a connection.
 
+import { $, plural } from "/__emulator__/dom.js";
 import { openTimeline } from "/__emulator__/panel.js";
 import { act, clear, keepToken, look } from "/__emulator__/speak.js";
 import { sentence } from "/__emulator__/story.js";
@@ -16,8 +17,6 @@ const TOGETHER = 4000; // milliseconds within which one thing has made two peopl
 const SHORT = 1; // seconds that nobody notices
 const QUIET = 100; // between two looks at what happened
 
-const plural = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
-const $ = (id) => document.getElementById(id);
 const ITEMS = "picnic/items";
 
 function say(text) {
